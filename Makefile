@@ -1,0 +1,55 @@
+# `make quickstart` for a first look, `make test` before a pull request; the rest: `make help`.
+.POSIX:
+
+PYTHON = python3
+JOBS = 2
+RUN = .venv/bin/python
+# One thread per process: the tests run in $(JOBS) processes, and threads that outnumber cores crawl.
+ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+HEADLESS = SDL_VIDEODRIVER=dummy SDL_AUDIODRIVER=dummy MPLBACKEND=Agg PYGAME_HIDE_SUPPORT_PROMPT=1
+INSTALL = @PYTHON='$(PYTHON)' sh .ci/install.sh
+
+.PHONY: help install quickstart drive test test-nightly bench lint format
+
+help:
+	@echo "make quickstart    install if needed, train a car in its dream (15 minutes, 2 cores)"
+	@echo "make drive         film the trained car on a real track, beside its dream"
+	@echo "make install       make .venv and install the project and its pinned versions"
+	@echo "make test          run the tests (test-nightly: the slow ones)"
+	@echo "make bench         measure the speed of environment, models and dream"
+	@echo "make lint          check style (format: repair what can be)"
+
+install:
+	$(INSTALL)
+
+quickstart: install
+	$(HEADLESS) $(RUN) scripts/train_in_dream.py quick --out runs/quickstart
+	@echo
+	@echo "Open runs/quickstart/report.html in a browser: scores, curves, and the car's films."
+
+drive: install
+	$(HEADLESS) $(RUN) scripts/render_dream.py pretrained/carracing-dream --out runs/drive
+
+test:
+	$(INSTALL) test
+	@$(ONE_THREAD) $(HEADLESS) $(RUN) -m pytest -n $(JOBS) --dist worksteal $(TESTS)
+
+test-nightly:
+	$(INSTALL) test
+	@$(ONE_THREAD) $(HEADLESS) $(RUN) -m pytest -n $(JOBS) -m "slow or nightly" $(TESTS)
+
+bench: install
+	@for file in benchmarks/*.py; do \
+		echo "== $$file"; $(ONE_THREAD) $(HEADLESS) $(RUN) "$$file" || exit 1; \
+	done
+
+lint:
+	$(INSTALL) dev
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m pyright
+
+format:
+	$(INSTALL) dev
+	@$(RUN) -m ruff check --fix .
+	@$(RUN) -m ruff format .

@@ -1,0 +1,1 @@
+"""Agents: things with SB3's `predict`, and drivers that collect data."""

@@ -1,0 +1,85 @@
+"""The report of a train_in_dream run: report.json for programs, report.html for people.
+
+    append_round(run_folder, RoundRecord(...))      # after every round
+    write_report(run_folder, ...)                   # at the end
+
+Importing this package loads neither torch nor a drawing library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agents.evaluation import Evaluation, TrainingFacts
+from agents.report.records import Candidate, RoundRecord, RunRecord, append_round, read_rounds
+from generative.training.files import read_json, write_file, write_json
+from generative.training.run import collect_versions, read_config
+
+__all__ = [
+    "Candidate",
+    "RoundRecord",
+    "RunRecord",
+    "append_round",
+    "read_rounds",
+    "write_report",
+]
+
+
+def write_report(
+    run_folder: Path | str,
+    agent_folder: Path | str | None = None,
+    evaluation: Evaluation | None = None,
+    *,
+    films: Sequence[Path | str] | None = None,
+    check_drives: int = 4,
+    check_steps: int = 1000,
+) -> dict[str, Any]:
+    """Write `run_folder`/report.json and report.html from what the run has left there.
+
+    Read are config.json (settings), rounds.jsonl (`append_round`), and the agent's training.json
+    (`TrainingFacts.save`). V and M are tried on a few fresh tracks, which takes some seconds.
+
+    Args:
+        run_folder: of train_in_dream.
+        agent_folder: the finished agent; `run_folder`/agent if not given.
+        evaluation: its final evaluation; read from `run_folder`/evaluation.json if not given.
+        films: mp4 files; those in `run_folder`/videos if not given. Small ones become part of the
+            page, larger ones are linked by relative path.
+        check_drives, check_steps: how many tracks V and M are tried on, and for how many
+            environment steps each; 0 drives leaves this part out.
+    Returns:
+        the content of report.json.
+    Raises:
+        ValueError: a file is missing or damaged; it is named.
+    """
+    from agents.report.page import render_page
+
+    run_folder = Path(run_folder)
+    agent_folder = Path(agent_folder or run_folder / "agent")
+    if evaluation is None:
+        evaluation = Evaluation.from_json(read_json(run_folder / "evaluation.json"))
+    facts = TrainingFacts.load(agent_folder)
+    if facts is None:
+        raise ValueError(
+            f"{agent_folder} has no training.json; write it with TrainingFacts(...).save(folder)"
+        )
+    if films is None:
+        films = sorted((run_folder / "videos").glob("*.mp4"))
+    check = None
+    if check_drives:
+        from agents.report.checks import check_world_model
+        from agents.world_model_agent import WorldModelAgent
+
+        agent = WorldModelAgent.from_pretrained(agent_folder)
+        check = check_world_model(agent, num_drives=check_drives, max_steps=check_steps)
+    _, args = read_config(run_folder)
+    record = RunRecord(args, read_rounds(run_folder), evaluation, facts, collect_versions())
+    content = record.to_json()
+    if check is not None:
+        content["prediction_error"] = check.to_json()
+    write_json(run_folder / "report.json", content)
+    page = render_page(record, check, [Path(film) for film in films], run_folder)
+    write_file(run_folder / "report.html", page.encode())
+    return content

@@ -1,0 +1,149 @@
+"""What a run of train_in_dream leaves for its report: one record per round, and the sum of all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.evaluation import EVALUATION_SEEDS, SELECTION_SEEDS, Evaluation, TrainingFacts
+from generative.training.files import DamagedFileError, read_file, write_file
+from generative.training.settings import from_json, to_json
+
+__all__ = ["Candidate", "RoundRecord", "RunRecord", "append_round", "read_rounds"]
+
+EPISODE_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A finished controller that real episodes were driven with, to choose among them."""
+
+    name: str
+    """How it came to be, e.g. "evolution" or "gradient"."""
+    dream_return: float
+    """Mean imagined return, over as many decisions as its round's `dream_return`."""
+    real_scores: list[float]
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round: collect, train V and M, train C in the dream, drive a few real episodes."""
+
+    index: int
+    real_frames_total: int
+    """Recorded so far, this round's included."""
+    vae_recon: float | None
+    """V's reconstruction loss at the end; None where V was not trained in this round."""
+    vae_kl: float | None
+    memory_nll: float
+    """Nats per latent dimension."""
+    memory_reward_error: float
+    """Mean squared error in scaled rewards."""
+    dream_return: float
+    """Mean imagined return of this round's controller."""
+    dream_decisions: int
+    """Decisions that return is over."""
+    dream_steps_total: int
+    """Decisions imagined so far to train C, this round's included."""
+    action_repeat: int
+    real_scores: list[float]
+    """Of this round's controller, whole episodes on the tracks for choosing."""
+    candidates: list[Candidate] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall clock by stage, e.g. {"collect": 12.0}, in the order of the stages."""
+
+    @property
+    def real_mean(self) -> float:
+        return float(np.mean(self.real_scores))
+
+    def dream_score(self, dream_return: float | None = None) -> float:
+        """An imagined return (this round's) at the same pace for an episode of 1,000 steps.
+
+        An estimate, to be compared with scores: a real episode ends when the lap does.
+        """
+        value = self.dream_return if dream_return is None else dream_return
+        return value * EPISODE_STEPS / (self.dream_decisions * self.action_repeat)
+
+
+def append_round(run_folder: Path | str, record: RoundRecord) -> None:
+    """Add a round to rounds.jsonl; it replaces the same and later rounds, if there are any.
+
+    Raises:
+        ValueError: earlier rounds are missing.
+    """
+    run_folder = Path(run_folder)
+    earlier = [r for r in read_rounds(run_folder) if r.index < record.index]
+    if len(earlier) != record.index:
+        raise ValueError(
+            f"{run_folder} has {len(earlier)} rounds before round {record.index}; rounds count "
+            "from 0 and come in order"
+        )
+    lines = [json.dumps(to_json(r), allow_nan=False) + "\n" for r in [*earlier, record]]
+    write_file(run_folder / "rounds.jsonl", "".join(lines).encode())
+
+
+def read_rounds(run_folder: Path | str) -> list[RoundRecord]:
+    """The rounds in rounds.jsonl; none if there is no such file.
+
+    Raises:
+        DamagedFileError: names the file and the line that is not a round.
+    """
+    path = Path(run_folder) / "rounds.jsonl"
+    if not path.exists():
+        return []
+    rounds = []
+    for number, line in enumerate(read_file(path).decode(errors="replace").splitlines(), 1):
+        try:
+            rounds.append(from_json(RoundRecord, json.loads(line)))
+        except ValueError as error:
+            raise DamagedFileError(f"{path}, line {number}: is not a round ({error})") from error
+    return rounds
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything that a report says in numbers."""
+
+    args: dict[str, Any]
+    """Settings of the run, as in its config.json."""
+    rounds: list[RoundRecord]
+    evaluation: Evaluation
+    facts: TrainingFacts
+    versions: dict[str, Any]
+
+    @property
+    def dream_mean(self) -> float | None:
+        """Imagined score of the chosen controller at the pace of 1,000 steps, if it is known."""
+        if self.facts.dream_mean is not None or not self.rounds:
+            return self.facts.dream_mean
+        return max(self.rounds, key=lambda r: r.real_mean).dream_score()
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of report.json."""
+        facts = self.facts
+        return {
+            **self.evaluation.to_json(),
+            "dream_mean": self.dream_mean,
+            "real_frames": facts.real_frames,
+            "selection_episodes": facts.selection_episodes,
+            "dream_steps": facts.dream_steps,
+            "wall_seconds": facts.wall_seconds,
+            "seeds": {
+                "run": facts.seed,
+                "evaluation": [track.seed for track in self.evaluation.tracks],
+                "selection": f"{SELECTION_SEEDS.start} to {SELECTION_SEEDS.stop - 1}",
+                "evaluation_range": f"{EVALUATION_SEEDS.start} to {EVALUATION_SEEDS.stop - 1}",
+            },
+            "versions": self.versions,
+            "rounds": [_round_row(r) for r in self.rounds],
+            "args": self.args,
+        }
+
+
+def _round_row(record: RoundRecord) -> dict[str, Any]:
+    return {**to_json(record), "real_mean": record.real_mean, "dream_score": record.dream_score()}

@@ -1,0 +1,220 @@
+"""V + M + C behind one `predict`: drives a stock CarRacing-v3 with no wrapper.
+
+agent = WorldModelAgent.from_pretrained("pretrained/carracing-dream")
+env = gymnasium.make("CarRacing-v3")
+obs, _ = env.reset(seed=1)
+state, start = None, True
+while True:
+    action, state = agent.predict(obs, state, episode_start=start)
+    obs, reward, terminated, truncated, _ = env.step(action)
+    start = terminated or truncated
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.car_racing import resize_frames
+from generative.training.files import DamagedFileError, read_json, write_json
+from generative.training.settings import from_json, to_json
+from worldmodels.controller import LinearController
+from worldmodels.world_model import WorldModel
+
+__all__ = ["AgentConfig", "AgentState", "WorldModelAgent"]
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """How the agent is driven, beside its weights."""
+
+    action_repeat: int = 1
+    """Environment steps for which an action is held; the agent looks at the first frame of each."""
+
+    def __post_init__(self) -> None:
+        if self.action_repeat < 1:
+            raise ValueError(f"action_repeat is {self.action_repeat}; it must be at least 1")
+
+
+class AgentState(NamedTuple):
+    """What an agent remembers between calls, one row per environment.
+
+    M reads a decision when the next one is due, so that whoever changes an action on its way to
+    the environment can say so (`executed`).
+    """
+
+    h: Tensor
+    c: Tensor
+    z: Tensor
+    """Of the last decision, not yet read by M."""
+    prev_reward: Tensor
+    """M's own estimate: `predict` is not told rewards."""
+    action: np.ndarray
+    """The action being held, (N, 3)."""
+    countdown: np.ndarray
+    """Calls for which it is still held, (N,)."""
+    begun: np.ndarray
+    """Whether there was a decision in this episode, (N,) bool."""
+
+    def executed(self, action: np.ndarray) -> AgentState:
+        """The state if `action` (N, 3) is what the environments are really given."""
+        return self._replace(action=np.array(action, np.float32).reshape(self.action.shape))
+
+
+class WorldModelAgent:
+    """Stable-Baselines3's `predict` over a world model and a linear controller."""
+
+    def __init__(
+        self,
+        world: WorldModel,
+        controller: LinearController,
+        config: AgentConfig | None = None,
+        seed: int = 0,
+    ):
+        mem, con = world.memory.config, controller.config
+        sizes = [(c.latent_dim, c.hidden_dim, c.action_dim) for c in (con, mem)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                "the controller was trained on z {}, h {} and actions {}, this M has z {}, h {} "
+                "and actions {}; pass the V and M of its own run".format(*sizes[0], *sizes[1])
+            )
+        self.world, self.controller = world.eval(), controller.eval()
+        self.config = config or AgentConfig()
+        self.generator = torch.Generator(world.device).manual_seed(seed)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, device: str = "cpu") -> WorldModelAgent:
+        """Load `folder`/vision, /memory, /controller and agent.json."""
+        folder = Path(folder)
+        path = folder / "agent.json"
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{folder} holds no agent (no agent.json); pass a folder that train_in_dream.py "
+                "or WorldModelAgent.save_pretrained wrote"
+            )
+        settings = read_json(path)
+        try:
+            config = from_json(AgentConfig, settings)
+        except ValueError as error:
+            raise DamagedFileError(f"{path}: {error}") from error
+        world = WorldModel.from_pretrained(folder, device=device)
+        controller = LinearController.from_pretrained(folder / "controller", device=device)
+        return cls(world, controller, config)
+
+    def save_pretrained(self, folder: Path | str, dtype: torch.dtype | None = None) -> None:
+        """Write the agent; `dtype` torch.float16 halves V and M (C stays float32)."""
+        folder = Path(folder)
+        self.world.save_pretrained(folder, dtype=dtype)
+        self.controller.save_pretrained(folder / "controller")
+        write_json(folder / "agent.json", to_json(self.config))
+
+    def initial_state(self, num_envs: int) -> AgentState:
+        """Of episodes that have not begun."""
+        h, c = self.world.memory.initial_state(num_envs)
+        return AgentState(
+            h,
+            c,
+            h.new_zeros(num_envs, self.controller.config.latent_dim),
+            h.new_zeros(num_envs),
+            np.zeros((num_envs, self.controller.config.action_dim), np.float32),
+            np.zeros(num_envs, np.int64),
+            np.zeros(num_envs, bool),
+        )
+
+    @torch.no_grad()
+    def predict(
+        self,
+        obs: np.ndarray,
+        state: AgentState | None = None,
+        episode_start: np.ndarray | bool | None = None,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, AgentState]:
+        """Action for what is seen.
+
+        Args:
+            obs: uint8 (96, 96, 3) as CarRacing-v3 returns it, or (64, 64, 3) as CarRacing64
+                does; or a batch of either.
+            state: what the last call returned; None at the very beginning.
+            episode_start: (N,) or a bool: which environments have just been reset.
+            deterministic: use V's mean; otherwise draw z from V's posterior.
+        Returns:
+            actions float32 (3,) or (N, 3), and the state to pass next time.
+        """
+        obs = np.asarray(obs)
+        single = obs.ndim == 3
+        frames = obs[None] if single else obs
+        known = frames.shape[1:] in ((96, 96, 3), (64, 64, 3))
+        if frames.ndim != 4 or frames.dtype != np.uint8 or not known:
+            raise ValueError(
+                f"got observations of shape {obs.shape} and {obs.dtype}; this agent needs uint8 "
+                "(96, 96, 3) frames of CarRacing-v3 or (64, 64, 3) of CarRacing64, or a batch"
+            )
+        num_envs = len(frames)
+        state = self.initial_state(num_envs) if state is None else state
+        if len(state.action) != num_envs:
+            raise ValueError(f"got {num_envs} observations and the state of {len(state.action)}")
+        if episode_start is not None and np.any(episode_start):
+            state = self._forget(state, np.broadcast_to(episode_start, num_envs))
+
+        due = state.countdown == 0
+        if due.any():
+            state = self._decide(frames, state, due, deterministic)
+        state = state._replace(countdown=state.countdown - 1)
+        return (state.action[0] if single else state.action).copy(), state
+
+    def _forget(self, state: AgentState, started: np.ndarray) -> AgentState:
+        fresh = self.initial_state(len(started))
+        mask = torch.from_numpy(np.array(started, bool)).to(state.h.device)
+
+        def choose(new, old):
+            if isinstance(new, np.ndarray):
+                return np.where(started.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+            return torch.where(mask.reshape(-1, *[1] * (new.dim() - 1)), new, old)
+
+        return AgentState(*map(choose, fresh, state))
+
+    def _decide(
+        self, frames: np.ndarray, state: AgentState, due: np.ndarray, deterministic: bool
+    ) -> AgentState:
+        """M reads the decision that has run its time, V looks, C acts, in the rows that are due."""
+        rows = torch.from_numpy(np.flatnonzero(due)).to(state.h.device)
+        h, c, prev_reward = self._remember(state, due, rows)
+        seen = frames[due]
+        if seen.shape[1] == 96:
+            seen = resize_frames(seen)
+        z = self.world.encode(seen, sample=not deterministic, generator=self.generator)
+        actions, countdown = state.action.copy(), state.countdown.copy()
+        actions[due] = self.controller.act(z, h, c).cpu().numpy()
+        countdown[due] = self.config.action_repeat
+        return AgentState(
+            state.h.index_copy(0, rows, h),
+            state.c.index_copy(0, rows, c),
+            state.z.index_copy(0, rows, z),
+            state.prev_reward.index_copy(0, rows, prev_reward),
+            actions,
+            countdown,
+            state.begun | due,
+        )
+
+    def _remember(
+        self, state: AgentState, due: np.ndarray, rows: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(h, c, estimated reward) after the last decision; as they are where there was none."""
+        h, c, prev_reward = state.h[rows], state.c[rows], state.prev_reward[rows]
+        memory = self.world.memory
+        reads_reward = memory.config.reward_input
+        action = torch.from_numpy(state.action[due]).to(h.device)
+        out, read = memory.step(
+            state.z[rows], action, (h, c), prev_reward if reads_reward else None
+        )
+        begun = torch.from_numpy(state.begun[due]).to(h.device)
+        h = torch.where(begun[:, None], read[0], h)
+        c = torch.where(begun[:, None], read[1], c)
+        if reads_reward and out.reward is not None:
+            prev_reward = torch.where(begun, out.reward, prev_reward)
+        return h, c, prev_reward

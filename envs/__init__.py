@@ -1,0 +1,31 @@
+"""Environments: the fast car race, and the world model as an environment of its own.
+
+Importing this package registers their ids, and so does naming it in the id:
+`gymnasium.make("envs:WorldModels/CarRacing64-v0")`.
+"""
+
+
+def register_envs() -> None:
+    """Register this project's environments, those that are not registered yet.
+
+    Their classes are named by strings, so nothing heavy is imported until one is made.
+    """
+    # Here, not at the top: importing Gymnasium may itself call this function, by our entry point.
+    import gymnasium
+
+    for name, entry_point in (
+        ("WorldModels/CarRacing64-v0", "envs.car_racing:CarRacing64"),
+        ("WorldModels/FastCarRacing-v0", "envs.car_racing:FastCarRacing"),
+    ):
+        if name not in gymnasium.registry:
+            gymnasium.register(id=name, entry_point=entry_point, max_episode_steps=1000)
+    # A dream truncates itself at its `horizon`, in decisions.
+    if "WorldModels/CarRacingDream-v0" not in gymnasium.registry:
+        gymnasium.register(
+            id="WorldModels/CarRacingDream-v0",
+            entry_point="envs.dream:DreamEnv",
+            vector_entry_point="envs.dream:DreamVectorEnv",
+        )
+
+
+register_envs()

@@ -1,0 +1,126 @@
+"""Saving a model so that another program can load it: sizes as JSON, weights as safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from generative.training.checkpoint import MAX_HEADER_BYTES, read_header, read_tensors
+from generative.training.files import (
+    MAX_JSON_BYTES,
+    DamagedFileError,
+    json_bytes,
+    parse_json,
+    read_listed,
+    read_manifest,
+    write_folder,
+)
+from generative.training.settings import from_json, to_json
+
+__all__ = ["DamagedFileError", "Pretrained"]
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+
+
+class Pretrained:
+    """Gives an `nn.Module` that is built from one config `save_pretrained` and `from_pretrained`.
+
+    A subclass sets `config_class`, takes the config as `__init__`'s only needed argument and keeps
+    it as `self.config`.
+
+        class ConvVAE(Pretrained, nn.Module):
+            config_class = ConvVAEConfig
+    """
+
+    config_class: ClassVar[type]
+    config: Any
+
+    def save_pretrained(self, folder: Path | str, dtype: torch.dtype | None = None) -> None:
+        """Write config.json, model.safetensors and manifest.json into folder.
+
+        All or nothing: a crash or a full disk leaves what was there before.
+
+        Args:
+            folder: new, or one that this wrote earlier.
+            dtype: store floating-point weights as this, e.g. torch.float16 for half the size.
+        Raises:
+            ValueError: a weight is not finite (or does not fit into dtype), or folder holds
+                other files.
+        """
+        assert isinstance(self, nn.Module)
+        weights = {}
+        for name, tensor in self.state_dict().items():
+            stored = tensor.detach().to("cpu", copy=True)
+            if dtype is not None and stored.is_floating_point():
+                stored = stored.to(dtype)
+            if stored.is_floating_point() and not stored.isfinite().all():
+                kind = str(stored.dtype).removeprefix("torch.")
+                raise ValueError(f"weight {name} is not finite as {kind}; it was not saved")
+            weights[name] = stored.contiguous()
+        config = {"class": type(self).__name__, "format": 1, "config": to_json(self.config)}
+        files = {CONFIG_NAME: json_bytes(config), WEIGHTS_NAME: safetensors.torch.save(weights)}
+        write_folder(Path(folder), files)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, device: torch.device | str = "cpu") -> Self:
+        """The model that `save_pretrained` wrote, in evaluation mode, weights in float32.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+            DamagedFileError: a file is missing, cut, changed, or does not fit the others.
+            ValueError: the folder holds another class of model.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder; pass one with a {cls.__name__}")
+        entries = read_manifest(folder, {CONFIG_NAME, WEIGHTS_NAME})
+        config = cls._read_config(folder / CONFIG_NAME, entries[CONFIG_NAME])
+        # Sizes are compared before memory is taken for them.
+        with torch.device("meta"):
+            expected = cls(config).state_dict()  # type: ignore[call-arg]
+        most = MAX_HEADER_BYTES + sum(8 * (1 + tensor.numel()) for tensor in expected.values())
+        path = folder / WEIGHTS_NAME
+        data = read_listed(path, entries[WEIGHTS_NAME], max_bytes=most)
+        _check_shapes(expected, read_header(data, path), path)
+        with torch.random.fork_rng(devices=[]):  # initial weights must not use up random numbers
+            model = cls(config)  # type: ignore[call-arg]
+        assert isinstance(model, nn.Module)
+        model.load_state_dict(read_tensors(data, path))
+        return model.to(device).eval()
+
+    @classmethod
+    def _read_config(cls, path: Path, entry: dict[str, Any]) -> Any:
+        content = parse_json(read_listed(path, entry, MAX_JSON_BYTES), path)
+        if not isinstance(content, dict) or content.get("format") != 1:
+            raise DamagedFileError(f"{path}: is not the config of a saved model of format 1")
+        name = content.get("class")
+        if name != cls.__name__:
+            raise ValueError(
+                f"{path.parent} holds a {name}, not a {cls.__name__}; "
+                f"pass the folder of a {cls.__name__}"
+            )
+        try:
+            return from_json(cls.config_class, content.get("config"))
+        except ValueError as error:
+            raise DamagedFileError(f"{path}: {error}") from error
+
+
+def _check_shapes(expected: dict[str, Tensor], header: dict[str, Any], path: Path) -> None:
+    missing = sorted(set(expected) - set(header))
+    strange = sorted(set(header) - set(expected))
+    if missing or strange:
+        raise DamagedFileError(
+            f"{path}: does not fit config.json; missing weights {missing[:3]}, "
+            f"weights that have no place {strange[:3]}"
+        )
+    for name, tensor in expected.items():
+        if list(tensor.shape) != header[name]["shape"]:
+            raise DamagedFileError(
+                f"{path}: {name} has shape {header[name]['shape']}, config.json asks for "
+                f"{list(tensor.shape)}"
+            )

@@ -1,0 +1,260 @@
+"""Checkpoints: whole or not there, verified when read, and nothing in them can run code.
+
+A state is what `state_dict()` gives: nested dicts, lists and tuples of tensors, arrays, numbers,
+strings and None. Tensors go to a safetensors file, the rest to JSON, and a manifest holds the
+SHA-256 of both.
+
+    save_state(Path("runs/vae/best"), {"model": model.state_dict(), "step": 400})
+    state = load_state(Path("runs/vae/best"))
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from generative.training.files import (
+    DamagedFileError,
+    json_bytes,
+    parse_json,
+    read_folder,
+    remove_leftovers,
+    write_folder,
+)
+
+__all__ = [
+    "Checkpoints",
+    "DamagedFileError",
+    "load_state",
+    "pack_state",
+    "read_tensors",
+    "save_state",
+    "unpack_state",
+]
+
+TENSORS_NAME = "state.safetensors"
+JSON_NAME = "state.json"
+MAX_HEADER_BYTES = 16 * 2**20
+
+
+def save_state(folder: Path, state: Any) -> None:
+    """Write a nested state into folder, all of it or nothing.
+
+    Raises:
+        TypeError: a leaf is neither tensor, array, number, string nor None; its place is named.
+        OSError: disk full or not writable; what was in folder before stays whole.
+    """
+    tree, tensors = pack_state(state)
+    files = {TENSORS_NAME: safetensors.torch.save(tensors), JSON_NAME: json_bytes(tree)}
+    write_folder(Path(folder), files)
+
+
+def load_state(folder: Path) -> Any:
+    """Read what `save_state` wrote; tensors come back on the CPU, strides as they were.
+
+    Raises:
+        DamagedFileError: a file is missing, cut or changed; it is named.
+    """
+    folder = Path(folder)
+    files = read_folder(folder, {TENSORS_NAME, JSON_NAME})
+    tensors = read_tensors(files[TENSORS_NAME], folder / TENSORS_NAME)
+    try:
+        return unpack_state(parse_json(files[JSON_NAME], folder / JSON_NAME), tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise DamagedFileError(f"{folder / JSON_NAME}: does not fit its tensors") from error
+
+
+class Checkpoints:
+    """The numbered checkpoints of a run: runs/vae/checkpoints/000400, the newest ones kept.
+
+    One process writes at a time (`Run` holds the lock).
+
+    Args:
+        folder: holds one folder per checkpoint; made when the first is saved.
+        keep: how many are kept; at least 2, so that a damaged one has a predecessor.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2):
+        if keep < 2:
+            raise ValueError(f"keep is {keep}; at least 2 checkpoints must be kept")
+        self.folder = Path(folder)
+        self.keep = keep
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdecimal())
+
+    def path(self, step: int) -> Path:
+        """Folder of the checkpoint of a step."""
+        return self.folder / f"{step:06d}"
+
+    def save(self, step: int, state: Any) -> Path:
+        """Write a checkpoint, then delete those beyond `keep`.
+
+        Raises:
+            OSError: disk full or not writable; the earlier checkpoints stay whole.
+        """
+        try:
+            save_state(self.path(step), state)
+        except OSError as error:
+            steps = self.steps()
+            kept = f"the one of step {steps[-1]} is whole" if steps else "there is no earlier one"
+            reason = f"no checkpoint of step {step} ({error.strerror}); {kept}"
+            raise OSError(error.errno, reason, str(self.path(step))) from error
+        for old in self.steps()[: -self.keep]:
+            shutil.rmtree(self.path(old), ignore_errors=True)
+        return self.path(step)
+
+    def load_latest(self) -> tuple[int, Any] | None:
+        """(step, state) of the newest whole checkpoint; None if none was ever saved.
+
+        A damaged one is named on stderr, set aside as NAME.damaged, and the one before is used.
+
+        Raises:
+            DamagedFileError: there are checkpoints, and every one is damaged.
+        """
+        if self.folder.is_dir():
+            remove_leftovers(self.folder)
+        problems: list[str] = []
+        for step in reversed(self.steps()):
+            try:
+                state = load_state(self.path(step))
+            except DamagedFileError as error:
+                problems.append(str(error))
+                print(f"damaged checkpoint: {error}; trying the one before", file=sys.stderr)
+                continue
+            for bad in [s for s in self.steps() if s > step]:
+                self._set_aside(bad)
+            return step, state
+        if problems:
+            raise DamagedFileError(
+                f"no checkpoint in {self.folder} is whole: {'; '.join(problems)}. "
+                f"Delete that folder to start from the beginning"
+            )
+        return None
+
+    def _set_aside(self, step: int) -> None:
+        aside = self.path(step).with_suffix(".damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(self.path(step), aside)
+
+
+def pack_state(state: Any) -> tuple[Any, dict[str, Tensor]]:
+    """Split a nested state into a JSON tree and named contiguous CPU tensors.
+
+    In the tree, {"$tensor": name} stands for a tensor (with "order" when its memory is permuted,
+    as in channels_last), and other objects with a "$" key for what JSON lacks.
+    """
+    tensors: dict[str, Tensor] = {}
+    return _pack(state, "state", tensors), tensors
+
+
+def unpack_state(tree: Any, tensors: dict[str, Tensor]) -> Any:
+    """The inverse of `pack_state`."""
+    if isinstance(tree, list):
+        return [unpack_state(item, tensors) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    if "$tensor" in tree:
+        tensor = tensors[tree["$tensor"]]
+        if "order" in tree:
+            tensor = tensor.permute(*np.argsort(tree["order"]).tolist())
+        return tensor.numpy() if tree.get("array") else tensor
+    if "$tuple" in tree:
+        return tuple(unpack_state(item, tensors) for item in tree["$tuple"])
+    if "$float" in tree:
+        return float(tree["$float"])
+    if "$items" in tree:
+        return {
+            unpack_state(key, tensors): unpack_state(item, tensors) for key, item in tree["$items"]
+        }
+    return {key: unpack_state(item, tensors) for key, item in tree.items()}
+
+
+def read_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file given as bytes; path is named in errors."""
+    read_header(data, path)
+    try:
+        return safetensors.torch.load(data)
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise DamagedFileError(f"{path}: is not a whole safetensors file ({error})") from error
+
+
+def read_header(data: bytes, path: Path) -> dict[str, Any]:
+    """Names, types and shapes in a safetensors file, before anything is allocated for them.
+
+    Raises:
+        DamagedFileError: the header is longer than the file or than 16 MiB, or not JSON.
+    """
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > min(MAX_HEADER_BYTES, len(data) - 8):
+        raise DamagedFileError(f"{path}: is not a whole safetensors file (header of {size} bytes)")
+    header = parse_json(data[8 : 8 + size], path)
+    if not isinstance(header, dict):
+        raise DamagedFileError(f"{path}: is not a safetensors file (header is no object)")
+    header.pop("__metadata__", None)
+    for name, entry in header.items():
+        shape = entry.get("shape") if isinstance(entry, dict) else None
+        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+            raise DamagedFileError(f"{path}: is damaged, tensor {name!r} has no shape")
+    return header
+
+
+def _pack(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return _pack_tensor(value, where, tensors)
+    if isinstance(value, np.ndarray):
+        if value.dtype == object:
+            raise TypeError(f"{where} is an array of Python objects, which is not saved")
+        tensor = torch.from_numpy(np.array(value, order="C"))
+        return {**_pack_tensor(tensor, where, tensors), "array": True}
+    if type(value) in (dict, OrderedDict):
+        if all(type(key) is str and not key.startswith("$") for key in value):
+            return {key: _pack(item, f"{where}.{key}", tensors) for key, item in value.items()}
+        items = [
+            [_pack(key, f"{where}, a key,", tensors), _pack(item, f"{where}.{key}", tensors)]
+            for key, item in value.items()
+        ]
+        return {"$items": items}
+    if type(value) is list:
+        return [_pack(item, f"{where}.{i}", tensors) for i, item in enumerate(value)]
+    if type(value) is tuple:
+        return {"$tuple": [_pack(item, f"{where}.{i}", tensors) for i, item in enumerate(value)]}
+    if isinstance(value, np.generic):
+        return _pack(value.item(), where, tensors)
+    if type(value) is float and not math.isfinite(value):
+        return {"$float": str(value)}
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise TypeError(
+        f"{where} is a {type(value).__name__}; a state holds tensors, arrays, numbers, strings, "
+        "None, and dicts, lists and tuples of them"
+    )
+
+
+def _pack_tensor(value: Tensor, where: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    # A copy for every tensor: what is saved shares no memory, which safetensors asks for.
+    tensor = value.detach().to("cpu", copy=True, memory_format=torch.preserve_format)
+    name = where
+    while name in tensors:  # {"a": {"b": x}, "a.b": y} and {1: x, "1": y} have two alike
+        name += "'"
+    entry: dict[str, Any] = {"$tensor": name}
+    order = sorted(range(tensor.dim()), key=lambda i: (-tensor.stride(i), i))
+    if not tensor.is_contiguous() and tensor.permute(order).is_contiguous():
+        entry["order"] = order
+        tensor = tensor.permute(order)
+    tensors[entry["$tensor"]] = tensor.contiguous()
+    return entry

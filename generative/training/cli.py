@@ -1,0 +1,159 @@
+"""Command lines from settings: `script.py [PRESET] [--field value ...]` or `--resume RUN`.
+
+PRESETS = {"paper": Args(), "smoke": Args(steps=50)}
+
+if __name__ == "__main__":
+    main(parse(PRESETS))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import sys
+import textwrap
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+
+from generative.training.settings import differences, flatten, from_json, may_change, to_json
+
+A = TypeVar("A")
+WIDTH = 78
+
+
+def parse(
+    presets: Mapping[str, A],
+    default: str | None = None,
+    description: str | None = None,
+    *,
+    argv: Sequence[str] | None = None,
+    prog: str | None = None,
+) -> A:
+    """Settings from the command line.
+
+    Args:
+        presets: complete settings by name; all of one frozen dataclass.
+        default: preset used when none is named; "paper" if there is one, else the first.
+        description: heads the help; the dataclass's docstring if not given.
+        argv: the arguments, sys.argv[1:] if not given.
+        prog: name shown in the help.
+    Raises:
+        SystemExit: 0 after --help, 2 for anything that does not fit (it is explained on stderr).
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    prog = prog or Path(sys.argv[0]).name
+    name = default or ("paper" if "paper" in presets else next(iter(presets)))
+    kind = type(presets[name])
+    if any(word in ("-h", "--help") for word in words):
+        words = ["--help"] if words[0] not in presets else [words[0], "--help"]
+    words, run = _take_resume(words, prog)
+    if words and words[0] in presets:
+        if run is not None:
+            _fail(prog, f"--resume takes all settings from {run}; leave out {words[0]!r}")
+        name = words.pop(0)
+    elif words and not words[0].startswith("-") and not _has_positional(kind):
+        close = difflib.get_close_matches(words[0], presets, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"presets are {', '.join(presets)}"
+        _fail(prog, f"there is no preset {words[0]!r}; {hint}")
+    start = presets[name] if run is None else _read_run(kind, run, prog)
+    args = tyro.cli(
+        kind,
+        prog=f"{prog} [PRESET]",
+        description=_describe(description or kind.__doc__ or "", presets, name, kind),
+        args=words,
+        default=start,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+    if run is not None:
+        _refuse_changes(start, args, run, prog)
+    return args
+
+
+def _take_resume(words: list[str], prog: str) -> tuple[list[str], Path | None]:
+    for i, word in enumerate(words):
+        if word.startswith("--resume="):
+            return words[:i] + words[i + 1 :], Path(word.removeprefix("--resume="))
+        if word == "--resume":
+            if i + 1 == len(words) or words[i + 1].startswith("-"):
+                _fail(prog, "--resume needs the folder of a run")
+            return words[:i] + words[i + 2 :], Path(words[i + 1])
+    return words, None
+
+
+def _read_run(kind: type[A], run: Path, prog: str) -> A:
+    from generative.training.run import read_config
+
+    try:
+        command, settings = read_config(run)
+    except ValueError as error:
+        _fail(prog, str(error))
+    try:
+        start = from_json(kind, settings)
+    except ValueError as error:
+        _fail(prog, f"{run} is a run of {command}; its settings do not fit this command: {error}")
+    if "out" in settings:
+        start = dataclasses.replace(start, out=run)  # type: ignore[type-var]
+    return start
+
+
+def _refuse_changes(start: Any, args: Any, run: Path, prog: str) -> None:
+    free = getattr(args, "resumable_fields", frozenset())
+    changed = differences(to_json(start), to_json(args))
+    refused = {name: pair for name, pair in changed.items() if not may_change(name, free)}
+    if refused:
+        lines = [f"  {name}: stays {old!r}, not {new!r}" for name, (old, new) in refused.items()]
+        allowed = f"may change: {', '.join(sorted(free))}" if free else "nothing may change"
+        _fail(
+            prog,
+            f"{run} can not be continued with other settings ({allowed}). Refused:\n"
+            + "\n".join(lines)
+            + "\nFor these, begin a new run.",
+        )
+
+
+def _describe(text: str, presets: Mapping[str, Any], default: str, kind: type) -> str:
+    """What stands above the options: text, the presets, one line each, and --resume.
+
+    tyro joins lines that begin with a letter and wraps none of them, so every paragraph is wrapped
+    here, and its further lines are indented.
+    """
+    paragraphs = [" ".join(part.split()) for part in inspect.cleandoc(text).split("\n\n")]
+    lines = ["\n\n".join(_wrap(part) for part in paragraphs), "", "Presets (the first word):"]
+    plain = flatten(to_json(presets[default]))
+    width = max(map(len, presets))
+    for name, settings in presets.items():
+        values = flatten(to_json(settings))
+        changed = (f"{key} {_short(v)}" for key, v in values.items() if plain.get(key) != v)
+        what = "used if none is named" if name == default else ", ".join(changed) or "the same"
+        line = f"  {name:<{width}}  {what}"
+        lines.append(
+            line if len(line) <= WIDTH else line[: WIDTH - 3].rpartition(", ")[0] + ", ..."
+        )
+    if any(field.name == "out" for field in dataclasses.fields(kind)):
+        free = sorted("--" + name for name in getattr(kind, "resumable_fields", ()))
+        may = f"; may then change: {', '.join(free)}".replace("_", "-") if free else ""
+        lines += ["", _wrap(f"Options also include --resume RUN: go on with its settings{may}")]
+    return "\n".join(lines)
+
+
+def _wrap(text: str) -> str:
+    return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _short(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _has_positional(kind: type) -> bool:
+    hints = typing.get_type_hints(kind, include_extras=True).values()
+    return any("Positional" in repr(getattr(hint, "__metadata__", "")) for hint in hints)
+
+
+def _fail(prog: str, message: str) -> NoReturn:
+    print(f"{prog}: {message}", file=sys.stderr)
+    raise SystemExit(2)

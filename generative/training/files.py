@@ -1,0 +1,238 @@
+"""Writing files so that a crash leaves the old or the new one, and reading only what is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import json
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MANIFEST_NAME = "manifest.json"
+MAX_JSON_BYTES = 64 * 2**20
+
+
+class DamagedFileError(ValueError):
+    """A file is not what was written: cut, changed, missing, or not ours."""
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Put data into path by way of a file beside it; it is on the disk when this returns.
+
+    Raises:
+        OSError: the disk is full or the folder not writable; an older file stays as it was.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        _write_synced(beside, data)
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_file` of value as indented JSON; refuses NaN and infinity, which JSON has not."""
+    write_file(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Value as indented, strict JSON that ends with a newline."""
+    return (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
+
+
+def read_file(path: Path, max_bytes: int | None = None) -> bytes:
+    """All bytes of a regular file; links, devices and files above max_bytes are refused.
+
+    Raises:
+        DamagedFileError: names the file and what is wrong with it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        reason = "is a link" if error.errno == errno.ELOOP else error.strerror
+        raise DamagedFileError(f"{path}: cannot be read ({reason})") from error
+    with open(descriptor, "rb") as file:
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode):
+            raise DamagedFileError(f"{path}: is not an ordinary file")
+        if max_bytes is not None and info.st_size > max_bytes:
+            raise DamagedFileError(
+                f"{path}: has {info.st_size} bytes, at most {max_bytes} are expected"
+            )
+        return file.read()
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        DamagedFileError: it cannot be read or is not JSON.
+    """
+    return parse_json(read_file(path, MAX_JSON_BYTES), path)
+
+
+def parse_json(data: bytes, path: Path) -> Any:
+    """JSON from bytes that came from path (named in the error)."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(f"{path}: is damaged, not JSON ({error})") from error
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Put files and a manifest of their sizes and SHA-256 into folder, all of it or nothing.
+
+    They are written to a folder beside it, flushed, and renamed. A folder that is there already
+    is replaced in one step; it may hold only files that this function wrote.
+
+    Raises:
+        OSError: disk full or not writable; what was there before stays whole.
+        ValueError: the folder holds files that are not ours to delete.
+    """
+    refuse_strangers(folder, files)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    manifest = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in files.items()
+    }
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    try:
+        beside.chmod(0o777 & ~_umask())
+        for name, data in files.items():
+            _write_synced(beside / name, data)
+        _write_synced(beside / MANIFEST_NAME, json_bytes({"format": 1, "files": manifest}))
+        sync_folder(beside)
+        _move_folder(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    sync_folder(folder.parent)
+
+
+def read_folder(folder: Path, names: set[str]) -> dict[str, bytes]:
+    """The files that `write_folder` put into folder, checked against its manifest.
+
+    Args:
+        folder: where they are.
+        names: exactly these files must be listed.
+    Raises:
+        DamagedFileError: names the file that is missing, cut or changed.
+    """
+    entries = read_manifest(folder, names)
+    return {name: read_listed(folder / name, entry) for name, entry in entries.items()}
+
+
+def read_listed(path: Path, entry: dict[str, Any], max_bytes: int | None = None) -> bytes:
+    """A file that a manifest lists, if its size and hash are those of its entry.
+
+    Raises:
+        DamagedFileError: they are not, or the file is longer than max_bytes.
+    """
+    limit = entry["bytes"] if max_bytes is None else min(max_bytes, entry["bytes"])
+    data = read_file(path, limit)
+    if len(data) != entry["bytes"]:
+        raise DamagedFileError(f"{path}: has {len(data)} bytes, {entry['bytes']} were written")
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise DamagedFileError(f"{path}: its content has changed since it was written")
+    return data
+
+
+def read_manifest(folder: Path, names: set[str]) -> dict[str, dict[str, Any]]:
+    """Entries {"bytes": size, "sha256": hash} of a folder's manifest by file name.
+
+    Args:
+        folder: where it lies.
+        names: exactly these must be listed; so a manifest can lead nowhere else.
+    Raises:
+        DamagedFileError: there is no manifest, or it lists something else.
+    """
+    path = folder / MANIFEST_NAME
+    if not folder.is_dir():
+        raise DamagedFileError(f"{folder}: there is no such folder")
+    manifest = read_json(path)
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict) or manifest.get("format") != 1:
+        raise DamagedFileError(f"{path}: is not a manifest of format 1")
+    if set(files) != names:
+        raise DamagedFileError(f"{path}: lists {sorted(files)}, expected {sorted(names)}")
+    for name, entry in files.items():
+        good = isinstance(entry, dict) and type(entry.get("bytes")) is int and entry["bytes"] >= 0
+        if not good or not isinstance(entry.get("sha256"), str):
+            raise DamagedFileError(f"{path}: the entry of {name} is not a size and a SHA-256")
+    return files
+
+
+def refuse_strangers(folder: Path, names: Mapping[str, Any]) -> None:
+    """Stop before a folder with anything but our own files would be replaced."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ValueError(f"{folder} is a link or a file; give the name of a folder")
+    present = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    strangers = sorted(present - set(names) - {MANIFEST_NAME})
+    if strangers:
+        raise ValueError(
+            f"{folder} holds other files ({', '.join(strangers[:3])}); give an empty or new folder"
+        )
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what writers killed halfway left in folder. Call only where nobody else writes."""
+    for path in folder.glob(".*.tmp"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in folder survive a power cut, where the file system can promise that."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _move_folder(new: Path, target: Path) -> None:
+    """Rename new to target; a target that exists trades places with new."""
+    if not target.exists():
+        os.rename(new, target)
+    elif not _exchange(new, target):
+        aside = new.with_name(f"{new.name}.old.tmp")
+        os.rename(target, aside)
+        os.rename(new, target)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Let two folders trade places atomically; False where the system cannot."""
+    if not sys.platform.startswith("linux"):
+        return False
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    at_cwd, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of <linux/fs.h>
+    return renameat2 is not None and (
+        renameat2(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), exchange) == 0
+    )
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

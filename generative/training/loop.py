@@ -1,0 +1,152 @@
+"""The one gradient loop. Steps, logging, checkpoints, resuming and stopping; no model in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from generative.training.checkpoint import Checkpoints
+from generative.training.progress import progress
+from generative.training.run import Run
+from generative.training.signals import stop_signals
+
+__all__ = ["Learner", "NonFiniteError", "fit"]
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss became NaN or infinite."""
+
+
+class Learner(Protocol):
+    """What `fit` trains: modules and optimisers, and one update of them.
+
+    Random numbers come from torch's global generators only; `fit` seeds them before every step.
+    """
+
+    def update(self, batch: Any) -> dict[str, Tensor | float]:
+        """One step; returns what to log, scalars, with the loss among them."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the next step depends on: weights, optimisers, schedules, averages."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        ...
+
+
+def fit(
+    learner: Learner,
+    batches: Callable[[int], Any],
+    run: Run,
+    steps: int,
+    *,
+    log_every: int = 100,
+    checkpoint_every_seconds: float = 60.0,
+    what: str = "training",
+) -> None:
+    """Bring learner to `steps` updates, going on from the run's last whole checkpoint.
+
+    Step s draws its batch and its noise from (run.seed, s) alone, so a run that was killed at any
+    moment and continued ends with the same weights, bit for bit, as one that was not.
+
+    Args:
+        learner: see `Learner`; it already stands on its device.
+        batches: batch of a step, a function of the step's number alone.
+        run: where metrics and checkpoints go.
+        steps: optimiser steps in all, not in addition.
+        log_every: metrics are means over this many steps; only then is the GPU waited for.
+        checkpoint_every_seconds: 0 saves after every step.
+        what: shown beside the progress bar, named in errors.
+    Raises:
+        NonFiniteError: a logged value is not finite; names what, the step and the seed.
+        SystemExit: SIGTERM (143) or Ctrl-C (130); the step was finished and saved.
+    """
+    checkpoints = Checkpoints(run.path / "checkpoints")
+    window = _Window(what, run.seed)
+    step = _resume(learner, window, checkpoints, run, steps)
+    saved_at = time.monotonic()
+    with stop_signals() as stop, progress(steps, what, done=step) as bar:
+        while step < steps:
+            torch.manual_seed(run.seed_for("step", step))
+            window.add(step, learner.update(batches(step)))
+            step += 1
+            if step % log_every == 0 or step == steps:
+                run.metrics.log(step, window.means())
+            bar.advance(note=window.note)
+            due = time.monotonic() - saved_at >= checkpoint_every_seconds
+            if due or stop.requested or step == steps:
+                # The window first: it stops the run before a state that is not finite is saved.
+                state = {"window": window.state_dict(), "learner": learner.state_dict()}
+                run.metrics.sync()
+                checkpoints.save(step, state)
+                saved_at = time.monotonic()
+            if stop.requested:
+                stop.exit(f"{what}: saved at step {step} of {steps}")
+
+
+def _resume(
+    learner: Learner, window: _Window, checkpoints: Checkpoints, run: Run, steps: int
+) -> int:
+    """Load the newest whole checkpoint, if there is one; returns its step."""
+    latest = checkpoints.load_latest()
+    step = 0
+    if latest is not None:
+        step, state = latest
+        if step > steps:
+            raise ValueError(f"{run.path} has had {step} steps, more than the {steps} asked for")
+        learner.load_state_dict(state["learner"])
+        window.load_state_dict(state["window"])
+    run.metrics.rewind(step)
+    return step
+
+
+class _Window:
+    """What `update` returned since the last logged line."""
+
+    def __init__(self, what: str, seed: int):
+        self.note = ""
+        self._what, self._seed = what, seed
+        self._steps: dict[str, list[int]] = {}
+        self._values: dict[str, list[Tensor]] = {}
+
+    def add(self, step: int, values: dict[str, Tensor | float]) -> None:
+        """Keep a step's values, on the device where they are."""
+        for name, value in values.items():
+            if not isinstance(value, Tensor):
+                value = torch.tensor(float(value), dtype=torch.float64)
+            self._steps.setdefault(name, []).append(step)
+            self._values.setdefault(name, []).append(value.detach().clone())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the note; checked to be finite, so no bad state is ever saved."""
+        return {"steps": self._steps, "values": self._stack()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self._steps = state["steps"]
+        self._values = {name: list(values) for name, values in state["values"].items()}
+
+    def means(self) -> dict[str, float]:
+        """Mean of each value over the window, which then begins anew."""
+        means = {name: values.mean().item() for name, values in self._stack().items()}
+        self._steps, self._values = {}, {}
+        self.note = next((f"{name} {value:.4g}" for name, value in means.items()), "")
+        return means
+
+    def _stack(self) -> dict[str, Tensor]:
+        stacked = {n: torch.stack(v).double().cpu() for n, v in self._values.items()}
+        for name, values in stacked.items():
+            bad = (~values.isfinite()).nonzero()
+            if len(bad):
+                i = int(bad[0])
+                raise NonFiniteError(
+                    f"{self._what}: {name} is {values[i].item()} at step {self._steps[name][i]}, "
+                    f"seed {self._seed}; lower the learning rate, or look at that step's batch"
+                )
+        return stacked

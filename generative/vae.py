@@ -1,0 +1,198 @@
+"""Variational autoencoder for 64x64 frames: config, network, loss, learner.
+
+The network is the one of World Models (Ha & Schmidhuber 2018, appendix A.1): four convolutions
+down to 2x2, a diagonal Gaussian latent, four transposed convolutions back. No padding anywhere.
+
+    vae = ConvVAE.from_pretrained("runs/vae")
+    mu, logvar = vae.encode_mu_logvar(frames)       # (B, 3, 64, 64) in [0, 1] -> (B, 32) twice
+    frames_again = vae.decode(mu)
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from generative.configs import ConvVAEConfig, VAELossConfig
+from generative.pretrained import Pretrained
+
+__all__ = [
+    "ConvVAE",
+    "ConvVAEConfig",
+    "VAELearner",
+    "VAELossConfig",
+    "VAELosses",
+    "gaussian_kl",
+    "sample_gaussian",
+    "to_float_bchw",
+    "to_uint8_bhwc",
+    "vae_loss",
+]
+
+
+def to_float_bchw(frames: Tensor) -> Tensor:
+    """uint8 frames (..., H, W, C) -> float32 (..., C, H, W) in [0, 1]."""
+    return frames.movedim(-1, -3).float().div(255.0)
+
+
+def to_uint8_bhwc(images: Tensor) -> Tensor:
+    """float images (..., C, H, W) in [0, 1] -> uint8 frames (..., H, W, C)."""
+    return images.clamp(0, 1).mul(255).round().byte().movedim(-3, -1)
+
+
+def sample_gaussian(mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """z = mu + exp(logvar / 2) * eps, eps ~ N(0, I) (Kingma & Welling 2014, section 2.4)."""
+    eps = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
+    return mu + (0.5 * logvar).exp() * eps
+
+
+def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(mu, exp(logvar)) || N(0, 1)) per element, in nats (same shape as mu)."""
+    return 0.5 * (mu.square() + logvar.exp() - 1.0 - logvar)
+
+
+class ConvVAE(Pretrained, nn.Module):
+    """VAE for (B, 3, 64, 64) images in [0, 1]; 4,348,547 parameters at the paper's sizes."""
+
+    config_class = ConvVAEConfig
+    image_shape = (3, 64, 64)
+
+    def __init__(self, config: ConvVAEConfig | None = None):
+        super().__init__()
+        self.config = config = config or ConvVAEConfig()
+        c1, c2, c3, c4 = config.channels
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, c1, 4, stride=2),  # 64 -> 31
+            nn.ReLU(),
+            nn.Conv2d(c1, c2, 4, stride=2),  # 31 -> 14
+            nn.ReLU(),
+            nn.Conv2d(c2, c3, 4, stride=2),  # 14 -> 6
+            nn.ReLU(),
+            nn.Conv2d(c3, c4, 4, stride=2),  # 6 -> 2
+            nn.ReLU(),
+            nn.Flatten(),
+        )
+        self.to_mu = nn.Linear(4 * c4, config.latent_dim)
+        self.to_logvar = nn.Linear(4 * c4, config.latent_dim)
+        self.from_z = nn.Linear(config.latent_dim, 4 * c4)
+        self.decoder = nn.Sequential(
+            nn.Unflatten(1, (4 * c4, 1, 1)),
+            nn.ConvTranspose2d(4 * c4, c3, 5, stride=2),  # 1 -> 5
+            nn.ReLU(),
+            nn.ConvTranspose2d(c3, c2, 5, stride=2),  # 5 -> 13
+            nn.ReLU(),
+            nn.ConvTranspose2d(c2, c1, 6, stride=2),  # 13 -> 30
+            nn.ReLU(),
+            nn.ConvTranspose2d(c1, 3, 6, stride=2),  # 30 -> 64
+        )
+
+    def encode_mu_logvar(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, 64, 64) in [0, 1] -> mu, logvar, each (B, latent_dim).
+
+        Raises:
+            ValueError: another shape, or integer pixels (convert with `to_float_bchw`).
+        """
+        if x.dim() != 4 or tuple(x.shape[1:]) != self.image_shape or not x.is_floating_point():
+            raise ValueError(
+                f"got images of shape {tuple(x.shape)} and {x.dtype}; this VAE needs float "
+                "(B, 3, 64, 64) in [0, 1]: convert uint8 HWC frames with to_float_bchw"
+            )
+        features = self.encoder(x)
+        return self.to_mu(features), self.to_logvar(features)
+
+    def encode(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Images -> one draw of z ~ N(mu, exp(logvar)), (B, latent_dim)."""
+        return sample_gaussian(*self.encode_mu_logvar(x), generator=generator)
+
+    def decode_logits(self, z: Tensor) -> Tensor:
+        """z (B, latent_dim) -> images before the sigmoid, (B, 3, 64, 64)."""
+        if z.dim() != 2 or z.shape[1] != self.config.latent_dim:
+            raise ValueError(
+                f"got z of shape {tuple(z.shape)}; this VAE has {self.config.latent_dim} latent "
+                "dimensions: pass (B, latent_dim)"
+            )
+        return self.decoder(self.from_z(z))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """z (B, latent_dim) -> images (B, 3, 64, 64) in [0, 1]."""
+        return self.decode_logits(z).sigmoid()
+
+    def forward(
+        self, x: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The whole VAE: images -> (reconstruction, mu, logvar), through a sampled z."""
+        mu, logvar = self.encode_mu_logvar(x)
+        return self.decode(sample_gaussian(mu, logvar, generator)), mu, logvar
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Images -> images through the latent mean (no noise)."""
+        return self.decode(self.encode_mu_logvar(x)[0])
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n images decoded from z ~ N(0, I), (n, 3, 64, 64)."""
+        weight = self.from_z.weight
+        z = torch.randn(n, self.config.latent_dim, generator=generator, device=weight.device)
+        return self.decode(z.to(weight.dtype))
+
+
+class VAELosses(NamedTuple):
+    """Means over the batch, in nats (reconstruction: summed squared error)."""
+
+    loss: Tensor
+    recon: Tensor
+    kl: Tensor
+
+
+def vae_loss(
+    recon: Tensor, x: Tensor, mu: Tensor, logvar: Tensor, beta: float = 1.0, free_bits: float = 0.5
+) -> VAELosses:
+    """Squared error summed over the image + beta * max(KL, free_bits * latent_dim).
+
+    The tolerance holds for the KL of a whole image, as in the paper's program: below
+    `free_bits` nats a dimension on average, the code costs nothing.
+    """
+    squared_error = (recon - x).square().flatten(1).sum(1).mean()
+    kl = gaussian_kl(mu, logvar).sum(1)
+    loss = squared_error + beta * kl.clamp_min(free_bits * mu.shape[1]).mean()
+    return VAELosses(loss, squared_error, kl.mean())
+
+
+class VAELearner:
+    """Adam on `vae_loss`; one `update` per batch of uint8 frames."""
+
+    def __init__(self, model: ConvVAE, config: VAELossConfig, steps: int):
+        self.model = model.to(memory_format=torch.channels_last)
+        self.config = config
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+            self.optimizer, T_max=max(steps, 1), eta_min=config.final_lr
+        )
+
+    def update(self, frames: Tensor) -> dict[str, Tensor]:
+        """One step on uint8 frames (B, 64, 64, 3)."""
+        x = to_float_bchw(frames).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.bf16):
+            mu, logvar = (t.float() for t in self.model.encode_mu_logvar(x))
+            logits = self.model.decode_logits(sample_gaussian(mu, logvar))
+        losses = vae_loss(
+            logits.float().sigmoid(), x, mu, logvar, self.config.beta, self.config.free_bits
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.loss.backward()
+        self.optimizer.step()
+        self.schedule.step()
+        return {name: value.detach() for name, value in losses._asdict().items()}
+
+    def state_dict(self) -> dict:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])

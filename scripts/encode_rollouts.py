@@ -1,0 +1,58 @@
+"""Encode recorded frames with V: mu and logvar of every frame, beside actions and rewards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from generative.training.cli import parse
+from generative.training.run import Run
+
+
+@dataclass(frozen=True)
+class Args:
+    """Encode recorded frames with V: mu and logvar of every frame, beside actions and rewards."""
+
+    out: Path = Path("runs/encoded")
+    """Run folder; the sequences are in its `data` folder."""
+    rollouts: tuple[Path, ...] = (Path("runs/rollouts"),)
+    """Folders written by collect_rollouts.py."""
+    vision: Path = Path("runs/vae/model")
+    """Folder of V."""
+    batch_size: int = 256
+    """Frames encoded at once."""
+    device: str = "auto"
+
+
+PRESETS = {"paper": Args(), "smoke": Args(batch_size=32)}
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the encoded sequences."""
+    import torch
+
+    from generative.vae import ConvVAE, to_float_bchw
+    from worldmodels.rollouts import RolloutStore
+    from worldmodels.sequences import encode_rollouts
+
+    with Run.open(args, kind="encode_rollouts") as run:
+        if run.done:
+            return run.path / "data"
+        vision = ConvVAE.from_pretrained(args.vision, device=str(run.device))
+        vision.to(memory_format=torch.channels_last)
+
+        @torch.no_grad()
+        def encode(frames):
+            x = to_float_bchw(torch.from_numpy(frames).to(run.device))
+            mu, logvar = vision.encode_mu_logvar(x.contiguous(memory_format=torch.channels_last))
+            return mu.cpu().numpy(), logvar.cpu().numpy()
+
+        stores = [RolloutStore(folder) for folder in args.rollouts]
+        encoded = encode_rollouts(stores, encode, args.batch_size)
+        encoded.save(run.path / "data")
+        run.finish({"episodes": len(encoded), "frames": encoded.num_frames})
+        return run.path / "data"
+
+
+if __name__ == "__main__":
+    main(parse(PRESETS))

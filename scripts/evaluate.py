@@ -1,0 +1,138 @@
+"""Drive an agent on real tracks with published seeds and print its scores.
+
+python scripts/evaluate.py pretrained/carracing-dream --episodes 100 --workers 2
+"""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from generative.training.cli import parse
+
+if TYPE_CHECKING:
+    from agents.evaluation import Evaluation, TrainingFacts
+
+
+@dataclass(frozen=True)
+class Args:
+    """Drive an agent on real tracks with published seeds and print its scores."""
+
+    agent: tyro.conf.Positional[Path] = Path("pretrained/carracing-dream")
+    """Folder of the agent."""
+    episodes: int = 100
+    """Tracks to drive: the first so many of the published seeds, 1000000 to 1000099."""
+    workers: int = 2
+    """Processes; 0 drives in this one. The scores do not depend on it."""
+    fast: bool = False
+    """Our own drawing instead of the stock game's: quicker, pixels differ a little."""
+    max_steps: int = 1000
+    """Environment steps after which an episode ends; the stock game's limit is 1000."""
+    json: Path | None = None
+    """Also write everything to this file."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.episodes <= 100 or self.workers < 0 or self.max_steps < 1:
+            raise ValueError(
+                f"episodes {self.episodes} must lie in 1 .. 100, workers {self.workers} must not "
+                f"be negative, max_steps {self.max_steps} must be positive"
+            )
+
+
+PRESETS = {"paper": Args(), "smoke": Args(episodes=2, workers=0, max_steps=30, fast=True)}
+
+
+def main(args: Args) -> Evaluation:
+    from agents.evaluation import EVALUATION_SEEDS, TrainingFacts, evaluate
+    from generative.training.files import write_json
+    from generative.training.run import collect_versions
+
+    facts = TrainingFacts.load(args.agent)
+    evaluation = evaluate(
+        args.agent,
+        EVALUATION_SEEDS[: args.episodes],
+        workers=args.workers,
+        env_id="WorldModels/FastCarRacing-v0" if args.fast else "CarRacing-v3",
+        env_kwargs={"max_episode_steps": args.max_steps},
+    )
+    versions = collect_versions()
+    print(describe(args.agent, evaluation, facts, versions))
+    if args.json:
+        training = {"training": asdict(facts)} if facts else {}
+        everything = {"agent": str(args.agent), **evaluation.to_json(), **training}
+        write_json(args.json, {**everything, "versions": versions})
+    return evaluation
+
+
+def describe(
+    agent: Path, evaluation: Evaluation, facts: TrainingFacts | None, versions: dict[str, Any]
+) -> str:
+    """The whole result as text of at most 80 columns."""
+    low, high = evaluation.interval
+    data, tracks = evaluation.to_json(), evaluation.tracks
+    known = [track.tiles for track in tracks if track.tiles is not None]
+    packages = {"python": versions["python"], **versions["packages"]}
+    names = ("python", "gymnasium", "torch", "numpy", "box2d")
+    tiles = f"; {sum(known) / len(known):.1%} of the tiles on average" if known else ""
+    rows = [
+        ("agent", str(agent)),
+        ("game", f"{evaluation.env_id}, seeds {tracks[0].seed} to {tracks[-1].seed}"),
+        ("action", f"held for {_count(evaluation.action_repeat, 'step')}"),
+        ("versions", ", ".join(f"{name} {packages[name]}" for name in names if name in packages)),
+        *_training_rows(facts),
+        ("", ""),
+        ("episodes", f"{len(tracks)}, driven in {evaluation.seconds:,.0f} s"),
+        ("mean", f"{evaluation.mean:.1f}"),
+        ("deviation", f"{evaluation.std:.1f}   (of the scores, divided by n)"),
+        ("95 % interval", f"{low:.1f} to {high:.1f}   (of the mean; bootstrap, 10,000 resamples)"),
+        ("range", "{real_min:.1f} to {real_max:.1f}, median {real_median:.1f}".format(**data)),
+        ("laps", f"{data['laps_finished']} of {len(tracks)} finished{tiles}"),
+    ]
+    lines = ["", *_score_table(evaluation), "", *_histogram(evaluation), ""]
+    for name, value in rows:
+        lines += textwrap.wrap(f"{name:<14} {value}", 80, subsequent_indent=" " * 15) or [""]
+    return "\n".join(lines)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}" + ("" if n == 1 else "s")
+
+
+def _training_rows(facts: TrainingFacts | None) -> list[tuple[str, str]]:
+    if facts is None:
+        return [("training", "not known (the agent has no training.json)")]
+    return [
+        ("V and M saw", f"{facts.real_frames:,} real frames"),
+        ("C was trained", f"on {facts.dream_steps:,} dreamed decisions, never on a real reward"),
+        ("C was chosen", f"by {_count(facts.selection_episodes, 'real episode')}"),
+        ("training time", f"{facts.wall_seconds:,.0f} s"),
+    ]
+
+
+def _score_table(evaluation: Evaluation) -> list[str]:
+    lines = ["score of every track (* lap finished)"]
+    tracks = evaluation.tracks
+    for i in range(0, len(tracks), 10):
+        cells = [f"{t.score:6.0f}{'*' if t.lap_finished else ' '}" for t in tracks[i : i + 10]]
+        lines.append(f"{tracks[i].seed:>8} " + "".join(cells).rstrip())
+    return lines
+
+
+def _histogram(evaluation: Evaluation, width: int = 50) -> list[str]:
+    """One line per 100 points between the lowest and the highest score."""
+    bins = [int(score // 100) for score in evaluation.scores]
+    counts = {b: bins.count(b) for b in range(min(bins), max(bins) + 1)}
+    longest = max(counts.values())
+    lines = ["how many tracks scored what"]
+    for b, count in counts.items():
+        bar = "#" * (-(-count * width // longest) if longest > width else count)
+        lines.append(f"{100 * b:>6} to {100 * (b + 1):>5}  {bar} {count or ''}".rstrip())
+    return lines
+
+
+if __name__ == "__main__":
+    main(parse(PRESETS))

@@ -1,0 +1,85 @@
+"""Film an agent on a real track beside what its world model dreams.
+
+python scripts/render_dream.py pretrained/carracing-dream --out drive.mp4
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from generative.training.cli import parse
+
+
+@dataclass(frozen=True)
+class Args:
+    """Film an agent on a real track beside what its world model dreams."""
+
+    agent: tyro.conf.Positional[Path] = Path("pretrained/carracing-dream")
+    """Folder of the agent."""
+    film: Annotated[Path, tyro.conf.arg(name="out")] = Path("dream.mp4")
+    """The film."""
+    gif: Path | None = None
+    """Also write an animated GIF, smaller and coarser."""
+    poster: Path | None = None
+    """Also write one picture (PNG): a real moment and what followed, and its dream."""
+    track: int = 1_000_000
+    """Seed of the track; 1000000 to 1000099 are those of evaluate.py."""
+    seconds: float = 20.0
+    """Length of the film; an episode of the game has at most 20 s."""
+    dream_seconds: float = 2.5
+    """How long M runs alone before it looks at the game again."""
+    actions: Literal["own", "real"] = "own"
+    """In a dream, act by what is dreamed, or repeat what is really done meanwhile."""
+    temperature: float = 1.0
+    """Of M's draws."""
+    fast: bool = False
+    """The agent sees our own drawing instead of the stock game's."""
+
+    def __post_init__(self) -> None:
+        if self.seconds <= 0 or self.dream_seconds <= 0 or self.temperature < 0:
+            raise ValueError(
+                f"seconds {self.seconds} and dream_seconds {self.dream_seconds} must be positive, "
+                f"temperature {self.temperature} must not be negative"
+            )
+
+
+PRESETS = {"paper": Args(), "smoke": Args(seconds=2.0, dream_seconds=0.5, fast=True)}
+
+
+def main(args: Args) -> Path:
+    """Returns the path of the film."""
+    import torch
+
+    from agents.video import FPS, drive_and_dream, poster, write_gif, write_video
+    from agents.world_model_agent import WorldModelAgent
+    from generative.training.progress import progress
+
+    torch.set_num_threads(1)  # frames are small: more threads only wait for each other
+    agent = WorldModelAgent.from_pretrained(args.agent)
+    env_id = "WorldModels/FastCarRacing-v0" if args.fast else "CarRacing-v3"
+    steps = round(args.seconds * 50)
+    what = {"env_id": env_id, "max_steps": steps, "temperature": args.temperature}
+
+    def frames(doing: str):
+        film = drive_and_dream(
+            agent, args.track, dream_seconds=args.dream_seconds, actions=args.actions, **what
+        )
+        return progress(film, doing, total=round(args.seconds * FPS))
+
+    write_video(args.film, frames(f"filming {args.film.name}"))
+    if args.gif:
+        write_gif(args.gif, frames(f"filming {args.gif.name}"))
+    if args.poster:
+        args.poster.parent.mkdir(parents=True, exist_ok=True)
+        poster(agent, args.track, **what).save(args.poster)
+    for path in filter(None, (args.film, args.gif, args.poster)):
+        print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
+    return args.film
+
+
+if __name__ == "__main__":
+    main(parse(PRESETS))

@@ -1,0 +1,457 @@
+"""Train a CarRacing agent inside its own dream, end to end.
+
+Rounds of: record real episodes with the current agent, train V and M on all that was recorded,
+train controllers in the dream, let a few real episodes choose one of them. No update of a
+controller uses a real reward. At the end the best rounds drive again on fresh tracks, the winner
+is the agent, and it is scored on the published tracks of the stock game.
+
+Killed at any moment, the same command continues.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from agents.report.records import Candidate, RoundRecord, append_round
+from generative.training.cli import parse
+from generative.training.files import read_json, write_json
+from generative.training.run import Run
+from generative.training.settings import from_json, to_json
+from scripts import collect_rollouts, encode_rollouts, train_controller, train_mdnrnn, train_vae
+from worldmodels.configs import ControllerConfig
+
+HIGHEST_POSSIBLE_RETURN = 1000.0
+
+
+FIRST = collect_rollouts.PRESETS["quick"]
+LATER = replace(FIRST, episodes=50, decisions=100, anywhere=0.7)
+VISION = train_vae.PRESETS["quick"]
+MEMORY = train_mdnrnn.PRESETS["quick"]
+CONTROLLER = train_controller.PRESETS["quick"]
+
+
+@dataclass(frozen=True)
+class Args:
+    """Train a CarRacing agent inside its own dream, end to end.
+
+    Settings of the stages (collect, vision, memory, controller) are those of the scripts that run
+    them; their paths, seeds and workers are set here.
+    """
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"workers", "test_workers"})
+
+    out: Path = Path("runs/dream")
+    """Run folder; the agent is in its `agent` folder, the report in report.html."""
+    rounds: int = 8
+    """Rounds of collecting, training V and M, dreaming and choosing."""
+    action_repeat: int = 3
+    """Environment steps per decision."""
+    first: collect_rollouts.Args = FIRST
+    """The first recording, by random drivers."""
+    collect: collect_rollouts.Args = LATER
+    """Every later recording, by the agent of the round before."""
+    vision: train_vae.Args = VISION
+    """V in the first round."""
+    vision_rounds: int = 3
+    """Rounds that train V; then it stays as it is."""
+    vision_steps: int = 500
+    """Steps of V in the later of these rounds."""
+    memory: train_mdnrnn.Args = MEMORY
+    """M in the first round."""
+    memory_steps: int = 600
+    """Steps of M in later rounds."""
+    controller: train_controller.Args = CONTROLLER
+    """C in every round, going on from the round before."""
+    choose_episodes: int = 6
+    """Real episodes per controller to choose between those of a round."""
+    final_agents: int = 4
+    """Rounds whose agents drive again at the end."""
+    final_episodes: int = 20
+    """Real episodes for each of them."""
+    test_episodes: int = 20
+    """Published tracks of the stock game that the final agent is scored on."""
+    episode_steps: int = 1000
+    """Environment steps of the real episodes that choose and score (the game ends at 1000)."""
+    film_steps: int = 500
+    """Environment steps that the film in the report shows (50 are a second)."""
+    workers: int = 2
+    """Processes that collect, dream and choose. Results do not depend on it."""
+    threads: int = 2
+    """CPU threads that train V and M."""
+    device: str = "auto"
+    seed: int = 1
+
+
+PRESETS = {
+    "quick": Args(),
+    "smoke": Args(
+        rounds=2,
+        first=replace(collect_rollouts.PRESETS["smoke"], episodes=8),
+        collect=replace(collect_rollouts.PRESETS["smoke"], episodes=2),
+        vision=train_vae.PRESETS["smoke"],
+        vision_rounds=1,
+        memory=train_mdnrnn.PRESETS["smoke"],
+        memory_steps=3,
+        controller=replace(train_controller.PRESETS["smoke"], method="gradient", searches=2),
+        choose_episodes=1,
+        final_agents=2,
+        final_episodes=1,
+        test_episodes=1,
+        episode_steps=60,
+        film_steps=20,
+        workers=0,
+        threads=1,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Settings of a choice between agents; the rest follows from the run it belongs to."""
+
+    out: Path
+    round: int
+    """-1 is the choice at the end."""
+
+
+class Rounds:
+    """The state that passes from round to round, all of it in files."""
+
+    def __init__(self, args: Args, run: Run):
+        self.args, self.run = args, run
+        self.recordings: list[Path] = []
+        self.encodings: list[Path] = []
+        self.vision: Path | None = None
+        self.memory: Path | None = None
+        self.controller: Path | None = None
+        self.agent: Path | None = None
+        self.records: list[RoundRecord] = []
+
+    def play(self, index: int) -> None:
+        """One round; stages that are done already are skipped."""
+        folder = self.run.path / f"round-{index:02d}"
+        seconds: dict[str, float] = {}
+
+        def stage(name: str, main: Callable[[Any], Any], args: Any) -> Any:
+            return _timed(folder / f"{name}.seconds", seconds, name, lambda: main(args))
+
+        self.recordings.append(stage("collect", collect_rollouts.main, self._collect(index)))
+        if index < self.args.vision_rounds:
+            self.vision = stage("vision", train_vae.main, self._vision(index))
+            encode = self.recordings  # V has changed: everything is encoded anew
+            self.encodings = []
+        else:
+            encode = self.recordings[-1:]
+        self.encodings.append(
+            stage("encode", encode_rollouts.main, self._encode(index, tuple(encode)))
+        )
+        self.memory = stage("memory", train_mdnrnn.main, self._memory(index))
+        controllers = stage("controller", train_controller.main, self._controller(index))
+        self.agent = stage("choose", lambda found: self._choose(index, found), controllers)
+        self.controller = self.agent / "controller"
+        self._record(index, seconds)
+
+    def _collect(self, index: int) -> collect_rollouts.Args:
+        settings = self.args.first if index == 0 else self.args.collect
+        return replace(
+            settings,
+            out=self._out(index, "collect"),
+            agent=self.agent,
+            action_repeat=self.args.action_repeat,
+            workers=self.args.workers,
+            seed=self._seed("collect", index),
+        )
+
+    def _vision(self, index: int) -> train_vae.Args:
+        settings = self.args.vision
+        return replace(
+            settings,
+            out=self._out(index, "vision"),
+            rollouts=tuple(self.recordings),
+            start_from=self.vision,
+            steps=settings.steps if index == 0 else self.args.vision_steps,
+            threads=self.args.threads,
+            device=self.args.device,
+            seed=self._seed("vision", index),
+        )
+
+    def _encode(self, index: int, recordings: tuple[Path, ...]) -> encode_rollouts.Args:
+        return encode_rollouts.Args(
+            out=self._out(index, "encode"),
+            rollouts=recordings,
+            vision=self.vision,
+            device=self.args.device,
+        )
+
+    def _memory(self, index: int) -> train_mdnrnn.Args:
+        settings = self.args.memory
+        return replace(
+            settings,
+            out=self._out(index, "memory"),
+            encoded=tuple(self.encodings),
+            start_from=self.memory,
+            model=replace(settings.model, latent_dim=self.args.vision.model.latent_dim),
+            steps=settings.steps if index == 0 else self.args.memory_steps,
+            threads=self.args.threads,
+            device=self.args.device,
+            seed=self._seed("memory", index),
+        )
+
+    def _controller(self, index: int) -> train_controller.Args:
+        return replace(
+            self.args.controller,
+            out=self._out(index, "controller"),
+            vision=self.vision,
+            memory=self.memory,
+            encoded=tuple(self.encodings),
+            start_from=self.controller,
+            workers=self.args.workers,
+            device=self.args.device,
+            seed=self._seed("controller", index),
+        )
+
+    def _choose(self, index: int, controllers: list[Path]) -> Path:
+        """The best of the round's controllers by a few real episodes, as an agent's folder.
+
+        Beside the searches' results stand their average and the controller of the round before,
+        under the new V and M: a round need not make anything worse.
+        """
+        import torch
+
+        from agents.world_model_agent import WorldModelAgent
+        from worldmodels.controller import LinearController
+
+        with Run.open(Choice(self._out(index, "choose"), index), kind="choose") as run:
+            chosen = run.path / "agent"
+            if run.done:
+                return chosen
+            found = [LinearController.from_pretrained(folder) for folder in controllers]
+            vectors = {f"search {i}": c.to_vector() for i, c in enumerate(found)}
+            if len(found) > 1:
+                vectors["average"] = torch.stack(list(vectors.values())).mean(0)
+            if self.controller is not None:
+                earlier = LinearController.from_pretrained(self.controller)
+                vectors["round before"] = earlier.to_vector()
+            folders = []
+            for name, vector in vectors.items():
+                folders.append(run.path / name.replace(" ", "-"))
+                self._save_agent(folders[-1], found[0].load_vector(vector))
+            dreamed = self._dream_returns(index, torch.stack(list(vectors.values())))
+            driven = self._drive(folders, self.args.choose_episodes, index)
+            best = max(range(len(folders)), key=lambda i: driven[i].mean)
+            WorldModelAgent.from_pretrained(folders[best]).save_pretrained(chosen)
+            candidates = [
+                Candidate(name, dream_return, result.scores.tolist(), chosen=i == best)
+                for i, (name, dream_return, result) in enumerate(
+                    zip(vectors, dreamed, driven, strict=True)
+                )
+            ]
+            run.finish({"candidates": to_json(candidates)})
+            return chosen
+
+    def _dream_returns(self, index: int, vectors) -> list[float]:
+        from worldmodels.dream import Dream, DreamStarts
+        from worldmodels.memory import MDNRNN
+
+        settings = self.args.controller
+        clip = read_json(self._out(index, "controller") / "result.json")["reward_clip"]
+        memory = MDNRNN.from_pretrained(self.memory)
+        sizes = ControllerConfig(memory.config.latent_dim, memory.config.hidden_dim)
+        return train_controller.dream_returns(
+            Dream(memory, sizes, replace(settings.dream, reward_clip=tuple(clip))),
+            DreamStarts.load(self._out(index, "controller") / "starts.safetensors"),
+            vectors,
+            settings.test_dreams,
+            self._seed("dream returns", index),
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Wall clock of everything up to the finished agent."""
+        stages = [sum(record.seconds.values()) for record in self.records]
+        return sum(stages) + read_json(self.run.path / "final.seconds")["seconds"]
+
+    @property
+    def selection_episodes(self) -> int:
+        """Real episodes driven to choose between finished controllers."""
+        per_round = [
+            sum(len(candidate.real_scores) for candidate in record.candidates)
+            for record in self.records
+        ]
+        return sum(per_round) + read_json(self.run.path / "final" / "result.json")["episodes"]
+
+    def finish(self) -> Path:
+        """Choose between the rounds; returns the winner's folder."""
+        return _timed(self.run.path / "final.seconds", {}, "final", self._final)
+
+    def _final(self) -> Path:
+        """Drive the best rounds' agents on tracks of their own; returns the winner's folder."""
+        from agents.world_model_agent import WorldModelAgent
+
+        with Run.open(Choice(self.run.path / "final", -1), kind="choose") as run:
+            folder = self.run.path / "agent"
+            if run.done:
+                return folder
+            ranked = sorted(
+                range(self.args.rounds),
+                key=lambda i: self.records[i].real_mean,
+                reverse=True,
+            )
+            finalists = sorted(ranked[: self.args.final_agents])
+            folders = [self._out(i, "choose") / "agent" for i in finalists]
+            results = self._drive(folders, self.args.final_episodes, self.args.rounds)
+            best = max(range(len(folders)), key=lambda i: results[i].mean)
+            WorldModelAgent.from_pretrained(folders[best]).save_pretrained(folder)
+            run.finish(
+                {
+                    "round": finalists[best],
+                    "rounds": finalists,
+                    "scores": [result.scores.tolist() for result in results],
+                    "episodes": len(folders) * self.args.final_episodes,
+                }
+            )
+            return folder
+
+    def _drive(self, folders: list[Path], episodes: int, block: int):
+        """Real episodes on our drawing of the game; every block has tracks of its own."""
+        from agents.evaluation import SELECTION_SEEDS, evaluate_many
+
+        first = self.run.rng("choose", block).integers(len(SELECTION_SEEDS) - episodes)
+        return evaluate_many(
+            folders,
+            SELECTION_SEEDS[first : first + episodes],
+            workers=self.args.workers,
+            env_id="WorldModels/CarRacing64-v0",
+            env_kwargs={"max_episode_steps": self.args.episode_steps},
+        )
+
+    def _save_agent(self, folder: Path, controller) -> None:
+        from agents.world_model_agent import AgentConfig, WorldModelAgent
+        from generative.vae import ConvVAE
+        from worldmodels.memory import MDNRNN
+        from worldmodels.world_model import WorldModel
+
+        world = WorldModel(
+            ConvVAE.from_pretrained(self.vision), MDNRNN.from_pretrained(self.memory)
+        )
+        WorldModelAgent(world, controller, AgentConfig(self.args.action_repeat)).save_pretrained(
+            folder
+        )
+
+    def _record(self, index: int, seconds: dict[str, float]) -> None:
+        """Keep what the report needs to know of a round; sound the alarm over dreams too good."""
+        results = {
+            name: read_json(self._out(index, name) / "result.json")
+            for name in ("collect", "memory", "controller", "choose")
+        }
+        vision = {}
+        if index < self.args.vision_rounds:
+            vision = read_json(self._out(index, "vision") / "result.json")
+        candidates = from_json(list[Candidate], results["choose"]["candidates"])
+        chosen = next(candidate for candidate in candidates if candidate.chosen)
+        before = self.records[-1] if self.records else None
+        record = RoundRecord(
+            index=index,
+            real_frames_total=results["collect"]["frames"]
+            + (before.real_frames_total if before else 0),
+            vae_recon=vision.get("recon"),
+            vae_kl=vision.get("kl"),
+            memory_nll=results["memory"]["nll"],
+            memory_reward_error=results["memory"]["reward"],
+            dream_return=chosen.dream_return,
+            dream_decisions=self.args.controller.dream.horizon,
+            dream_steps_total=results["controller"]["dream_steps"]
+            + (before.dream_steps_total if before else 0),
+            action_repeat=self.args.action_repeat,
+            real_scores=chosen.real_scores,
+            candidates=candidates,
+            seconds=seconds,
+        )
+        self.records.append(record)
+        append_round(self.run.path, record)
+        highest = max(candidate.dream_return for candidate in candidates)
+        if highest > HIGHEST_POSSIBLE_RETURN:
+            print(
+                f"ALARM: round {index} dreams of {highest:.0f}; no episode of the real game pays "
+                f"more than {HIGHEST_POSSIBLE_RETURN:.0f}, so C exploits an error of M",
+                file=sys.stderr,
+            )
+
+    def _out(self, index: int, name: str) -> Path:
+        return self.run.path / f"round-{index:02d}" / name
+
+    def _seed(self, name: str, index: int) -> int:
+        return self.run.seed_for(name, index) % 2**31
+
+
+def _timed(file: Path, seconds: dict[str, float], name: str, work: Callable[[], Any]) -> Any:
+    """Do the work; a continued run still finds its wall-clock time in `file`."""
+    begun = time.monotonic()
+    result = work()
+    if not file.exists():
+        write_json(file, {"seconds": round(time.monotonic() - begun, 1)})
+    seconds[name] = read_json(file)["seconds"]
+    return result
+
+
+def score(args: Args, run: Run, rounds: Rounds, agent: Path) -> None:
+    """Drive the published tracks of the stock game; write facts, film and report."""
+    from agents.evaluation import EVALUATION_SEEDS, Evaluation, TrainingFacts, evaluate
+    from agents.report import write_report
+    from agents.video import drive_and_dream, write_video
+    from agents.world_model_agent import WorldModelAgent
+    from generative.training.progress import progress
+
+    last = rounds.records[-1]
+    chosen = rounds.records[read_json(run.path / "final" / "result.json")["round"]]
+    TrainingFacts(
+        real_frames=last.real_frames_total,
+        selection_episodes=rounds.selection_episodes,
+        dream_steps=last.dream_steps_total,
+        wall_seconds=rounds.seconds,
+        seed=args.seed,
+        dream_mean=chosen.dream_score(),
+    ).save(agent)
+    file = run.path / "evaluation.json"
+    if not file.exists():
+        evaluation = evaluate(
+            agent,
+            EVALUATION_SEEDS[: args.test_episodes],
+            workers=args.workers,
+            env_kwargs={"max_episode_steps": args.episode_steps},
+        )
+        write_json(file, evaluation.to_json())
+    film = run.path / "videos" / "drive-and-dream.mp4"
+    if not film.exists():
+        driver = WorldModelAgent.from_pretrained(agent)
+        frames = drive_and_dream(driver, EVALUATION_SEEDS[0], max_steps=args.film_steps)
+        write_video(film, progress(frames, "filming a drive beside its dream"))
+    content = write_report(run.path, agent, check_steps=args.episode_steps)
+    evaluation = Evaluation.from_json(read_json(file))
+    run.finish({"real_mean": evaluation.mean, "real_std": evaluation.std})
+    print(
+        f"\n{content['episodes']} tracks of the stock game: {evaluation.mean:.0f} +/- "
+        f"{evaluation.std:.0f} (95 % interval of the mean {evaluation.interval[0]:.0f} to "
+        f"{evaluation.interval[1]:.0f}), trained in {rounds.seconds / 60:.1f} minutes\n"
+        f"agent:  {agent}\nreport: {run.path / 'report.html'}"
+    )
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the agent."""
+    with Run.open(args, kind="train_in_dream") as run:
+        rounds = Rounds(args, run)
+        for index in range(args.rounds):
+            rounds.play(index)
+        agent = rounds.finish()
+        score(args, run, rounds, agent)
+        return agent
+
+
+if __name__ == "__main__":
+    main(parse(PRESETS))

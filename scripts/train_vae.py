@@ -1,0 +1,84 @@
+"""Train V, the variational autoencoder, on recorded frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from generative.configs import ConvVAEConfig, VAELossConfig
+from generative.training.cli import parse
+from generative.training.run import Run
+
+
+@dataclass(frozen=True)
+class Args:
+    """Train V, the variational autoencoder, on recorded frames."""
+
+    out: Path = Path("runs/vae")
+    """Run folder; the trained V is in its `model` folder."""
+    rollouts: tuple[Path, ...] = (Path("runs/rollouts"),)
+    """Folders written by collect_rollouts.py."""
+    start_from: Path | None = None
+    """Folder of a V to go on from; its sizes must be those of `model`."""
+    model: ConvVAEConfig = field(default_factory=ConvVAEConfig)
+    loss: VAELossConfig = field(default_factory=VAELossConfig)
+    steps: int = 100_000
+    """Optimiser steps, not epochs."""
+    batch_size: int = 100
+    """Frames per step."""
+    threads: int = 0
+    """CPU threads; 0 leaves the choice to torch."""
+    device: str = "auto"
+    seed: int = 1
+
+
+PRESETS = {
+    "paper": Args(),
+    "quick": Args(
+        model=ConvVAEConfig(channels=(16, 32, 64, 128)),
+        loss=VAELossConfig(beta=0.25, lr=1e-3, bf16=True),
+        steps=1600,
+        batch_size=64,
+    ),
+    "smoke": Args(model=ConvVAEConfig(channels=(4, 4, 8, 8)), steps=5, batch_size=8),
+}
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the trained V."""
+    import torch
+
+    from generative.training.loop import fit
+    from generative.vae import ConvVAE, VAELearner
+    from worldmodels.rollouts import RolloutStore, load_frames
+
+    with Run.open(args, kind="train_vae") as run:
+        if run.done:
+            return run.path / "model"
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        frames = load_frames([RolloutStore(folder) for folder in args.rollouts])
+        torch.manual_seed(run.seed_for("weights"))
+        model = ConvVAE(args.model)
+        if args.start_from is not None:
+            earlier = ConvVAE.from_pretrained(args.start_from)
+            if earlier.config != args.model:
+                raise ValueError(
+                    f"{args.start_from} holds a V of {earlier.config}, this run trains "
+                    f"{args.model}; pass the same sizes or leave start_from out"
+                )
+            model.load_state_dict(earlier.state_dict())
+        learner = VAELearner(model.to(run.device).train(), args.loss, args.steps)
+
+        def batch(step: int) -> torch.Tensor:
+            rows = run.rng("batch", step).integers(len(frames), size=args.batch_size)
+            return torch.from_numpy(frames[rows]).to(run.device)
+
+        fit(learner, batch, run, args.steps, what="training V")
+        model.save_pretrained(run.path / "model")
+        run.finish({"frames": len(frames), **run.metrics.last()})
+        return run.path / "model"
+
+
+if __name__ == "__main__":
+    main(parse(PRESETS))

@@ -1,0 +1,303 @@
+"""Dreams against a slow loop over single lanes, fed with the same noise."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from generative.training.files import DamagedFileError
+from worldmodels.configs import ControllerConfig, DreamConfig, MDNRNNConfig
+from worldmodels.dream import Dream, DreamStarts, warm_up
+from worldmodels.memory import MDNRNN
+from worldmodels.sequences import EncodedRollouts
+
+torch.set_num_threads(1)
+D, H, K = 4, 10, 3
+EVERYTHING = {
+    "reward_input": True,
+    "predict_end": True,
+    "residual": True,
+    "dropout": 0.3,
+    "reward_scale": 2.0,
+}
+
+
+def small_memory(seed: int = 0, **changes) -> MDNRNN:
+    torch.manual_seed(seed)
+    memory = MDNRNN(MDNRNNConfig(D, 3, H, K, **{"predict_reward": True, **changes})).eval()
+    nn.init.normal_(memory.mixture_head.linear.weight)  # mixtures that differ
+    return memory
+
+
+def random_starts(n: int = 5, seed: int = 0) -> DreamStarts:
+    g = torch.Generator().manual_seed(seed)
+    z, c = torch.randn(n, D, generator=g), torch.randn(n, H, generator=g)
+    return DreamStarts(z, torch.rand(n, H, generator=g) - 0.5, c, torch.randn(n, generator=g))
+
+
+def random_candidates(controller: ControllerConfig, n: int = 3) -> torch.Tensor:
+    return torch.randn(n, controller.num_parameters, generator=torch.Generator().manual_seed(1))
+
+
+def cell_of(memory: MDNRNN) -> nn.LSTMCell:
+    cell = nn.LSTMCell(memory.config.input_dim, H)
+    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        getattr(cell, name).data.copy_(getattr(memory.lstm, f"{name}_l0"))
+    return cell
+
+
+@torch.no_grad()
+def slow_dream(memory, controller, config, candidates, starts, seed):
+    """Lane by lane, dimension by dimension; only the noise is drawn as `Dream` draws it."""
+    mem, rollouts, generator = memory.config, len(starts), torch.Generator().manual_seed(seed)
+    mask = torch.ones(rollouts, H)
+    if config.dropout and mem.dropout:
+        kept = torch.rand(rollouts, H, generator=generator) < 1 - mem.dropout
+        mask = torch.where(kept, 1 / (1 - mem.dropout), 0.0)
+    noise = []
+    for _ in range(config.horizon):
+        uniform = torch.rand(K, rollouts, D, generator=generator)
+        eps = torch.randn(rollouts, D, generator=generator)
+        u = torch.rand(rollouts, generator=generator) if mem.predict_end else None
+        noise.append((-(-uniform.log()).log(), eps, u))
+
+    cell, tau, n = cell_of(memory), config.temperature, controller.feature_dim
+    returns, lengths, saturation = torch.zeros(3, len(candidates), rollouts)
+    for p, vector in enumerate(candidates):
+        weight, bias = vector[: 3 * n].reshape(3, n), vector[3 * n :]
+        for r in range(rollouts):
+            z, h, c = starts.z[r], starts.h[r], starts.c[r]
+            previous, alive = starts.prev_reward[r], True
+            for gumbel, eps, u in noise:
+                raw = weight @ torch.cat([z, h, c])[:n] + bias
+                for value in raw.tolist():
+                    saturation[p, r] += max(abs(value) - 1, 0) ** 2 / config.horizon
+                y = torch.tanh(raw)
+                action = torch.stack([y[0], (y[1] + 1) / 2, y[2].clamp(min=0)])
+                inputs = [z, action]
+                if mem.reward_input:
+                    inputs.append(previous.reshape(1) / mem.reward_scale)
+                h, c = cell(torch.cat(inputs), (h, c))
+                seen = h * mask[r]
+                log_pi, mu, log_std = memory.mixture_head.linear(seen).reshape(3, D, K)
+                z_next = torch.empty(D)
+                for d in range(D):
+                    scores = log_pi[d].log_softmax(0) / tau + gumbel[:, r, d]
+                    k = int(scores.argmax())
+                    std = math.exp(min(max(log_std[d, k].item(), -7), 5)) * math.sqrt(tau)
+                    z_next[d] = mu[d, k] + std * eps[r, d] + (z[d] if mem.residual else 0)
+                z = z_next
+                previous = memory.reward_head(seen)[0] * mem.reward_scale
+                if config.reward_clip is not None:
+                    previous = previous.clamp(*config.reward_clip)
+                if alive:
+                    returns[p, r] += previous
+                    lengths[p, r] += 1
+                if mem.predict_end and u[r] < torch.sigmoid(memory.end_head(seen))[0]:
+                    alive = False
+    return returns, lengths, saturation
+
+
+@pytest.mark.parametrize(
+    ("heads", "features", "config"),
+    [
+        ({}, "zh", DreamConfig(8, 1.0)),
+        ({"residual": True}, "z", DreamConfig(8, 1.3, reward_clip=(-0.1, 0.2))),
+        ({"dropout": 0.5}, "zh", DreamConfig(8, 0.5)),
+        (EVERYTHING, "zhc", DreamConfig(8, 1.15, reward_clip=(-0.5, 0.5))),
+        (EVERYTHING, "zh", DreamConfig(8, 1.0, dropout=False)),
+    ],
+)
+def test_equals_a_slow_loop(heads, features, config):
+    memory, controller = small_memory(**heads), ControllerConfig(D, H, 3, features)
+    candidates, starts = random_candidates(controller), random_starts()
+    dream = Dream(memory, controller, config)
+    result = dream.rollout(candidates, starts, torch.Generator().manual_seed(4))
+    slow = slow_dream(memory, controller, config, candidates, starts, seed=4)
+    returns, lengths, saturation = slow
+    torch.testing.assert_close(result.returns, returns, rtol=1e-4, atol=1e-5)
+    assert torch.equal(result.lengths, lengths)
+    torch.testing.assert_close(result.saturation, saturation, rtol=1e-4, atol=1e-5)
+    if heads is EVERYTHING:
+        assert len(lengths.unique()) > 2
+    assert not torch.allclose(returns[0], returns[1])
+
+
+def make_dream(heads=EVERYTHING, **settings) -> Dream:
+    settings = {"horizon": 12, "temperature": 1.1, **settings}
+    return Dream(small_memory(**heads), ControllerConfig(D, H), DreamConfig(**settings))
+
+
+def test_bf16_is_close():
+    """Not lane by lane, where a mixture may be chosen otherwise, but on the whole."""
+    returns = []
+    for bf16 in (False, True):
+        dream = make_dream({"residual": True}, bf16=bf16)
+        result = dream.evaluate(random_candidates(dream.controller), random_starts(200), 0)
+        assert result.returns.dtype == torch.float32
+        returns.append(result.returns)
+    correlation = torch.corrcoef(torch.stack([r.flatten() for r in returns]))[0, 1]
+    assert 0.95 < correlation < 1
+
+
+def test_equal_candidates_have_equal_luck():
+    dream, starts = make_dream(), random_starts(16)
+    one = random_candidates(dream.controller, 1)
+    result = dream.evaluate(one.expand(4, -1), starts, seed=3)
+    for p in range(1, 4):
+        torch.testing.assert_close(result.returns[p], result.returns[0])
+        assert torch.equal(result.lengths[p], result.lengths[0])
+    # Rollouts from one start differ, as their noise does.
+    same = starts.take(np.zeros(16, int))
+    assert len(dream.evaluate(one, same, seed=3).returns.unique()) > 8
+
+
+@pytest.mark.parametrize("max_lanes", [1, 10, 17, 100])
+def test_grouping_changes_nothing(max_lanes):
+    dream, starts = make_dream(), random_starts(5)
+    candidates = random_candidates(dream.controller, 7)
+    whole = dream.evaluate(candidates, starts, seed=5)
+    grouped = dream.evaluate(candidates, starts, seed=5, max_lanes=max_lanes)
+    torch.testing.assert_close(grouped.returns, whole.returns)
+    assert torch.equal(grouped.lengths, whole.lengths)
+
+
+def test_seed_decides():
+    dream, starts = make_dream(), random_starts()
+    candidates = random_candidates(dream.controller)
+    returns = [dream.evaluate(candidates, starts, seed).returns for seed in (1, 1, 2)]
+    assert torch.equal(returns[0], returns[1])
+    assert not torch.equal(returns[0], returns[2])
+
+
+def test_temperature_zero_has_no_luck_and_heat_spreads_returns():
+    spread = []
+    for temperature in (0, 0.3, 3.0):
+        dream = make_dream(heads={"residual": True}, temperature=temperature)
+        candidate, same = random_candidates(dream.controller, 1), random_starts(1).take([0] * 64)
+        spread.append(dream.evaluate(candidate, same, seed=1).returns.std().item())
+    assert spread[0] < 1e-6
+    assert 1e-3 < spread[1] < spread[2]
+
+
+def test_reward_is_clipped():
+    dream = make_dream(heads={"reward_scale": 100.0}, reward_clip=(-1.0, 2.0))
+    returns = dream.evaluate(random_candidates(dream.controller), random_starts(), 0).returns
+    assert returns.min() >= -12
+    assert returns.max() <= 24
+    assert returns.abs().max() > 5
+
+
+@pytest.mark.parametrize(("chance", "length"), [(0.0, 40), (1.0, 1), (0.25, 4)])
+def test_ends_come_as_often_as_m_says(chance, length):
+    memory = small_memory(predict_end=True)
+    nn.init.zeros_(memory.end_head.weight)
+    nn.init.constant_(memory.end_head.bias, torch.logit(torch.tensor(chance), eps=1e-9).item())
+    dream = Dream(memory, ControllerConfig(D, H), DreamConfig(horizon=40))
+    result = dream.evaluate(torch.zeros(1, dream.controller.num_parameters), random_starts(4000), 0)
+    assert result.lengths.mean().item() == pytest.approx(length, rel=0.05)
+    if chance == 1:
+        first = Dream(memory, dream.controller, DreamConfig(horizon=1))
+        once = first.evaluate(torch.zeros(1, 45), random_starts(4000), 0)
+        torch.testing.assert_close(result.returns, once.returns)
+
+
+def test_what_does_not_fit_is_explained():
+    controller = ControllerConfig(D, H)
+    with pytest.raises(ValueError, match="no reward head"):
+        Dream(small_memory(predict_reward=False), controller, DreamConfig())
+    with pytest.raises(ValueError, match="M has z 4, h 10 and actions 3, the controller expects z"):
+        Dream(small_memory(), ControllerConfig(D, H + 1), DreamConfig())
+    with pytest.raises(ValueError, match="and actions 2;"):
+        Dream(small_memory(), ControllerConfig(D, H, 2), DreamConfig())
+    dream = Dream(small_memory(), controller, DreamConfig())
+    with pytest.raises(ValueError, match=r"needs \(P, 45\)"):
+        dream.evaluate(torch.zeros(2, 44), random_starts(), 0)
+    starts = random_starts()
+    wide = DreamStarts(torch.zeros(5, D + 1), starts.h, starts.c, starts.prev_reward)
+    for wrong in (wide, starts.take(np.zeros(0, int))):
+        with pytest.raises(ValueError, match=r"this M needs z \(N, 4\), h and c \(N, 10\)"):
+            dream.rollout(torch.zeros(2, 45), wrong, torch.Generator())
+    for wrong in ({"horizon": 0}, {"temperature": -0.1}, {"reward_clip": (1, 0)}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            DreamConfig(**wrong)
+
+
+def encoded_episodes(lengths=(6, 1, 9, 4, 9)) -> EncodedRollouts:
+    """Episodes of these many decisions, laid end to end."""
+    rng = np.random.default_rng(0)
+    starts = np.cumsum([0] + [n + 1 for n in lengths])
+    rows = starts[-1]
+    actions = rng.uniform(0, 1, (rows, 3)).astype(np.float32)
+    rewards = np.where(rng.random(rows) < 0.3, 3.2, -0.1).astype(np.float32)
+    actions[starts[1:] - 1], rewards[starts[1:] - 1] = 0, 0
+    mu, logvar = rng.normal(size=(2, rows, D)).astype(np.float16)
+    return EncodedRollouts(mu, logvar, actions, rewards, np.zeros(rows, bool), starts)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+@pytest.mark.parametrize("max_idle", [None, 0, 2])
+def test_warm_up_is_a_loop_over_episodes(batch_size, max_idle):
+    memory, encoded = small_memory(**EVERYTHING), encoded_episodes()
+    starts = warm_up(memory, encoded, max_idle, batch_size)
+    cell, expected = cell_of(memory), []
+    for first, last in zip(encoded.starts[:-1], encoded.starts[1:] - 1, strict=True):
+        h, c, reward, unpaid = torch.zeros(H), torch.zeros(H), 0.0, 0
+        for row in range(first, last):
+            z = torch.from_numpy(encoded.mu[row]).float()
+            if max_idle is None or unpaid <= max_idle:
+                expected.append((z, h, c, torch.tensor(reward)))
+            action = torch.from_numpy(encoded.actions[row])
+            with torch.no_grad():
+                h, c = cell(torch.cat([z, action, torch.tensor([reward / 2.0])]), (h, c))
+            reward = float(encoded.rewards[row])
+            unpaid = 0 if reward > 0 else unpaid + 1
+    assert len(starts) == len(expected)
+    assert (len(starts) == encoded.lengths.sum()) == (max_idle is None)
+    for field, column in zip(vars(starts).values(), zip(*expected, strict=True), strict=True):
+        assert field.dtype == torch.float16
+        torch.testing.assert_close(field.float(), torch.stack(column), rtol=1e-3, atol=1e-3)
+
+
+def test_starts_are_drawn_as_rows():
+    starts = DreamStarts(*(field.half() for field in vars(random_starts(9)).values()))
+    drawn = starts.draw(200, np.random.default_rng(0))
+    assert len(drawn) == 200
+    assert drawn.z.dtype == torch.float32
+    rows = [(starts.z.float() == z).all(1).nonzero().item() for z in drawn.z]
+    assert set(rows) == set(range(9))
+    for name, field in vars(starts).items():
+        assert torch.equal(getattr(drawn, name), field[rows].float())
+
+
+def test_starts_saved_and_loaded(tmp_path):
+    starts, path = random_starts(), tmp_path / "starts.safetensors"
+    starts.save(path, dtype=torch.float32)
+    for name, field in vars(DreamStarts.load(path)).items():
+        assert torch.equal(field, getattr(starts, name))
+    starts.save(path)  # in place of the older file
+    for name, field in vars(DreamStarts.load(path)).items():
+        assert torch.equal(field, getattr(starts, name).half())
+    broken = DreamStarts(starts.z * 1e6, starts.h, starts.c, starts.prev_reward)
+    with pytest.raises(ValueError, match=r"z of the starts is not finite as torch\.float16"):
+        broken.save(path)
+    assert torch.equal(DreamStarts.load(path).z, starts.z.half())
+
+
+def test_damaged_starts_are_named(tmp_path):
+    path = tmp_path / "starts.safetensors"
+    random_starts().save(path)
+    whole = path.read_bytes()
+    changed = bytearray(whole)
+    changed[-3] ^= 1
+    for damage in (whole[:-7], whole[:40], b"", bytes(changed)):
+        path.write_bytes(damage)
+        with pytest.raises(DamagedFileError, match=r"starts\.safetensors"):
+            DreamStarts.load(path)
+    small_memory().save_pretrained(tmp_path / "memory")
+    with pytest.raises(DamagedFileError, match="not the starts of a dream"):
+        DreamStarts.load(tmp_path / "memory" / "model.safetensors")
+    with pytest.raises(DamagedFileError, match="No such file"):
+        DreamStarts.load(tmp_path / "nothing")

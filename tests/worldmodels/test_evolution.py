@@ -1,0 +1,188 @@
+"""CMA-ES: reaches known optima, owns its random numbers, survives being killed."""
+
+import json
+
+import numpy as np
+import pytest
+
+from worldmodels.configs import EvolutionConfig
+from worldmodels.evolution import CMAES, evolve
+
+OPTIMUM = np.array([0.5, -1.0, 0.25, 2.0, -0.5])
+
+
+def sphere(candidates, generation):
+    return -((candidates - OPTIMUM) ** 2).sum(1)
+
+
+def ellipsoid(candidates, generation):
+    """Axes of length 1 to 1,000, turned by 45 degrees in the first two dimensions."""
+    x = candidates - OPTIMUM
+    turned = x.copy()
+    turned[:, 0], turned[:, 1] = (x[:, 0] - x[:, 1]) / 2**0.5, (x[:, 0] + x[:, 1]) / 2**0.5
+    return -(turned**2 * np.logspace(0, 3, 5)).sum(1)
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "diagonal", "generations"),
+    [(sphere, False, 120), (sphere, True, 120), (ellipsoid, False, 250)],
+)
+def test_finds_the_optimum(evaluate, diagonal, generations):
+    config = EvolutionConfig(12, 0.5, generations, diagonal)
+    result = evolve(evaluate, np.zeros(5), config, seed=1)
+    np.testing.assert_allclose(result.mean, OPTIMUM, atol=1e-4)
+    assert len(result.generations) == generations
+    first, last = result.generations[0], result.generations[-1]
+    assert last.average > first.best
+    assert first.best == max(first.scores)
+    assert result.sigma < 0.01
+
+
+def assert_same(ours, theirs):
+    assert np.array_equal(ours.mean, theirs.mean)
+    assert ours.sigma == theirs.sigma
+    assert ours.generations == theirs.generations
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_numpys_global_generator_is_neither_read_nor_moved(diagonal):
+    config, results = EvolutionConfig(8, 0.3, 15, diagonal), []
+    for seed in (1, 2):
+        np.random.seed(seed)  # noqa: NPY002 (the global generator is what this is about)
+        before = np.random.get_state()  # noqa: NPY002
+        results.append(evolve(sphere, np.zeros(5), config, seed=7))
+        after = np.random.get_state()  # noqa: NPY002
+        assert np.array_equal(before[1], after[1])
+        assert before[2:] == after[2:]
+    assert_same(*results)
+
+
+def test_seed_zero_is_a_seed():
+    config = EvolutionConfig(8, 0.3, 4)
+    results = [evolve(sphere, np.zeros(5), config, seed=seed) for seed in (0, 0, 1)]
+    assert_same(results[0], results[1])
+    assert not np.array_equal(results[0].mean, results[2].mean)
+
+
+def test_first_candidates_have_the_given_mean_and_deviation():
+    strategy = CMAES(OPTIMUM, EvolutionConfig(4000, 0.3), seed=0)
+    candidates = strategy.ask()
+    assert candidates.shape == (4000, 5)
+    np.testing.assert_allclose(candidates.mean(0), OPTIMUM, atol=0.02)
+    np.testing.assert_allclose(candidates.std(0), 0.3, rtol=0.05)
+    assert np.array_equal(strategy.mean, OPTIMUM)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_stop_the_run(bad, tmp_path):
+    def evaluate(candidates, generation):
+        scores = sphere(candidates, generation)
+        scores[3] = bad if generation == 2 else scores[3]
+        return scores
+
+    journal = tmp_path / "journal.jsonl"
+    with pytest.raises(FloatingPointError, match=r"generation 2, candidate 3: .*seed 5"):
+        evolve(evaluate, np.zeros(5), EvolutionConfig(8, 0.3, 5), 5, journal)
+    assert len(journal.read_text().splitlines()) == 2
+    strategy = CMAES(np.zeros(5), EvolutionConfig(8, 0.3), seed=0)
+    scores = np.zeros(8)
+    scores[6] = bad
+    with pytest.raises(FloatingPointError, match="candidate 6 scored"):
+        strategy.tell(strategy.ask(), scores)
+
+
+def test_scores_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"returned shape \(7,\), needed \(8,\)"):
+        evolve(lambda x, g: np.zeros(7), np.zeros(5), EvolutionConfig(8, 0.3, 2), 0)
+
+
+CONFIG = EvolutionConfig(8, 0.3, 7)
+
+
+class Killed(BaseException):
+    pass
+
+
+def evolve_until(killed_at, journal, seed=3):
+    def evaluate(candidates, generation):
+        if generation == killed_at:
+            raise Killed
+        return sphere(candidates, generation)
+
+    with pytest.raises(Killed):
+        evolve(evaluate, np.zeros(5), CONFIG, seed, journal)
+
+
+@pytest.mark.parametrize("killed_at", range(7))
+def test_killed_and_continued_equals_never_stopped(killed_at, tmp_path):
+    undisturbed = evolve(sphere, np.zeros(5), CONFIG, 3, tmp_path / "whole.jsonl")
+    journal, asked, told = tmp_path / "journal.jsonl", [], []
+    evolve_until(killed_at, journal)
+
+    def evaluate(candidates, generation):
+        asked.append(generation)
+        return sphere(candidates, generation)
+
+    resumed = evolve(
+        evaluate, np.zeros(5), CONFIG, 3, journal, lambda g, strategy: told.append(g.index)
+    )
+    assert_same(resumed, undisturbed)
+    assert asked == told == list(range(killed_at, 7))
+    assert journal.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_half_a_last_line_is_cut_off(tmp_path):
+    whole, journal = tmp_path / "whole.jsonl", tmp_path / "journal.jsonl"
+    undisturbed = evolve(sphere, np.zeros(5), CONFIG, 3, whole)
+    lines = whole.read_bytes().splitlines(keepends=True)
+    for kept in (1, len(lines[4]) // 2, len(lines[4]) - 1):  # the last: all but its newline
+        journal.write_bytes(b"".join(lines[:4]) + lines[4][:kept])
+        assert_same(evolve(sphere, np.zeros(5), CONFIG, 3, journal), undisturbed)
+        assert journal.read_bytes() == whole.read_bytes()
+
+
+def test_more_generations_go_on_from_the_journal(tmp_path):
+    journal, more = tmp_path / "journal.jsonl", EvolutionConfig(8, 0.3, 10)
+    evolve(sphere, np.zeros(5), CONFIG, 3, journal)
+    assert_same(evolve(sphere, np.zeros(5), more, 3, journal), evolve(sphere, np.zeros(5), more, 3))
+
+
+@pytest.mark.parametrize(
+    ("mean", "config", "seed"),
+    [
+        (np.zeros(5), CONFIG, 4),
+        (np.ones(5), CONFIG, 3),
+        (np.zeros(5), EvolutionConfig(8, 0.4, 7), 3),
+        (np.zeros(5), EvolutionConfig(10, 0.3, 7), 3),
+    ],
+)
+def test_a_foreign_journal_is_refused(mean, config, seed, tmp_path):
+    journal = tmp_path / "journal.jsonl"
+    evolve_until(3, journal)
+    before = journal.read_bytes()
+    with pytest.raises(ValueError, match=r"journal\.jsonl: generation 0 .* Use a new run folder"):
+        evolve(sphere, mean, config, seed, journal)
+    assert journal.read_bytes() == before
+
+
+def test_a_damaged_journal_is_named(tmp_path):
+    journal = tmp_path / "journal.jsonl"
+    evolve_until(4, journal)
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text(lines[0] + "{\n" + lines[2])
+    with pytest.raises(ValueError, match=r"journal\.jsonl is damaged"):
+        evolve(sphere, np.zeros(5), CONFIG, 3, journal)
+    journal.write_text(lines[0] + lines[2])
+    with pytest.raises(ValueError, match="line 2 holds generation 2"):
+        evolve(sphere, np.zeros(5), CONFIG, 3, journal)
+    entry = json.loads(lines[1])
+    entry["scores"] = entry["scores"][:-1]
+    journal.write_text(lines[0] + json.dumps(entry) + "\n")
+    with pytest.raises(ValueError, match="line 2 has 7 scores for 8 candidates"):
+        evolve(sphere, np.zeros(5), CONFIG, 3, journal)
+
+
+@pytest.mark.parametrize("wrong", [{"popsize": 1}, {"sigma": 0.0}])
+def test_settings_that_cannot_work(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        EvolutionConfig(**wrong)

@@ -1,0 +1,258 @@
+"""M against parameter counts of paper and book, a plain LSTM loop and losses by hand."""
+
+import copy
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Categorical, MixtureSameFamily, Normal
+
+from worldmodels.configs import MemoryLossConfig
+from worldmodels.memory import (
+    BOOK_MDNRNN,
+    MDNRNN,
+    PAPER_MDNRNN,
+    MDNRNNConfig,
+    MemoryLearner,
+    memory_loss,
+)
+
+torch.set_num_threads(1)
+SMALL = MDNRNNConfig(
+    latent_dim=4,
+    hidden_dim=12,
+    num_mixtures=3,
+    reward_input=True,
+    predict_reward=True,
+    predict_end=True,
+    residual=True,
+    reward_scale=2.5,
+)
+
+
+def small_memory(seed: int = 0, **changes) -> MDNRNN:
+    torch.manual_seed(seed)
+    return MDNRNN(dataclasses.replace(SMALL, **changes)).eval()
+
+
+def random_batch(b: int = 3, t: int = 7, seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(b, t + 1, 4, generator=generator)
+    reward = torch.randn(b, t + 1, generator=generator)
+    return {
+        "z": z[:, :-1],
+        "next_z": z[:, 1:],
+        "action": torch.rand(b, t, 3, generator=generator),
+        "reward": reward[:, 1:],
+        "prev_reward": reward[:, :-1],
+        "terminated": (torch.rand(b, t, generator=generator) < 0.2).float(),
+        "mask": torch.ones(b, t),
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "trained", "inputs", "outputs"),
+    [(PAPER_MDNRNN, 422_368, 35, 480), (BOOK_MDNRNN, 423_649, 36, 481)],
+)
+def test_sizes_of_paper_and_book(config, trained, inputs, outputs):
+    memory = MDNRNN(config)
+    assert sum(p.numel() for p in memory.parameters() if p.requires_grad) == trained
+    # PyTorch's second bias vector is there, but stays at zero.
+    assert sum(p.numel() for p in memory.parameters()) == trained + 4 * 256
+    assert not memory.lstm.bias_hh_l0.any()
+    assert config.input_dim == memory.lstm.input_size == inputs
+    heads = [memory.mixture_head.linear, memory.reward_head, memory.end_head]
+    assert config.output_dim == sum(h.out_features for h in heads if h is not None) == outputs
+
+
+def cell_of(memory: MDNRNN) -> nn.LSTMCell:
+    cell = nn.LSTMCell(memory.config.input_dim, memory.config.hidden_dim)
+    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        getattr(cell, name).data.copy_(getattr(memory.lstm, f"{name}_l0"))
+    return cell
+
+
+@pytest.mark.parametrize("given_state", [False, True])
+def test_reads_like_a_loop_of_lstm_cells(given_state):
+    memory, batch = small_memory(), random_batch()
+    cell, (h, c) = cell_of(memory), memory.initial_state(3)
+    if given_state:
+        h, c = torch.rand(3, 12) - 0.5, torch.randn(3, 12)
+    out, last = memory(batch["z"], batch["action"], (h, c), batch["prev_reward"])
+    stepped, state = [], (h, c)
+    for t in range(7):
+        inputs = [batch["z"][:, t], batch["action"][:, t], batch["prev_reward"][:, t, None] / 2.5]
+        h, c = cell(torch.cat(inputs, dim=1), (h, c))
+        torch.testing.assert_close(out.h[:, t], h)
+        logits = memory.mixture_head.linear(h).reshape(3, 3, 4, 3)
+        torch.testing.assert_close(out.mixture.log_pi[:, t], logits[:, 0].log_softmax(-1))
+        torch.testing.assert_close(
+            out.mixture.mu[:, t], logits[:, 1] + batch["z"][:, t].unsqueeze(-1)
+        )
+        torch.testing.assert_close(out.mixture.log_std[:, t], logits[:, 2])
+        torch.testing.assert_close(out.reward[:, t], 2.5 * memory.reward_head(h)[:, 0])
+        torch.testing.assert_close(out.end_logit[:, t], memory.end_head(h)[:, 0])
+        one, state = memory.step(
+            batch["z"][:, t], batch["action"][:, t], state, batch["prev_reward"][:, t]
+        )
+        stepped.append(one)
+        torch.testing.assert_close(state, (h, c))
+    torch.testing.assert_close(last, (h, c))
+    torch.testing.assert_close(torch.stack([s.reward for s in stepped], 1), out.reward)
+    torch.testing.assert_close(torch.stack([s.mixture.mu for s in stepped], 1), out.mixture.mu)
+
+
+def test_heads_that_are_off_give_nothing():
+    memory = small_memory(predict_reward=False, predict_end=False, reward_input=False)
+    out, _ = memory(torch.zeros(2, 3, 4), torch.zeros(2, 3, 3))
+    assert out.reward is None
+    assert out.end_logit is None
+    losses = memory_loss(out, random_batch(2, 3), memory.config, MemoryLossConfig())
+    assert losses.reward == losses.end == 0
+    assert losses.loss == losses.nll
+
+
+def test_residual_moves_the_means_by_z_alone():
+    moving, fixed = small_memory(), small_memory(residual=False)
+    batch = random_batch()
+    args = batch["z"], batch["action"], None, batch["prev_reward"]
+    ours, plain = moving(*args)[0].mixture, fixed(*args)[0].mixture
+    torch.testing.assert_close(ours.mu, plain.mu + batch["z"].unsqueeze(-1))
+    assert torch.equal(ours.log_pi, plain.log_pi)
+    assert torch.equal(ours.log_std, plain.log_std)
+
+
+def test_loss_by_hand():
+    memory, batch = small_memory(), random_batch(seed=1)
+    batch["mask"][1, 4:] = 0
+    weights = MemoryLossConfig(reward_weight=0.5, end_weight=3.0)
+    out, _ = memory(batch["z"], batch["action"], prev_reward=batch["prev_reward"])
+    nll = reward = end = steps = 0.0
+    for b in range(3):
+        for t in range(7 if b != 1 else 4):
+            mixture = MixtureSameFamily(
+                Categorical(logits=out.mixture.log_pi[b, t]),
+                Normal(out.mixture.mu[b, t], out.mixture.log_std[b, t].exp()),
+            )
+            nll -= mixture.log_prob(batch["next_z"][b, t]).mean().item()
+            reward += ((out.reward[b, t] - batch["reward"][b, t]).item() / 2.5) ** 2
+            p = 1 / (1 + math.exp(-out.end_logit[b, t].item()))
+            end -= math.log(p if batch["terminated"][b, t] else 1 - p)
+            steps += 1
+    losses = memory_loss(out, batch, memory.config, weights)
+    assert losses.nll.item() == pytest.approx(nll / steps, rel=1e-5)
+    assert losses.reward.item() == pytest.approx(reward / steps, rel=1e-5)
+    assert losses.end.item() == pytest.approx(end / steps, rel=1e-5)
+    expected = (nll + 0.5 * reward + 3 * end) / steps
+    assert losses.loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_padding_never_counts():
+    """Whatever stands behind the mask, losses and gradients stay the same."""
+    results = []
+    for filler in (0.0, 50.0):
+        memory, batch = small_memory(), random_batch()
+        batch["mask"][0, 5:] = 0
+        batch["mask"][2, :] = 0
+        hidden = batch["mask"] == 0
+        for name in ("next_z", "reward", "terminated", "action"):
+            batch[name] = batch[name].clone()
+            batch[name][hidden] = filler
+        out, _ = memory(batch["z"], batch["action"], prev_reward=batch["prev_reward"])
+        losses = memory_loss(out, batch, memory.config, MemoryLossConfig())
+        losses.loss.backward()
+        gradients = [p.grad for p in memory.parameters() if p.requires_grad]
+        results.append((losses, gradients))
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_gradients_reach_every_trained_parameter():
+    memory, batch = small_memory(), random_batch()
+    out, _ = memory(batch["z"], batch["action"], prev_reward=batch["prev_reward"])
+    memory_loss(out, batch, memory.config, MemoryLossConfig()).loss.backward()
+    for name, parameter in memory.named_parameters():
+        if name == "lstm.bias_hh_l0":
+            assert parameter.grad is None
+        else:
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.any(), name
+
+
+def test_dropout_hides_h_from_the_heads_in_training_only():
+    memory, batch = small_memory(dropout=0.5), random_batch()
+    args = batch["z"], batch["action"], None, batch["prev_reward"]
+    calm = [memory(*args)[0] for _ in range(2)]
+    assert torch.equal(calm[0].reward, calm[1].reward)
+    memory.train()
+    trained = [memory(*args) for _ in range(2)]
+    assert not torch.equal(trained[0][0].reward, trained[1][0].reward)
+    assert torch.equal(trained[0][0].h, calm[0].h)  # what M remembers is whole
+    assert torch.equal(trained[0][1][1], trained[1][1][1])
+
+
+def learner_for(seed: int = 0, steps: int = 60, **settings) -> MemoryLearner:
+    torch.manual_seed(seed)
+    memory = MDNRNN(dataclasses.replace(SMALL, dropout=0.1))
+    return MemoryLearner(memory, MemoryLossConfig(**settings), steps)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_overfits_a_batch(bf16):
+    learner, batch = learner_for(steps=150, lr=0.02, final_lr=1e-3, bf16=bf16), random_batch()
+    first = learner.update(batch)
+    for _ in range(149):
+        last = learner.update(batch)
+    assert last["nll"] < first["nll"] - 1
+    assert last["reward"] < 0.2 * first["reward"]
+    assert last["end"] < 0.2 * first["end"]
+    assert not learner.model.lstm.bias_hh_l0.any()
+    assert learner.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3)
+
+
+def test_learner_goes_on_from_its_state_dict():
+    batch, whole = random_batch(), learner_for()
+    for step in range(6):
+        torch.manual_seed(step)
+        whole.update(batch)
+        if step == 2:
+            resumed = learner_for(seed=1)
+            resumed.load_state_dict(copy.deepcopy(whole.state_dict()))
+    for step in range(3, 6):
+        torch.manual_seed(step)
+        resumed.update(batch)
+    for ours, theirs in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_gradients_are_clipped_by_value():
+    learner, batch = learner_for(clip_value=1e-4), random_batch()
+    learner.update(batch)
+    largest = max(p.grad.abs().max() for p in learner.model.parameters() if p.grad is not None)
+    assert largest == pytest.approx(1e-4)
+
+
+def test_what_does_not_fit_is_explained():
+    memory = small_memory()
+    z, action, reward = torch.zeros(2, 5, 4), torch.zeros(2, 5, 3), torch.zeros(2, 5)
+    with pytest.raises(ValueError, match="z has 6 dimensions, this M was trained with 4"):
+        memory(torch.zeros(2, 5, 6), action, prev_reward=reward)
+    with pytest.raises(ValueError, match="action has 2 numbers, this M was trained with 3"):
+        memory(z, action[..., :2], prev_reward=reward)
+    with pytest.raises(ValueError, match="pass prev_reward"):
+        memory(z, action)
+    with pytest.raises(ValueError, match="dropout is 1"):
+        MDNRNNConfig(dropout=1.0)
+    with pytest.raises(ValueError, match="reward_scale is 0"):
+        MDNRNNConfig(reward_scale=0.0)
+
+
+def test_saved_and_loaded(tmp_path):
+    memory, batch = small_memory(), random_batch()
+    memory.save_pretrained(tmp_path / "memory")
+    again = MDNRNN.from_pretrained(tmp_path / "memory")
+    assert again.config == memory.config
+    args = batch["z"], batch["action"], None, batch["prev_reward"]
+    assert torch.equal(again(*args)[0].reward, memory(*args)[0].reward)
+    assert not again.lstm.bias_hh_l0.requires_grad

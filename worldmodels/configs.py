@@ -1,0 +1,166 @@
+"""Sizes and settings of the world-model stack, in a module that does not load torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class MDNRNNConfig:
+    """M: an LSTM with a mixture density head; the defaults are the paper's form."""
+
+    latent_dim: int = 32
+    """Size of V's z."""
+    action_dim: int = 3
+    """Numbers in an action."""
+    hidden_dim: int = 256
+    """LSTM units."""
+    num_mixtures: int = 5
+    """Gaussians per latent dimension."""
+    reward_input: bool = False
+    """Feed the previous reward beside z and the action (the book's form)."""
+    predict_reward: bool = False
+    """Add a head for the reward."""
+    predict_end: bool = False
+    """Add a head for the end of the episode (a logit)."""
+    residual: bool = False
+    """Mixture means are changes of z instead of z itself."""
+    dropout: float = 0.0
+    """Share of the LSTM's outputs hidden from the heads in training; a dream keeps one mask."""
+    reward_scale: float = 1.0
+    """Rewards are divided by this inside M and multiplied by it on the way out."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; it must lie in [0, 1)")
+        if self.reward_scale <= 0:
+            raise ValueError(f"reward_scale is {self.reward_scale}; it must be positive")
+
+    @property
+    def input_dim(self) -> int:
+        """Numbers that enter the LSTM at a step."""
+        return self.latent_dim + self.action_dim + self.reward_input
+
+    @property
+    def output_dim(self) -> int:
+        """Numbers that the heads give out at a step."""
+        mixture = 3 * self.num_mixtures * self.latent_dim
+        return mixture + self.predict_reward + self.predict_end
+
+
+PAPER_MDNRNN = MDNRNNConfig()
+"""Ha & Schmidhuber (2018): input 35, output 480; 422,368 trained parameters."""
+
+BOOK_MDNRNN = MDNRNNConfig(reward_input=True, predict_reward=True)
+"""Foster (2023), chapter 12: input 36, output 481; 423,649 trained parameters."""
+
+
+@dataclass(frozen=True)
+class MemoryLossConfig:
+    """What M minimises and how."""
+
+    lr: float = 1e-3
+    """Adam's learning rate."""
+    final_lr: float = 1e-5
+    """Learning rate at the last step (cosine from `lr`)."""
+    clip_value: float = 1.0
+    """Gradients are clipped to this absolute value, element by element."""
+    reward_weight: float = 1.0
+    """Weight of the reward's squared error (in scaled rewards)."""
+    end_weight: float = 1.0
+    """Weight of the end's cross-entropy."""
+    bf16: bool = False
+    """LSTM in bfloat16 by autocast (weights, heads and losses stay float32)."""
+
+
+@dataclass(frozen=True)
+class ControllerConfig:
+    """C: a linear map from M's features to actions."""
+
+    latent_dim: int = 32
+    """Size of V's z."""
+    hidden_dim: int = 256
+    """Size of M's h."""
+    action_dim: int = 3
+    """Numbers in an action."""
+    features: Literal["z", "zh", "zhc"] = "zh"
+    """What C sees: z alone, z and h (CarRacing in the paper), or z, h and c (Doom)."""
+
+    @property
+    def feature_dim(self) -> int:
+        """Inputs of the linear map."""
+        return self.latent_dim + self.hidden_dim * (len(self.features) - 1)
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights and biases: 867 for CarRacing."""
+        return (self.feature_dim + 1) * self.action_dim
+
+
+@dataclass(frozen=True)
+class DreamConfig:
+    """How a dream is rolled out."""
+
+    horizon: int = 50
+    """Decisions per dream."""
+    temperature: float = 1.1
+    """Uncertainty of the dream: flattens the mixture weights, widens the noise by its root."""
+    dropout: bool = True
+    """Keep one dropout mask per lane over the whole dream (M must be trained with dropout)."""
+    reward_clip: tuple[float, float] | None = None
+    """Rewards per decision that are possible in reality; a dream never pays more."""
+    bf16: bool = False
+    """Matrix products in bfloat16 (states, noise and sums stay float32)."""
+
+    def __post_init__(self) -> None:
+        if self.horizon < 1:
+            raise ValueError(f"horizon is {self.horizon}; it must be at least 1")
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature is {self.temperature}; it must be 0 or more")
+        if self.reward_clip is not None and not self.reward_clip[0] <= self.reward_clip[1]:
+            raise ValueError(f"reward_clip is {self.reward_clip}; give the lower bound first")
+
+
+@dataclass(frozen=True)
+class EvolutionConfig:
+    """CMA-ES (Hansen 2016) as pycma runs it; scores are maximised."""
+
+    popsize: int = 64
+    """Candidates per generation."""
+    sigma: float = 0.1
+    """Initial step size."""
+    generations: int = 1800
+    """Generations to run."""
+    diagonal: bool = False
+    """Adapt a diagonal covariance only: cheaper, and better at small budgets in high dimensions."""
+
+    def __post_init__(self) -> None:
+        if self.popsize < 2:
+            raise ValueError(f"popsize is {self.popsize}; CMA-ES needs at least 2")
+        if self.sigma <= 0:
+            raise ValueError(f"sigma is {self.sigma}; it must be positive")
+
+
+@dataclass(frozen=True)
+class GradientConfig:
+    """Back-propagation through the dream into the linear controller."""
+
+    steps: int = 80
+    """Adam steps."""
+    lr: float = 0.006
+    """Adam's learning rate; cosine to a tenth of it."""
+    lanes: int = 128
+    """Dreams per step, each from its own real moment."""
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    saturation_cost: float = 1.0
+    """Price, in return, of raw outputs that lie beyond [-1, 1] by 1 (mean square)."""
+    average: float = 0.25
+    """Share of the last steps whose weights are averaged into the answer."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.lanes < 1:
+            raise ValueError(f"steps {self.steps} and lanes {self.lanes} must be at least 1")
+        if not 0 < self.average <= 1:
+            raise ValueError(f"average is {self.average}; it must lie in (0, 1]")

@@ -1,0 +1,77 @@
+"""C, the controller: one linear map from z and h to the action (867 parameters for CarRacing).
+
+Ha & Schmidhuber (2018), section 2.4: a = W [z h] + b, squashed to the environment's ranges.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from generative.pretrained import Pretrained
+from worldmodels.configs import ControllerConfig
+
+__all__ = ["ControllerConfig", "LinearController", "car_racing_action", "split_candidates"]
+
+
+def car_racing_action(y: Tensor) -> Tensor:
+    """Raw outputs (..., 3) -> [steering -1..1, gas 0..1, brake 0..1].
+
+    All three by tanh; gas is (tanh + 1) / 2 and brake the positive part, as in the paper's
+    program, so that a controller of zeros steers straight at half gas and does not brake.
+    """
+    steering, gas, brake = torch.tanh(y).unbind(-1)
+    return torch.stack([steering, 0.5 * (gas + 1.0), brake.clamp_min(0.0)], dim=-1)
+
+
+def split_candidates(candidates: Tensor, config: ControllerConfig) -> tuple[Tensor, Tensor]:
+    """Flat (P, num_parameters) -> weights (P, action_dim, feature_dim), biases (P, action_dim).
+
+    Raises:
+        ValueError: the vectors have another length.
+    """
+    if candidates.dim() != 2 or candidates.shape[1] != config.num_parameters:
+        raise ValueError(
+            f"got candidates of shape {tuple(candidates.shape)}; a controller of "
+            f"{config.feature_dim} features and {config.action_dim} actions needs "
+            f"(P, {config.num_parameters})"
+        )
+    split = config.action_dim * config.feature_dim
+    weight = candidates[:, :split].unflatten(1, (config.action_dim, config.feature_dim))
+    return weight, candidates[:, split:]
+
+
+class LinearController(Pretrained, nn.Module):
+    """Features (B, feature_dim) -> raw outputs (B, action_dim); `act` squashes them."""
+
+    config_class = ControllerConfig
+
+    def __init__(self, config: ControllerConfig | None = None):
+        super().__init__()
+        self.config = config = config or ControllerConfig()
+        self.linear = nn.Linear(config.feature_dim, config.action_dim)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def features(self, z: Tensor, h: Tensor, c: Tensor) -> Tensor:
+        """What C sees of z (..., latent_dim), h and c (..., hidden_dim)."""
+        return torch.cat([z, h, c][: len(self.config.features)], dim=-1)
+
+    def forward(self, z: Tensor, h: Tensor, c: Tensor) -> Tensor:
+        return self.linear(self.features(z, h, c))
+
+    def act(self, z: Tensor, h: Tensor, c: Tensor) -> Tensor:
+        """Action in the environment's ranges, (B, action_dim)."""
+        return car_racing_action(self(z, h, c))
+
+    def to_vector(self) -> Tensor:
+        """All parameters as one flat vector (num_parameters,): weights row by row, then biases."""
+        return torch.cat([self.linear.weight.detach().flatten(), self.linear.bias.detach()])
+
+    @torch.no_grad()
+    def load_vector(self, vector: Tensor) -> LinearController:
+        """Set all parameters from a flat vector, as `to_vector` gives it."""
+        weight, bias = split_candidates(vector.reshape(1, -1), self.config)
+        self.linear.weight.copy_(weight[0])
+        self.linear.bias.copy_(bias[0])
+        return self

@@ -1,0 +1,348 @@
+"""Dreams: many controllers driving many imagined episodes, stepped as one batch.
+
+P candidates times R rollouts make P x R lanes. A lane keeps its own z, h and c; lanes of one
+candidate share its weights; rollout r of every candidate has the same start and the same random
+numbers (common random numbers), so that a difference in return is a difference in driving.
+
+The same code serves evolution (no gradients) and back-propagation through the dream: where
+`candidates` requires grad, returns are differentiable in them by reparameterised noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from generative.mdn import LOG_STD_MAX, LOG_STD_MIN
+from generative.training.checkpoint import read_tensors
+from generative.training.files import DamagedFileError, read_file, write_file
+from worldmodels.configs import ControllerConfig, DreamConfig, MDNRNNConfig
+from worldmodels.controller import car_racing_action, split_candidates
+from worldmodels.memory import MDNRNN
+
+if TYPE_CHECKING:
+    from worldmodels.sequences import EncodedRollouts
+
+__all__ = ["Dream", "DreamConfig", "DreamResult", "DreamStarts", "warm_up"]
+
+
+@dataclass(frozen=True)
+class DreamStarts:
+    """Real moments from which dreams begin: what V and M had in mind there, row by row."""
+
+    z: Tensor
+    """(N, latent_dim)."""
+    h: Tensor
+    """(N, hidden_dim)."""
+    c: Tensor
+    """(N, hidden_dim)."""
+    prev_reward: Tensor
+    """(N,), the reward of the decision before."""
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def take(self, index: Tensor | np.ndarray) -> DreamStarts:
+        """The rows of `index`, as float32."""
+        index = torch.as_tensor(index)
+        fields = (self.z, self.h, self.c, self.prev_reward)
+        return DreamStarts(*(field[index].float() for field in fields))
+
+    def draw(self, n: int, rng: np.random.Generator) -> DreamStarts:
+        """n rows drawn with replacement."""
+        return self.take(rng.integers(len(self), size=n))
+
+    def check_fits(self, memory: MDNRNNConfig) -> None:
+        """Raise ValueError if an M of these sizes cannot have had them in mind, or if empty."""
+        sizes = (len(self), memory.latent_dim), (len(self), memory.hidden_dim)
+        if not len(self) or (self.z.shape, self.h.shape, self.c.shape) != (*sizes, sizes[1]):
+            raise ValueError(
+                f"the starts have z {tuple(self.z.shape)}, h {tuple(self.h.shape)} and c "
+                f"{tuple(self.c.shape)}; this M needs z (N, {memory.latent_dim}), h and c "
+                f"(N, {memory.hidden_dim}): take the starts that were stored with it"
+            )
+
+    def save(self, path: Path | str, dtype: torch.dtype = torch.float16) -> None:
+        """Write one safetensors file, by default in the half precision that `warm_up` keeps.
+
+        Raises:
+            ValueError: a value is not finite, or too large for dtype.
+        """
+        tensors = {name: field.to(dtype).contiguous() for name, field in vars(self).items()}
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise ValueError(f"{name} of the starts is not finite as {dtype}; not saved")
+        metadata = {"sha256": _digest(tensors)}
+        write_file(Path(path), safetensors.torch.save(tensors, metadata))
+
+    @classmethod
+    def load(cls, path: Path | str) -> DreamStarts:
+        """Read what `save` wrote.
+
+        Raises:
+            DamagedFileError: the file is missing, cut, changed, or holds something else.
+        """
+        path = Path(path)
+        data = read_file(path)
+        tensors = read_tensors(data, path)
+        if set(tensors) != {"z", "h", "c", "prev_reward"}:
+            raise DamagedFileError(f"{path}: holds {sorted(tensors)}, not the starts of a dream")
+        # The digest stands in the header as plain text.
+        if _digest(tensors).encode() not in data:
+            raise DamagedFileError(f"{path}: its content has changed since it was written")
+        return cls(**tensors)
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names and contents."""
+    sha256 = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        sha256.update(name.encode())
+        sha256.update(tensor.cpu().view(torch.uint8).numpy().tobytes())
+    return sha256.hexdigest()
+
+
+@torch.no_grad()
+def warm_up(
+    memory: MDNRNN,
+    encoded: EncodedRollouts,
+    max_idle: int | None = None,
+    batch_size: int = 64,
+) -> DreamStarts:
+    """Let M read every recorded episode and keep (z, h, c) at each frame that an action followed.
+
+    Rows stand in the order of the recording, in half precision: 1.1 KB each at hidden_dim 256.
+
+    Args:
+        max_idle: keep only moments that at most this many decisions without a positive reward
+            led to (counted from the last one, or from the episode's start): dreams that begin
+            where a car has long lost the road say little about driving.
+    """
+    memory.eval()
+    device = memory.lstm.weight_ih_l0.device
+    z = torch.from_numpy(encoded.mu).float()
+    action = torch.from_numpy(encoded.actions)
+    reward = torch.from_numpy(encoded.rewards)
+    h_all = torch.zeros(len(z), memory.config.hidden_dim, dtype=torch.float16)
+    c_all, previous_all = torch.zeros_like(h_all), torch.zeros(len(z), dtype=torch.float16)
+    bounds = list(zip(encoded.starts[:-1].tolist(), encoded.starts[1:].tolist(), strict=True))
+    # Episodes of like length share a batch, so that little of it is padding.
+    bounds.sort(key=lambda bound: bound[1] - bound[0])
+    for first in range(0, len(bounds), batch_size):
+        group = bounds[first : first + batch_size]
+        start, stop = torch.tensor(group).unbind(1)
+        h, c = memory.initial_state(len(group))
+        previous = torch.zeros(len(group))
+        for t in range(int((stop - start).max()) - 1):
+            # A lane that has reached its last frame stays there; what it reads again is not kept.
+            row = torch.minimum(start + t, stop - 1)
+            live = start + t < stop - 1
+            h_all[row[live]], c_all[row[live]] = h.cpu()[live].half(), c.cpu()[live].half()
+            previous_all[row[live]] = previous[live].half()
+            seen, done, paid = (x.unsqueeze(1).to(device) for x in (z[row], action[row], previous))
+            _, (h, c) = memory.read(seen, done, (h, c), paid)
+            previous = reward[row]
+    keep = _moments(encoded, max_idle)
+    return DreamStarts(z[keep].half(), h_all[keep], c_all[keep], previous_all[keep])
+
+
+def _moments(encoded: EncodedRollouts, max_idle: int | None) -> Tensor:
+    """Indices of frames that an action followed, with a reward not too long ago."""
+    kept = []
+    for start, stop in zip(encoded.starts[:-1], encoded.starts[1:], strict=True):
+        t = np.arange(stop - start - 1)
+        if max_idle is not None:
+            paid = np.concatenate([[True], encoded.rewards[start : stop - 2] > 0])
+            t = t[t - np.maximum.accumulate(np.where(paid, t, 0)) <= max_idle]
+        kept.append(start + t)
+    return torch.from_numpy(np.concatenate(kept))
+
+
+class DreamResult(NamedTuple):
+    """Per candidate and rollout, (P, R)."""
+
+    returns: Tensor
+    """Sum of imagined rewards up to the imagined end."""
+    lengths: Tensor
+    """Decisions until the imagined end, or the horizon."""
+    saturation: Tensor
+    """Square by which C's raw outputs lie beyond [-1, 1], where the squashing flattens: the sum
+    over outputs, the mean over the horizon (also after an imagined end)."""
+
+
+class Dream:
+    """Rolls candidates out in M.
+
+    Args:
+        memory: M with a reward head (and an end head, if dreams may end).
+        controller: what the candidates are.
+        config: horizon, temperature and so on.
+        squash: raw outputs (..., action_dim) -> actions as the environment takes them.
+    """
+
+    def __init__(
+        self,
+        memory: MDNRNN,
+        controller: ControllerConfig,
+        config: DreamConfig,
+        squash: Callable[[Tensor], Tensor] = car_racing_action,
+    ):
+        mem = memory.config
+        if not mem.predict_reward:
+            raise ValueError("this M has no reward head; train it with predict_reward=True")
+        sizes = [(c.latent_dim, c.hidden_dim, c.action_dim) for c in (mem, controller)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                "M has z {}, h {} and actions {}, the controller expects z {}, h {} and actions "
+                "{}; pass the M it is meant for".format(*sizes[0], *sizes[1])
+            )
+        if config.dropout and not mem.dropout:
+            config = replace(config, dropout=False)
+        self.memory, self.controller, self.config, self.squash = memory, controller, config, squash
+        self.device = memory.lstm.weight_ih_l0.device
+        self._join_weights()
+
+    @torch.no_grad()
+    def _join_weights(self) -> None:
+        """One matrix for the LSTM's gates and one for all heads, laid out for the dream.
+
+        The mixture's outputs are reordered from (3, D, K) to (3, K, D), so that the running
+        maximum over mixtures touches contiguous rows of D.
+        """
+        memory, mem = self.memory, self.memory.config
+        lstm = memory.lstm
+        self.gate_weight = torch.cat([lstm.weight_ih_l0, lstm.weight_hh_l0], dim=1).t().contiguous()
+        self.gate_bias = (lstm.bias_ih_l0 + lstm.bias_hh_l0).clone()
+        head = memory.mixture_head.linear
+        shape = (3, mem.latent_dim, mem.num_mixtures)
+        weights = [head.weight.unflatten(0, shape).transpose(1, 2).flatten(0, 2)]
+        biases = [head.bias.unflatten(0, shape).transpose(1, 2).flatten()]
+        for extra in (memory.reward_head, memory.end_head):
+            if extra is not None:
+                weights.append(extra.weight)
+                biases.append(extra.bias)
+        self.head_weight = torch.cat(weights).t().contiguous()
+        self.head_bias = torch.cat(biases).clone()
+        if self.config.bf16:
+            self.gate_weight = self.gate_weight.bfloat16()
+            self.head_weight = self.head_weight.bfloat16()
+
+    def rollout(
+        self, candidates: Tensor, starts: DreamStarts, generator: torch.Generator
+    ) -> DreamResult:
+        """Drive every candidate from every start.
+
+        Args:
+            candidates: (P, num_parameters); gradients flow to them if they require grad.
+            starts: R moments, shared by all candidates.
+            generator: source of the noise that rollout r of every candidate shares.
+        """
+        config, mem = self.config, self.memory.config
+        starts.check_fits(mem)
+        weight, bias = split_candidates(candidates, self.controller)
+        weight_t, bias = weight.transpose(1, 2), bias.unsqueeze(1)
+        num_candidates, num_rollouts = len(candidates), len(starts)
+        lanes = (num_candidates, num_rollouts)
+
+        z, h, c = (
+            field.to(self.device).expand(num_candidates, -1, -1)
+            for field in (starts.z, starts.h, starts.c)
+        )
+        previous = starts.prev_reward.to(self.device).expand(num_candidates, -1)
+        mask = self._dropout_mask(num_rollouts, generator)
+        alive = torch.ones(lanes, device=self.device)
+        returns = torch.zeros(lanes, device=self.device)
+        lengths, saturation = torch.zeros_like(alive), torch.zeros_like(alive)
+        for _ in range(config.horizon):
+            seen = torch.cat([z, h, c][: len(self.controller.features)], dim=-1)
+            raw = torch.baddbmm(bias, seen, weight_t)
+            action = self.squash(raw)
+            saturation = saturation + (raw.abs() - 1).clamp_min(0).square().sum(-1)
+            parts = [z, action, h]
+            if mem.reward_input:
+                parts.insert(2, (previous / mem.reward_scale).unsqueeze(-1))
+            h, c = self._lstm_step(torch.cat(parts, dim=-1), c)
+            features = h if mask is None else h * mask
+            out = self._linear(features, self.head_weight) + self.head_bias
+            z = self._sample_z(out, z, generator)
+            reward = self._reward(out)
+            returns = returns + alive * reward
+            lengths = lengths + alive
+            previous = reward
+            if mem.predict_end:
+                u = torch.rand(num_rollouts, generator=generator, device=self.device)
+                alive = alive * (u >= torch.sigmoid(out[..., -1])).float()
+        return DreamResult(returns, lengths, saturation / config.horizon)
+
+    @torch.no_grad()
+    def evaluate(
+        self, candidates: Tensor, starts: DreamStarts, seed: int, max_lanes: int = 2048
+    ) -> DreamResult:
+        """`rollout` without gradients, in groups of candidates of at most `max_lanes` lanes.
+
+        Every group sees the same noise; how candidates are grouped does not change the noise.
+        """
+        group = max(1, max_lanes // len(starts))
+        parts = []
+        for first in range(0, len(candidates), group):
+            generator = torch.Generator(self.device).manual_seed(seed)
+            parts.append(self.rollout(candidates[first : first + group], starts, generator))
+        return DreamResult(*(torch.cat(field) for field in zip(*parts, strict=True)))
+
+    def _dropout_mask(self, num_rollouts: int, generator: torch.Generator) -> Tensor | None:
+        if not self.config.dropout:
+            return None
+        keep = 1.0 - self.memory.config.dropout
+        shape = (num_rollouts, self.memory.config.hidden_dim)
+        kept = torch.rand(shape, generator=generator, device=self.device) < keep
+        return kept.float() / keep
+
+    def _linear(self, inputs: Tensor, weight: Tensor) -> Tensor:
+        """inputs @ weight in the weight's precision, the result in that of the inputs."""
+        return torch.matmul(inputs.to(weight.dtype), weight).to(inputs.dtype)
+
+    def _lstm_step(self, inputs: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        gates = self._linear(inputs, self.gate_weight) + self.gate_bias
+        i, f, g, o = gates.chunk(4, dim=-1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c), c
+
+    def _sample_z(self, out: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:
+        """Gumbel-max over the mixtures by a running maximum, then the chosen Gaussian."""
+        mem, tau = self.memory.config, self.config.temperature
+        num_rollouts, dim, mixtures = z.shape[1], mem.latent_dim, mem.num_mixtures
+        mixture = out[..., : 3 * mixtures * dim].unflatten(-1, (3, mixtures, dim))
+        log_pi, mu, log_std = mixture.unbind(-3)
+        uniform = torch.rand(mixtures, num_rollouts, dim, generator=generator, device=self.device)
+        gumbel = uniform.clamp_min_(1e-30).log_().neg_().log_().neg_()
+        with torch.no_grad():
+            # log_pi + tau * gumbel has its maximum where log_pi / tau + gumbel has, at 0 too.
+            gumbel *= tau
+            best = log_pi[..., 0, :] + gumbel[0]
+            chosen = torch.zeros(best.shape, dtype=torch.int64, device=self.device)
+            for k in range(1, mixtures):
+                score = log_pi[..., k, :] + gumbel[k]
+                chosen = torch.where(score > best, k, chosen)
+                best = torch.maximum(best, score)
+            chosen = chosen.unsqueeze(-2)
+        mu = mu.gather(-2, chosen).squeeze(-2)
+        log_std = log_std.gather(-2, chosen).squeeze(-2).clamp(LOG_STD_MIN, LOG_STD_MAX)
+        eps = torch.randn(num_rollouts, dim, generator=generator, device=self.device)
+        z_next = mu + math.sqrt(tau) * log_std.exp() * eps
+        return z_next + z if mem.residual else z_next
+
+    def _reward(self, out: Tensor) -> Tensor:
+        mem = self.memory.config
+        reward = out[..., -2 if mem.predict_end else -1] * mem.reward_scale
+        if self.config.reward_clip is not None:
+            reward = reward.clamp(*self.config.reward_clip)
+        return reward

@@ -1,0 +1,458 @@
+"""Recorded episodes on disk: write, verify, read.
+
+A store is a folder with one `episode-000000.npz` per episode and an `index.jsonl` with one line per
+episode. An episode belongs to the store exactly when its line in the index is whole; the line is
+written last, after the file has reached the disk, so a crash at any moment leaves a readable store.
+
+The episode files are ordinary .npz archives without pickled objects. Frames lie in them as colour
+planes (T+1, C, H, W), where CarRacing's flat areas make long runs: deflate at level 1 then takes
+them to about an eighth. Everything else in this project sees frames as (T+1, H, W, C).
+"""
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import os
+import re
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from generative.training.files import (
+    DamagedFileError,
+    remove_leftovers,
+    sync_folder,
+    write_file,
+)
+from generative.training.progress import progress
+
+INDEX_NAME = "index.jsonl"
+COMPRESS_LEVEL = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """One recorded episode of T decisions.
+
+    A decision is one action held for `info["action_repeat"]` environment steps. Frame t is what was
+    seen before action t; frame T is what was seen after the last one.
+
+    Args:
+        frames: uint8 (T+1, H, W, C).
+        actions: float32 (T, A), as the environment takes them.
+        rewards: float32 (T,), summed over the repeated steps.
+        terminated: bool (T,), true only where the environment ended the episode. A time limit is no
+            termination; it is kept as `info["truncated"]`.
+        info: anything that JSON can hold: seed, driver, env_id, action_repeat, ...
+    """
+
+    frames: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        steps = len(self.rewards)
+        wanted = {
+            "frames": (np.uint8, (steps + 1, *self.frames.shape[1:]), 4),
+            "actions": (np.float32, (steps, *self.actions.shape[1:]), 2),
+            "rewards": (np.float32, (steps,), 1),
+            "terminated": (np.bool_, (steps,), 1),
+        }
+        for name, (dtype, shape, ndim) in wanted.items():
+            array = getattr(self, name)
+            if array.dtype != dtype or array.shape != shape or array.ndim != ndim:
+                raise ValueError(
+                    f"episode's {name} are {array.dtype} {array.shape}; an episode of {steps} "
+                    f"decisions needs {np.dtype(dtype)} with {ndim} axes, the first of {shape[0]}"
+                )
+        if steps == 0:
+            raise ValueError("an episode needs at least one decision, this one has none")
+        for name in ("actions", "rewards"):
+            bad = ~np.isfinite(getattr(self, name))
+            if bad.any():
+                step = int(np.argwhere(bad)[0, 0])
+                raise ValueError(f"episode's {name} are not finite at decision {step}")
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+    @property
+    def total_reward(self) -> float:
+        """Sum of all rewards."""
+        return float(np.sum(self.rewards, dtype=np.float64))
+
+    def to_bytes(self) -> bytes:
+        """The episode as the bytes of its .npz file; equal episodes give equal bytes."""
+        members = {
+            "frames": np.ascontiguousarray(self.frames.transpose(0, 3, 1, 2)),
+            "actions": self.actions,
+            "rewards": self.rewards,
+            "terminated": self.terminated,
+        }
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, array in members.items():
+                raw = io.BytesIO()
+                np.lib.format.write_array(raw, array, allow_pickle=False)
+                # A ZipInfo of our own carries the fixed date 1980, so no clock enters the file.
+                archive.writestr(
+                    zipfile.ZipInfo(f"{name}.npy"),
+                    raw.getbuffer(),
+                    zipfile.ZIP_DEFLATED,
+                    COMPRESS_LEVEL,
+                )
+            text = json.dumps(self.info, sort_keys=True, allow_nan=False)
+            archive.writestr(
+                zipfile.ZipInfo("info.json"), text, zipfile.ZIP_DEFLATED, COMPRESS_LEVEL
+            )
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Episode":
+        """Inverse of `to_bytes`."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            return cls(
+                frames=np.ascontiguousarray(archive["frames"].transpose(0, 2, 3, 1)),
+                actions=archive["actions"],
+                rewards=archive["rewards"],
+                terminated=archive["terminated"],
+                info=json.loads(archive["info.json"]),
+            )
+
+
+@dataclass(frozen=True)
+class EpisodeRecord:
+    """One line of the index: what is known of an episode without opening its file."""
+
+    file: str
+    sha256: str
+    bytes: int
+    steps: int
+    total_reward: float
+    terminated: bool
+    frame_shape: tuple[int, ...]
+    action_dim: int
+    info: dict[str, Any]
+
+    @classmethod
+    def of(cls, episode: Episode, data: bytes) -> "EpisodeRecord":
+        """Record of an episode and its bytes; the store gives it its file name."""
+        return cls(
+            file="",
+            sha256=hashlib.sha256(data).hexdigest(),
+            bytes=len(data),
+            steps=len(episode),
+            total_reward=episode.total_reward,
+            terminated=bool(episode.terminated[-1]),
+            frame_shape=episode.frames.shape[1:],
+            action_dim=episode.actions.shape[1],
+            info=episode.info,
+        )
+
+    def to_line(self) -> bytes:
+        values = {**vars(self), "frame_shape": list(self.frame_shape)}
+        return json.dumps({**values, "crc32": _crc32(values)}, sort_keys=True).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> "EpisodeRecord":
+        """Inverse of `to_line`; raises ValueError on a damaged line."""
+        values = json.loads(line)
+        if not isinstance(values, dict) or values.pop("crc32", None) != _crc32(values):
+            raise ValueError("checksum differs")
+        if _episode_number(values["file"]) < 0:
+            raise ValueError(f"{values['file']} is no name of an episode")
+        values["frame_shape"] = tuple(values["frame_shape"])
+        return cls(**values)
+
+
+def _crc32(values: dict[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(values, sort_keys=True).encode()):08x}"
+
+
+class RolloutStore:
+    """Episodes in a folder: append, count, read.
+
+    Opening reads the index and checks every file against its checksum. What is damaged is named in
+    `damaged` and in one warning, and is left out of everything else, so `len`, `steps` and reading
+    agree. Others may read while one appends; a second one that appends is refused.
+
+    Args:
+        folder: a store, or a new or empty folder (made by the first `append`).
+        frame_shape, action_dim: what the caller needs; a store that holds another is an error.
+        create: start a store in a folder that already holds other files, such as a run folder.
+    Raises:
+        ValueError: the folder is no store, or holds other shapes than asked for.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        frame_shape: tuple[int, ...] | None = None,
+        action_dim: int | None = None,
+        create: bool = False,
+    ) -> None:
+        self.folder = Path(folder)
+        self.records: list[EpisodeRecord] = []
+        self.damaged: list[str] = []
+        self._needed_frame_shape = None if frame_shape is None else tuple(frame_shape)
+        self._needed_action_dim = action_dim
+        self._index_path = self.folder / INDEX_NAME
+        self._index_size = 0  # bytes of whole lines
+        self._index_file: io.FileIO | None = None  # open, and locked, from the first append on
+        self._next_number = 0
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"{self.folder} is a file; a rollout store is a folder")
+        if self.folder.is_dir() and not self._index_path.exists() and not create:
+            found = sorted(path.name for path in self.folder.iterdir())
+            if found:
+                raise ValueError(
+                    f"{self.folder} is not a rollout store: it has no {INDEX_NAME} and holds "
+                    f"{', '.join(found[:5])}; pass a folder that collect_rollouts.py wrote, or a "
+                    "new one"
+                )
+        self._load()
+        if self.damaged:
+            warnings.warn(
+                f"{self.folder}: left out as damaged: {'; '.join(self.damaged)}", stacklevel=2
+            )
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[Episode]:
+        return (self.episode(i) for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"RolloutStore({str(self.folder)!r}: {len(self)} episodes, {self.num_frames} frames)"
+
+    @property
+    def steps(self) -> int:
+        """Decisions in all whole episodes."""
+        return sum(record.steps for record in self.records)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames in all whole episodes: for each, one more than it has decisions."""
+        return self.steps + len(self)
+
+    @property
+    def returns(self) -> np.ndarray:
+        """Sum of rewards of each whole episode, float64 (E,)."""
+        return np.array([record.total_reward for record in self.records], dtype=np.float64)
+
+    @property
+    def frame_shape(self) -> tuple[int, ...] | None:
+        """(H, W, C); None while the store is empty and no shape was asked for."""
+        return self.records[0].frame_shape if self.records else self._needed_frame_shape
+
+    @property
+    def action_dim(self) -> int | None:
+        """Size of an action; None while the store is empty and no size was asked for."""
+        return self.records[0].action_dim if self.records else self._needed_action_dim
+
+    def episode(self, i: int) -> Episode:
+        """Episode i of the whole ones, checked against its checksum once more.
+
+        Raises:
+            DamagedFileError: the file changed since the store was opened.
+        """
+        record = self.records[i]
+        data, problem = self._read(record)
+        if problem:
+            raise DamagedFileError(
+                f"{self.folder / record.file}: {problem}; open the store again to leave it out"
+            )
+        return Episode.from_bytes(data)
+
+    def append(self, episode: Episode) -> EpisodeRecord:
+        """Writes an episode and, once its file has reached the disk, its line of the index.
+
+        Raises:
+            ValueError: the episode's shapes are not those of the store.
+            BlockingIOError: another process or RolloutStore is appending to this folder.
+            OSError: no room on the disk, for instance. All earlier episodes stay whole.
+        """
+        data = episode.to_bytes()
+        return self.append_encoded(EpisodeRecord.of(episode, data), data)
+
+    def append_encoded(self, record: EpisodeRecord, data: bytes) -> EpisodeRecord:
+        """`append` where `to_bytes` was taken elsewhere, in a worker process say."""
+        index_file = self.lock()
+        self._check_shapes(record, self.frame_shape, self.action_dim, "the store holds")
+        record = dataclasses.replace(record, file=f"episode-{self._next_number:06d}.npz")
+        path = self.folder / record.file
+        try:
+            write_file(path, data)
+        except OSError as error:
+            raise self._write_error(error, path, len(data)) from error
+        line = record.to_line()
+        try:
+            if index_file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(index_file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                index_file.truncate(self._index_size)
+            raise self._write_error(error, self._index_path, len(line)) from error
+        self._index_size += len(line)
+        self._next_number += 1
+        self.records.append(record)
+        return record
+
+    def lock(self) -> io.FileIO:
+        """Keeps others from appending and reads what they have appended; returns the index file.
+
+        `append` does it the first time, `close` ends it, and so does the end of the process.
+
+        Raises:
+            BlockingIOError: another process or RolloutStore is appending to this folder.
+        """
+        if self._index_file is not None:
+            return self._index_file
+        self.folder.mkdir(parents=True, exist_ok=True)
+        index_file = io.FileIO(self._index_path, "a")
+        try:
+            fcntl.flock(index_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            index_file.close()
+            raise BlockingIOError(
+                errno.EWOULDBLOCK,
+                f"{self.folder} is being appended to by another process or RolloutStore; wait for "
+                "it, close() it or pass another folder",
+            ) from error
+        if os.fstat(index_file.fileno()).st_size != self._index_size:
+            self._load()  # another process has appended since, or a tail is there
+            index_file.truncate(self._index_size)
+        remove_leftovers(self.folder)
+        sync_folder(self.folder)
+        self._index_file = index_file
+        return index_file
+
+    def close(self) -> None:
+        """Lets another process append; reading and further appends still work."""
+        if self._index_file is not None:
+            self._index_file.close()
+            self._index_file = None
+
+    def _load(self) -> None:
+        """Reads the index and checks the files that it names."""
+        self.records, self.damaged = [], []
+        index = self._index_path.read_bytes() if self._index_path.exists() else b""
+        *lines, tail = index.split(b"\n")
+        self._index_size = len(index) - len(tail)
+        if tail:
+            self.damaged.append(f"{INDEX_NAME} (half-written last line)")
+        numbers = [len(lines) - 1]
+        for number, line in enumerate(lines, start=1):
+            try:
+                record = EpisodeRecord.from_line(line)
+            except (ValueError, KeyError, TypeError) as error:
+                self.damaged.append(f"{INDEX_NAME} line {number} ({error})")
+                # Which file it named is unknown; so new episodes go after every file that exists.
+                numbers += [_episode_number(path.name) for path in self.folder.iterdir()]
+                continue
+            numbers.append(_episode_number(record.file))
+            _, problem = self._read(record)
+            if problem:
+                self.damaged.append(f"{record.file} ({problem})")
+                continue
+            self._check_shapes(
+                record, self._needed_frame_shape, self._needed_action_dim, "what is needed is"
+            )
+            self.records.append(record)
+        self._next_number = max(numbers) + 1
+
+    def _read(self, record: EpisodeRecord) -> tuple[bytes, str]:
+        """The bytes of an episode's file, and what is wrong with them ("" if nothing)."""
+        try:
+            data = (self.folder / record.file).read_bytes()
+        except FileNotFoundError:
+            return b"", "missing"
+        if len(data) != record.bytes:
+            return data, f"{len(data)} bytes, {record.bytes} were written"
+        if hashlib.sha256(data).hexdigest() != record.sha256:
+            return data, "checksum differs"
+        return data, ""
+
+    def _check_shapes(
+        self,
+        record: EpisodeRecord,
+        frame_shape: tuple[int, ...] | None,
+        action_dim: int | None,
+        whose: str,
+    ) -> None:
+        if frame_shape not in (None, record.frame_shape) or action_dim not in (
+            None,
+            record.action_dim,
+        ):
+            raise ValueError(
+                f"{self.folder / record.file}: frames of {record.frame_shape} and actions of "
+                f"{record.action_dim}; {whose} {frame_shape or record.frame_shape} and "
+                f"{action_dim or record.action_dim}; pass another folder"
+            )
+
+    def _write_error(self, error: OSError, path: Path, size: int) -> OSError:
+        return OSError(
+            error.errno,
+            f"cannot write {path} ({size} bytes): {error.strerror}; the {len(self)} earlier "
+            "episodes are whole; make room and run the same command again",
+        )
+
+
+def load_frames(
+    stores: RolloutStore | Iterable[RolloutStore],
+    *,
+    max_frames: int | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Frames of all episodes in one array, uint8 (N, H, W, C), in the order of the stores.
+
+    Args:
+        stores: one store or several of the same frame shape.
+        max_frames: keep at most this many, drawn without replacement from `seed`, order kept.
+    Raises:
+        ValueError: no episode, or stores of different frame shapes.
+    """
+    stores = [stores] if isinstance(stores, RolloutStore) else list(stores)
+    shapes = {store.frame_shape: str(store.folder) for store in stores if len(store)}
+    if not shapes:
+        names = ", ".join(str(store.folder) for store in stores) or "no folder"
+        raise ValueError(f"no episodes in {names}; collect some with scripts/collect_rollouts.py")
+    if len(shapes) > 1:
+        held = ", ".join(f"{folder} {shape}" for shape, folder in shapes.items())
+        raise ValueError(f"stores of different frame shapes: {held}; train on one of them")
+    total = sum(store.num_frames for store in stores)
+    count = total if max_frames is None else min(total, max_frames)
+    chosen = np.arange(total)
+    if count < total:
+        chosen = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
+    frames = np.empty((count, *next(iter(shapes))), np.uint8)
+    episodes = [(store, i) for store in stores for i in range(len(store))]
+    first = 0  # of this episode, among all frames
+    for store, i in progress(episodes, "reading frames"):
+        end = first + store.records[i].steps + 1
+        low, high = np.searchsorted(chosen, (first, end))
+        if low < high:
+            found = store.episode(i).frames
+            whole = high - low == len(found)
+            frames[low:high] = found if whole else found[chosen[low:high] - first]
+        first = end
+    return frames
+
+
+def _episode_number(name: str) -> int:
+    match = re.fullmatch(r"episode-(\d+)\.npz", name)
+    return int(match[1]) if match else -1

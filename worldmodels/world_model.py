@@ -1,0 +1,132 @@
+"""V and M as one: see a frame, remember, predict, imagine, look at what was imagined.
+
+    world = WorldModel.from_pretrained("pretrained/carracing-dream")
+    z = world.encode(frames)                                   # (B, 64, 64, 3) uint8
+    dreamed = world.imagine(z, actions, temperature=1.0)       # actions (B, T, 3)
+    pictures = world.decode(dreamed.z)                         # (B, T, 64, 64, 3) uint8
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from generative.vae import ConvVAE, sample_gaussian, to_float_bchw, to_uint8_bhwc
+from worldmodels.memory import MDNRNN, MemoryOutput, State
+
+__all__ = ["Imagined", "WorldModel"]
+
+
+class Imagined(NamedTuple):
+    """An imagined sequence; every field is (B, T, ...), the step after each action."""
+
+    z: Tensor
+    reward: Tensor | None
+    """Expected reward in the environment's units."""
+    end_probability: Tensor | None
+
+
+class WorldModel(nn.Module):
+    """V (`vision`) and M (`memory`), which must share one latent size."""
+
+    def __init__(self, vision: ConvVAE, memory: MDNRNN):
+        super().__init__()
+        if vision.config.latent_dim != memory.config.latent_dim:
+            raise ValueError(
+                f"V has z of {vision.config.latent_dim} dimensions, M was trained with "
+                f"{memory.config.latent_dim}; pass the V that M was trained on"
+            )
+        self.vision, self.memory = vision, memory
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, device: str = "cpu") -> WorldModel:
+        """Load `folder`/vision and `folder`/memory."""
+        folder = Path(folder)
+        return cls(
+            ConvVAE.from_pretrained(folder / "vision", device=device),
+            MDNRNN.from_pretrained(folder / "memory", device=device),
+        ).eval()
+
+    def save_pretrained(self, folder: Path | str, dtype: torch.dtype | None = None) -> None:
+        """Write `folder`/vision and `folder`/memory; `dtype` torch.float16 halves the size."""
+        folder = Path(folder)
+        self.vision.save_pretrained(folder / "vision", dtype=dtype)
+        self.memory.save_pretrained(folder / "memory", dtype=dtype)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.memory.lstm.weight_ih_l0.device
+
+    @torch.no_grad()
+    def encode(
+        self,
+        frames: np.ndarray | Tensor,
+        sample: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """uint8 frames (B, 64, 64, 3) -> z (B, latent_dim): the mean, or one draw."""
+        mu, logvar = self.encode_mu_logvar(frames)
+        return sample_gaussian(mu, logvar, generator) if sample else mu
+
+    @torch.no_grad()
+    def encode_mu_logvar(self, frames: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 frames (B, 64, 64, 3) -> mu, logvar, each (B, latent_dim)."""
+        frames = torch.as_tensor(frames)
+        if frames.dtype != torch.uint8:
+            raise ValueError(f"frames are {frames.dtype}; pass uint8 (B, 64, 64, 3)")
+        x = to_float_bchw(frames.to(self.device)).contiguous(memory_format=torch.channels_last)
+        return self.vision.encode_mu_logvar(x)
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> np.ndarray:
+        """z (..., latent_dim) -> uint8 frames (..., 64, 64, 3)."""
+        images = self.vision.decode(z.reshape(-1, z.shape[-1]))
+        return to_uint8_bhwc(images).reshape(*z.shape[:-1], 64, 64, 3).cpu().numpy()
+
+    @torch.no_grad()
+    def step(
+        self,
+        z: Tensor,
+        action: Tensor,
+        state: State,
+        prev_reward: Tensor | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, MemoryOutput, State]:
+        """Dream one step: (B, latent_dim) and (B, action_dim) -> next z, M's output, (h, c)."""
+        out, state = self.memory.step(z, action, state, prev_reward)
+        return out.mixture.sample(temperature, generator), out, state
+
+    @torch.no_grad()
+    def imagine(
+        self,
+        z: Tensor,
+        actions: Tensor,
+        state: State | None = None,
+        prev_reward: Tensor | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Imagined:
+        """What would follow from z (B, latent_dim) under fixed actions (B, T, action_dim)."""
+        state = state or self.memory.initial_state(len(z))
+        if self.memory.config.reward_input and prev_reward is None:
+            prev_reward = z.new_zeros(len(z))
+        zs, rewards, ends = [], [], []
+        for action in actions.unbind(1):
+            z, out, state = self.step(z, action, state, prev_reward, temperature, generator)
+            zs.append(z)
+            if out.reward is not None:
+                rewards.append(out.reward)
+                prev_reward = out.reward if self.memory.config.reward_input else None
+            if out.end_logit is not None:
+                ends.append(out.end_logit.sigmoid())
+        return Imagined(
+            torch.stack(zs, dim=1),
+            torch.stack(rewards, dim=1) if rewards else None,
+            torch.stack(ends, dim=1) if ends else None,
+        )
