@@ -28,7 +28,7 @@ quickstart: install
 	@echo "Open runs/quickstart/report.html in a browser: scores, curves, and the car's films."
 
 drive: install
-	$(HEADLESS) $(RUN) scripts/render_dream.py pretrained/carracing-dream --out runs/drive
+	$(HEADLESS) $(RUN) scripts/render_dream.py pretrained/carracing-dream --out runs/drive.mp4
 
 test:
 	$(INSTALL) test

@@ -12,14 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import multiprocessing
-import multiprocessing.connection
 import pickle
-import signal
 import time
-import traceback
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,9 +24,9 @@ import numpy as np
 
 import envs  # noqa: F401  registers this project's environments
 from generative.training.files import read_json, write_json
-from generative.training.progress import progress
 from generative.training.settings import from_json
 from worldmodels.collect import EpisodeError
+from worldmodels.parallel import Report, run_jobs
 
 __all__ = [
     "EVALUATION_SEEDS",
@@ -254,7 +249,9 @@ def evaluate_many(
     Returns:
         One evaluation per agent. `seconds` is that of the whole, for each of them.
     Raises:
-        EpisodeError: something was not finite, an episode failed, or a worker died; says the seed.
+        EpisodeError: something was not finite; says the seed and the step.
+        WorkerDiedError: a worker was killed, for example where memory ran out.
+        SystemExit: SIGTERM or Ctrl-C; the workers are gone by then.
     """
     seeds = [int(seed) for seed in seeds]
     if not agents or not seeds or len(set(seeds)) < len(seeds):
@@ -263,26 +260,22 @@ def evaluate_many(
             "pass at least one of each, and no seed twice"
         )
     gymnasium.spec(env_id)  # an unknown one is told here, not by every worker
-    job = _Job([_load(agent) for agent in agents], env_id, dict(env_kwargs or {}))
+    driver = _Driver([_load(agent) for agent in agents], env_id, dict(env_kwargs or {}))
     tasks = [(index, seed) for index in range(len(agents)) for seed in seeds]
-    results = _in_processes(job, tasks, min(workers, len(tasks))) if workers else job.run(tasks)
-    found: dict[_Task, EpisodeScore] = {}
-    total, started = 0.0, time.monotonic()
-    bar = progress(len(tasks), f"driving {len(tasks)} episodes of {env_id}")
-    with contextlib.closing(results), bar:
-        for task, score in results:
-            found[task] = score
-            total += score.score
-            bar.advance(note=f"mean {total / len(found):.0f}")
+    started = time.monotonic()
+    with contextlib.closing(driver):
+        what = f"driving {len(tasks)} episodes of {env_id}"
+        scores = run_jobs(driver, tasks, workers, 1, what)
     seconds = time.monotonic() - started
     return [
-        Evaluation(env_id, job.action_repeat(i), [found[i, seed] for seed in seeds], seconds)
-        for i in range(len(agents))
+        Evaluation(
+            env_id,
+            getattr(getattr(agent, "config", None), "action_repeat", 1),
+            scores[i * len(seeds) : (i + 1) * len(seeds)],
+            seconds,
+        )
+        for i, agent in enumerate(driver.agents)
     ]
-
-
-_Task = tuple[int, int]
-"""Which agent, and the seed."""
 
 
 def _load(agent: Any) -> Any:
@@ -293,113 +286,29 @@ def _load(agent: Any) -> Any:
     return WorldModelAgent.from_pretrained(agent)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What all episodes have in common."""
+class _Driver:
+    """Drives one episode after another; each process has a copy with an environment of its own."""
 
-    agents: list[Any]
-    env_id: str
-    env_kwargs: dict[str, Any]
+    def __init__(self, agents: list[Any], env_id: str, env_kwargs: dict[str, Any]):
+        self.agents, self.env_id, self.env_kwargs = agents, env_id, env_kwargs
+        self._env: Any = None
 
-    def action_repeat(self, index: int) -> int:
-        return getattr(getattr(self.agents[index], "config", None), "action_repeat", 1)
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As bytes, for torch would pass tensors to another process by shared memory.
+        return _unpack, (pickle.dumps(self.agents), self.env_id, self.env_kwargs)
 
-    def make_env(self) -> Any:
-        return gymnasium.make(self.env_id, disable_env_checker=True, **self.env_kwargs)
-
-    def drive(self, task: _Task, env: Any) -> EpisodeScore:
+    def __call__(self, task: tuple[int, int], report: Report) -> EpisodeScore:
         index, seed = task
-        with one_thread():
-            return run_episode(self.agents[index], env, seed, self.env_id)
+        if self._env is None:
+            self._env = gymnasium.make(self.env_id, disable_env_checker=True, **self.env_kwargs)
+        score = run_episode(self.agents[index], self._env, seed, self.env_id)
+        report(1)
+        return score
 
-    def run(self, tasks: Iterable[_Task]) -> Iterator[tuple[_Task, EpisodeScore]]:
-        """One episode after another in this process."""
-        with contextlib.closing(self.make_env()) as env:
-            for task in tasks:
-                yield task, self.drive(task, env)
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread, whose sums have one order, and restore its setting after."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    def close(self) -> None:
+        if self._env is not None:
+            self._env.close()
 
 
-def _in_processes(
-    job: _Job, tasks: Sequence[_Task], workers: int
-) -> Iterator[tuple[_Task, EpisodeScore]]:
-    """`job.run` in processes, which end when this one does, however that happens."""
-    packed = pickle.dumps(job)
-    waiting = deque(tasks)
-    processes: dict[Any, Any] = {}  # our end of the pipe -> process
-    running: dict[Any, _Task] = {}
-
-    def give_task(pipe: Any) -> None:
-        if waiting:
-            running[pipe] = waiting.popleft()
-            with contextlib.suppress(BrokenPipeError):  # a dead worker is noticed when it is heard
-                pipe.send(running[pipe])
-
-    try:
-        for _ in range(workers):
-            pipe, process = _start(packed)
-            processes[pipe] = process
-            give_task(pipe)
-        while running:
-            for pipe in multiprocessing.connection.wait(list(running)):
-                task = running.pop(pipe)
-                try:
-                    score, failure = pipe.recv()
-                except (EOFError, ConnectionResetError):
-                    processes[pipe].join()
-                    failure = (
-                        f"{job.env_id}, seed {task[1]}: the worker died (exit code "
-                        f"{processes[pipe].exitcode}; -9 usually means that memory ran out: try "
-                        "fewer workers)"
-                    )
-                if failure:
-                    raise EpisodeError(failure)
-                give_task(pipe)
-                yield task, score
-    finally:
-        for pipe, process in processes.items():
-            pipe.close()
-            process.terminate()
-        for process in processes.values():
-            process.join()
-
-
-def _start(packed: bytes) -> tuple[Any, Any]:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, packed), daemon=True)
-    process.start()
-    theirs.close()
-    return ours, process
-
-
-def _work(pipe: Any, packed: bytes) -> None:
-    """A worker: tasks in, (score, failure) out, until the other end is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    job = pickle.loads(packed)
-    with (
-        contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError),
-        contextlib.closing(job.make_env()) as env,
-    ):
-        while True:
-            task = pipe.recv()
-            score, failure = None, ""
-            try:
-                score = job.drive(task, env)
-            except EpisodeError as error:
-                failure = str(error)
-            except Exception:  # whatever it is, the parent must hear of it
-                failure = f"{job.env_id}, seed {task[1]}\n{traceback.format_exc()}"
-            pipe.send((score, failure))
+def _unpack(agents: bytes, env_id: str, env_kwargs: dict[str, Any]) -> _Driver:
+    return _Driver(pickle.loads(agents), env_id, env_kwargs)

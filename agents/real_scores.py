@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
+import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from worldmodels.parallel import one_thread_each
+from worldmodels.configs import ControllerConfig
+from worldmodels.parallel import Report, Workers, one_thread
 
 __all__ = ["RealScores"]
 
@@ -22,7 +23,10 @@ class RealScores:
         vision, memory: folders of V and M.
         action_repeat: environment steps per decision.
         workers: processes of one thread each; 0 drives in this one. Scores do not depend on it.
-        env_id: an environment of 64x64 or 96x96 frames.
+        controller: what the candidates are; C of the paper on this V and M if not given.
+        env_id, env_kwargs: an environment of 64x64 or 96x96 frames, for `gymnasium.make`.
+    Raises:
+        ValueError: V, M and C do not belong together.
     """
 
     def __init__(
@@ -31,68 +35,83 @@ class RealScores:
         memory: Path,
         action_repeat: int,
         workers: int = 0,
+        *,
+        controller: ControllerConfig | None = None,
         env_id: str = "WorldModels/CarRacing64-v0",
+        env_kwargs: dict[str, Any] | None = None,
     ):
-        self._setup = (str(vision), str(memory), action_repeat, env_id)
-        self._pool: Any = None
-        if workers:
-            with one_thread_each():
-                context = multiprocessing.get_context("spawn")
-                self._pool = context.Pool(workers, _set_up, self._setup)
-        else:
-            _set_up(*self._setup)
+        kwargs = tuple((env_kwargs or {}).items())
+        self._setup = _Setup(str(vision), str(memory), action_repeat, controller, env_id, kwargs)
+        self._agent = _load_agent(self._setup)  # what does not fit is told before workers start
+        self._workers: Workers[Any, float] | None = Workers(_drive, workers) if workers else None
 
     def __call__(self, candidates: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
-        """Scores (P, len(seeds)) of candidates (P, num_parameters)."""
+        """Scores (P, len(seeds)) of candidates (P, num_parameters).
+
+        Raises:
+            EpisodeError: an observation, action or reward was not finite; says seed and step.
+            WorkerDiedError: a worker was killed.
+        """
         tasks = [(vector, int(seed)) for vector in candidates for seed in seeds]
-        drive = map if self._pool is None else self._pool.imap
-        return np.array(list(drive(_drive, tasks))).reshape(len(candidates), len(seeds))
+        if self._workers is None:
+            with one_thread():
+                scores = [_score(self._agent, self._setup, *task) for task in tasks]
+        else:
+            scores = self._workers.run([(self._setup, *task) for task in tasks])
+        return np.array(scores).reshape(len(candidates), len(seeds))
 
     def __enter__(self) -> RealScores:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.terminate()
-            self._pool.join()
+        if self._workers is not None:
+            self._workers.close()
 
 
-_driving: Any = None
+class _Setup(NamedTuple):
+    """What all episodes have in common."""
+
+    vision: str
+    memory: str
+    action_repeat: int
+    controller: ControllerConfig | None
+    env_id: str
+    env_kwargs: tuple[tuple[str, Any], ...]
 
 
-def _set_up(vision: str, memory: str, action_repeat: int, env_id: str) -> None:
-    """What a worker keeps between tasks: the agent (its controller is replaced) and the id."""
-    global _driving
-    import torch
-
+def _load_agent(setup: _Setup):
+    """An agent whose controller is replaced from episode to episode."""
     from agents.world_model_agent import AgentConfig, WorldModelAgent
     from generative.vae import ConvVAE
-    from worldmodels.configs import ControllerConfig
     from worldmodels.controller import LinearController
     from worldmodels.memory import MDNRNN
     from worldmodels.world_model import WorldModel
 
-    if multiprocessing.parent_process() is not None:
-        torch.set_num_threads(1)
-    world = WorldModel(ConvVAE.from_pretrained(vision), MDNRNN.from_pretrained(memory))
-    sizes = ControllerConfig(world.memory.config.latent_dim, world.memory.config.hidden_dim)
-    agent = WorldModelAgent(world, LinearController(sizes), AgentConfig(action_repeat))
-    _driving = (agent, env_id)
+    memory = MDNRNN.from_pretrained(setup.memory)
+    sizes = ControllerConfig(memory.config.latent_dim, memory.config.hidden_dim)
+    return WorldModelAgent(
+        WorldModel(ConvVAE.from_pretrained(setup.vision), memory),
+        LinearController(setup.controller or sizes),
+        AgentConfig(setup.action_repeat),
+    )
 
 
-def _drive(task: tuple[np.ndarray, int]) -> float:
+_load_agent_once = functools.lru_cache(maxsize=1)(_load_agent)
+
+
+def _drive(task: tuple[_Setup, np.ndarray, int], _report: Report) -> float:
+    """One episode in a worker, which keeps the agent."""
+    setup, vector, seed = task
+    return _score(_load_agent_once(setup), setup, vector, seed)
+
+
+def _score(agent: Any, setup: _Setup, vector: np.ndarray, seed: int) -> float:
     import gymnasium
     import torch
 
-    vector, seed = task
-    agent, env_id = _driving
+    from agents.evaluation import run_episode
+
     agent.controller.load_vector(torch.from_numpy(np.asarray(vector)).float())
-    with contextlib.closing(gymnasium.make(env_id, disable_env_checker=True)) as env:
-        obs, _ = env.reset(seed=seed)
-        state, score, over = None, 0.0, False
-        while not over:
-            action, state = agent.predict(obs, state)
-            obs, reward, terminated, truncated, _ = env.step(action)
-            score += float(reward)
-            over = terminated or truncated
-    return score
+    env = gymnasium.make(setup.env_id, disable_env_checker=True, **dict(setup.env_kwargs))
+    with contextlib.closing(env):
+        return run_episode(agent, env, seed, setup.env_id).score

@@ -45,7 +45,10 @@ FPS = GAME_FPS // STEPS_PER_FRAME
 
 
 class Decision(NamedTuple):
-    """A moment at which the agent looked at the game; the tensors have one row."""
+    """A moment at which the agent looked at the game; the tensors have one row.
+
+    h, c and prev_reward are what M remembers of the time before.
+    """
 
     seen: np.ndarray
     """What V saw, uint8 (64, 64, 3)."""
@@ -76,13 +79,11 @@ def drive(agent: WorldModelAgent, env: Any, seed: int, max_steps: int) -> Iterat
     state, score, decision = agent.initial_state(1), 0.0, None
     for index in range(max_steps):
         is_new = bool(state.countdown[0] == 0)
-        action, after = agent.predict(obs, state)
+        action, state = agent.predict(obs, state)
         if is_new:
             seen = resize_frames(obs) if obs.shape[0] == 96 else obs
-            z = agent.world.encode(seen[None])
-            decision = Decision(seen, z, state.h, state.c, state.prev_reward, action)
+            decision = Decision(seen, state.z, state.h, state.c, state.prev_reward, action)
         yield Step(index, decision, is_new, score)
-        state = after
         obs, reward, terminated, truncated, _ = env.step(action)
         score += float(reward)
         if terminated or truncated:
@@ -387,9 +388,10 @@ def _best_moment(
         )
     zoom = GAME_FPS // repeat + 1  # the camera flies in during the first second
     moments = np.arange(zoom if zoom < last else 0, last, max(1, 10 // repeat))
-    # Rather where the car is on the road to the end, for there is more to see.
-    gains = np.array([scores[t + ahead[-1]] - scores[t + ahead[-2]] for t in moments])
-    moments = moments[gains > 0] if (gains > 0).any() else moments
+    # Rather where the car stays on the road: it earns something in every stretch.
+    earned = np.diff(np.array(scores)[moments[:, None] + np.array([0, *ahead])])
+    on_road = (earned > 0).all(axis=1)
+    moments = moments[on_road] if on_road.any() else moments
     taken = np.stack([decision.action for decision in decisions])
     rows = moments[:, None] + np.arange(ahead[-1])
     z = dream_on(agent, [decisions[t] for t in moments], taken[rows], temperature, seed)
@@ -434,21 +436,31 @@ def write_video(path: Path | str, frames: Iterable[np.ndarray], fps: float = FPS
     """Write uint8 (H, W, 3) frames, H and W even, as H.264 mp4 that browsers play.
 
     Written beside and renamed, so that a film is whole or not there.
+
+    Raises:
+        OSError: there were no frames, or they could not be written.
     """
     import imageio
+    import imageio_ffmpeg
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
     settings = ["-crf", "25", "-preset", "medium", "-movflags", "+faststart"]
+    count = 0
     try:
-        with imageio.get_writer(
+        writer = imageio.get_writer(
             beside, format="FFMPEG", fps=fps, codec="libx264", quality=None,
             pixelformat="yuv420p", macro_block_size=2, output_params=settings,
             ffmpeg_log_level="error",
-        ) as writer:  # fmt: skip
+        )  # fmt: skip
+        with contextlib.closing(writer):  # imageio's own `with` leaves ffmpeg running on errors
             for frame in frames:
                 writer.append_data(np.asarray(frame))
+                count += 1
+        written = imageio_ffmpeg.count_frames_and_secs(beside)[0] if count else 0
+        if written != count or not count:
+            raise OSError(f"{path}: {written} of {count} frames were written; is the disk full?")
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

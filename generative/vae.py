@@ -163,7 +163,7 @@ class VAELearner:
     """Adam on `vae_loss`; one `update` per batch of uint8 frames."""
 
     def __init__(self, model: ConvVAE, config: VAELossConfig, steps: int):
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.config = config
         self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(

@@ -26,7 +26,9 @@ def main(argv: list[str] | None = None) -> int:
     from generative.training.cli import parse
 
     script = importlib.import_module(f"scripts.{verb}")
-    script.main(parse(script.PRESETS, argv=words[1:], prog=f"worldmodels {verb}"))
+    default = getattr(script, "DEFAULT_PRESET", None)
+    prog = f"worldmodels {verb}"
+    script.main(parse(script.PRESETS, default, argv=words[1:], prog=prog))
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from generative.training.cli import parse
 from generative.training.run import Run
@@ -12,6 +13,8 @@ from generative.training.run import Run
 @dataclass(frozen=True)
 class Args:
     """Record episodes of CarRacing: driven at random, or by an agent with noise on its actions."""
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"workers"})
 
     out: Path = Path("runs/rollouts")
     """Run folder; the episodes are in its `episodes` folder."""
@@ -59,6 +62,10 @@ def main(args: Args) -> Path:
             driver = DriverSpec(RandomWalkDriver)
         else:
             weights = args.agent / "controller" / "model.safetensors"
+            if not weights.exists():
+                raise FileNotFoundError(
+                    f"{args.agent} holds no agent; pass the `agent` folder of a train_in_dream run"
+                )
             driver = DriverSpec(
                 noisy_agent,
                 {"folder": str(args.agent), "noise": args.noise},

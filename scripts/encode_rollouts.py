@@ -15,8 +15,8 @@ class Args:
 
     out: Path = Path("runs/encoded")
     """Run folder; the sequences are in its `data` folder."""
-    rollouts: tuple[Path, ...] = (Path("runs/rollouts"),)
-    """Folders written by collect_rollouts.py."""
+    rollouts: tuple[Path, ...] = (Path("runs/rollouts/episodes"),)
+    """Folders of episodes recorded by collect_rollouts.py."""
     vision: Path = Path("runs/vae/model")
     """Folder of V."""
     batch_size: int = 256

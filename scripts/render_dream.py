@@ -21,7 +21,7 @@ class Args:
     agent: tyro.conf.Positional[Path] = Path("pretrained/carracing-dream")
     """Folder of the agent."""
     film: Annotated[Path, tyro.conf.arg(name="out")] = Path("dream.mp4")
-    """The film."""
+    """The film, an mp4; in a folder it is called drive.mp4."""
     gif: Path | None = None
     """Also write an animated GIF, smaller and coarser."""
     poster: Path | None = None
@@ -59,26 +59,27 @@ def main(args: Args) -> Path:
     from generative.training.progress import progress
 
     torch.set_num_threads(1)  # frames are small: more threads only wait for each other
+    film = args.film if args.film.suffix == ".mp4" else args.film / "drive.mp4"
     agent = WorldModelAgent.from_pretrained(args.agent)
     env_id = "WorldModels/FastCarRacing-v0" if args.fast else "CarRacing-v3"
     steps = round(args.seconds * 50)
     what = {"env_id": env_id, "max_steps": steps, "temperature": args.temperature}
 
     def frames(doing: str):
-        film = drive_and_dream(
+        pictures = drive_and_dream(
             agent, args.track, dream_seconds=args.dream_seconds, actions=args.actions, **what
         )
-        return progress(film, doing, total=round(args.seconds * FPS))
+        return progress(pictures, doing, total=round(args.seconds * FPS))
 
-    write_video(args.film, frames(f"filming {args.film.name}"))
+    write_video(film, frames(f"filming {film.name}"))
     if args.gif:
         write_gif(args.gif, frames(f"filming {args.gif.name}"))
     if args.poster:
         args.poster.parent.mkdir(parents=True, exist_ok=True)
         poster(agent, args.track, **what).save(args.poster)
-    for path in filter(None, (args.film, args.gif, args.poster)):
+    for path in filter(None, (film, args.gif, args.poster)):
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
-    return args.film
+    return film
 
 
 if __name__ == "__main__":

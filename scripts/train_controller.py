@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from generative.training.cli import parse
 from generative.training.run import Run
-from worldmodels.configs import ControllerConfig, DreamConfig, EvolutionConfig, GradientConfig
+from worldmodels.configs import (
+    ControllerConfig,
+    DreamConfig,
+    EvolutionConfig,
+    GradientConfig,
+    MDNRNNConfig,
+)
 
 TEST_STREAM = 2**32
 """Sets the random numbers of a finished controller's test apart from those of its training."""
@@ -18,6 +24,8 @@ TEST_STREAM = 2**32
 @dataclass(frozen=True)
 class Args:
     """Train C, the linear controller: in the dream (no real reward), or on real tracks."""
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"workers"})
 
     out: Path = Path("runs/controller")
     """Run folder; the controllers are in its folders `model-0`, `model-1`, ..."""
@@ -47,6 +55,8 @@ class Args:
     reward_quantile: float = 0.9995
     """A dreamed decision never pays more than this quantile of the recorded ones, nor less than
     the lowest."""
+    highest_reward: float | None = None
+    """Nor does it ever pay more than this. Less than the car could earn makes haste worthless."""
     action_repeat: int = 1
     """Environment steps per decision, on real tracks."""
     workers: int = 0
@@ -54,14 +64,27 @@ class Args:
     device: str = "auto"
     seed: int = 1
 
+    def __post_init__(self) -> None:
+        if self.where == "real" and self.method != "cma":
+            raise ValueError(
+                f"real tracks have no gradient, and method is {self.method}: use method cma, or "
+                "where dream"
+            )
+        if min(self.searches, self.episodes, self.test_dreams) < 1:
+            raise ValueError(
+                f"searches {self.searches}, episodes {self.episodes} and test_dreams "
+                f"{self.test_dreams} count from 1"
+            )
+
 
 PRESETS = {
     "paper": Args(where="real", workers=64),
     "dream": Args(evolution=EvolutionConfig(popsize=64, generations=200)),
     "quick": Args(
         method="gradient",
-        dream=DreamConfig(temperature=1.15, bf16=True),
+        dream=DreamConfig(horizon=80, temperature=1.15, bf16=True),
         searches=2,
+        max_idle=30,
         workers=2,
         action_repeat=3,
     ),
@@ -94,6 +117,7 @@ def main(args: Args) -> list[Path]:
         )
         if args.start_from is not None:
             controller = LinearController.from_pretrained(args.start_from)
+        _check_sizes(args, memory.config, controller.config)
         clip = None
         if args.where == "real":
             searches = [_search_real_tracks(args, run, controller, i) for i in range(args.searches)]
@@ -215,6 +239,23 @@ def dream_returns(dream, starts, vectors, dreams: int, seed: int) -> list[float]
     return result.returns.mean(1).tolist()
 
 
+def _check_sizes(args: Args, memory: MDNRNNConfig, controller: ControllerConfig) -> None:
+    """Stop early where M and C do not fit, or M cannot dream."""
+    sizes = [(c.latent_dim, c.hidden_dim, c.action_dim) for c in (memory, controller)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            "{} holds an M of z {}, h {} and actions {}, {} a controller for z {}, h {} and "
+            "actions {}; pass the M it was trained with, or another start_from".format(
+                args.memory, *sizes[0], args.start_from, *sizes[1]
+            )
+        )
+    if args.where == "dream" and not memory.predict_reward:
+        raise ValueError(
+            f"{args.memory} holds an M without a reward head, and a dream needs rewards; train it "
+            "with train_mdnrnn.py --model.predict-reward"
+        )
+
+
 def _steps(args: Args) -> int:
     evolution = args.evolution.generations if args.method in ("cma", "both") else 0
     gradient = args.gradient.steps if args.method in ("gradient", "both") else 0
@@ -229,6 +270,11 @@ def _write_starts(args: Args, memory, path: Path) -> tuple[float, float]:
     from worldmodels.sequences import EncodedRollouts
 
     encoded = EncodedRollouts.concat([EncodedRollouts.load(folder) for folder in args.encoded])
+    if encoded.z_dim != memory.config.latent_dim:
+        raise ValueError(
+            f"{args.encoded[0]} holds z of {encoded.z_dim} dimensions, the M of {args.memory} was "
+            f"trained with {memory.config.latent_dim}; pass the encoded episodes it was trained on"
+        )
     starts = warm_up(memory, encoded, args.max_idle)
     if not len(starts):
         raise ValueError(
@@ -236,23 +282,30 @@ def _write_starts(args: Args, memory, path: Path) -> tuple[float, float]:
             "decisions of a reward; collect more episodes or raise max_idle"
         )
     starts.save(path)
-    highest = np.quantile(encoded.rewards, args.reward_quantile)
-    return float(encoded.rewards.min()), float(highest)
+    highest = float(np.quantile(encoded.rewards, args.reward_quantile))
+    if args.highest_reward is not None:
+        highest = min(highest, args.highest_reward)
+    return float(encoded.rewards.min()), highest
 
 
 def _search_real_tracks(args: Args, run: Run, controller, index: int) -> Found:
     from agents.real_scores import RealScores
-    from worldmodels.evolution import evolve
-
-    if args.method != "cma":
-        raise ValueError(f"real tracks have no gradient: --method {args.method} needs a dream")
     from generative.training.progress import progress
+    from generative.training.signals import exit_on_signals
+    from worldmodels.evolution import evolve
 
     seed = run.seed_for("search", index)
     folder = run.path / f"search-{index}"
     folder.mkdir(exist_ok=True)
     with (
-        RealScores(args.vision, args.memory, args.action_repeat, args.workers) as scores,
+        exit_on_signals(),
+        RealScores(
+            args.vision,
+            args.memory,
+            args.action_repeat,
+            args.workers,
+            controller=controller.config,
+        ) as scores,
         progress(args.evolution.generations, "evolving on real tracks") as bar,
     ):
         result = evolve(

@@ -10,6 +10,7 @@ Killed at any moment, the same command continues.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -18,15 +19,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from agents.report.records import Candidate, RoundRecord, append_round
+from generative.configs import ConvVAEConfig
 from generative.training.cli import parse
-from generative.training.files import read_json, write_json
-from generative.training.run import Run
+from generative.training.files import DamagedFileError, read_json, write_json
+from generative.training.run import Run, read_result
 from generative.training.settings import from_json, to_json
 from scripts import collect_rollouts, encode_rollouts, train_controller, train_mdnrnn, train_vae
-from worldmodels.configs import ControllerConfig
+from worldmodels.configs import PAPER_MDNRNN, ControllerConfig, DreamConfig
 
-HIGHEST_POSSIBLE_RETURN = 1000.0
+LAP_REWARD, LAP_STEPS = 1000.0, 1000
+"""A whole lap pays 1,000, and the game ends after 1,000 environment steps."""
 
+NUM_STARTS = 1000
+"""Moments that are kept beside the finished agent."""
 
 FIRST = collect_rollouts.PRESETS["quick"]
 LATER = replace(FIRST, episodes=50, decisions=100, anywhere=0.7)
@@ -43,11 +48,11 @@ class Args:
     them; their paths, seeds and workers are set here.
     """
 
-    resumable_fields: ClassVar[frozenset[str]] = frozenset({"workers", "test_workers"})
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"workers"})
 
     out: Path = Path("runs/dream")
     """Run folder; the agent is in its `agent` folder, the report in report.html."""
-    rounds: int = 8
+    rounds: int = 7
     """Rounds of collecting, training V and M, dreaming and choosing."""
     action_repeat: int = 3
     """Environment steps per decision."""
@@ -63,15 +68,18 @@ class Args:
     """Steps of V in the later of these rounds."""
     memory: train_mdnrnn.Args = MEMORY
     """M in the first round."""
-    memory_steps: int = 600
+    memory_steps: int = 500
     """Steps of M in later rounds."""
     controller: train_controller.Args = CONTROLLER
     """C in every round, going on from the round before."""
+    pace: float = 1.05
+    """Dreams pay no more than this multiple of the pace that finishes a lap just in time: in the
+    game, haste beyond that earns next to nothing and costs many a crash."""
     choose_episodes: int = 6
     """Real episodes per controller to choose between those of a round."""
-    final_agents: int = 4
+    final_agents: int = 3
     """Rounds whose agents drive again at the end."""
-    final_episodes: int = 20
+    final_episodes: int = 16
     """Real episodes for each of them."""
     test_episodes: int = 20
     """Published tracks of the stock game that the final agent is scored on."""
@@ -86,9 +94,93 @@ class Args:
     device: str = "auto"
     seed: int = 1
 
+    def __post_init__(self) -> None:
+        if self.controller.where != "dream" or not self.memory.model.predict_reward:
+            raise ValueError(
+                "here C learns in the dream alone: controller.where must be dream and M needs "
+                "memory.model.predict_reward (train_controller.py trains on real tracks)"
+            )
+        counts = {
+            name: getattr(self, name)
+            for name in (
+                "rounds", "vision_rounds", "choose_episodes", "final_agents", "final_episodes",
+                "test_episodes", "episode_steps", "film_steps", "threads",
+            )
+        }  # fmt: skip
+        small = [f"{name} is {count}" for name, count in counts.items() if count < 1]
+        if small:
+            raise ValueError(f"{', '.join(small)}; these count from 1")
+        if self.test_episodes > 100:
+            raise ValueError(f"test_episodes is {self.test_episodes}; there are 100 such tracks")
 
+
+GPU_VISION = replace(
+    VISION, model=ConvVAEConfig(), batch_size=256, loss=replace(VISION.loss, lr=5e-4)
+)
+
+DEFAULT_PRESET = "quick"
 PRESETS = {
     "quick": Args(),
+    "standard": Args(
+        rounds=14,
+        first=replace(FIRST, episodes=400),
+        collect=replace(LATER, episodes=80, decisions=150),
+        vision=replace(VISION, steps=5000),
+        vision_rounds=4,
+        vision_steps=1500,
+        memory=replace(MEMORY, steps=1500),
+        memory_steps=900,
+        controller=replace(
+            CONTROLLER,
+            dream=replace(CONTROLLER.dream, horizon=90),
+            gradient=replace(CONTROLLER.gradient, lanes=160),
+        ),
+        pace=1.1,
+        choose_episodes=10,
+        final_agents=4,
+        final_episodes=40,
+        test_episodes=100,
+    ),
+    "gpu": Args(
+        rounds=30,
+        first=replace(FIRST, episodes=1000),
+        collect=replace(LATER, episodes=200, decisions=200),
+        vision=replace(GPU_VISION, steps=10_000),
+        vision_rounds=5,
+        vision_steps=3000,
+        memory=replace(MEMORY, batch_size=128, steps=4000),
+        memory_steps=2000,
+        controller=replace(
+            CONTROLLER,
+            dream=replace(CONTROLLER.dream, horizon=100, bf16=False),
+            gradient=replace(CONTROLLER.gradient, steps=150, lanes=1024),
+            workers=0,
+        ),
+        pace=1.1,
+        choose_episodes=16,
+        final_agents=6,
+        final_episodes=60,
+        test_episodes=100,
+        workers=16,
+    ),
+    "paper": Args(
+        rounds=1,
+        action_repeat=1,
+        first=collect_rollouts.PRESETS["paper"],
+        vision=replace(train_vae.PRESETS["paper"], steps=1_000_000),
+        vision_rounds=1,
+        memory=replace(
+            train_mdnrnn.PRESETS["paper"],
+            model=replace(PAPER_MDNRNN, predict_reward=True, predict_end=True),
+        ),
+        controller=replace(
+            train_controller.PRESETS["paper"],
+            where="dream",
+            dream=DreamConfig(horizon=1000, temperature=1.15, dropout=False),
+        ),
+        test_episodes=100,
+        workers=64,
+    ),
     "smoke": Args(
         rounds=2,
         first=replace(collect_rollouts.PRESETS["smoke"], episodes=8),
@@ -210,6 +302,7 @@ class Rounds:
             memory=self.memory,
             encoded=tuple(self.encodings),
             start_from=self.controller,
+            highest_reward=self.args.pace * LAP_REWARD / LAP_STEPS * self.args.action_repeat,
             workers=self.args.workers,
             device=self.args.device,
             seed=self._seed("controller", index),
@@ -230,6 +323,8 @@ class Rounds:
             chosen = run.path / "agent"
             if run.done:
                 return chosen
+            for half_done in filter(Path.is_dir, run.path.iterdir()):
+                shutil.rmtree(half_done)
             found = [LinearController.from_pretrained(folder) for folder in controllers]
             vectors = {f"search {i}": c.to_vector() for i, c in enumerate(found)}
             if len(found) > 1:
@@ -259,7 +354,7 @@ class Rounds:
         from worldmodels.memory import MDNRNN
 
         settings = self.args.controller
-        clip = read_json(self._out(index, "controller") / "result.json")["reward_clip"]
+        clip = read_result(self._out(index, "controller"))["reward_clip"]
         memory = MDNRNN.from_pretrained(self.memory)
         sizes = ControllerConfig(memory.config.latent_dim, memory.config.hidden_dim)
         return train_controller.dream_returns(
@@ -283,20 +378,21 @@ class Rounds:
             sum(len(candidate.real_scores) for candidate in record.candidates)
             for record in self.records
         ]
-        return sum(per_round) + read_json(self.run.path / "final" / "result.json")["episodes"]
+        return sum(per_round) + read_result(self.run.path / "final")["episodes"]
 
-    def finish(self) -> Path:
-        """Choose between the rounds; returns the winner's folder."""
-        return _timed(self.run.path / "final.seconds", {}, "final", self._final)
+    def finish(self) -> None:
+        """Choose between the rounds; the winner becomes the run's agent."""
+        _timed(self.run.path / "final.seconds", {}, "final", self._final)
 
-    def _final(self) -> Path:
-        """Drive the best rounds' agents on tracks of their own; returns the winner's folder."""
+    def _final(self) -> None:
+        """Drive the best rounds' agents on tracks of their own, and keep the winner."""
         from agents.world_model_agent import WorldModelAgent
 
         with Run.open(Choice(self.run.path / "final", -1), kind="choose") as run:
-            folder = self.run.path / "agent"
             if run.done:
-                return folder
+                return
+            folder = self.run.path / "agent"
+            shutil.rmtree(folder, ignore_errors=True)  # half an agent, if anything
             ranked = sorted(
                 range(self.args.rounds),
                 key=lambda i: self.records[i].real_mean,
@@ -307,6 +403,7 @@ class Rounds:
             results = self._drive(folders, self.args.final_episodes, self.args.rounds)
             best = max(range(len(folders)), key=lambda i: results[i].mean)
             WorldModelAgent.from_pretrained(folders[best]).save_pretrained(folder)
+            self._save_starts(finalists[best], folder)
             run.finish(
                 {
                     "round": finalists[best],
@@ -315,13 +412,25 @@ class Rounds:
                     "episodes": len(folders) * self.args.final_episodes,
                 }
             )
-            return folder
+
+    def _save_starts(self, index: int, folder: Path) -> None:
+        """Real moments beside the agent, from which envs.dream can begin."""
+        from envs.dream import STARTS_NAME
+        from worldmodels.dream import DreamStarts
+
+        starts = DreamStarts.load(self._out(index, "controller") / "starts.safetensors")
+        starts.draw(NUM_STARTS, self.run.rng("starts")).save(folder / STARTS_NAME)
 
     def _drive(self, folders: list[Path], episodes: int, block: int):
         """Real episodes on our drawing of the game; every block has tracks of its own."""
         from agents.evaluation import SELECTION_SEEDS, evaluate_many
 
-        first = self.run.rng("choose", block).integers(len(SELECTION_SEEDS) - episodes)
+        first = block * max(self.args.choose_episodes, self.args.final_episodes)
+        if first + episodes > len(SELECTION_SEEDS):
+            raise ValueError(
+                f"{self.args.rounds} rounds need {first + episodes} tracks to choose on, there are "
+                f"{len(SELECTION_SEEDS)}; lower rounds, choose_episodes or final_episodes"
+            )
         return evaluate_many(
             folders,
             SELECTION_SEEDS[first : first + episodes],
@@ -346,12 +455,12 @@ class Rounds:
     def _record(self, index: int, seconds: dict[str, float]) -> None:
         """Keep what the report needs to know of a round; sound the alarm over dreams too good."""
         results = {
-            name: read_json(self._out(index, name) / "result.json")
+            name: read_result(self._out(index, name))
             for name in ("collect", "memory", "controller", "choose")
         }
         vision = {}
         if index < self.args.vision_rounds:
-            vision = read_json(self._out(index, "vision") / "result.json")
+            vision = read_result(self._out(index, "vision"))
         candidates = from_json(list[Candidate], results["choose"]["candidates"])
         chosen = next(candidate for candidate in candidates if candidate.chosen)
         before = self.records[-1] if self.records else None
@@ -375,10 +484,10 @@ class Rounds:
         self.records.append(record)
         append_round(self.run.path, record)
         highest = max(candidate.dream_return for candidate in candidates)
-        if highest > HIGHEST_POSSIBLE_RETURN:
+        if highest > LAP_REWARD:
             print(
                 f"ALARM: round {index} dreams of {highest:.0f}; no episode of the real game pays "
-                f"more than {HIGHEST_POSSIBLE_RETURN:.0f}, so C exploits an error of M",
+                f"more than {LAP_REWARD:.0f}, so C exploits an error of M",
                 file=sys.stderr,
             )
 
@@ -401,14 +510,14 @@ def _timed(file: Path, seconds: dict[str, float], name: str, work: Callable[[], 
 
 def score(args: Args, run: Run, rounds: Rounds, agent: Path) -> None:
     """Drive the published tracks of the stock game; write facts, film and report."""
-    from agents.evaluation import EVALUATION_SEEDS, Evaluation, TrainingFacts, evaluate
+    from agents.evaluation import EVALUATION_SEEDS, TrainingFacts, evaluate
     from agents.report import write_report
     from agents.video import drive_and_dream, write_video
     from agents.world_model_agent import WorldModelAgent
     from generative.training.progress import progress
 
     last = rounds.records[-1]
-    chosen = rounds.records[read_json(run.path / "final" / "result.json")["round"]]
+    chosen = rounds.records[read_result(run.path / "final")["round"]]
     TrainingFacts(
         real_frames=last.real_frames_total,
         selection_episodes=rounds.selection_episodes,
@@ -428,30 +537,57 @@ def score(args: Args, run: Run, rounds: Rounds, agent: Path) -> None:
         write_json(file, evaluation.to_json())
     film = run.path / "videos" / "drive-and-dream.mp4"
     if not film.exists():
+        shutil.rmtree(film.parent, ignore_errors=True)  # half a film, if anything
         driver = WorldModelAgent.from_pretrained(agent)
         frames = drive_and_dream(driver, EVALUATION_SEEDS[0], max_steps=args.film_steps)
         write_video(film, progress(frames, "filming a drive beside its dream"))
     content = write_report(run.path, agent, check_steps=args.episode_steps)
-    evaluation = Evaluation.from_json(read_json(file))
-    run.finish({"real_mean": evaluation.mean, "real_std": evaluation.std})
-    print(
-        f"\n{content['episodes']} tracks of the stock game: {evaluation.mean:.0f} +/- "
-        f"{evaluation.std:.0f} (95 % interval of the mean {evaluation.interval[0]:.0f} to "
-        f"{evaluation.interval[1]:.0f}), trained in {rounds.seconds / 60:.1f} minutes\n"
+    names = ("episodes", "real_mean", "real_std", "real_interval_95", "wall_seconds")
+    run.finish({name: content[name] for name in names})
+
+
+def describe(run: Run, agent: Path) -> str:
+    """What a finished run came to, and where to look."""
+    result = run.result
+    low, high = result["real_interval_95"]
+    return (
+        f"\n{result['episodes']} tracks of the stock game: {result['real_mean']:.0f} +/- "
+        f"{result['real_std']:.0f} (95 % interval of the mean {low:.0f} to {high:.0f}), trained "
+        f"in {result['wall_seconds'] / 60:.1f} minutes\n"
         f"agent:  {agent}\nreport: {run.path / 'report.html'}"
     )
 
 
 def main(args: Args) -> Path:
     """Returns the folder of the agent."""
-    with Run.open(args, kind="train_in_dream") as run:
-        rounds = Rounds(args, run)
-        for index in range(args.rounds):
-            rounds.play(index)
-        agent = rounds.finish()
-        score(args, run, rounds, agent)
+    from generative.training.signals import exit_on_signals
+
+    with exit_on_signals(), Run.open(args, kind="train_in_dream") as run:
+        agent = run.path / "agent"
+        if not run.done:
+            try:
+                train(args, run, agent)
+            except DamagedFileError as error:
+                error.add_note(
+                    "Delete the folder of the stage that it belongs to (of the agent: final), and "
+                    "the same command makes it again, to the same result."
+                )
+                raise
+        print(describe(run, agent))
         return agent
 
 
+def train(args: Args, run: Run, agent: Path) -> None:
+    """All rounds, the choice between them, and the report; what is done already is skipped."""
+    import torch
+
+    torch.set_num_threads(args.threads)  # not by the stages alone, of which some may be skipped
+    rounds = Rounds(args, run)
+    for index in range(args.rounds):
+        rounds.play(index)
+    rounds.finish()
+    score(args, run, rounds, agent)
+
+
 if __name__ == "__main__":
-    main(parse(PRESETS))
+    main(parse(PRESETS, default=DEFAULT_PRESET))

@@ -16,8 +16,8 @@ class Args:
 
     out: Path = Path("runs/vae")
     """Run folder; the trained V is in its `model` folder."""
-    rollouts: tuple[Path, ...] = (Path("runs/rollouts"),)
-    """Folders written by collect_rollouts.py."""
+    rollouts: tuple[Path, ...] = (Path("runs/rollouts/episodes"),)
+    """Folders of episodes recorded by collect_rollouts.py."""
     start_from: Path | None = None
     """Folder of a V to go on from; its sizes must be those of `model`."""
     model: ConvVAEConfig = field(default_factory=ConvVAEConfig)

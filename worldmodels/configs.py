@@ -71,7 +71,7 @@ class MemoryLossConfig:
     end_weight: float = 1.0
     """Weight of the end's cross-entropy."""
     bf16: bool = False
-    """LSTM in bfloat16 by autocast (weights, heads and losses stay float32)."""
+    """Matrix products in bfloat16 by autocast (weights, likelihoods and losses stay float32)."""
 
 
 @dataclass(frozen=True)

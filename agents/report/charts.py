@@ -13,7 +13,7 @@ from html import escape
 __all__ = ["Line", "histogram", "line_chart", "scatter", "ticks"]
 
 WIDTH, HEIGHT = 560, 280
-LEFT, RIGHT, TOP, BOTTOM = 54, 20, 14, 40
+LEFT, RIGHT, TOP, BOTTOM = 66, 20, 14, 40
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class _Axes:
         self.parts.append(
             f'<text class="label" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 5}" '
             f'text-anchor="middle">{escape(x_label)}</text>'
-            f'<text class="label" transform="translate(13 {middle}) rotate(-90)" '
+            f'<text class="label" transform="translate(12 {middle}) rotate(-90)" '
             f'text-anchor="middle">{escape(y_label)}</text>'
         )
 

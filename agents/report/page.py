@@ -76,7 +76,7 @@ def _head(record: RunRecord) -> str:
     return (
         "<header><h1>A car trained in its own dream</h1>"
         f'<p class="score"><b>{evaluation.mean:.0f}</b> <span>± {evaluation.std:.0f} points on '
-        f"{len(evaluation.tracks)} tracks of {escape(evaluation.env_id)}</span></p>"
+        f"{_tracks(record)} of {escape(evaluation.env_id)}</span></p>"
         f"<p>95 % interval of the mean: {low:.0f} to {high:.0f}. Real rewards were never used to "
         "change the controller: it learned inside the world model, and real episodes only chose "
         f'between finished controllers.</p><div class="cards">{cards}</div></header>'
@@ -264,8 +264,9 @@ def _scores(record: RunRecord) -> str:
     scores = evaluation.scores
     return _section(
         "Scores",
-        f"{len(rows)} published tracks, from {scores.min():.0f} to {scores.max():.0f}, median "
-        f"{np.median(scores):.0f}; {laps} laps finished. Neither training nor choosing used them.",
+        f"{_tracks(record)} with published seeds, from {scores.min():.0f} to {scores.max():.0f}, "
+        f"median {np.median(scores):.0f}; {laps} laps finished. Neither training nor choosing "
+        "used them.",
         _grid([_figure(chart, "")]),
         "<details><summary>Every track</summary>"
         + _table(["seed", "score", "steps", "tiles", "lap finished"], rows)
@@ -341,6 +342,11 @@ def _png(picture: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def _tracks(record: RunRecord) -> str:
+    count = len(record.evaluation.tracks)
+    return f"{count} track" + ("" if count == 1 else "s")
+
+
 def _optional(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
@@ -388,7 +394,7 @@ video{display:block;width:100%;border-radius:8px;margin-bottom:12px;background:#
 vertical-align:middle}.key.dashed{border-top-style:dashed}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums;min-width:100%}
-th,td{padding:5px 10px;text-align:right;border-bottom:1px solid var(--edge);white-space:nowrap}
+th,td{padding:5px 8px;text-align:right;border-bottom:1px solid var(--edge);white-space:nowrap}
 th{color:var(--dim);font-weight:600}
 .plain-table td{text-align:left;white-space:normal;overflow-wrap:anywhere}
 .plain-table td:first-child{color:var(--dim)}

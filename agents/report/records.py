@@ -77,7 +77,9 @@ def append_round(run_folder: Path | str, record: RoundRecord) -> None:
         ValueError: earlier rounds are missing.
     """
     run_folder = Path(run_folder)
-    earlier = [r for r in read_rounds(run_folder) if r.index < record.index]
+    # Round 0 replaces everything, so a damaged file is no obstacle.
+    known = read_rounds(run_folder) if record.index else []
+    earlier = [r for r in known if r.index < record.index]
     if len(earlier) != record.index:
         raise ValueError(
             f"{run_folder} has {len(earlier)} rounds before round {record.index}; rounds count "

@@ -88,15 +88,28 @@ class Progress(Generic[T]):
             self._print()
 
     def __str__(self) -> str:
-        elapsed = time.monotonic() - self._started
-        rate = (self.done - self._begun_at) / max(elapsed, 1e-9)
+        """All there is to say, for a line of its own."""
+        elapsed, rate, left = self._speed()
         parts = [f"{self.done:,}" + (f" of {self.total:,}" if self.total is not None else "")]
         if self.total:
             parts[0] += f" ({self.done / self.total:.0%})"
-        parts.append(f"{format_rate(rate)}, {format_seconds(elapsed)} so far")
-        if self.total is not None and rate > 0 and self.done < self.total:
-            parts.append(f"{format_seconds((self.total - self.done) / rate)} left")
-        return ", ".join([*parts, *([self._note] if self._note else [])])
+        parts += [format_rate(rate), f"{format_seconds(elapsed)} so far"]
+        return ", ".join([*parts, *([f"{left} left"] if left else []), *filter(None, [self._note])])
+
+    def brief(self) -> str:
+        """The same in few words, to stand beside a bar."""
+        elapsed, rate, left = self._speed()
+        count = f"{self.done:,}" + (f"/{self.total:,}" if self.total is not None else "")
+        time_text = f"{left} left" if left else format_seconds(elapsed)
+        return " ".join(filter(None, [count, format_rate(rate), time_text, self._note]))
+
+    def _speed(self) -> tuple[float, float, str]:
+        """Seconds so far, steps per second, and the time left as text where it can be told."""
+        elapsed = time.monotonic() - self._started
+        rate = (self.done - self._begun_at) / max(elapsed, 1e-9)
+        if self.total is None or rate <= 0 or self.done >= self.total:
+            return elapsed, rate, ""
+        return elapsed, rate, format_seconds((self.total - self.done) / rate)
 
     def _print(self) -> None:
         self._lines += 1
@@ -130,9 +143,9 @@ class _Bars:
         from rich import progress as rich_progress
 
         self._rich = rich_progress.Progress(
-            rich_progress.TextColumn("{task.description}"),
-            rich_progress.BarColumn(bar_width=20),
-            rich_progress.TextColumn("{task.fields[text]}"),
+            rich_progress.TextColumn("{task.description}", markup=False),
+            rich_progress.BarColumn(bar_width=10),
+            rich_progress.TextColumn("{task.fields[text]}", markup=False),
         )
         self._tasks: dict[int, Any] = {}
 
@@ -150,7 +163,7 @@ class _Bars:
         )
 
     def update(self, bar: Progress[Any]) -> None:
-        self._rich.update(self._tasks[id(bar)], completed=bar.done, text=str(bar))
+        self._rich.update(self._tasks[id(bar)], completed=bar.done, text=bar.brief())
 
     def remove(self, bar: Progress[Any], keep: bool) -> None:
         self.update(bar)

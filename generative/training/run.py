@@ -8,6 +8,7 @@ with Run.open(args, args.out, kind="train_vae") as run:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -20,23 +21,41 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from generative.training.files import DamagedFileError, read_json, remove_leftovers, write_json
-from generative.training.lock import FolderLock, RunInUseError
+from generative.training.files import (
+    DamagedFileError,
+    json_bytes,
+    read_json,
+    remove_leftovers,
+    write_json,
+)
+from generative.training.lock import LOCK_NAME, FolderLock, RunInUseError
 from generative.training.metrics import Metrics
 from generative.training.settings import differences, from_json, may_change, to_json
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Run", "RunInUseError", "SettingsChangedError", "collect_versions", "read_config"]
+__all__ = [
+    "Run",
+    "RunInUseError",
+    "SettingsChangedError",
+    "collect_versions",
+    "read_config",
+    "read_result",
+]
 
 CONFIG_NAME = "config.json"
 RESULT_NAME = "result.json"
 VERSIONS_NAME = "versions.json"
+DIGEST_KEY = "sha256"
 PACKAGES = (
     "torch", "numpy", "gymnasium", "box2d", "numba", "safetensors", "cma", "stable-baselines3",
     "ray", "imageio-ffmpeg",
 )  # fmt: skip
+
+
+SPEED_ONLY = frozenset({"workers"})
+"""Settings that no result depends on: a finished run stays finished when one of them changes."""
 
 
 class SettingsChangedError(ValueError):
@@ -70,7 +89,8 @@ class Run:
 
         Settings must be those the run was begun with, except the fields named by the class
         attribute `resumable_fields` (budgets and logging) and `out` itself, so that a folder can
-        be moved. A finished run whose budget is changed is no longer finished.
+        be moved, with other paths that moved along. A finished run whose budget is changed is no
+        longer finished.
 
         Args:
             args: settings, a dataclass.
@@ -133,12 +153,12 @@ class Run:
         """What `finish` wrote.
 
         Raises:
-            DamagedFileError: there is no result, or it cannot be read.
+            DamagedFileError: there is no result, or it is not what `finish` wrote.
         """
-        return read_json(self.path / RESULT_NAME)
+        return read_result(self.path)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Write result.json, which marks the run as complete.
+        """Write result.json, which marks the run as complete; `read_result` reads it.
 
         Args:
             summary: numbers, strings, lists and dicts.
@@ -147,7 +167,8 @@ class Run:
         """
         self.metrics.sync()
         try:
-            write_json(self.path / RESULT_NAME, summary)
+            digest = hashlib.sha256(json_bytes(summary)).hexdigest()
+            write_json(self.path / RESULT_NAME, {**summary, DIGEST_KEY: digest})
         except ValueError as error:
             raise ValueError(f"the result of {self.path} is not finite: {summary}") from error
 
@@ -159,8 +180,19 @@ class Run:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
+        if error is not None:
+            self._forget_if_empty()
         self.close()
+
+    def _forget_if_empty(self) -> None:
+        """A run that failed before it wrote anything, by a wrong path say, holds no folder."""
+        own = [self.path / name for name in (VERSIONS_NAME, CONFIG_NAME, LOCK_NAME)]
+        if set(self.path.iterdir()) <= set(own):
+            for file in own:
+                file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it may be the working folder of a shell
+                self.path.rmdir()
 
     def _entropy(self, name: str, numbers: tuple[int, ...]) -> int:
         """256 bits from the seed and the purpose."""
@@ -183,6 +215,20 @@ def read_config(path: Path) -> tuple[str, dict[str, Any]]:
     if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
         raise DamagedFileError(f"{file}: is not the config of a run")
     return str(content.get("kind")), content["settings"]
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """What `Run.finish` was given by the run in a folder.
+
+    Raises:
+        DamagedFileError: there is no result, or it has changed since it was written.
+    """
+    file = Path(path) / RESULT_NAME
+    content = read_json(file)
+    digest = content.pop(DIGEST_KEY, None) if isinstance(content, dict) else None
+    if digest != hashlib.sha256(json_bytes(content)).hexdigest():
+        raise DamagedFileError(f"{file}: its content has changed since it was written")
+    return content
 
 
 def collect_versions() -> dict[str, Any]:
@@ -210,7 +256,7 @@ def collect_versions() -> dict[str, Any]:
 def _refuse_strangers(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file; give the name of a folder")
-    known = {CONFIG_NAME, "run.lock"}
+    known = {CONFIG_NAME, LOCK_NAME}
     names = {entry.name for entry in path.iterdir()} if path.exists() else set()
     names = {name for name in names if not name.endswith(".tmp")}
     if names and CONFIG_NAME not in names and not names <= known:
@@ -225,6 +271,8 @@ def _write_config(path: Path, settings: dict[str, Any], kind: str, free: frozens
             raise ValueError(f"{path} is a run of {old_kind}, not of {kind}; choose another folder")
         changed = differences(old, settings)
         moved = changed.pop("out", None)
+        if moved:
+            changed = {n: pair for n, pair in changed.items() if not _moved_along(pair, moved)}
         fixed = {n: pair for n, pair in changed.items() if not may_change(n, free)}
         if fixed:
             lines = [f"  {n}: it has {a!r}, you ask for {b!r}" for n, (a, b) in fixed.items()]
@@ -233,11 +281,22 @@ def _write_config(path: Path, settings: dict[str, Any], kind: str, free: frozens
                 + "\n".join(lines)
                 + "\nChoose another folder, or use the run's own settings (--resume)."
             )
-        if changed:
+        if changed.keys() - SPEED_ONLY:
             (path / RESULT_NAME).unlink(missing_ok=True)
-        elif not moved:
+        if not changed and not moved:
             return
     write_json(file, {"format": 1, "kind": kind, "settings": settings})
+
+
+def _moved_along(pair: tuple[Any, Any], outs: tuple[Any, Any]) -> bool:
+    """Whether a setting (old, new) is a path, or paths, seen from the run's folder the same."""
+    old, new = (value if isinstance(value, list) else [value] for value in pair)
+    if len(old) != len(new) or not all(p and isinstance(p, str) for p in [*old, *new, *outs]):
+        return False
+    return all(
+        a == b or os.path.relpath(a, outs[0]) == os.path.relpath(b, outs[1])
+        for a, b in zip(old, new, strict=True)
+    )
 
 
 def _write_versions(path: Path, versions: dict[str, Any]) -> None:

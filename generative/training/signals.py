@@ -6,6 +6,9 @@ with stop_signals() as stop:
         if stop.requested:
             save()
             stop.exit(f"stopped after step {step}")
+
+with exit_on_signals():   # nothing half done is worth saving
+    ...
 """
 
 from __future__ import annotations
@@ -76,5 +79,34 @@ def stop_signals() -> Iterator[Stop]:
             stop.exit()
     finally:
         _current = None
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+@contextmanager
+def exit_on_signals() -> Iterator[None]:
+    """SIGTERM and SIGINT raise SystemExit (143, 130) wherever the block stands.
+
+    For work that need not finish a step: its files are whole at any moment, and its `finally`
+    clauses end the processes it started. `stop_signals` inside the block works as always. In
+    threads other than the main one nothing is caught.
+    """
+    global _current
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, lambda *_: os._exit(128 + number))  # the second time, at once
+        name = signal.Signals(number).name
+        os.write(2, f"\nstopped ({name}); the same command continues it\n".encode())
+        raise SystemExit(128 + number)
+
+    outer, _current = _current, None
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        _current = outer
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)

@@ -102,5 +102,5 @@ def test_nested_bars_on_a_terminal():
     text = output.decode()
     assert "rounds" in text
     assert "dreaming" in text
-    assert "3 of 4 (75%)" in text
+    assert "3/4 " in text
     assert "after" in text

@@ -1,0 +1,187 @@
+"""Scores with known answers, and the same scores whatever drives them."""
+
+import dataclasses
+import statistics
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from agents.evaluation import (
+    EVALUATION_SEEDS,
+    SELECTION_SEEDS,
+    EpisodeScore,
+    Evaluation,
+    TrainingFacts,
+    bootstrap_interval,
+    evaluate,
+    evaluate_many,
+    run_episode,
+)
+from agents.world_model_agent import AgentConfig, WorldModelAgent
+from generative.vae import ConvVAE, ConvVAEConfig
+from worldmodels.collect import EpisodeError
+from worldmodels.controller import ControllerConfig, LinearController
+from worldmodels.memory import MDNRNN, MDNRNNConfig
+from worldmodels.world_model import WorldModel
+
+FAST = "WorldModels/FastCarRacing-v0"
+
+
+class Counter(gymnasium.Env):
+    """Pays seed + action at each of 4 steps; reward or observation go bad at step `bad`."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, bad=None, what="reward"):
+        self.bad, self.what = bad, what
+
+    def reset(self, *, seed=None, options=None):
+        self.seed, self.steps = seed, 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        poison = np.nan if self.steps == self.bad else 0.0
+        obs = np.full(1, self.steps + (poison if self.what == "observation" else 0), np.float32)
+        reward = self.seed + float(action[0]) + (poison if self.what == "reward" else 0)
+        return obs, reward, self.steps == 4, False, {"lap_finished": self.steps == 4}
+
+
+gymnasium.register("Counter-v0", Counter)
+
+
+class Echo:
+    """Acts by the number of steps it has seen; counts its episodes."""
+
+    def __init__(self):
+        self.starts = 0
+
+    def predict(self, obs, state=None, episode_start=None, deterministic=False):
+        assert deterministic
+        assert (state is None) == bool(episode_start)
+        self.starts += bool(episode_start)
+        return obs / 10, "remembered"
+
+
+def tiny_agent(gas=1.0):
+    torch.manual_seed(1)
+    world = WorldModel(
+        ConvVAE(ConvVAEConfig(latent_dim=4, channels=(2, 2, 4, 4))),
+        MDNRNN(MDNRNNConfig(latent_dim=4, hidden_dim=8)),
+    )
+    controller = LinearController(ControllerConfig(latent_dim=4, hidden_dim=8))
+    controller.load_vector(0.1 * torch.randn(controller.config.num_parameters))
+    controller.linear.bias.data[1] = gas
+    return WorldModelAgent(world, controller, AgentConfig(action_repeat=3))
+
+
+def test_known_scores():
+    agent = Echo()
+    result = evaluate(agent, [5, 2, 9], env_id="Counter-v0")
+    # Rewards seed + (0 + 1 + 2 + 3) / 10 over four steps.
+    assert [t.score for t in result.tracks] == pytest.approx([20.6, 8.6, 36.6])
+    assert [t.seed for t in result.tracks] == [5, 2, 9]
+    assert all(t.length == 4 and t.tiles is None and t.lap_finished for t in result.tracks)
+    assert agent.starts == 3
+    scores = [20.6, 8.6, 36.6]
+    assert result.mean == pytest.approx(statistics.mean(scores))
+    assert result.std == pytest.approx(statistics.pstdev(scores))  # divided by n
+    summary = result.to_json()
+    assert summary["real_median"] == pytest.approx(20.6)
+    assert (summary["real_min"], summary["real_max"]) == pytest.approx((8.6, 36.6))
+    assert (summary["episodes"], summary["laps_finished"]) == (3, 3)
+
+
+def test_evaluation_survives_json():
+    result = evaluate(Echo(), [1, 2], env_id="Counter-v0")
+    assert Evaluation.from_json(result.to_json()) == result
+    with pytest.raises(ValueError, match="tracks"):
+        Evaluation.from_json({"env_id": "x"})
+
+
+def test_bootstrap_against_a_loop_and_the_normal_interval():
+    rng = np.random.default_rng(3)
+    scores = rng.normal(500, 200, size=100)
+    low, high = bootstrap_interval(scores)
+    half = 1.96 * scores.std() / 10
+    assert low == pytest.approx(scores.mean() - half, abs=0.1 * half)
+    assert high == pytest.approx(scores.mean() + half, abs=0.1 * half)
+    again = np.random.default_rng(0)
+    few = [2.0, 3.0, 7.0]
+    means = [np.mean([few[i] for i in row]) for row in again.integers(3, size=(10_000, 3))]
+    assert bootstrap_interval(few) == pytest.approx(np.percentile(means, [2.5, 97.5]))
+    assert bootstrap_interval([4.0, 4.0]) == (4.0, 4.0)
+    with pytest.raises(ValueError, match=r"\(N,\)"):
+        bootstrap_interval([])
+
+
+def test_seeds_for_choosing_and_reporting_are_apart():
+    assert not set(EVALUATION_SEEDS) & set(SELECTION_SEEDS)
+    assert list(EVALUATION_SEEDS) == list(range(1_000_000, 1_000_100))
+
+
+@pytest.mark.parametrize("what", ["reward", "observation"])
+def test_not_finite_stops_with_seed_and_step(what):
+    with pytest.raises(EpisodeError, match=rf"Counter-v0, seed 7: {what} at step 3"):
+        evaluate(Echo(), [7], env_id="Counter-v0", env_kwargs={"bad": 3, "what": what})
+
+
+def test_what_is_asked_for_must_make_sense():
+    with pytest.raises(ValueError, match="no seed twice"):
+        evaluate(Echo(), [1, 1], env_id="Counter-v0")
+    with pytest.raises(ValueError, match="at least one"):
+        evaluate(Echo(), [], env_id="Counter-v0")
+    with pytest.raises(gymnasium.error.Error, match="Missing"):
+        evaluate(Echo(), [1], env_id="Missing-v0")
+
+
+def test_scores_do_not_depend_on_workers_or_order(tmp_path):
+    agents = [tiny_agent(gas=3.0), tiny_agent(gas=-3.0)]
+    agents[0].save_pretrained(tmp_path / "agent")
+    what = {"env_id": FAST, "env_kwargs": {"max_episode_steps": 40}}
+    here = evaluate_many(agents, [11, 12, 13], **what)
+    spread = evaluate_many([tmp_path / "agent", agents[1]], [13, 11, 12], workers=2, **what)
+    for one, other in zip(here, spread, strict=True):
+        assert {t.seed: t for t in one.tracks} == {t.seed: t for t in other.tracks}
+        assert [t.seed for t in other.tracks] == [13, 11, 12]
+        assert other.action_repeat == 3
+    assert here[0].scores.tolist() != here[1].scores.tolist()
+    assert all(t.length == 40 and 0 < t.tiles < 1 for t in here[0].tracks)
+
+
+def test_a_failure_in_a_worker_is_told_with_its_seed():
+    agent = tiny_agent()
+    agent.controller.linear.bias.data.fill_(torch.nan)
+    with pytest.raises(EpisodeError, match=r"seed 4: action at step 0 is not finite"):
+        evaluate(agent, [4], workers=1, env_id=FAST)
+
+
+def test_scores_are_those_of_a_plain_loop():
+    agent = tiny_agent()
+    env = gymnasium.make(FAST, max_episode_steps=40)
+    score = run_episode(agent, env, 3)
+    obs, _ = env.reset(seed=3)
+    total, state, start, done = 0.0, None, True, False
+    while not done:
+        action, state = agent.predict(obs, state, episode_start=start)
+        obs, reward, terminated, truncated, _ = env.step(action)
+        total, start, done = total + reward, False, terminated or truncated
+    tiles = env.unwrapped.tile_visited_count / len(env.unwrapped.track)
+    assert score == EpisodeScore(3, total, 40, tiles, False)
+    # What a tile and a step are worth in CarRacing.
+    assert total == pytest.approx(1000 * tiles - 0.1 * 40)
+    env.close()
+
+
+def test_training_facts_survive_the_disk(tmp_path):
+    assert TrainingFacts.load(tmp_path) is None
+    facts = TrainingFacts(48_000, 60, 12_000_000, 4012.5, seed=1)
+    facts.save(tmp_path)
+    assert TrainingFacts.load(tmp_path) == facts
+    (tmp_path / "training.json").write_text('{"real_frames": 3}')
+    with pytest.raises(ValueError, match=r"training\.json.*missing"):
+        TrainingFacts.load(tmp_path)
+    assert dataclasses.asdict(facts)["dream_mean"] is None

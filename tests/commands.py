@@ -1,0 +1,92 @@
+"""Runs the project's commands as a user would; for the tests of scripts and of reliability."""
+
+import fcntl
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_script(verb: str, *words: object, **settings: Any) -> subprocess.CompletedProcess:
+    """`python scripts/VERB.py WORDS`, its output as text."""
+    settings = {"capture_output": True, "text": True, "timeout": 250} | settings
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / f"{verb}.py"), *map(str, words)], **settings
+    )
+
+
+def once(base: Path, name: str, make: Callable[[Path], None]) -> Path:
+    """The folder base/name as `make(folder)` left it; test processes that share base share it."""
+    folder, made = base / name, base / f"{name}.made"
+    with open(base / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            make(folder)
+            made.touch()
+    return folder
+
+
+def shared_base(tmp_path_factory, worker_id: str) -> Path:
+    """A temporary folder that is the same in all processes of a pytest-xdist session."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
+
+
+def snapshot(folder: Path, *, times: bool = False) -> dict[str, tuple[str, int]]:
+    """SHA-256 (and time of change) of every file, but for run.lock and versions.json.
+
+    These two tell who opened a run, and under which versions, and so change without a change.
+    """
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {
+        str(path.relative_to(folder)): (
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+            path.stat().st_mtime_ns if times else 0,
+        )
+        for path in files
+        if path.name not in ("run.lock", "versions.json")
+    }
+
+
+def read_lines(path: Path) -> list[Any]:
+    """A JSON-lines file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def children(pid: int) -> set[int]:
+    """Processes that descend from pid, but for Python's resource tracker, which ends after it."""
+    found, waiting = set(), [pid]
+    parents: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            try:
+                stat = Path(f"/proc/{entry}/stat").read_text()
+                command = Path(f"/proc/{entry}/cmdline").read_bytes()
+            except OSError:  # it has just ended
+                continue
+            if b"resource_tracker" not in command:
+                parents.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(entry))
+    while waiting:
+        new = parents.get(waiting.pop(), [])
+        found.update(new)
+        waiting += new
+    return found
+
+
+def alive(pids: set[int]) -> set[int]:
+    """Those that still run; a zombie does not."""
+    running = set()
+    for pid in pids:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if state not in "ZX":
+            running.add(pid)
+    return running

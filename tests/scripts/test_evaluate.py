@@ -1,0 +1,109 @@
+"""evaluate.py and render_dream.py by command line, on an agent with random weights."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import imageio
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from agents.evaluation import EpisodeScore, Evaluation, TrainingFacts
+from agents.world_model_agent import AgentConfig, WorldModelAgent
+from generative.vae import ConvVAE, ConvVAEConfig
+from scripts.evaluate import PRESETS, describe, main
+from worldmodels.controller import ControllerConfig, LinearController
+from worldmodels.memory import MDNRNN, MDNRNNConfig
+from worldmodels.world_model import WorldModel
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory):
+    torch.manual_seed(1)
+    world = WorldModel(
+        ConvVAE(ConvVAEConfig(latent_dim=4, channels=(2, 2, 4, 4))),
+        MDNRNN(MDNRNNConfig(latent_dim=4, hidden_dim=8, reward_input=True, predict_reward=True)),
+    )
+    controller = LinearController(ControllerConfig(latent_dim=4, hidden_dim=8))
+    folder = tmp_path_factory.mktemp("an agent")
+    WorldModelAgent(world, controller, AgentConfig(action_repeat=3)).save_pretrained(folder)
+    TrainingFacts(12_345, 40, 678_900, 901.0, seed=2).save(folder)
+    return folder
+
+
+def run(*words):
+    return subprocess.run(
+        [sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+
+
+@pytest.mark.parametrize("script", ["evaluate.py", "render_dream.py"])
+def test_help_is_quick(script):
+    quickest = 10.0
+    for _ in range(3):  # a busy machine may delay one of them
+        start = time.monotonic()
+        done = run(f"scripts/{script}", "--help")
+        quickest = min(quickest, time.monotonic() - start)
+        assert done.returncode == 0
+        if quickest < 1:
+            break
+    assert quickest < 1
+    assert "smoke" in done.stdout
+
+
+def test_evaluate(agent, tmp_path):
+    done = run("scripts/evaluate.py", "smoke", agent, "--json", tmp_path / "scores.json")
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80 + len(str(agent))
+    for words in ("held for 3 steps", "12,345 real frames", "678,900", "40 real episodes", "torch"):
+        assert words in done.stdout
+    data = json.loads((tmp_path / "scores.json").read_text())
+    assert (data["episodes"], data["action_repeat"]) == (2, 3)
+    assert [t["seed"] for t in data["tracks"]] == [1_000_000, 1_000_001]
+    scores = [t["score"] for t in data["tracks"]]
+    assert data["real_mean"] == pytest.approx(np.mean(scores))
+    assert data["training"]["dream_steps"] == 678_900
+    assert data["versions"]["packages"]["gymnasium"]
+
+
+def test_a_wrong_folder_is_named():
+    with pytest.raises(FileNotFoundError, match="no/such/agent holds no agent"):
+        main(replace(PRESETS["smoke"], agent=Path("no/such/agent")))
+
+
+def test_table_of_a_hundred_tracks_fits_80_columns():
+    scores = np.linspace(-90, 935, 100)
+    tracks = [
+        EpisodeScore(1_000_000 + i, float(s), 1000, 0.5, s > 900) for i, s in enumerate(scores)
+    ]
+    versions = {"python": "3.11.7", "packages": {"torch": "2.13.0+cu129", "numpy": "2.4.6"}}
+    text = describe(Path("agent"), Evaluation("CarRacing-v3", 1, tracks), None, versions)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "held for 1 step\n" in text
+    assert text.count("*") == 1 + sum(track.lap_finished for track in tracks)
+    bars = [line for line in lines if " to " in line and "#" in line]
+    assert sum(int(line.split()[-1]) for line in bars) == 100
+    assert "not known" in text
+
+
+def test_render_dream(agent, tmp_path):
+    film, picture = tmp_path / "a film.mp4", tmp_path / "poster.png"
+    done = run(
+        "scripts/render_dream.py", "smoke", agent, "--out", film, "--poster", picture,
+        "--seconds", 2.2, "--actions", "real",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    frames = imageio.mimread(film, memtest=False)
+    assert [frame.shape for frame in frames] == [(640, 1264, 3)] * 55
+    # The picture of the game changes from frame to frame.
+    assert np.abs(frames[40].astype(int) - frames[54])[60:400, 30:600].mean() > 1
+    assert Image.open(picture).size[0] > 1200
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a film.mp4", "poster.png"]

@@ -1,0 +1,179 @@
+"""train_in_dream.py from end to end, in a folder with spaces in its path."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import gymnasium
+import imageio
+import numpy as np
+import pytest
+
+import scripts.train_in_dream as script
+from agents.evaluation import EVALUATION_SEEDS
+from agents.world_model_agent import WorldModelAgent
+from generative.training.cli import parse
+from tests.commands import read_lines, run_script, snapshot
+
+SMOKE = script.PRESETS["smoke"]
+STAGES = ("collect", "encode", "memory", "controller", "choose")
+
+
+@pytest.fixture(scope="module")
+def report(smoke_run):
+    return json.loads((smoke_run / "report.json").read_text())
+
+
+def rewards_and_frames(smoke_run):
+    """(episodes' rewards, number of frames), read without the project's own reader."""
+    rewards, frames = [], 0
+    for path in sorted(smoke_run.glob("round-*/collect/episodes/*.npz")):
+        with np.load(path) as episode:
+            rewards.append(episode["rewards"])
+            frames += len(episode["frames"])
+    return rewards, frames
+
+
+def test_every_stage_has_its_folder(smoke_run):
+    assert " " in str(smoke_run)
+    assert sorted(path.name for path in smoke_run.glob("round-*")) == ["round-00", "round-01"]
+    for index in (0, 1):
+        for stage in STAGES + ("vision",) * (index == 0):
+            assert (smoke_run / f"round-{index:02d}" / stage / "result.json").exists(), stage
+    assert not (smoke_run / "round-01" / "vision").exists()  # vision_rounds is 1
+    assert (smoke_run / "result.json").exists()
+    assert not [path for path in smoke_run.rglob("*") if ".tmp" in path.name]
+
+
+def test_report_counts_what_was_used(smoke_run, report):
+    rewards, frames = rewards_and_frames(smoke_run)
+    assert len(rewards) == SMOKE.first.episodes + SMOKE.collect.episodes
+    assert report["real_frames"] == frames
+
+    chosen = [read_lines(smoke_run / "rounds.jsonl")[i]["candidates"] for i in (0, 1)]
+    # Two searches and their average; then also the controller of the round before.
+    assert [len(candidates) for candidates in chosen] == [3, 4]
+    final = json.loads((smoke_run / "final" / "result.json").read_text())
+    driven = sum(len(c["real_scores"]) for candidates in chosen for c in candidates)
+    driven += sum(len(scores) for scores in final["scores"])
+    assert report["selection_episodes"] == driven == (3 + 4) * 1 + 2 * 1
+
+    gradient, searches = SMOKE.controller.gradient, SMOKE.controller.searches
+    dreams = gradient.steps * gradient.lanes + SMOKE.controller.test_dreams
+    steps = SMOKE.rounds * searches * dreams * SMOKE.controller.dream.horizon
+    assert report["dream_steps"] == steps
+
+    stages = [json.loads(p.read_text())["seconds"] for p in smoke_run.glob("**/*.seconds")]
+    assert len(stages) == SMOKE.rounds * len(STAGES) + SMOKE.vision_rounds + 1
+    assert report["wall_seconds"] == pytest.approx(sum(stages))
+
+
+def test_report_scores(smoke_run, report):
+    scores = [track["score"] for track in report["tracks"]]
+    assert report["episodes"] == len(scores) == SMOKE.test_episodes
+    assert report["real_mean"] == pytest.approx(np.mean(scores))
+    assert report["real_std"] == pytest.approx(np.std(scores))
+    assert report["action_repeat"] == SMOKE.action_repeat
+    final = json.loads((smoke_run / "final" / "result.json").read_text())
+    assert final["round"] == final["rounds"][int(np.argmax(final["scores"]))]
+    winner = read_lines(smoke_run / "rounds.jsonl")[final["round"]]
+    imagined = next(c["dream_return"] for c in winner["candidates"] if c["chosen"])
+    # A dream of 5 decisions of 3 steps, at the pace of 1,000 steps.
+    assert report["dream_mean"] == pytest.approx(imagined * 1000 / 15)
+    assert [row["index"] for row in report["rounds"]] == [0, 1]
+    assert math.isfinite(report["rounds"][0]["vae_recon"])
+    assert report["rounds"][1]["vae_recon"] is None
+    assert report["args"]["seed"] == 1 and report["versions"]["packages"]["gymnasium"]
+
+
+def test_the_best_candidate_is_the_agent_of_its_round(smoke_run):
+    for index, record in enumerate(read_lines(smoke_run / "rounds.jsonl")):
+        means = [np.mean(c["real_scores"]) for c in record["candidates"]]
+        assert [c["chosen"] for c in record["candidates"]].index(True) == int(np.argmax(means))
+        name = record["candidates"][int(np.argmax(means))]["name"].replace(" ", "-")
+        choose = smoke_run / f"round-{index:02d}" / "choose"
+        for part in ("vision", "memory", "controller"):
+            chosen, candidate = (
+                (choose / who / part / "model.safetensors").read_bytes() for who in ("agent", name)
+            )
+            assert chosen == candidate
+
+
+def test_agent_drives_the_stock_game_to_its_reported_score(smoke_run, report):
+    agent = WorldModelAgent.from_pretrained(smoke_run / "agent")
+    assert agent.config.action_repeat == SMOKE.action_repeat
+    env = gymnasium.make("CarRacing-v3", max_episode_steps=SMOKE.episode_steps)
+    obs, _ = env.reset(seed=EVALUATION_SEEDS[0])
+    state, score, over, actions = None, 0.0, False, []
+    while not over:
+        action, state = agent.predict(obs, state)
+        obs, reward, terminated, truncated, _ = env.step(action)
+        actions.append(action)
+        score += reward
+        over = terminated or truncated
+    env.close()
+    assert score == pytest.approx(report["tracks"][0]["score"])
+    assert len(actions) == SMOKE.episode_steps
+    held = np.array(actions).reshape(-1, SMOKE.action_repeat, 3)
+    assert (held == held[:, :1]).all()
+
+
+def test_report_page_needs_no_network(smoke_run):
+    page = (smoke_run / "report.html").read_text()
+    loaded = re.findall(r"""(?:src|href|data|poster|action)\s*=\s*["']?([^"'\s>]+)""", page)
+    loaded += re.findall(r"""url\(\s*["']?([^"')]+)""", page)
+    loaded += re.findall(r"""@import\s+["']([^"']+)""", page)
+    for address in loaded:
+        if not address.startswith(("data:", "#")):
+            assert not re.match(r"[a-z]+:|//", address), address[:80]
+            assert (smoke_run / address).exists(), address[:80]
+    assert "<script src" not in page
+    assert "<video" in page
+    frames = imageio.mimread(smoke_run / "videos" / "drive-and-dream.mp4", memtest=False)
+    assert len(frames) >= SMOKE.film_steps // 2 and frames[0].std() > 10
+
+
+def test_a_second_call_does_nothing(smoke_run):
+    before = snapshot(smoke_run, times=True)
+    code = (
+        "import sys, scripts.train_in_dream as script; from generative.training.cli import parse\n"
+        "script.main(parse(script.PRESETS)); print('torch' in sys.modules)"
+    )
+    done = run_script("train_in_dream", "smoke", "--out", smoke_run)
+    assert done.returncode == 0, done.stderr
+    assert "report.html" in done.stdout
+    done = run_script("train_in_dream", "--resume", smoke_run, "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((smoke_run / "config.json").read_text())["settings"]["workers"] == 1
+    done = run_script("train_in_dream", "--resume", smoke_run, "--workers", 0)
+    assert done.returncode == 0, done.stderr
+    after = snapshot(smoke_run, times=True)
+    assert after.pop("config.json")[0] == before.pop("config.json")[0]
+    assert after == before
+    del code
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--controller.where", "real"), "controller.where must be dream"),
+        (("--memory.model.no-predict-reward",), "memory.model.predict_reward"),
+        (("--rounds", "0"), "rounds is 0; these count from 1"),
+        (("--test-episodes", "101"), "there are 100 such tracks"),
+    ],
+)
+def test_settings_that_cannot_work_are_told_at_once(tmp_path, capsys, words, message):
+    with pytest.raises(SystemExit) as caught:
+        parse(script.PRESETS, argv=["smoke", "--out", str(tmp_path / "run"), *words])
+    assert caught.value.code == 2
+    told = " ".join(re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().err).split())
+    assert message in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_presets_are_what_the_make_targets_promise():
+    quick = script.PRESETS["quick"]
+    assert quick.action_repeat == 3 and quick.test_episodes == 20
+    assert replace(quick, out=Path("x")).controller.where == "dream"
