@@ -43,7 +43,7 @@ __all__ = [
 EVALUATION_SEEDS = range(1_000_000, 1_000_100)
 """Tracks for reporting, the first n of them for n episodes. Nothing is chosen on them."""
 
-SELECTION_SEEDS = range(2_000_000, 2_001_000)
+SELECTION_SEEDS = range(2_000_000, 2_010_000)
 """Tracks for choosing between controllers; none of them is reported on."""
 
 

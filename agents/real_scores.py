@@ -87,10 +87,16 @@ def _load_agent(setup: _Setup):
     from worldmodels.memory import MDNRNN
     from worldmodels.world_model import WorldModel
 
-    memory = MDNRNN.from_pretrained(setup.memory)
+    vision, memory = ConvVAE.from_pretrained(setup.vision), MDNRNN.from_pretrained(setup.memory)
+    if vision.config.latent_dim != memory.config.latent_dim:
+        raise ValueError(
+            f"{setup.vision} holds a V with z of {vision.config.latent_dim} dimensions, the M of "
+            f"{setup.memory} was trained with {memory.config.latent_dim}; pass the V that M was "
+            "trained on"
+        )
     sizes = ControllerConfig(memory.config.latent_dim, memory.config.hidden_dim)
     return WorldModelAgent(
-        WorldModel(ConvVAE.from_pretrained(setup.vision), memory),
+        WorldModel(vision, memory),
         LinearController(setup.controller or sizes),
         AgentConfig(setup.action_repeat),
     )

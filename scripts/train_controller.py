@@ -55,8 +55,6 @@ class Args:
     reward_quantile: float = 0.9995
     """A dreamed decision never pays more than this quantile of the recorded ones, nor less than
     the lowest."""
-    highest_reward: float | None = None
-    """Nor does it ever pay more than this. Less than the car could earn makes haste worthless."""
     action_repeat: int = 1
     """Environment steps per decision, on real tracks."""
     workers: int = 0
@@ -282,10 +280,8 @@ def _write_starts(args: Args, memory, path: Path) -> tuple[float, float]:
             "decisions of a reward; collect more episodes or raise max_idle"
         )
     starts.save(path)
-    highest = float(np.quantile(encoded.rewards, args.reward_quantile))
-    if args.highest_reward is not None:
-        highest = min(highest, args.highest_reward)
-    return float(encoded.rewards.min()), highest
+    highest = np.quantile(encoded.rewards, args.reward_quantile)
+    return float(encoded.rewards.min()), float(highest)
 
 
 def _search_real_tracks(args: Args, run: Run, controller, index: int) -> Found:
@@ -296,7 +292,6 @@ def _search_real_tracks(args: Args, run: Run, controller, index: int) -> Found:
 
     seed = run.seed_for("search", index)
     folder = run.path / f"search-{index}"
-    folder.mkdir(exist_ok=True)
     with (
         exit_on_signals(),
         RealScores(
@@ -308,6 +303,7 @@ def _search_real_tracks(args: Args, run: Run, controller, index: int) -> Found:
         ) as scores,
         progress(args.evolution.generations, "evolving on real tracks") as bar,
     ):
+        folder.mkdir(exist_ok=True)
         result = evolve(
             lambda candidates, generation: scores(
                 candidates,

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from agents.report.records import Candidate, RoundRecord, append_round
 from generative.configs import ConvVAEConfig
 from generative.training.cli import parse
-from generative.training.files import DamagedFileError, read_json, write_json
+from generative.training.files import DamagedFileError, read_json, remove_leftovers, write_json
 from generative.training.run import Run, read_result
 from generative.training.settings import from_json, to_json
 from scripts import collect_rollouts, encode_rollouts, train_controller, train_mdnrnn, train_vae
@@ -122,23 +122,17 @@ DEFAULT_PRESET = "quick"
 PRESETS = {
     "quick": Args(),
     "standard": Args(
-        rounds=14,
-        first=replace(FIRST, episodes=400),
-        collect=replace(LATER, episodes=80, decisions=150),
-        vision=replace(VISION, steps=5000),
-        vision_rounds=4,
-        vision_steps=1500,
+        rounds=10,
+        first=replace(FIRST, episodes=300),
+        collect=replace(LATER, episodes=80, decisions=120),
+        vision=replace(VISION, steps=3500),
+        vision_steps=1000,
         memory=replace(MEMORY, steps=1500),
-        memory_steps=900,
-        controller=replace(
-            CONTROLLER,
-            dream=replace(CONTROLLER.dream, horizon=90),
-            gradient=replace(CONTROLLER.gradient, lanes=160),
-        ),
-        pace=1.1,
-        choose_episodes=10,
-        final_agents=4,
-        final_episodes=40,
+        memory_steps=800,
+        controller=replace(CONTROLLER, gradient=replace(CONTROLLER.gradient, lr=0.005)),
+        pace=1.08,
+        choose_episodes=8,
+        final_episodes=24,
         test_episodes=100,
     ),
     "gpu": Args(
@@ -302,11 +296,16 @@ class Rounds:
             memory=self.memory,
             encoded=tuple(self.encodings),
             start_from=self.controller,
-            highest_reward=self.args.pace * LAP_REWARD / LAP_STEPS * self.args.action_repeat,
+            dream=self._dream,
             workers=self.args.workers,
             device=self.args.device,
             seed=self._seed("controller", index),
         )
+
+    @property
+    def _dream(self) -> DreamConfig:
+        cap = self.args.pace * LAP_REWARD / LAP_STEPS * self.args.action_repeat
+        return replace(self.args.controller.dream, pace_cap=cap)
 
     def _choose(self, index: int, controllers: list[Path]) -> Path:
         """The best of the round's controllers by a few real episodes, as an agent's folder.
@@ -323,8 +322,6 @@ class Rounds:
             chosen = run.path / "agent"
             if run.done:
                 return chosen
-            for half_done in filter(Path.is_dir, run.path.iterdir()):
-                shutil.rmtree(half_done)
             found = [LinearController.from_pretrained(folder) for folder in controllers]
             vectors = {f"search {i}": c.to_vector() for i, c in enumerate(found)}
             if len(found) > 1:
@@ -358,7 +355,7 @@ class Rounds:
         memory = MDNRNN.from_pretrained(self.memory)
         sizes = ControllerConfig(memory.config.latent_dim, memory.config.hidden_dim)
         return train_controller.dream_returns(
-            Dream(memory, sizes, replace(settings.dream, reward_clip=tuple(clip))),
+            Dream(memory, sizes, replace(self._dream, reward_clip=tuple(clip))),
             DreamStarts.load(self._out(index, "controller") / "starts.safetensors"),
             vectors,
             settings.test_dreams,
@@ -392,7 +389,6 @@ class Rounds:
             if run.done:
                 return
             folder = self.run.path / "agent"
-            shutil.rmtree(folder, ignore_errors=True)  # half an agent, if anything
             ranked = sorted(
                 range(self.args.rounds),
                 key=lambda i: self.records[i].real_mean,
@@ -426,11 +422,6 @@ class Rounds:
         from agents.evaluation import SELECTION_SEEDS, evaluate_many
 
         first = block * max(self.args.choose_episodes, self.args.final_episodes)
-        if first + episodes > len(SELECTION_SEEDS):
-            raise ValueError(
-                f"{self.args.rounds} rounds need {first + episodes} tracks to choose on, there are "
-                f"{len(SELECTION_SEEDS)}; lower rounds, choose_episodes or final_episodes"
-            )
         return evaluate_many(
             folders,
             SELECTION_SEEDS[first : first + episodes],
@@ -581,7 +572,17 @@ def train(args: Args, run: Run, agent: Path) -> None:
     """All rounds, the choice between them, and the report; what is done already is skipped."""
     import torch
 
+    from agents.evaluation import SELECTION_SEEDS
+
+    tracks = (args.rounds + 1) * max(args.choose_episodes, args.final_episodes)
+    if tracks > len(SELECTION_SEEDS):
+        raise ValueError(
+            f"{args.rounds} rounds and the choice at the end need {tracks} tracks, there are "
+            f"{len(SELECTION_SEEDS)}; lower rounds, choose_episodes or final_episodes"
+        )
     torch.set_num_threads(args.threads)  # not by the stages alone, of which some may be skipped
+    for folder in [path for path in run.path.rglob("*") if path.is_dir()]:
+        remove_leftovers(folder)
     rounds = Rounds(args, run)
     for index in range(args.rounds):
         rounds.play(index)

@@ -13,12 +13,32 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 
 
-def run_script(verb: str, *words: object, **settings: Any) -> subprocess.CompletedProcess:
-    """`python scripts/VERB.py WORDS`, its output as text."""
-    settings = {"capture_output": True, "text": True, "timeout": 250} | settings
+def command(verb: str, *words: object) -> list[str]:
+    """`python scripts/VERB.py WORDS`."""
+    return [sys.executable, str(ROOT / "scripts" / f"{verb}.py"), *map(str, words)]
+
+
+def run_script(
+    verb: str, *words: object, modules: bool = False, cwd: Path = ROOT, **env: str
+) -> subprocess.CompletedProcess:
+    """Run `command` with these environment variables too; `imported` tells its modules if asked."""
+    if modules:
+        env["PYTHONPROFILEIMPORTTIME"] = "1"
     return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / f"{verb}.py"), *map(str, words)], **settings
+        command(verb, *words),
+        env={**os.environ, **env},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=250,
     )
+
+
+def imported(done: subprocess.CompletedProcess) -> set[str]:
+    """Modules that a process with modules=True imported, by the list on its stderr."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    assert lines
+    return {line.rpartition("|")[2].strip() for line in lines}
 
 
 def once(base: Path, name: str, make: Callable[[Path], None]) -> Path:
@@ -32,10 +52,10 @@ def once(base: Path, name: str, make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def shared_base(tmp_path_factory, worker_id: str) -> Path:
+def shared_base(tmp_path_factory) -> Path:
     """A temporary folder that is the same in all processes of a pytest-xdist session."""
     base = tmp_path_factory.getbasetemp()
-    return base if worker_id == "master" else base.parent
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 def snapshot(folder: Path, *, times: bool = False) -> dict[str, tuple[str, int]]:

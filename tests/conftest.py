@@ -10,13 +10,13 @@ os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
-import pytest  # noqa: E402
+import pytest
 
-from tests.commands import ROOT, once, run_script, shared_base  # noqa: E402
+from tests.commands import ROOT, once, run_script, shared_base
 
 
 @pytest.fixture(scope="session")
-def smoke_run(tmp_path_factory, worker_id):
+def smoke_run(tmp_path_factory):
     """Folder of an undisturbed `train_in_dream.py smoke`, made once per session; do not change it.
 
     The file `operations` in it is the number of its file operations; see reliability/crash.
@@ -31,9 +31,9 @@ def smoke_run(tmp_path_factory, worker_id):
             "CRASH_SIGNAL": "SIGKILL",
             "CRASH_LOG": str(log),
         }
-        done = run_script("train_in_dream", "smoke", "--out", folder, env={**os.environ, **env})
+        done = run_script("train_in_dream", "smoke", "--out", folder, **env)
         assert done.returncode == 0, done.stderr
         assert "tracks of the stock game" in done.stdout
         log.rename(folder / "operations")
 
-    return once(shared_base(tmp_path_factory, worker_id), "a smoke run", make)
+    return once(shared_base(tmp_path_factory), "a smoke run", make)

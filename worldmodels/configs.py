@@ -110,12 +110,18 @@ class DreamConfig:
     """Keep one dropout mask per lane over the whole dream (M must be trained with dropout)."""
     reward_clip: tuple[float, float] | None = None
     """Rewards per decision that are possible in reality; a dream never pays more."""
+    pace_cap: float | None = None
+    """Most that a decision pays on average over `pace_window`: haste beyond it is worthless."""
+    pace_window: int = 10
+    """Decisions over which the pace is measured."""
     bf16: bool = False
     """Matrix products in bfloat16 (states, noise and sums stay float32)."""
 
     def __post_init__(self) -> None:
         if self.horizon < 1:
             raise ValueError(f"horizon is {self.horizon}; it must be at least 1")
+        if self.pace_window < 1:
+            raise ValueError(f"pace_window is {self.pace_window}; it must be at least 1")
         if not self.temperature >= 0:
             raise ValueError(f"temperature is {self.temperature}; it must be 0 or more")
         if self.reward_clip is not None and not self.reward_clip[0] <= self.reward_clip[1]:

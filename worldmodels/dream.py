@@ -260,9 +260,10 @@ class Dream:
         previous = starts.prev_reward.to(self.device).expand(num_candidates, -1)
         mask = self._dropout_mask(num_rollouts, generator)
         alive = torch.ones(lanes, device=self.device)
-        returns = torch.zeros(lanes, device=self.device)
+        returns, stretch = torch.zeros(lanes, device=self.device), torch.zeros_like(alive)
         lengths, saturation = torch.zeros_like(alive), torch.zeros_like(alive)
-        for _ in range(config.horizon):
+        window = config.pace_window if config.pace_cap is not None else 1
+        for t in range(config.horizon):
             seen = torch.cat([z, h, c][: len(self.controller.features)], dim=-1)
             raw = torch.baddbmm(bias, seen, weight_t)
             action = self.squash(raw)
@@ -275,7 +276,10 @@ class Dream:
             out = self._linear(features, self.head_weight) + self.head_bias
             z = self._sample_z(out, z, generator)
             reward = self._reward(out)
-            returns = returns + alive * reward
+            stretch = stretch + alive * reward
+            if (t + 1) % window == 0 or t + 1 == config.horizon:
+                returns = returns + self._cap(stretch, t % window + 1)
+                stretch = torch.zeros_like(alive)
             lengths = lengths + alive
             previous = reward
             if mem.predict_end:
@@ -339,6 +343,11 @@ class Dream:
         eps = torch.randn(num_rollouts, dim, generator=generator, device=self.device)
         z_next = mu + math.sqrt(tau) * log_std.exp() * eps
         return z_next + z if mem.residual else z_next
+
+    def _cap(self, stretch: Tensor, decisions: int) -> Tensor:
+        """What a stretch of driving pays; see `DreamConfig.pace_cap`."""
+        cap = self.config.pace_cap
+        return stretch if cap is None else stretch.clamp_max(cap * decisions)
 
     def _reward(self, out: Tensor) -> Tensor:
         mem = self.memory.config

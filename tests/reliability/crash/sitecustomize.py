@@ -39,7 +39,9 @@ def watch(folder: str, at: int, number: int, log: Path) -> None:
 
 
 # Taken out, for child processes are not to count.
-settings = {name: os.environ.pop(name, "") for name in list(os.environ) if name.startswith("CRASH_")}
+settings = {
+    name: os.environ.pop(name, "") for name in list(os.environ) if name.startswith("CRASH_")
+}
 if settings:
     watch(
         settings["CRASH_FOLDER"],

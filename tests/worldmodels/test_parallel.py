@@ -1,0 +1,165 @@
+"""Jobs in worker processes: order, errors, deaths, and that nothing is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from tests.commands import ROOT, alive, children
+from tests.worldmodels.parallel_jobs import chaotic, work
+from worldmodels.parallel import WorkerDiedError, Workers, one_thread, run_jobs
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_results_are_in_the_order_of_the_jobs():
+    jobs = [("sleep", 0.4), ("sleep", 0.0), ("sleep", 0.2), ("sleep", 0.0), ("sleep", 0.1)]
+    results = run_jobs(work, jobs, 2, 0, "sleeping")
+    assert [result[:2] for result in results] == jobs
+    pids = {result[2] for result in results}
+    assert len(pids) == 2
+    assert os.getpid() not in pids
+    assert not alive(pids)
+
+
+def test_results_do_not_depend_on_the_number_of_workers(two_threads):
+    found = [run_jobs(chaotic, [3, 1, 2], workers, 1, "multiplying") for workers in (0, 1, 2)]
+    assert found[0] == found[1] == found[2]
+    assert [threads for _, _, threads in found[0]] == [1, 1, 1]
+    assert len({total for total, _, _ in found[0]}) == 3
+    assert torch.get_num_threads() == 2
+    assert "OMP_NUM_THREADS" in os.environ  # set by conftest.py, and put back
+
+
+def test_no_jobs():
+    assert run_jobs(work, [], 0, 1, "nothing") == []
+    assert run_jobs(work, [], 2, 1, "nothing") == []
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_steps_are_counted(monkeypatch, workers):
+    from worldmodels import parallel
+
+    bars = []
+    real = parallel.progress
+    monkeypatch.setattr(parallel, "progress", lambda *a: bars.append(real(*a)) or bars[-1])
+    run_jobs(work, [("count", 3), ("count", 4)], workers, 4, "counting")
+    assert (bars[0].done, bars[0].total) == (7, 8)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_job_raises_is_raised(workers):
+    before = children(os.getpid())
+    with pytest.raises(KeyError, match="the axle") as caught:
+        run_jobs(work, [("sleep", 0), ("fail", "the axle")], workers, 0, "failing")
+    if workers:
+        assert "raise KeyError(value)" in caught.value.__notes__[0]  # where it was raised
+    assert children(os.getpid()) == before
+
+
+def test_an_error_that_cannot_travel_is_told_in_words():
+    with pytest.raises(RuntimeError, match="OddError: it was 7"):
+        run_jobs(work, [("fail oddly", 7)], 1, 0, "failing")
+
+
+def test_a_killed_worker_is_an_error_and_no_hang():
+    before = children(os.getpid())
+    began = time.monotonic()
+    with pytest.raises(WorkerDiedError, match=r"exit code -9\) on job 2 of 3; .* fewer workers"):
+        run_jobs(work, [("sleep", 0), ("die", signal.SIGKILL), ("sleep", 30)], 2, 0, "dying")
+    assert time.monotonic() - began < 25
+    assert children(os.getpid()) == before
+
+
+def test_a_worker_that_leaves_is_an_error():
+    with pytest.raises(WorkerDiedError, match=r"exit code 3\) on job 1 of 1"):
+        run_jobs(work, [("exit", 3)], 1, 0, "leaving")
+
+
+def test_workers_can_be_used_again_and_again():
+    with Workers(work, 1) as pool:
+        first = pool.run([("sleep", 0), ("sleep", 0.01)])
+        second = pool.run([("sleep", 0.02)])
+    pids = {result[2] for result in first + second}
+    assert len(pids) == 1
+    assert not alive(pids)
+
+
+def test_one_thread_is_put_back(two_threads):
+    with pytest.raises(ZeroDivisionError), one_thread():
+        assert torch.get_num_threads() == 1
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == 2
+
+
+SCRIPT = """
+import sys
+from tests.worldmodels.parallel_jobs import work
+from worldmodels.parallel import run_jobs
+if __name__ == "__main__":
+    folder, workers = sys.argv[1], int(sys.argv[2])
+    jobs = [("mark", f"{folder}/{i}") for i in range(max(1, workers))]
+    run_jobs(work, jobs, workers, 1, "waiting")
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "group", "workers"),
+    [
+        (signal.SIGTERM, False, 2),
+        (signal.SIGTERM, True, 1),  # to all processes at once, as from `timeout` or a scheduler
+        (signal.SIGINT, True, 1),  # as from a terminal
+        (signal.SIGTERM, False, 0),
+        (signal.SIGKILL, False, 1),
+    ],
+)
+def test_signals_leave_no_worker(tmp_path, number, group, workers):
+    (tmp_path / "main.py").write_text(SCRIPT)
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "main.py"), str(tmp_path), str(workers)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    pids = {process.pid}
+    try:
+        end = time.monotonic() + 60
+        while not all((tmp_path / str(i)).exists() for i in range(max(1, workers))):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        pids |= children(process.pid)
+        assert len(pids) == 1 + workers
+        if group:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        process.wait(10)
+        if number == signal.SIGKILL:
+            assert process.returncode == -number
+        else:
+            assert process.returncode == 128 + number
+            told = process.stderr.read()
+            assert f"stopped ({number.name})" in told
+            assert "Traceback" not in told
+        end = time.monotonic() + 5
+        while alive(pids):
+            assert number == signal.SIGKILL, "a worker outlived its parent"
+            assert time.monotonic() < end
+            time.sleep(0.02)
+    finally:
+        for pid in alive(pids):
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
