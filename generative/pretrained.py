@@ -93,6 +93,21 @@ class Pretrained:
         model.load_state_dict(read_tensors(data, path))
         return model.to(device).eval()
 
+    def continue_from(self, folder: Path | str) -> None:
+        """Take over the weights of a saved model of the same class and sizes.
+
+        Raises:
+            ValueError: the folder holds another class, or other sizes; says which.
+        """
+        assert isinstance(self, nn.Module)
+        earlier = self.from_pretrained(folder)
+        if earlier.config != self.config:
+            raise ValueError(
+                f"{folder} holds a model of {earlier.config}, this run trains {self.config}; pass "
+                "the same sizes or leave start_from out"
+            )
+        self.load_state_dict(earlier.state_dict())
+
     @classmethod
     def _read_config(cls, path: Path, entry: dict[str, Any]) -> Any:
         content = parse_json(read_listed(path, entry, MAX_JSON_BYTES), path)

@@ -59,7 +59,7 @@ def main(args: Args) -> Path:
         if run.done:
             return folder
         if args.agent is None:
-            driver = DriverSpec(RandomWalkDriver)
+            driver = DriverSpec(RandomWalkDriver, {"action_repeat": args.action_repeat})
         else:
             weights = args.agent / "controller" / "model.safetensors"
             if not weights.exists():
@@ -68,7 +68,11 @@ def main(args: Args) -> Path:
                 )
             driver = DriverSpec(
                 noisy_agent,
-                {"folder": str(args.agent), "noise": args.noise},
+                {
+                    "folder": str(args.agent),
+                    "noise": args.noise,
+                    "action_repeat": args.action_repeat,
+                },
                 key=f"{hashlib.sha256(weights.read_bytes()).hexdigest()[:16]}, noise {args.noise}",
             )
         anywhere = {"start_tile": "random", "zoom": False}

@@ -52,6 +52,8 @@ class Args:
     """Dreams by which a finished controller's dream return is measured."""
     max_idle: int = 12
     """Dreams begin at most this many decisions after a reward."""
+    trouble_weight: int = 1
+    """Times that a moment counts as a start if the car then soon lost its way."""
     reward_quantile: float = 0.9995
     """A dreamed decision never pays more than this quantile of the recorded ones, nor less than
     the lowest."""
@@ -80,9 +82,9 @@ PRESETS = {
     "dream": Args(evolution=EvolutionConfig(popsize=64, generations=200)),
     "quick": Args(
         method="gradient",
-        dream=DreamConfig(horizon=80, temperature=1.15, bf16=True),
+        dream=DreamConfig(horizon=80, temperature=1.15, pace_window=1, bf16=True),
         searches=2,
-        max_idle=30,
+        max_idle=40,
         workers=2,
         action_repeat=3,
     ),
@@ -218,7 +220,8 @@ def search_dream(job: Search, report: Callable[[int], None]) -> Found:
         climbed = climb(dream, starts, vector, args.gradient, job.seed, lambda _: report(1))
         vector = climbed.vector
         curve += [step.dream_return for step in climbed.steps]
-        dreams += args.gradient.steps * args.gradient.lanes
+        checks = 1 + -(-args.gradient.steps // args.gradient.check_every)
+        dreams += args.gradient.steps * args.gradient.lanes + checks * args.gradient.check_dreams
     return Found(
         vector.cpu().numpy(),
         dream_returns(dream, starts, vector.unsqueeze(0), args.test_dreams, job.seed)[0],
@@ -273,7 +276,7 @@ def _write_starts(args: Args, memory, path: Path) -> tuple[float, float]:
             f"{args.encoded[0]} holds z of {encoded.z_dim} dimensions, the M of {args.memory} was "
             f"trained with {memory.config.latent_dim}; pass the encoded episodes it was trained on"
         )
-    starts = warm_up(memory, encoded, args.max_idle)
+    starts = warm_up(memory, encoded, args.max_idle, args.trouble_weight)
     if not len(starts):
         raise ValueError(
             f"no moment of {', '.join(map(str, args.encoded))} lies within {args.max_idle} "

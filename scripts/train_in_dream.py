@@ -34,7 +34,7 @@ NUM_STARTS = 1000
 """Moments that are kept beside the finished agent."""
 
 FIRST = collect_rollouts.PRESETS["quick"]
-LATER = replace(FIRST, episodes=50, decisions=100, anywhere=0.7)
+LATER = replace(FIRST, episodes=50, decisions=100, max_idle=40, anywhere=0.7)
 VISION = train_vae.PRESETS["quick"]
 MEMORY = train_mdnrnn.PRESETS["quick"]
 CONTROLLER = train_controller.PRESETS["quick"]
@@ -52,7 +52,7 @@ class Args:
 
     out: Path = Path("runs/dream")
     """Run folder; the agent is in its `agent` folder, the report in report.html."""
-    rounds: int = 7
+    rounds: int = 6
     """Rounds of collecting, training V and M, dreaming and choosing."""
     action_repeat: int = 3
     """Environment steps per decision."""

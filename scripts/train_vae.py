@@ -61,13 +61,7 @@ def main(args: Args) -> Path:
         torch.manual_seed(run.seed_for("weights"))
         model = ConvVAE(args.model)
         if args.start_from is not None:
-            earlier = ConvVAE.from_pretrained(args.start_from)
-            if earlier.config != args.model:
-                raise ValueError(
-                    f"{args.start_from} holds a V of {earlier.config}, this run trains "
-                    f"{args.model}; pass the same sizes or leave start_from out"
-                )
-            model.load_state_dict(earlier.state_dict())
+            model.continue_from(args.start_from)
         learner = VAELearner(model.to(run.device).train(), args.loss, args.steps)
 
         def batch(step: int) -> torch.Tensor:

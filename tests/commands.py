@@ -4,6 +4,8 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,6 +36,23 @@ def run_script(
     )
 
 
+def crash(
+    folder: Path, log: Path, at: int = 10**9, number: signal.Signals = signal.SIGKILL
+) -> dict[str, str]:
+    """Environment of a process that gets a signal at its file operation number `at` in folder.
+
+    It writes the time to log then, or, if it never comes that far, the number of operations.
+    """
+    paths = [str(ROOT / "tests" / "reliability" / "crash"), os.environ.get("PYTHONPATH", "")]
+    return {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "CRASH_FOLDER": str(folder),
+        "CRASH_AT": str(at),
+        "CRASH_SIGNAL": number.name,
+        "CRASH_LOG": str(log),
+    }
+
+
 def imported(done: subprocess.CompletedProcess) -> set[str]:
     """Modules that a process with modules=True imported, by the list on its stderr."""
     lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
@@ -56,6 +75,19 @@ def shared_base(tmp_path_factory) -> Path:
     """A temporary folder that is the same in all processes of a pytest-xdist session."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def copy_run(source: Path, target: Path) -> Path:
+    """A copy that shares the files, which is quick, also to delete: runs replace files.
+
+    The few that grow in place are copied. A test that writes into a file unlinks it first.
+    """
+
+    def copy(old: str, new: str) -> None:
+        grows = Path(old).suffix == ".jsonl" or Path(old).name == "run.lock"
+        (shutil.copy2 if grows else os.link)(old, new)
+
+    return shutil.copytree(source, target, copy_function=copy)
 
 
 def snapshot(folder: Path, *, times: bool = False) -> dict[str, tuple[str, int]]:

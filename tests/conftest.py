@@ -12,26 +12,19 @@ os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 import pytest
 
-from tests.commands import ROOT, once, run_script, shared_base
+from tests.commands import crash, once, run_script, shared_base
 
 
 @pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory):
     """Folder of an undisturbed `train_in_dream.py smoke`, made once per session; do not change it.
 
-    The file `operations` in it is the number of its file operations; see reliability/crash.
+    The file `operations` in it holds the number of its file operations; see `commands.crash`.
     """
 
     def make(folder):
         log = folder.parent / "operations of the smoke run"
-        env = {
-            "PYTHONPATH": str(ROOT / "tests" / "reliability" / "crash"),
-            "CRASH_FOLDER": str(folder),
-            "CRASH_AT": str(10**9),
-            "CRASH_SIGNAL": "SIGKILL",
-            "CRASH_LOG": str(log),
-        }
-        done = run_script("train_in_dream", "smoke", "--out", folder, **env)
+        done = run_script("train_in_dream", "smoke", "--out", folder, **crash(folder, log))
         assert done.returncode == 0, done.stderr
         assert "tracks of the stock game" in done.stdout
         log.rename(folder / "operations")

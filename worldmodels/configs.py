@@ -114,6 +114,8 @@ class DreamConfig:
     """Most that a decision pays on average over `pace_window`: haste beyond it is worthless."""
     pace_window: int = 10
     """Decisions over which the pace is measured."""
+    truncation: int | None = None
+    """Gradients flow back through at most this many decisions; through more they explode."""
     bf16: bool = False
     """Matrix products in bfloat16 (states, noise and sums stay float32)."""
 
@@ -162,11 +164,16 @@ class GradientConfig:
     """Gradients are scaled down to this norm."""
     saturation_cost: float = 1.0
     """Price, in return, of raw outputs that lie beyond [-1, 1] by 1 (mean square)."""
-    average: float = 0.25
-    """Share of the last steps whose weights are averaged into the answer."""
+    check_every: int = 20
+    """Steps between checks on dreams that are not trained on; the best check is the answer."""
+    check_dreams: int = 256
+    """Dreams of a check, the same every time."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.lanes < 1:
             raise ValueError(f"steps {self.steps} and lanes {self.lanes} must be at least 1")
-        if not 0 < self.average <= 1:
-            raise ValueError(f"average is {self.average}; it must lie in (0, 1]")
+        if self.check_every < 1 or self.check_dreams < 1:
+            raise ValueError(
+                f"check_every {self.check_every} and check_dreams {self.check_dreams} must be at "
+                "least 1"
+            )

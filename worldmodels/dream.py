@@ -32,7 +32,7 @@ from worldmodels.memory import MDNRNN
 if TYPE_CHECKING:
     from worldmodels.sequences import EncodedRollouts
 
-__all__ = ["Dream", "DreamConfig", "DreamResult", "DreamStarts", "warm_up"]
+__all__ = ["Dream", "DreamConfig", "DreamResult", "DreamStarts", "soon_in_trouble", "warm_up"]
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,7 @@ def warm_up(
     memory: MDNRNN,
     encoded: EncodedRollouts,
     max_idle: int | None = None,
+    trouble_weight: int = 1,
     batch_size: int = 64,
 ) -> DreamStarts:
     """Let M read every recorded episode and keep (z, h, c) at each frame that an action followed.
@@ -151,20 +152,39 @@ def warm_up(
             seen, done, paid = (x.unsqueeze(1).to(device) for x in (z[row], action[row], previous))
             _, (h, c) = memory.read(seen, done, (h, c), paid)
             previous = reward[row]
-    keep = _moments(encoded, max_idle)
+    keep = _moments(encoded, max_idle, trouble_weight)
     return DreamStarts(z[keep].half(), h_all[keep], c_all[keep], previous_all[keep])
 
 
-def _moments(encoded: EncodedRollouts, max_idle: int | None) -> Tensor:
-    """Indices of frames that an action followed, with a reward not too long ago."""
+def _moments(encoded: EncodedRollouts, max_idle: int | None, trouble_weight: int) -> Tensor:
+    """Indices of frames that an action followed, as often as `warm_up` is to keep them."""
     kept = []
     for start, stop in zip(encoded.starts[:-1], encoded.starts[1:], strict=True):
         t = np.arange(stop - start - 1)
+        rewards = encoded.rewards[start : stop - 1]
+        times = np.where(soon_in_trouble(rewards), trouble_weight, 1)
         if max_idle is not None:
-            paid = np.concatenate([[True], encoded.rewards[start : stop - 2] > 0])
+            paid = np.concatenate([[True], rewards[:-1] > 0])
             t = t[t - np.maximum.accumulate(np.where(paid, t, 0)) <= max_idle]
-        kept.append(start + t)
+        kept.append(start + np.repeat(t, times[t]))
     return torch.from_numpy(np.concatenate(kept))
+
+
+def soon_in_trouble(rewards: np.ndarray, idle: int = 10, ahead: int = 15) -> np.ndarray:
+    """Where, at most `ahead` decisions later, `idle` decisions in a row bring no reward.
+
+    Args:
+        rewards: of an episode's decisions, (T,).
+    Returns:
+        (T,) bool.
+    """
+    paid = np.concatenate([[0], np.cumsum(rewards > 0)])
+    begins = np.zeros(len(rewards) + ahead + 1, np.int64)
+    if len(rewards) >= idle:
+        begins[: len(rewards) - idle + 1] = paid[idle:] == paid[:-idle]
+    count = np.concatenate([[0], np.cumsum(begins)])
+    t = np.arange(len(rewards))
+    return count[t + ahead + 1] > count[t]
 
 
 class DreamResult(NamedTuple):
@@ -264,6 +284,8 @@ class Dream:
         lengths, saturation = torch.zeros_like(alive), torch.zeros_like(alive)
         window = config.pace_window if config.pace_cap is not None else 1
         for t in range(config.horizon):
+            if config.truncation and t and t % config.truncation == 0:
+                z, h, c, previous = z.detach(), h.detach(), c.detach(), previous.detach()
             seen = torch.cat([z, h, c][: len(self.controller.features)], dim=-1)
             raw = torch.baddbmm(bias, seen, weight_t)
             action = self.squash(raw)

@@ -21,6 +21,9 @@ from worldmodels.dream import Dream, DreamStarts
 
 __all__ = ["GradientConfig", "GradientResult", "GradientStep", "climb"]
 
+CHECK_STREAM = 2**33
+"""Sets the random numbers of the checks apart from those of the steps."""
+
 
 @dataclass(frozen=True)
 class GradientStep:
@@ -35,9 +38,11 @@ class GradientStep:
 
 @dataclass(frozen=True)
 class GradientResult:
-    """The averaged controller and the curve that led to it."""
+    """The best controller that was checked, and the curve on the way."""
 
     vector: Tensor
+    dream_return: float
+    """Mean imagined return at its check."""
     steps: list[GradientStep]
 
 
@@ -52,7 +57,10 @@ def climb(
     """Adam on the mean imagined return, from `vector` (num_parameters,).
 
     Outputs that saturate cost a little: where tanh is flat no gradient comes back, and a
-    controller that once steers hard left would do so for ever.
+    controller that once steers hard left would do so for ever. A climb can also fall, since
+    gradients through many decisions are noisy: every `check_every` steps the mean of the weights
+    since the last check is tried on dreams of its own, always the same, and the best is returned.
+    The start is tried too, so the answer is never worse than it on those dreams.
 
     Every step draws its starts and noise from (seed, step), so the result depends on nothing else.
 
@@ -61,8 +69,9 @@ def climb(
     """
     theta = vector.detach().clone().to(dream.device).requires_grad_(True)
     optimizer = torch.optim.Adam([theta], lr=config.lr)
-    first_averaged = config.steps - max(1, round(config.average * config.steps))
-    total, curve = torch.zeros_like(theta), []
+    check = _Check(dream, starts, config.check_dreams, seed)
+    best, best_return = theta.detach().clone(), check(theta)
+    total, count, curve = torch.zeros_like(theta), 0, []
     for index in range(config.steps):
         optimizer.param_groups[0]["lr"] = config.lr * _cosine(index / config.steps)
         rng = np.random.default_rng([seed, index])
@@ -83,9 +92,27 @@ def climb(
         curve.append(step)
         if on_step:
             on_step(step)
-        if index >= first_averaged:
-            total += theta.detach()
-    return GradientResult((total / (config.steps - first_averaged)).cpu(), curve)
+        total, count = total + theta.detach(), count + 1
+        if count == config.check_every or index + 1 == config.steps:
+            candidate = total / count
+            candidate_return = check(candidate)
+            if candidate_return > best_return:
+                best, best_return = candidate, candidate_return
+            total, count = torch.zeros_like(theta), 0
+    return GradientResult(best.cpu(), best_return, curve)
+
+
+class _Check:
+    """Mean return of a controller on dreams that no step is trained on."""
+
+    def __init__(self, dream: Dream, starts: DreamStarts, dreams: int, seed: int):
+        rng = np.random.default_rng([seed, CHECK_STREAM])
+        self.dream, self.starts = dream, starts.draw(dreams, rng)
+        self.seed = int(rng.integers(2**63))
+
+    def __call__(self, theta: Tensor) -> float:
+        result = self.dream.evaluate(theta.detach().unsqueeze(0), self.starts, self.seed)
+        return float(result.returns.mean())
 
 
 def _cosine(progress: float) -> float:

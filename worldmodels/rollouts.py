@@ -220,8 +220,8 @@ class RolloutStore:
             if found:
                 raise ValueError(
                     f"{self.folder} is not a rollout store: it has no {INDEX_NAME} and holds "
-                    f"{', '.join(found[:5])}; pass a folder that collect_rollouts.py wrote, or a "
-                    "new one"
+                    f"{', '.join(found[:5])}; pass the `episodes` folder of a run of "
+                    "collect_rollouts.py, or a new one"
                 )
         self._load()
         if self.damaged:

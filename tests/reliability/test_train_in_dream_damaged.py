@@ -16,7 +16,7 @@ import scripts.train_in_dream as script
 from generative.training.cli import parse
 from generative.training.files import DamagedFileError
 from generative.training.run import SettingsChangedError
-from tests.commands import run_script, snapshot
+from tests.commands import copy_run, run_script, snapshot
 from tests.reliability.test_train_in_dream_killed import outcome
 
 BEHIND = {
@@ -32,7 +32,7 @@ BEHIND = {
 
 def set_back(smoke_run: Path, copy: Path, stage: str) -> Path:
     """A copy of the run as it was when this stage began."""
-    shutil.copytree(smoke_run, copy)
+    copy_run(smoke_run, copy)
     for name in BEHIND[stage]:
         shutil.rmtree(copy / name)
         (copy / f"{name}.seconds").unlink(missing_ok=True)
@@ -48,12 +48,14 @@ def set_back(smoke_run: Path, copy: Path, stage: str) -> Path:
 
 def truncate(path: Path, rng: np.random.Generator) -> None:
     data = path.read_bytes()
+    path.unlink()
     path.write_bytes(data[: rng.integers(len(data))])
 
 
 def flip(path: Path, rng: np.random.Generator) -> None:
     data = bytearray(path.read_bytes())
     data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+    path.unlink()
     path.write_bytes(data)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.commands import ROOT, alive, children, command, read_lines, run_script
+from tests.commands import alive, children, command, crash, read_lines, run_script
 
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
 
@@ -38,17 +38,6 @@ def outcome(run: Path) -> dict:
         "rounds": rounds,
         "evaluation": dict(evaluation, evaluation_seconds=None),
         "facts": dict(facts, wall_seconds=None),
-    }
-
-
-def crash(run: Path, at: int, number: signal.Signals) -> dict[str, str]:
-    """Environment of a process that gets a signal at its file operation number `at`."""
-    return {
-        "PYTHONPATH": str(ROOT / "tests" / "reliability" / "crash"),
-        "CRASH_FOLDER": str(run),
-        "CRASH_AT": str(at),
-        "CRASH_SIGNAL": number.name,
-        "CRASH_LOG": str(run.parent / "struck"),
     }
 
 
@@ -109,7 +98,7 @@ def test_stopped_at_four_moments(smoke_run, tmp_path):
     run, rng = tmp_path / "stopped", np.random.default_rng(7)
     for number in (KILL, TERM, KILL, KILL):
         at = int(rng.uniform(0.08, 0.24) * operations(smoke_run))
-        env = crash(run, at, number) | two_threads
+        env = crash(run, tmp_path / "struck", at, number) | two_threads
         done = run_script("train_in_dream", "smoke", "--out", run, **env)
         ended = time.time()
         assert not (run / "result.json").exists()
@@ -131,7 +120,8 @@ def test_killed_at_a_moment(smoke_run, tmp_path, moment):
     share = (moment + rng.random()) / 20
     if moment % 2:
         at = max(1, int(share * operations(smoke_run)))
-        done = run_script("train_in_dream", "smoke", "--out", run, **crash(run, at, KILL))
+        env = crash(run, tmp_path / "struck", at)
+        done = run_script("train_in_dream", "smoke", "--out", run, **env)
         assert done.returncode == -KILL, done.stderr
     else:
         begun = (smoke_run / "config.json").stat().st_mtime

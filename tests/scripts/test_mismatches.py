@@ -86,7 +86,11 @@ REAL = ("--where", "real", "--evolution.popsize", "2", "--evolution.generations"
             "cannot join encoded rollouts whose (z, action) sizes are [(32, 3), (16, 3)]; encode "
             "all of them with one V",
         ),
-        (train_mdnrnn, ("--encoded", "{e32}", "--start-from", "{m32}"), "m32 holds an M of "),
+        (
+            train_mdnrnn,
+            ("--encoded", "{e32}", "--start-from", "{m32}"),
+            "m32 holds a model of MDNRNNConfig(latent_dim=32, ",
+        ),
         # ... where an M of 32 dreams
         (
             train_controller,
@@ -134,7 +138,7 @@ REAL = ("--where", "real", "--evolution.popsize", "2", "--evolution.generations"
         (
             train_vae,
             ("--rollouts", "{episodes}", "--start-from", "{v16}"),
-            "v16 holds a V of ConvVAEConfig(latent_dim=16",
+            "v16 holds a model of ConvVAEConfig(latent_dim=16",
         ),
         # wrong paths
         (train_vae, ("--rollouts", "{nothing}"), "no episodes in nothing; collect some with"),

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 
 import gymnasium
 import imageio
@@ -14,7 +13,7 @@ import scripts.train_in_dream as script
 from agents.evaluation import EVALUATION_SEEDS
 from agents.world_model_agent import WorldModelAgent
 from generative.training.cli import parse
-from tests.commands import imported, read_lines, run_script, snapshot
+from tests.commands import copy_run, imported, read_lines, run_script, snapshot
 
 SMOKE = script.PRESETS["smoke"]
 STAGES = ("collect", "encode", "memory", "controller", "choose")
@@ -60,7 +59,9 @@ def test_report_counts_what_was_used(smoke_run, report):
     assert report["selection_episodes"] == driven == (3 + 4) * 1 + 2 * 1
 
     gradient, searches = SMOKE.controller.gradient, SMOKE.controller.searches
-    dreams = gradient.steps * gradient.lanes + SMOKE.controller.test_dreams
+    checks = 1 + math.ceil(gradient.steps / gradient.check_every)
+    dreams = gradient.steps * gradient.lanes + checks * gradient.check_dreams
+    dreams += SMOKE.controller.test_dreams
     steps = SMOKE.rounds * searches * dreams * SMOKE.controller.dream.horizon
     assert report["dream_steps"] == steps
 
@@ -147,7 +148,7 @@ def test_a_second_call_does_nothing(smoke_run):
 
 
 def test_workers_may_change_in_a_finished_run(smoke_run, tmp_path):
-    copy = shutil.copytree(smoke_run, tmp_path / "a copy")
+    copy = copy_run(smoke_run, tmp_path / "a copy")
     before = snapshot(copy, times=True)
     done = run_script("train_in_dream", "--resume", copy, "--workers", 1)
     assert done.returncode == 0, done.stderr

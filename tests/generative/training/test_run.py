@@ -14,7 +14,13 @@ import pytest
 
 from generative.training import lock
 from generative.training.files import DamagedFileError
-from generative.training.run import Run, RunInUseError, SettingsChangedError, read_config
+from generative.training.run import (
+    Run,
+    RunInUseError,
+    SettingsChangedError,
+    read_config,
+    read_result,
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,15 @@ class Args:
     lr: float = 0.1
     seed: int = 0
     device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Paths:
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"workers"})
+    out: Path = Path("runs/x")
+    data: tuple[Path, ...] = ()
+    model: Path | None = None
+    workers: int = 0
 
 
 def test_new_run_holds_its_settings_and_versions(tmp_path):
@@ -89,6 +104,45 @@ def test_moved_folder_goes_on_and_stays_finished(tmp_path):
     assert read_config(tmp_path / "b")[1]["out"] == str(tmp_path / "b")
 
 
+def test_paths_that_moved_along_are_the_same(tmp_path):
+    args = Paths(out=tmp_path / "a/run", data=(tmp_path / "a/data", Path("/elsewhere")))
+    with Run.open(args, kind="x") as run:
+        run.finish({})
+    (tmp_path / "a").rename(tmp_path / "b")
+    moved = Paths(out=tmp_path / "b/run", data=(tmp_path / "b/data", Path("/elsewhere")))
+    for wrong in (
+        replace(moved, data=moved.data[:1]),
+        replace(moved, data=(moved.data[0], Path("/elsewhere/b"))),
+        replace(moved, model=tmp_path / "b/model"),
+    ):
+        with pytest.raises(SettingsChangedError):
+            Run.open(wrong, kind="x")
+    with Run.open(moved, kind="x") as run:
+        assert run.done
+    Run.open(moved, kind="x").close()
+
+
+def test_workers_may_change_without_reopening_a_finished_run(tmp_path):
+    args = Paths(out=tmp_path / "run")
+    with Run.open(args, kind="x") as run:
+        run.finish({})
+    with Run.open(replace(args, workers=4), kind="x") as run:
+        assert run.done
+    assert read_config(args.out)[1]["workers"] == 4
+
+
+def test_a_run_that_fails_before_it_wrote_anything_leaves_nothing(tmp_path):
+    args = Args(out=tmp_path / "run")
+    with pytest.raises(ZeroDivisionError), Run.open(args, kind="x"):
+        raise ZeroDivisionError
+    assert not args.out.exists()
+    # So the right settings can follow wrong ones.
+    with pytest.raises(ZeroDivisionError), Run.open(replace(args, lr=0.2), kind="x") as run:
+        run.metrics.log(1, {"loss": 1.0})
+        raise ZeroDivisionError
+    assert read_config(args.out)[1]["lr"] == 0.2
+
+
 def test_other_kinds_and_other_folders_are_refused(tmp_path):
     Run.open(Args(out=tmp_path / "run"), kind="train_vae").close()
     with pytest.raises(ValueError, match="is a run of train_vae, not of train_mdnrnn"):
@@ -136,6 +190,21 @@ def test_result_that_is_not_finite_is_refused(tmp_path):
         with pytest.raises(ValueError, match="not finite"):
             run.finish({"score": float("nan")})
         assert not run.done
+
+
+def test_changed_result_is_named(tmp_path):
+    args = Args(out=tmp_path / "run")
+    with Run.open(args, kind="x") as run:
+        run.finish({"scores": [0.1, -1e-300, 3], "name": "Grün", "none": None})
+    file = args.out / "result.json"
+    whole = file.read_bytes()
+    assert read_result(args.out) == {"scores": [0.1, -1e-300, 3], "name": "Grün", "none": None}
+    for i in range(len(whole) - 1):
+        if not whole[i : i + 1].isspace():
+            for damaged in (whole[:i], whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :]):
+                file.write_bytes(damaged)
+                with pytest.raises(DamagedFileError, match=r"run/result\.json"):
+                    read_result(args.out)
 
 
 def test_seeds_depend_on_seed_name_and_numbers_only(tmp_path):
@@ -202,8 +271,8 @@ def test_forked_child_does_not_keep_the_lock(tmp_path):
         "from generative.training.lock import FolderLock\n"
         "lock = FolderLock(Path(sys.argv[1]))\n"
         "child = os.fork()\n"
-        "if child == 0: time.sleep(30); os._exit(0)\n"
-        "print(child, flush=True); os._exit(0)\n"
+        "if child == 0: print(os.getpid(), flush=True); time.sleep(30)\n"
+        "os._exit(0)\n"
     )
     result = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True

@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
-from generative.training.signals import stop_signals
+from generative.training.signals import exit_on_signals, stop_signals
 
 
 def test_request_is_seen_and_handlers_are_put_back():
@@ -73,3 +74,34 @@ def test_second_signal_exits_at_once():
     assert "again to stop at once" in process.stderr.readline() + process.stderr.readline()
     process.terminate()
     assert process.wait(timeout=10) == 143
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_leaving_at_once_tidies_up(number, status, capfd):
+    before = signal.getsignal(number)
+    tidied = []
+    with pytest.raises(SystemExit) as caught, exit_on_signals():
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        finally:
+            tidied.append("up")
+    assert caught.value.code == status
+    assert tidied == ["up"]
+    assert f"stopped ({number.name})" in capfd.readouterr().err
+    assert signal.getsignal(number) is before
+
+
+def test_the_inner_block_decides():
+    with pytest.raises(SystemExit) as caught, exit_on_signals(), stop_signals() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested  # and the step is finished
+        stop.exit()
+    assert caught.value.code == 143
+    with stop_signals() as stop:
+        with pytest.raises(SystemExit), exit_on_signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        assert not stop.requested
+        with stop_signals() as same:
+            assert same is stop
