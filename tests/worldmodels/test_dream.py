@@ -9,7 +9,7 @@ from torch import nn
 
 from generative.training.files import DamagedFileError
 from worldmodels.configs import ControllerConfig, DreamConfig, MDNRNNConfig
-from worldmodels.dream import Dream, DreamStarts, warm_up
+from worldmodels.dream import Dream, DreamStarts, soon_in_trouble, warm_up
 from worldmodels.memory import MDNRNN
 from worldmodels.sequences import EncodedRollouts
 
@@ -69,7 +69,7 @@ def slow_dream(memory, controller, config, candidates, starts, seed):
         weight, bias = vector[: 3 * n].reshape(3, n), vector[3 * n :]
         for r in range(rollouts):
             z, h, c = starts.z[r], starts.h[r], starts.c[r]
-            previous, alive = starts.prev_reward[r], True
+            previous, alive, paid = starts.prev_reward[r], True, []
             for gumbel, eps, u in noise:
                 raw = weight @ torch.cat([z, h, c])[:n] + bias
                 for value in raw.tolist():
@@ -92,11 +92,14 @@ def slow_dream(memory, controller, config, candidates, starts, seed):
                 previous = memory.reward_head(seen)[0] * mem.reward_scale
                 if config.reward_clip is not None:
                     previous = previous.clamp(*config.reward_clip)
-                if alive:
-                    returns[p, r] += previous
-                    lengths[p, r] += 1
+                paid.append(previous if alive else torch.zeros(()))
+                lengths[p, r] += alive
                 if mem.predict_end and u[r] < torch.sigmoid(memory.end_head(seen))[0]:
                     alive = False
+            window = config.pace_window
+            for stretch in (paid[t : t + window] for t in range(0, config.horizon, window)):
+                cap = math.inf if config.pace_cap is None else config.pace_cap * len(stretch)
+                returns[p, r] += min(sum(stretch), cap)
     return returns, lengths, saturation
 
 
@@ -108,6 +111,8 @@ def slow_dream(memory, controller, config, candidates, starts, seed):
         ({"dropout": 0.5}, "zh", DreamConfig(8, 0.5)),
         (EVERYTHING, "zhc", DreamConfig(8, 1.15, reward_clip=(-0.5, 0.5))),
         (EVERYTHING, "zh", DreamConfig(8, 1.0, dropout=False)),
+        ({}, "zh", DreamConfig(8, 1.0, pace_cap=0.05, pace_window=3)),
+        (EVERYTHING, "zh", DreamConfig(8, 1.0, pace_cap=0.02, pace_window=1)),
     ],
 )
 def test_equals_a_slow_loop(heads, features, config):
@@ -241,7 +246,7 @@ def encoded_episodes(lengths=(6, 1, 9, 4, 9)) -> EncodedRollouts:
 @pytest.mark.parametrize("max_idle", [None, 0, 2])
 def test_warm_up_is_a_loop_over_episodes(batch_size, max_idle):
     memory, encoded = small_memory(**EVERYTHING), encoded_episodes()
-    starts = warm_up(memory, encoded, max_idle, batch_size)
+    starts = warm_up(memory, encoded, max_idle, batch_size=batch_size)
     cell, expected = cell_of(memory), []
     for first, last in zip(encoded.starts[:-1], encoded.starts[1:] - 1, strict=True):
         h, c, reward, unpaid = torch.zeros(H), torch.zeros(H), 0.0, 0
@@ -259,6 +264,49 @@ def test_warm_up_is_a_loop_over_episodes(batch_size, max_idle):
     for field, column in zip(vars(starts).values(), zip(*expected, strict=True), strict=True):
         assert field.dtype == torch.float16
         torch.testing.assert_close(field.float(), torch.stack(column), rtol=1e-3, atol=1e-3)
+
+
+def test_moments_before_trouble_count_more():
+    """Trouble as the docstring has it, decision by decision."""
+    rng = np.random.default_rng(3)
+    rewards = np.repeat(rng.choice([3.2, -0.3], 20), rng.integers(1, 14, 20)).astype(np.float32)
+    expected = [
+        any(
+            len(rewards[a : a + 10]) == 10 and (rewards[a : a + 10] <= 0).all()
+            for a in range(t, t + 16)
+        )
+        for t in range(len(rewards))
+    ]
+    assert 0 < sum(expected) < len(expected)
+    assert soon_in_trouble(rewards).tolist() == expected
+    assert not soon_in_trouble(rewards[:5] * 0).any()
+
+    n = len(rewards) + 1
+    mu = np.arange(n, dtype=np.float16)[:, None].repeat(D, 1)
+    ends, actions = np.zeros(n, bool), np.zeros((n, 3), np.float32)
+    encoded = EncodedRollouts(
+        mu, mu * 0, actions, np.append(rewards, np.float32(0)), ends, np.array([0, n])
+    )
+    starts = warm_up(small_memory(), encoded, trouble_weight=3)
+    counts = np.bincount(starts.z[:, 0].int().numpy(), minlength=n - 1)
+    assert counts.tolist() == [3 if trouble else 1 for trouble in expected]
+
+
+def test_gradients_stop_at_the_truncation():
+    """A reward of the last decision feels the first action only through the steps between."""
+    reached = []
+    for truncation in (None, 3):
+        dream = make_dream({}, horizon=4, truncation=truncation)
+        raw = []
+        squash = dream.squash
+        dream.squash = lambda y, squash=squash, raw=raw: raw.append(y) or squash(y)
+        candidates = random_candidates(dream.controller, 1).requires_grad_()
+        start, generator = random_starts(2), torch.Generator().manual_seed(0)
+        dream._reward = lambda out, raw=raw: out[..., -1] * (len(raw) == 4)
+        returns = dream.rollout(candidates, start, generator).returns.sum()
+        grads = torch.autograd.grad(returns, raw, allow_unused=True)
+        reached.append([g is not None and bool((g != 0).any()) for g in grads])
+    assert reached == [[True] * 4, [False, False, False, True]]
 
 
 def test_starts_are_drawn_as_rows():

@@ -10,7 +10,7 @@ from torch import nn
 from worldmodels.configs import ControllerConfig, DreamConfig, GradientConfig, MDNRNNConfig
 from worldmodels.controller import LinearController
 from worldmodels.dream import Dream, DreamStarts
-from worldmodels.gradient import climb
+from worldmodels.gradient import CHECK_STREAM, climb
 from worldmodels.memory import MDNRNN
 
 torch.set_num_threads(1)
@@ -117,10 +117,12 @@ def test_depends_on_its_seed_alone():
     assert not torch.equal(results[0].vector, results[2].vector)
 
 
-def test_answer_is_the_mean_of_the_last_weights():
+def test_answer_is_the_best_mean_of_weights_between_checks():
     """Adam by hand: bias-corrected moments of the clipped gradient, a cosine learning rate."""
     dream, starts = steering_game(), random_starts(50, 2, 4)
-    config = GradientConfig(4, 0.1, lanes=8, clip_norm=0.5, saturation_cost=2.0, average=0.5)
+    config = GradientConfig(
+        4, 0.1, lanes=8, clip_norm=0.5, saturation_cost=2.0, check_every=2, check_dreams=16
+    )
     start, seen = torch.full((21,), 0.8), []
     result = climb(dream, starts, start, config, seed=6, on_step=seen.append)
     theta, m, v, visited = start, 0.0, 0.0, []
@@ -141,8 +143,19 @@ def test_answer_is_the_mean_of_the_last_weights():
         lr = 0.1 * (0.1 + 0.9 * (1 + math.cos(math.pi * index / 4)) / 2)
         theta = theta + lr * corrected[0] / (corrected[1].sqrt() + 1e-8)
         visited.append(theta.detach())
-    torch.testing.assert_close(result.vector, (visited[2] + visited[3]) / 2)
+    rng = np.random.default_rng([6, CHECK_STREAM])
+    tries = torch.stack([start, (visited[0] + visited[1]) / 2, (visited[2] + visited[3]) / 2])
+    returns = dream.evaluate(tries, starts.draw(16, rng), int(rng.integers(2**63))).returns.mean(1)
+    torch.testing.assert_close(result.vector, tries[returns.argmax()])
+    assert result.dream_return == pytest.approx(returns.max().item())
     assert result.steps == seen
+
+
+def test_a_climb_that_falls_returns_its_start():
+    dream, starts = steering_game(), random_starts(50, 2, 4)
+    good = climb(dream, starts, torch.zeros(21), GradientConfig(40, 0.1, lanes=32), seed=1).vector
+    fallen = climb(dream, starts, good, GradientConfig(3, 1000.0, lanes=1), seed=2)
+    assert torch.equal(fallen.vector, good)
 
 
 def test_a_return_that_is_not_finite_stops():
@@ -152,7 +165,7 @@ def test_a_return_that_is_not_finite_stops():
         climb(dream, random_starts(5, 3, 8), torch.zeros(36), GradientConfig(steps=3), seed=3)
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"lanes": 0}, {"average": 0.0}])
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"lanes": 0}, {"check_every": 0}])
 def test_settings_that_cannot_work(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         GradientConfig(**wrong)
