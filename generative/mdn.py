@@ -45,9 +45,7 @@ class Mixture(NamedTuple):
         spread = (self.mu - self.mean().unsqueeze(-1)).square()
         return (self.log_pi.exp() * ((2 * self.log_std).exp() + spread)).sum(-1)
 
-    def sample(
-        self, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         """One draw (..., D), differentiable in mu and log_std of the drawn component.
 
         Temperature tau divides the log weights before the softmax and multiplies the drawn

@@ -90,7 +90,7 @@ PRESETS = {
     ),
     "smoke": Args(
         evolution=EvolutionConfig(popsize=4, generations=2),
-        gradient=GradientConfig(steps=2, lanes=4),
+        gradient=GradientConfig(steps=2, lanes=4, check_dreams=8),
         dream=DreamConfig(horizon=5),
         episodes=2,
         test_dreams=8,
