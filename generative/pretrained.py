@@ -73,11 +73,13 @@ class Pretrained:
         Raises:
             FileNotFoundError: there is no such folder.
             DamagedFileError: a file is missing, cut, changed, or does not fit the others.
-            ValueError: the folder holds another class of model.
+            ValueError: the folder holds another class of model, or is the run that made one.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder; pass one with a {cls.__name__}")
+        if (folder / "model").is_dir():
+            raise ValueError(f"{folder} is the folder of a run; pass its model, {folder / 'model'}")
         entries = read_manifest(folder, {CONFIG_NAME, WEIGHTS_NAME})
         config = cls._read_config(folder / CONFIG_NAME, entries[CONFIG_NAME])
         # Sizes are compared before memory is taken for them.

@@ -205,3 +205,20 @@ def test_saving_again_replaces_and_strangers_are_safe(net, tmp_path):
     with pytest.raises(ValueError, match=r"holds other files \(README\.md\)"):
         net.save_pretrained(tmp_path / "net")
     assert Net.from_pretrained(tmp_path / "net").config == net.config
+
+
+def test_the_folder_of_a_run_is_not_its_model(net, tmp_path):
+    net.save_pretrained(tmp_path / "run" / "model")
+    with pytest.raises(ValueError, match=r"is the folder of a run; pass its model, .*run.model"):
+        Net.from_pretrained(tmp_path / "run")
+
+
+def test_continues_from_the_same_sizes_only(net, tmp_path):
+    net.save_pretrained(tmp_path / "net")
+    later = Net(NetConfig(5, (3, 2)))
+    later.continue_from(tmp_path / "net")
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(later.state_dict()[name], tensor)
+    other = Net(NetConfig(6, (3, 2)))
+    with pytest.raises(ValueError, match=r"dim=5.*this run trains .*dim=6.*same sizes"):
+        other.continue_from(tmp_path / "net")
