@@ -70,10 +70,10 @@ class Args:
                 f"real tracks have no gradient, and method is {self.method}: use method cma, or "
                 "where dream"
             )
-        if min(self.searches, self.episodes, self.test_dreams) < 1:
+        if min(self.searches, self.episodes, self.test_dreams, self.trouble_weight) < 1:
             raise ValueError(
-                f"searches {self.searches}, episodes {self.episodes} and test_dreams "
-                f"{self.test_dreams} count from 1"
+                f"searches {self.searches}, episodes {self.episodes}, test_dreams "
+                f"{self.test_dreams} and trouble_weight {self.trouble_weight} count from 1"
             )
 
 

@@ -122,6 +122,8 @@ class DreamConfig:
     def __post_init__(self) -> None:
         if self.horizon < 1:
             raise ValueError(f"horizon is {self.horizon}; it must be at least 1")
+        if self.truncation is not None and self.truncation < 1:
+            raise ValueError(f"truncation is {self.truncation}; it must be at least 1, or None")
         if self.pace_window < 1:
             raise ValueError(f"pace_window is {self.pace_window}; it must be at least 1")
         if not self.temperature >= 0:

@@ -1,9 +1,9 @@
 """V and M as one: see a frame, remember, predict, imagine, look at what was imagined.
 
-    world = WorldModel.from_pretrained("pretrained/carracing-dream")
-    z = world.encode(frames)                                   # (B, 64, 64, 3) uint8
-    dreamed = world.imagine(z, actions, temperature=1.0)       # actions (B, T, 3)
-    pictures = world.decode(dreamed.z)                         # (B, T, 64, 64, 3) uint8
+world = WorldModel.from_pretrained("pretrained/carracing-dream")
+z = world.encode(frames)                                   # (B, 64, 64, 3) uint8
+dreamed = world.imagine(z, actions, temperature=1.0)       # actions (B, T, 3)
+pictures = world.decode(dreamed.z)                         # (B, T, 64, 64, 3) uint8
 """
 
 from __future__ import annotations

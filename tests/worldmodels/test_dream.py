@@ -225,7 +225,13 @@ def test_what_does_not_fit_is_explained():
     for wrong in (wide, starts.take(np.zeros(0, int))):
         with pytest.raises(ValueError, match=r"this M needs z \(N, 4\), h and c \(N, 10\)"):
             dream.rollout(torch.zeros(2, 45), wrong, torch.Generator())
-    for wrong in ({"horizon": 0}, {"temperature": -0.1}, {"reward_clip": (1, 0)}):
+    for wrong in (
+        {"horizon": 0},
+        {"temperature": -0.1},
+        {"truncation": 0},
+        {"pace_window": 0},
+        {"reward_clip": (1, 0)},
+    ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             DreamConfig(**wrong)
 
