@@ -82,9 +82,10 @@ PRESETS = {
     "dream": Args(evolution=EvolutionConfig(popsize=64, generations=200)),
     "quick": Args(
         method="gradient",
-        dream=DreamConfig(horizon=80, temperature=1.15, pace_window=1, bf16=True),
+        dream=DreamConfig(horizon=30, temperature=1.15, bf16=True),
         searches=2,
         max_idle=40,
+        trouble_weight=8,
         workers=2,
         action_repeat=3,
     ),

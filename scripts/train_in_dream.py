@@ -71,14 +71,14 @@ class Args:
     memory_steps: int = 500
     """Steps of M in later rounds."""
     controller: train_controller.Args = CONTROLLER
-    """C in every round, going on from the round before."""
-    pace: float = 1.05
-    """Dreams pay no more than this multiple of the pace that finishes a lap just in time: in the
-    game, haste beyond that earns next to nothing and costs many a crash."""
+    """C, from zero in every round: what an early M taught would hold it back."""
+    pace: float = 0.8
+    """Dreams pay no more than this multiple of the pace that finishes a lap just in time. Haste
+    earns next to nothing in the game, and dreams show fewer sharp bends than there are."""
     choose_episodes: int = 6
     """Real episodes per controller to choose between those of a round."""
     final_agents: int = 3
-    """Rounds whose agents drive again at the end."""
+    """Controllers, the best of all rounds, that drive again at the end."""
     final_episodes: int = 16
     """Real episodes for each of them."""
     test_episodes: int = 20
@@ -99,6 +99,11 @@ class Args:
             raise ValueError(
                 "here C learns in the dream alone: controller.where must be dream and M needs "
                 "memory.model.predict_reward (train_controller.py trains on real tracks)"
+            )
+        if self.controller.dream.pace_cap is not None:
+            raise ValueError(
+                f"controller.dream.pace_cap is {self.controller.dream.pace_cap}; here it follows "
+                "from --pace: set that, and leave the cap out"
             )
         counts = {
             name: getattr(self, name)
@@ -122,21 +127,21 @@ DEFAULT_PRESET = "quick"
 PRESETS = {
     "quick": Args(),
     "standard": Args(
-        rounds=10,
+        rounds=8,
         first=replace(FIRST, episodes=300),
-        collect=replace(LATER, episodes=80, decisions=120),
+        collect=replace(LATER, episodes=100, decisions=120),
         vision=replace(VISION, steps=3500),
         vision_steps=1000,
         memory=replace(MEMORY, steps=1500),
         memory_steps=800,
-        controller=replace(CONTROLLER, gradient=replace(CONTROLLER.gradient, lr=0.005)),
-        pace=1.08,
+        controller=replace(CONTROLLER, searches=4),
         choose_episodes=8,
-        final_episodes=24,
+        final_agents=6,
+        final_episodes=30,
         test_episodes=100,
     ),
     "gpu": Args(
-        rounds=30,
+        rounds=12,
         first=replace(FIRST, episodes=1000),
         collect=replace(LATER, episodes=200, decisions=200),
         vision=replace(GPU_VISION, steps=10_000),
@@ -146,11 +151,11 @@ PRESETS = {
         memory_steps=2000,
         controller=replace(
             CONTROLLER,
-            dream=replace(CONTROLLER.dream, horizon=100, bf16=False),
-            gradient=replace(CONTROLLER.gradient, steps=150, lanes=1024),
+            dream=replace(CONTROLLER.dream, bf16=False),
+            gradient=replace(CONTROLLER.gradient, steps=300, lanes=2048),
+            searches=8,
             workers=0,
         ),
-        pace=1.1,
         choose_episodes=16,
         final_agents=6,
         final_episodes=60,
@@ -185,7 +190,7 @@ PRESETS = {
         memory_steps=3,
         controller=replace(train_controller.PRESETS["smoke"], method="gradient", searches=2),
         choose_episodes=1,
-        final_agents=2,
+        final_agents=5,
         final_episodes=1,
         test_episodes=1,
         episode_steps=60,
@@ -295,7 +300,6 @@ class Rounds:
             vision=self.vision,
             memory=self.memory,
             encoded=tuple(self.encodings),
-            start_from=self.controller,
             dream=self._dream,
             workers=self.args.workers,
             device=self.args.device,
@@ -310,8 +314,8 @@ class Rounds:
     def _choose(self, index: int, controllers: list[Path]) -> Path:
         """The best of the round's controllers by a few real episodes, as an agent's folder.
 
-        Beside the searches' results stand their average and the controller of the round before,
-        under the new V and M: a round need not make anything worse.
+        Beside the searches' results stands the controller of the round before, under the new V
+        and M: a round need not make anything worse.
         """
         import torch
 
@@ -324,14 +328,12 @@ class Rounds:
                 return chosen
             found = [LinearController.from_pretrained(folder) for folder in controllers]
             vectors = {f"search {i}": c.to_vector() for i, c in enumerate(found)}
-            if len(found) > 1:
-                vectors["average"] = torch.stack(list(vectors.values())).mean(0)
             if self.controller is not None:
                 earlier = LinearController.from_pretrained(self.controller)
                 vectors["round before"] = earlier.to_vector()
             folders = []
             for name, vector in vectors.items():
-                folders.append(run.path / name.replace(" ", "-"))
+                folders.append(run.path / _folder_name(name))
                 self._save_agent(folders[-1], found[0].load_vector(vector))
             dreamed = self._dream_returns(index, torch.stack(list(vectors.values())))
             driven = self._drive(folders, self.args.choose_episodes, index)
@@ -378,32 +380,40 @@ class Rounds:
         return sum(per_round) + read_result(self.run.path / "final")["episodes"]
 
     def finish(self) -> None:
-        """Choose between the rounds; the winner becomes the run's agent."""
+        """Choose between the best of all rounds; the winner becomes the run's agent."""
         _timed(self.run.path / "final.seconds", {}, "final", self._final)
 
     def _final(self) -> None:
-        """Drive the best rounds' agents on tracks of their own, and keep the winner."""
+        """Drive the best candidates again, on tracks of their own, and keep the winner."""
         from agents.world_model_agent import WorldModelAgent
 
         with Run.open(Choice(self.run.path / "final", -1), kind="choose") as run:
             if run.done:
                 return
             folder = self.run.path / "agent"
-            ranked = sorted(
-                range(self.args.rounds),
-                key=lambda i: self.records[i].real_mean,
-                reverse=True,
-            )
-            finalists = sorted(ranked[: self.args.final_agents])
-            folders = [self._out(i, "choose") / "agent" for i in finalists]
+            candidates = [
+                (record.index, candidate)
+                for record in self.records
+                for candidate in record.candidates
+            ]
+            candidates.sort(key=lambda entry: entry[1].real_mean, reverse=True)
+            finalists = candidates[: self.args.final_agents]
+            folders = [
+                self._out(index, "choose") / _folder_name(candidate.name)
+                for index, candidate in finalists
+            ]
             results = self._drive(folders, self.args.final_episodes, self.args.rounds)
             best = max(range(len(folders)), key=lambda i: results[i].mean)
+            winner_round, winner = finalists[best]
             WorldModelAgent.from_pretrained(folders[best]).save_pretrained(folder)
-            self._save_starts(finalists[best], folder)
+            self._save_starts(winner_round, folder)
             run.finish(
                 {
-                    "round": finalists[best],
-                    "rounds": finalists,
+                    "round": winner_round,
+                    "name": winner.name,
+                    "dream_mean": self.records[winner_round].dream_score(winner.dream_return),
+                    "rounds": [index for index, _ in finalists],
+                    "names": [candidate.name for _, candidate in finalists],
                     "scores": [result.scores.tolist() for result in results],
                     "episodes": len(folders) * self.args.final_episodes,
                 }
@@ -489,6 +499,10 @@ class Rounds:
         return self.run.seed_for(name, index) % 2**31
 
 
+def _folder_name(candidate: str) -> str:
+    return candidate.replace(" ", "-")
+
+
 def _timed(file: Path, seconds: dict[str, float], name: str, work: Callable[[], Any]) -> Any:
     """Do the work; a continued run still finds its wall-clock time in `file`."""
     begun = time.monotonic()
@@ -508,14 +522,13 @@ def score(args: Args, run: Run, rounds: Rounds, agent: Path) -> None:
     from generative.training.progress import progress
 
     last = rounds.records[-1]
-    chosen = rounds.records[read_result(run.path / "final")["round"]]
     TrainingFacts(
         real_frames=last.real_frames_total,
         selection_episodes=rounds.selection_episodes,
         dream_steps=last.dream_steps_total,
         wall_seconds=rounds.seconds,
         seed=args.seed,
-        dream_mean=chosen.dream_score(),
+        dream_mean=read_result(run.path / "final")["dream_mean"],
     ).save(agent)
     file = run.path / "evaluation.json"
     if not file.exists():

@@ -156,11 +156,11 @@ class EvolutionConfig:
 class GradientConfig:
     """Back-propagation through the dream into the linear controller."""
 
-    steps: int = 80
+    steps: int = 200
     """Adam steps."""
     lr: float = 0.006
     """Adam's learning rate; cosine to a tenth of it."""
-    lanes: int = 128
+    lanes: int = 256
     """Dreams per step, each from its own real moment."""
     clip_norm: float = 1.0
     """Gradients are scaled down to this norm."""

@@ -13,15 +13,24 @@ from worldmodels.configs import ControllerConfig
 
 __all__ = ["ControllerConfig", "LinearController", "car_racing_action", "split_candidates"]
 
+BRAKE_LEAK = 0.2
+"""Share of the gradient that passes a released brake."""
 
 def car_racing_action(y: Tensor) -> Tensor:
     """Raw outputs (..., 3) -> [steering -1..1, gas 0..1, brake 0..1].
 
     All three by tanh; gas is (tanh + 1) / 2 and brake the positive part, as in the paper's
     program, so that a controller of zeros steers straight at half gas and does not brake.
+
+    A released brake has no gradient, and a controller that learns by gradient not to brake on
+    the straights would never find out about bends: part of it leaks through (`BRAKE_LEAK`).
     """
     steering, gas, brake = torch.tanh(y).unbind(-1)
-    return torch.stack([steering, 0.5 * (gas + 1.0), brake.clamp_min(0.0)], dim=-1)
+    applied = brake.clamp_min(0.0)
+    if y.requires_grad:
+        released = brake.clamp_max(0.0)
+        applied = applied + BRAKE_LEAK * (released - released.detach())  # adds a gradient only
+    return torch.stack([steering, 0.5 * (gas + 1.0), applied], dim=-1)
 
 
 def split_candidates(candidates: Tensor, config: ControllerConfig) -> tuple[Tensor, Tensor]:

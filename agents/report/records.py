@@ -29,6 +29,10 @@ class Candidate:
     real_scores: list[float]
     chosen: bool = False
 
+    @property
+    def real_mean(self) -> float:
+        return float(np.mean(self.real_scores))
+
 
 @dataclass(frozen=True)
 class RoundRecord:

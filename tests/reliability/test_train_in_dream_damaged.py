@@ -75,7 +75,7 @@ def go_on(run: Path) -> None:
         ("round-01/choose", "round-01/controller/starts.safetensors"),
         ("round-01/choose", "round-01/controller/model-1/model.safetensors"),
         ("round-01/collect", "round-00/choose/agent/memory/model.safetensors"),
-        ("final", "round-00/choose/agent/controller/model.safetensors"),
+        ("final", "round-00/choose/search-0/controller/model.safetensors"),
         ("final", "round-01/choose/result.json"),
         ("final", "round-00/controller/result.json"),
         ("report", "final/result.json"),

@@ -51,12 +51,12 @@ def test_report_counts_what_was_used(smoke_run, report):
     assert report["real_frames"] == frames
 
     chosen = [read_lines(smoke_run / "rounds.jsonl")[i]["candidates"] for i in (0, 1)]
-    # Two searches and their average; then also the controller of the round before.
-    assert [len(candidates) for candidates in chosen] == [3, 4]
+    # Two searches; then also the controller of the round before.
+    assert [len(candidates) for candidates in chosen] == [2, 3]
     final = json.loads((smoke_run / "final" / "result.json").read_text())
     driven = sum(len(c["real_scores"]) for candidates in chosen for c in candidates)
     driven += sum(len(scores) for scores in final["scores"])
-    assert report["selection_episodes"] == driven == (3 + 4) * 1 + 2 * 1
+    assert report["selection_episodes"] == driven == (2 + 3) * 1 + 5 * 1
 
     gradient, searches = SMOKE.controller.gradient, SMOKE.controller.searches
     checks = 1 + math.ceil(gradient.steps / gradient.check_every)
@@ -77,9 +77,10 @@ def test_report_scores(smoke_run, report):
     assert report["real_std"] == pytest.approx(np.std(scores))
     assert report["action_repeat"] == SMOKE.action_repeat
     final = json.loads((smoke_run / "final" / "result.json").read_text())
-    assert final["round"] == final["rounds"][int(np.argmax(final["scores"]))]
+    best = int(np.argmax(final["scores"]))
+    assert (final["round"], final["name"]) == (final["rounds"][best], final["names"][best])
     winner = read_lines(smoke_run / "rounds.jsonl")[final["round"]]
-    imagined = next(c["dream_return"] for c in winner["candidates"] if c["chosen"])
+    imagined = next(c["dream_return"] for c in winner["candidates"] if c["name"] == final["name"])
     # A dream of 5 decisions of 3 steps, at the pace of 1,000 steps.
     assert report["dream_mean"] == pytest.approx(imagined * 1000 / 15)
     assert [row["index"] for row in report["rounds"]] == [0, 1]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from worldmodels.controller import (
+    BRAKE_LEAK,
     ControllerConfig,
     LinearController,
     car_racing_action,
@@ -80,3 +81,13 @@ def test_saved_and_loaded(tmp_path):
     controller.save_pretrained(tmp_path / "controller")
     again = LinearController.from_pretrained(tmp_path / "controller")
     assert torch.equal(again.to_vector(), controller.to_vector())
+
+
+def test_a_released_brake_lets_part_of_the_gradient_through():
+    y = torch.tensor([[0.3, -0.4, -0.7], [0.3, -0.4, 0.7]], requires_grad=True)
+    action = car_racing_action(y)
+    torch.testing.assert_close(action.detach(), car_racing_action(y.detach()), rtol=0, atol=0)
+    action.sum().backward()
+    slope = [1 - math.tanh(x) ** 2 for x in (0.3, -0.4, 0.7)]
+    expected = [[slope[0], slope[1] / 2, BRAKE_LEAK * slope[2]], [slope[0], slope[1] / 2, slope[2]]]
+    torch.testing.assert_close(y.grad, torch.tensor(expected))
