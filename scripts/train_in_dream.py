@@ -72,7 +72,7 @@ class Args:
     """Steps of M in later rounds."""
     controller: train_controller.Args = CONTROLLER
     """C, from zero in every round: what an early M taught would hold it back."""
-    pace: float = 0.8
+    pace: float = 0.9
     """Dreams pay no more than this multiple of the pace that finishes a lap just in time. Haste
     earns next to nothing in the game, and dreams show fewer sharp bends than there are."""
     choose_episodes: int = 6

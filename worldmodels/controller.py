@@ -16,6 +16,7 @@ __all__ = ["ControllerConfig", "LinearController", "car_racing_action", "split_c
 BRAKE_LEAK = 0.2
 """Share of the gradient that passes a released brake."""
 
+
 def car_racing_action(y: Tensor) -> Tensor:
     """Raw outputs (..., 3) -> [steering -1..1, gas 0..1, brake 0..1].
 
