@@ -134,7 +134,11 @@ PRESETS = {
         vision_steps=1000,
         memory=replace(MEMORY, steps=1500),
         memory_steps=800,
-        controller=replace(CONTROLLER, searches=4),
+        controller=replace(
+            CONTROLLER,
+            gradient=replace(CONTROLLER.gradient, steps=300, lr=0.004),
+            searches=4,
+        ),
         choose_episodes=8,
         final_agents=6,
         final_episodes=30,
