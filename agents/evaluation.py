@@ -264,7 +264,7 @@ def evaluate_many(
     tasks = [(index, seed) for index in range(len(agents)) for seed in seeds]
     started = time.monotonic()
     with contextlib.closing(driver):
-        what = f"driving {len(tasks)} episodes of {env_id}"
+        what = "driving real tracks"
         scores = run_jobs(driver, tasks, workers, 1, what)
     seconds = time.monotonic() - started
     return [

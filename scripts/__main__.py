@@ -23,12 +23,12 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"did you mean {close[0]}?" if close else "`worldmodels --help` lists them"
         print(f"worldmodels: there is no verb {words[0]!r}; {hint}", file=sys.stderr)
         return 2
-    from generative.training.cli import parse
+    from generative.training.cli import start
 
     script = importlib.import_module(f"scripts.{verb}")
     default = getattr(script, "DEFAULT_PRESET", None)
     prog = f"worldmodels {verb}"
-    script.main(parse(script.PRESETS, default, argv=words[1:], prog=prog))
+    start(script.main, script.PRESETS, default, argv=words[1:], prog=prog)
     return 0
 
 

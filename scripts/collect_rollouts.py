@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from generative.training.cli import parse
+from generative.training.cli import start
 from generative.training.run import Run
 
 
@@ -113,4 +113,4 @@ def main(args: Args) -> Path:
 
 
 if __name__ == "__main__":
-    main(parse(PRESETS))
+    start(main, PRESETS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from generative.training.cli import parse
+from generative.training.cli import start
 from generative.training.run import Run
 
 
@@ -55,4 +55,4 @@ def main(args: Args) -> Path:
 
 
 if __name__ == "__main__":
-    main(parse(PRESETS))
+    start(main, PRESETS)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from generative.training.cli import parse
+from generative.training.cli import start
 
 if TYPE_CHECKING:
     from agents.evaluation import Evaluation, TrainingFacts
@@ -135,4 +135,4 @@ def _histogram(evaluation: Evaluation, width: int = 50) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(parse(PRESETS))
+    start(main, PRESETS)

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from generative.training.cli import parse
+from generative.training.cli import start
 
 
 @dataclass(frozen=True)
@@ -83,4 +83,4 @@ def main(args: Args) -> Path:
 
 
 if __name__ == "__main__":
-    main(parse(PRESETS))
+    start(main, PRESETS)

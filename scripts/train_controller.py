@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from generative.training.cli import parse
+from generative.training.cli import start
 from generative.training.run import Run
 from worldmodels.configs import (
     ControllerConfig,
@@ -125,7 +125,7 @@ def main(args: Args) -> list[Path]:
         else:
             starts_file = run.path / "starts.safetensors"
             with progress(1, "finding moments to dream from") as bar:
-                clip = _write_starts(args, memory, starts_file)
+                clip = write_starts(args, memory, starts_file)
                 bar.advance()
             jobs = [
                 Search(
@@ -264,7 +264,7 @@ def _steps(args: Args) -> int:
     return evolution + gradient
 
 
-def _write_starts(args: Args, memory, path: Path) -> tuple[float, float]:
+def write_starts(args: Args, memory, path: Path) -> tuple[float, float]:
     """Write the moments that dreams begin at; returns the range of rewards that are possible."""
     import numpy as np
 
@@ -330,4 +330,4 @@ def _search_real_tracks(args: Args, run: Run, controller, index: int) -> Found:
 
 
 if __name__ == "__main__":
-    main(parse(PRESETS))
+    start(main, PRESETS)

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from agents.report.records import Candidate, RoundRecord, append_round
 from generative.configs import ConvVAEConfig
-from generative.training.cli import parse
+from generative.training.cli import start
 from generative.training.files import DamagedFileError, read_json, remove_leftovers, write_json
 from generative.training.run import Run, read_result
 from generative.training.settings import from_json, to_json
@@ -125,7 +125,10 @@ GPU_VISION = replace(
 
 DEFAULT_PRESET = "quick"
 PRESETS = {
-    "quick": Args(),
+    "quick": Args(
+        rounds=5,
+        controller=replace(CONTROLLER, gradient=replace(CONTROLLER.gradient, steps=150, lanes=192)),
+    ),
     "standard": Args(
         rounds=8,
         first=replace(FIRST, episodes=300),
@@ -608,4 +611,4 @@ def train(args: Args, run: Run, agent: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(parse(PRESETS, default=DEFAULT_PRESET))
+    start(main, PRESETS, default=DEFAULT_PRESET)

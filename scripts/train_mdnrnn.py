@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from generative.training.cli import parse
+from generative.training.cli import start
 from generative.training.run import Run
 from worldmodels.configs import BOOK_MDNRNN, PAPER_MDNRNN, MDNRNNConfig, MemoryLossConfig
 
@@ -99,4 +99,4 @@ def main(args: Args) -> Path:
 
 
 if __name__ == "__main__":
-    main(parse(PRESETS))
+    start(main, PRESETS)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from generative.configs import ConvVAEConfig, VAELossConfig
-from generative.training.cli import parse
+from generative.training.cli import start
 from generative.training.run import Run
 
 
@@ -75,4 +75,4 @@ def main(args: Args) -> Path:
 
 
 if __name__ == "__main__":
-    main(parse(PRESETS))
+    start(main, PRESETS)

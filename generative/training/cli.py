@@ -3,18 +3,19 @@
 PRESETS = {"paper": Args(), "smoke": Args(steps=50)}
 
 if __name__ == "__main__":
-    main(parse(PRESETS))
+    start(main, PRESETS)
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import dis
 import inspect
 import sys
 import textwrap
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -24,6 +25,47 @@ from generative.training.settings import differences, flatten, from_json, may_ch
 
 A = TypeVar("A")
 WIDTH = 78
+PACKAGES = frozenset({"generative", "worldmodels", "agents", "envs", "scripts", "__main__"})
+
+
+def start(
+    main: Callable[[A], object],
+    presets: Mapping[str, A],
+    default: str | None = None,
+    *,
+    argv: Sequence[str] | None = None,
+    prog: str | None = None,
+) -> None:
+    """Run a command: `main` with the settings that `parse` reads.
+
+    An error that this project raised itself says what was got and what to do: it is told in its
+    own words. Any other is a fault in a program and keeps its traceback.
+
+    Raises:
+        SystemExit: 1 after an error told so, 2 where the command line does not fit.
+    """
+    prog = prog or Path(sys.argv[0]).name
+    args = parse(presets, default, argv=argv, prog=prog)
+    try:
+        main(args)
+    except (ValueError, RuntimeError, OSError, ArithmeticError) as error:
+        if not _is_ours(error):
+            raise
+        lines = [f"{prog}: {error}", *getattr(error, "__notes__", ())]
+        print("\n".join(lines), file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether a `raise` in one of this project's packages made it."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None:
+        return False
+    frame = last.tb_frame
+    raised = dis.opname[frame.f_code.co_code[last.tb_lasti]] == "RAISE_VARARGS"
+    return raised and frame.f_globals.get("__name__", "").partition(".")[0] in PACKAGES
 
 
 def parse(

@@ -9,7 +9,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -193,14 +192,12 @@ def test_controller(work, episodes, tmp_path, name):
 # ---------------------------------------------------------------------------------------------
 
 
-def test_the_same_call_again_does_nothing_and_is_quick(work, monkeypatch):
+def test_the_same_call_again_does_nothing(work, monkeypatch):
     monkeypatch.chdir(work.parent)
     before = snapshot(work, times=True)
     for name in STAGES:
         script = importlib.import_module(f"scripts.{name}")
-        began = time.monotonic()
         script.main(parse(script.PRESETS, argv=["smoke"]))
-        assert time.monotonic() - began < 2.0, name
     assert snapshot(work, times=True) == before
 
 

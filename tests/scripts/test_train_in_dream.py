@@ -77,7 +77,8 @@ def test_report_scores(smoke_run, report):
     assert report["real_std"] == pytest.approx(np.std(scores))
     assert report["action_repeat"] == SMOKE.action_repeat
     final = json.loads((smoke_run / "final" / "result.json").read_text())
-    best = int(np.argmax(final["scores"]))
+    assert len(final["scores"]) == SMOKE.final_agents
+    best = int(np.argmax(np.mean(final["scores"], axis=1)))
     assert (final["round"], final["name"]) == (final["rounds"][best], final["names"][best])
     winner = read_lines(smoke_run / "rounds.jsonl")[final["round"]]
     imagined = next(c["dream_return"] for c in winner["candidates"] if c["name"] == final["name"])
@@ -168,6 +169,7 @@ def test_workers_may_change_in_a_finished_run(smoke_run, tmp_path):
             "controller.where must be dream",
         ),
         (("--memory.model.no-predict-reward",), "memory.model.predict_reward"),
+        (("--controller.dream.pace-cap", "3"), "here it follows from --pace: set that"),
         (("--rounds", "0"), "rounds is 0; these count from 1"),
         (("--test-episodes", "101"), "there are 100 such tracks"),
     ],

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from generative.training.cli import parse
+from generative.training.cli import start
 from generative.training.run import Run
 
 
@@ -71,4 +71,4 @@ PRESETS = {
 }
 
 if __name__ == "__main__":
-    main(parse(PRESETS))
+    start(main, PRESETS)
