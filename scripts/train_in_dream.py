@@ -22,7 +22,7 @@ from agents.report.records import Candidate, RoundRecord, append_round
 from generative.configs import ConvVAEConfig
 from generative.training.cli import start
 from generative.training.files import DamagedFileError, read_json, remove_leftovers, write_json
-from generative.training.run import Run, read_result
+from generative.training.run import Run, read_config, read_result
 from generative.training.settings import from_json, to_json
 from scripts import collect_rollouts, encode_rollouts, train_controller, train_mdnrnn, train_vae
 from worldmodels.configs import PAPER_MDNRNN, ControllerConfig, DreamConfig
@@ -48,12 +48,13 @@ class Args:
     them; their paths, seeds and workers are set here.
     """
 
-    resumable_fields: ClassVar[frozenset[str]] = frozenset({"workers"})
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"rounds", "workers"})
 
     out: Path = Path("runs/dream")
     """Run folder; the agent is in its `agent` folder, the report in report.html."""
     rounds: int = 6
-    """Rounds of collecting, training V and M, dreaming and choosing."""
+    """Rounds of collecting, training V and M, dreaming and choosing. A finished run goes on if it
+    is given more; its agent is then chosen, and scored, again."""
     action_repeat: int = 3
     """Environment steps per decision."""
     first: collect_rollouts.Args = FIRST
@@ -214,7 +215,7 @@ class Choice:
 
     out: Path
     round: int
-    """-1 is the choice at the end."""
+    """The choice at the end counts as the round after the last."""
 
 
 class Rounds:
@@ -386,6 +387,26 @@ class Rounds:
         ]
         return sum(per_round) + read_result(self.run.path / "final")["episodes"]
 
+    @property
+    def _final_choice(self) -> Choice:
+        return Choice(self.run.path / "final", self.args.rounds)
+
+    def forget_other_end(self) -> None:
+        """Make room for a new end where the run had ended after fewer or more rounds."""
+        final = self._final_choice
+        if not (final.out / "config.json").exists():
+            return
+        _, settings = read_config(final.out)
+        if settings["round"] == final.round:
+            return
+        path = self.run.path
+        for name in ("evaluation.json", "report.json", "report.html", "final.seconds"):
+            (path / name).unlink(missing_ok=True)
+        shutil.rmtree(path / "videos", ignore_errors=True)
+        leaving = path / ".final.tmp"  # at once, since its settings tell what is to be done
+        final.out.rename(leaving)
+        shutil.rmtree(leaving)
+
     def finish(self) -> None:
         """Choose between the best of all rounds; the winner becomes the run's agent."""
         _timed(self.run.path / "final.seconds", {}, "final", self._final)
@@ -394,7 +415,7 @@ class Rounds:
         """Drive the best candidates again, on tracks of their own, and keep the winner."""
         from agents.world_model_agent import WorldModelAgent
 
-        with Run.open(Choice(self.run.path / "final", -1), kind="choose") as run:
+        with Run.open(self._final_choice, kind="choose") as run:
             if run.done:
                 return
             folder = self.run.path / "agent"
@@ -604,6 +625,7 @@ def train(args: Args, run: Run, agent: Path) -> None:
     for folder in [path for path in run.path.rglob("*") if path.is_dir()]:
         remove_leftovers(folder)
     rounds = Rounds(args, run)
+    rounds.forget_other_end()
     for index in range(args.rounds):
         rounds.play(index)
     rounds.finish()

@@ -61,7 +61,7 @@ def _head(record: RunRecord) -> str:
     low, high = evaluation.interval
     dream = "-" if record.dream_mean is None else f"{record.dream_mean:.0f}"
     tiles = [
-        (dream, "points dreamed", "imagined by the same controller, at the pace of 1,000 steps"),
+        (dream, "points dreamed", "from the moments it trained at, at the pace of 1,000 steps"),
         (f"{facts.real_frames:,}", "real frames", "that V and M learned from"),
         (f"{facts.dream_steps:,}", "dreamed decisions", "that the controller was trained on"),
         (f"{facts.selection_episodes:,}", "real episodes", "driven to choose between controllers"),

@@ -14,6 +14,7 @@ from agents.evaluation import EVALUATION_SEEDS
 from agents.world_model_agent import WorldModelAgent
 from generative.training.cli import parse
 from tests.commands import copy_run, imported, read_lines, run_script, snapshot
+from tests.reliability.test_train_in_dream_killed import outcome
 
 SMOKE = script.PRESETS["smoke"]
 STAGES = ("collect", "encode", "memory", "controller", "choose")
@@ -159,6 +160,18 @@ def test_workers_may_change_in_a_finished_run(smoke_run, tmp_path):
     settings = json.loads((copy / "config.json").read_text())["settings"]
     assert settings["workers"] == 1
     assert settings["out"] == str(copy)
+
+
+def test_a_finished_run_goes_on_with_more_rounds(smoke_run, tmp_path):
+    longer = tmp_path / "from the start"
+    done = run_script("train_in_dream", "smoke", "--rounds", 3, "--out", longer)
+    assert done.returncode == 0, done.stderr
+    copy = copy_run(smoke_run, tmp_path / "longer")
+    done = run_script("train_in_dream", "--resume", copy, "--rounds", 3)
+    assert done.returncode == 0, done.stderr
+    assert "tracks of the stock game" in done.stdout
+    assert outcome(copy) == outcome(longer)
+    assert len(json.loads((copy / "report.json").read_text())["rounds"]) == 3
 
 
 @pytest.mark.parametrize(
