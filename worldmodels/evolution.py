@@ -2,7 +2,8 @@
 
 The strategy is pycma's; its random numbers come from a generator of its own, so that nothing else
 that draws from NumPy can change a run. Every generation is written to a journal before the next
-begins. Resuming replays the journal: the same asks, the recorded scores, the same state.
+begins. Resuming replays the journal: the same asks, the recorded scores, the same state. At 867
+parameters and 64 candidates that takes some 20 milliseconds per generation.
 
     config = EvolutionConfig(generations=50)
     result = evolve(lambda x, generation: -(x**2).sum(1), np.ones(10), config, seed=1)
@@ -31,7 +32,7 @@ class CMAES:
 
     Args:
         mean: where the search begins, (n,).
-        config: population size, step size, diagonal or full covariance.
+        config: population size, step size, diagonal or full covariance, weight decay.
         seed: of this strategy's own random numbers. 0 is an ordinary seed here (pycma would
             take the clock).
     """
@@ -49,7 +50,15 @@ class CMAES:
             "randn": lambda rows, columns: rng.standard_normal((rows, columns)),
         }
         self.dimension = len(mean)
+        self._weight_decay = config.weight_decay
         self._strategy = cma.CMAEvolutionStrategy(np.asarray(mean, float), config.sigma, options)
+        if not config.diagonal:
+            sampler = self._strategy.sm
+            rates = sampler.parameters()
+            # In generations; from 1 down it means every generation.
+            sampler.lazy_update_gap = config.lazy_update / (
+                (rates["c1"] + rates["cmu"]) * self.dimension
+            )
 
     def ask(self) -> np.ndarray:
         """The next candidates, (popsize, n) float64."""
@@ -66,7 +75,8 @@ class CMAES:
             raise FloatingPointError(
                 f"candidate {bad[0]} scored {scores[bad[0]]}; CMA-ES needs finite scores"
             )
-        self._strategy.tell(list(candidates), (-np.asarray(scores, float)).tolist())
+        decayed = scores - self._weight_decay * np.square(candidates).mean(1)
+        self._strategy.tell(list(candidates), (-decayed).tolist())  # pycma minimises
 
     @property
     def mean(self) -> np.ndarray:
@@ -139,7 +149,8 @@ def evolve(
             if generation.candidates_sha256 != digest:
                 raise ValueError(
                     f"{journal}: generation {index} was asked for other candidates; the journal "
-                    "belongs to another start, seed or setting. Use a new run folder"
+                    "belongs to another start, seed, setting or number of BLAS threads "
+                    "(OMP_NUM_THREADS). Use a new run folder"
                 )
             if len(generation.scores) != len(candidates):
                 raise ValueError(

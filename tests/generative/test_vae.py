@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
+from torch.nn import functional as F
 
 from generative.vae import (
     ConvVAE,
     ConvVAEConfig,
     VAELearner,
     VAELossConfig,
+    decode_logits_as_blocks,
     gaussian_kl,
     sample_gaussian,
     to_float_bchw,
@@ -119,6 +121,40 @@ def test_gradients_reach_every_parameter():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.any(), name
+
+
+def test_decoding_as_blocks_is_decoding():
+    vae = small_vae().double()
+    z = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    blocks = decode_logits_as_blocks(vae, z)
+    image = F.pixel_unshuffle(vae.decode_logits(z), 2)
+    torch.testing.assert_close(blocks, image)
+    weight = torch.randn(image.shape, dtype=torch.float64)
+    inputs = [z, *vae.from_z.parameters(), *vae.decoder.parameters()]
+    torch.testing.assert_close(
+        torch.autograd.grad((blocks * weight).sum(), inputs),
+        torch.autograd.grad((image * weight).sum(), inputs),
+    )
+
+
+def test_learner_takes_the_steps_of_a_plain_loop():
+    vae, frames = small_vae(), road_frames()
+    plain, settings = copy.deepcopy(vae), VAELossConfig(beta=0.5)
+    learner = VAELearner(vae, settings, steps=1000)
+    optimizer = torch.optim.Adam(plain.parameters(), lr=settings.lr)
+    for step in range(3):
+        torch.manual_seed(step)
+        recon, mu, logvar = plain(to_float_bchw(frames))
+        expected = vae_loss(recon, to_float_bchw(frames), mu, logvar, beta=0.5)
+        optimizer.zero_grad()
+        expected.loss.backward()
+        optimizer.step()
+        torch.manual_seed(step)
+        given = learner.update(frames)
+        for name, value in expected._asdict().items():
+            torch.testing.assert_close(given[name], value.detach(), rtol=1e-4, atol=1e-4)
+    for ours, theirs in zip(vae.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 def road_frames() -> torch.Tensor:

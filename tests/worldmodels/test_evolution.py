@@ -1,7 +1,9 @@
 """CMA-ES: reaches known optima, owns its random numbers, survives being killed."""
 
 import json
+from dataclasses import replace
 
+import cma
 import numpy as np
 import pytest
 
@@ -97,6 +99,73 @@ def test_scores_of_another_shape_are_refused():
         evolve(lambda x, g: np.zeros(7), np.zeros(5), EvolutionConfig(8, 0.3, 2), 0)
 
 
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_weight_decay_pulls_towards_zero(diagonal):
+    """-|x - a|^2 - w mean(x^2) has its maximum at a / (1 + w / n)."""
+    config = EvolutionConfig(12, 0.5, 120, diagonal, weight_decay=2.5)
+    result = evolve(sphere, np.zeros(5), config, seed=1)
+    np.testing.assert_allclose(result.mean, OPTIMUM / 1.5, atol=1e-4)
+    # The journal's scores are those of the evaluation, without the decay.
+    assert result.generations[-1].best == pytest.approx(-((OPTIMUM / 3) ** 2).sum(), rel=1e-3)
+
+
+def decompositions(config, dimension, generations):
+    strategy, found = CMAES(np.zeros(dimension), config, seed=0), []
+    for generation in range(generations):
+        candidates = strategy.ask()
+        strategy.tell(candidates, -(candidates**2).sum(1))
+        found.append((generation, strategy._strategy.sm.count_eigen))
+    return np.diff([count for _, count in found]).nonzero()[0]
+
+
+def test_covariance_is_decomposed_as_seldom_as_its_learning_rates_allow():
+    n, popsize = 40, 10
+    # Hansen (2016), table 1: weights of the better half, and the rates they lead to.
+    weights = np.log((popsize + 1) / 2) - np.log(np.arange(1, popsize // 2 + 1))
+    mueff = weights.sum() ** 2 / (weights**2).sum()
+    c1 = 2 / ((n + 1.3) ** 2 + mueff)
+    cmu = 2 * (0.25 + mueff + 1 / mueff - 2) / ((n + 2) ** 2 + mueff)
+    for lazy in (0.2, 0.5):
+        config = EvolutionConfig(popsize, 0.3, lazy_update=lazy)
+        gaps = np.diff(decompositions(config, n, 60))
+        assert set(gaps) == {int(np.ceil(lazy / (c1 + cmu) / n))}
+    every = decompositions(EvolutionConfig(popsize, 0.3, lazy_update=0.0), n, 20)
+    assert set(np.diff(every)) == {1}
+
+
+def test_pycmas_own_laziness_gives_pycmas_own_search():
+    n, popsize, rng = 40, 10, np.random.default_rng(3)
+    options = {"popsize": popsize, "verbose": -9, "seed": np.nan}
+    theirs = cma.CMAEvolutionStrategy(
+        np.ones(n), 0.3, {**options, "randn": lambda *shape: rng.standard_normal(shape)}
+    )
+    ours = CMAES(np.ones(n), EvolutionConfig(popsize, 0.3, lazy_update=0.1), seed=3)
+    for _ in range(30):
+        candidates = ours.ask()
+        assert np.array_equal(candidates, theirs.ask())
+        values = (candidates**2).sum(1)
+        theirs.tell(list(candidates), values.tolist())
+        ours.tell(candidates, -values)
+    assert ours.sigma == theirs.sigma
+
+
+def test_lazy_search_is_as_quick():
+    """Generations to 1e-6 on an ellipsoid of 10 axes, decomposed in every or every other one."""
+    scale, needed = np.logspace(0, 3, 10), {}
+    for lazy in (0.0, 0.5):
+        for seed in range(3):
+            strategy = CMAES(np.ones(10), EvolutionConfig(8, 0.5, lazy_update=lazy), seed)
+            generation, best = 0, -np.inf
+            while best < -1e-6:
+                candidates, generation = strategy.ask(), generation + 1
+                scores = -(candidates**2 * scale).sum(1)
+                strategy.tell(candidates, scores)
+                best = scores.max()
+            needed[lazy] = needed.get(lazy, 0) + generation
+        assert (strategy._strategy.sm.lazy_update_gap > 1) == (lazy > 0)
+    assert needed[0.5] < 1.2 * needed[0.0]
+
+
 CONFIG = EvolutionConfig(8, 0.3, 7)
 
 
@@ -130,6 +199,20 @@ def test_killed_and_continued_equals_never_stopped(killed_at, tmp_path):
     assert_same(resumed, undisturbed)
     assert asked == told == list(range(killed_at, 7))
     assert journal.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("killed_at", range(1, 9))
+def test_laziness_and_decay_survive_being_killed(killed_at, tmp_path):
+    """In 40 dimensions the covariance is decomposed in every fourth generation."""
+    config, begin = EvolutionConfig(10, 0.3, 9, weight_decay=0.5), np.ones(40)
+
+    def evaluate(candidates, generation):
+        return -(candidates**2).sum(1)
+
+    undisturbed = evolve(evaluate, begin, config, 3)
+    journal, part = tmp_path / "journal.jsonl", replace(config, generations=killed_at)
+    evolve(evaluate, begin, part, 3, journal)
+    assert_same(evolve(evaluate, begin, config, 3, journal), undisturbed)
 
 
 def test_half_a_last_line_is_cut_off(tmp_path):
@@ -183,7 +266,9 @@ def test_a_damaged_journal_is_named(tmp_path):
         evolve(sphere, np.zeros(5), CONFIG, 3, journal)
 
 
-@pytest.mark.parametrize("wrong", [{"popsize": 1}, {"sigma": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"popsize": 1}, {"sigma": 0.0}, {"weight_decay": -0.1}, {"lazy_update": 1.5}]
+)
 def test_settings_that_cannot_work(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         EvolutionConfig(**wrong)

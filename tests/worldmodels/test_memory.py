@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
+from generative.mdn import MixtureDensityHead
 from worldmodels.configs import MemoryLossConfig
 from worldmodels.memory import (
     BOOK_MDNRNN,
@@ -16,7 +17,10 @@ from worldmodels.memory import (
     PAPER_MDNRNN,
     MDNRNNConfig,
     MemoryLearner,
+    MemoryLosses,
+    _dropout,
     memory_loss,
+    mixture_nll,
 )
 
 torch.set_num_threads(1)
@@ -198,15 +202,24 @@ def learner_for(seed: int = 0, steps: int = 60, **settings) -> MemoryLearner:
     return MemoryLearner(memory, MemoryLossConfig(**settings), steps)
 
 
+@torch.no_grad()
+def calm_losses(learner: MemoryLearner, batch: dict[str, torch.Tensor]) -> MemoryLosses:
+    """Losses without dropout."""
+    memory = learner.model.eval()
+    out, _ = memory(batch["z"], batch["action"], prev_reward=batch["prev_reward"])
+    return memory_loss(out, batch, memory.config, learner.config)
+
+
 @pytest.mark.parametrize("bf16", [False, True])
 def test_overfits_a_batch(bf16):
     learner, batch = learner_for(steps=150, lr=0.02, final_lr=1e-3, bf16=bf16), random_batch()
-    first = learner.update(batch)
-    for _ in range(149):
-        last = learner.update(batch)
-    assert last["nll"] < first["nll"] - 1
-    assert last["reward"] < 0.2 * first["reward"]
-    assert last["end"] < 0.2 * first["end"]
+    first = calm_losses(learner, batch)
+    for _ in range(150):
+        learner.update(batch)
+    last = calm_losses(learner, batch)
+    assert last.nll < first.nll - 1
+    assert last.reward < 0.4 * first.reward
+    assert last.end < 0.2 * first.end
     assert not learner.model.lstm.bias_hh_l0.any()
     assert learner.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3)
 
@@ -231,6 +244,78 @@ def test_gradients_are_clipped_by_value():
     learner.update(batch)
     largest = max(p.grad.abs().max() for p in learner.model.parameters() if p.grad is not None)
     assert largest == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_learner_takes_the_steps_of_a_plain_loop(residual):
+    """Its likelihood, dropout and optimiser are ways of its own to the same result."""
+    torch.manual_seed(0)
+    memory = MDNRNN(dataclasses.replace(SMALL, residual=residual))
+    settings, batch = MemoryLossConfig(clip_value=0.01, end_weight=2.0), random_batch()
+    batch["mask"][1, 4:] = 0
+    plain = copy.deepcopy(memory)
+    learner = MemoryLearner(memory, settings, steps=1000)
+    optimizer = torch.optim.Adam(plain.parameters(), lr=settings.lr)
+    for _ in range(3):
+        out, _ = plain(batch["z"], batch["action"], prev_reward=batch["prev_reward"])
+        expected = memory_loss(out, batch, plain.config, settings)
+        optimizer.zero_grad()
+        expected.loss.backward()
+        for parameter in plain.parameters():
+            if parameter.grad is not None:
+                parameter.grad.clamp_(-0.01, 0.01)
+        optimizer.step()
+        given = learner.update(batch)
+        for name, value in expected._asdict().items():
+            torch.testing.assert_close(given[name], value.detach(), rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(memory.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=3e-5)
+
+
+@pytest.mark.parametrize("rows_at_once", [8, 1000])
+def test_likelihood_and_gradients_are_those_of_torch_distributions(rows_at_once, monkeypatch):
+    monkeypatch.setattr("worldmodels.memory._MixtureNLL.rows_at_once", rows_at_once)
+    torch.manual_seed(0)
+    head = MixtureDensityHead(in_dim=6, out_dim=4, num_mixtures=3).double()
+    with torch.no_grad():
+        head.linear.bias[-3:] = torch.tensor([-9.0, 6.0, 0.0])  # two of them are clamped
+    features = torch.randn(5, 7, 6, dtype=torch.float64, requires_grad=True)
+    x, share = torch.randn(5, 7, 4, dtype=torch.float64), torch.rand(5, 7, dtype=torch.float64)
+    logits, mu, log_std = head.linear(features).unflatten(-1, (3, 4, 3)).unbind(-3)
+    mixture = MixtureSameFamily(Categorical(logits=logits), Normal(mu, log_std.clamp(-7, 5).exp()))
+    plain = -(mixture.log_prob(x).mean(-1) * share).sum()
+    ours = mixture_nll(features, head, x, share, torch.float64)
+    torch.testing.assert_close(ours, plain)
+    inputs = [features, head.linear.weight, head.linear.bias]
+    torch.testing.assert_close(
+        torch.autograd.grad(3 * ours, inputs), torch.autograd.grad(3 * plain, inputs)
+    )
+
+
+def test_likelihood_in_bfloat16_is_near():
+    torch.manual_seed(0)
+    head, features = MixtureDensityHead(64, 8, 5), torch.randn(300, 64)
+    x, share = torch.randn(300, 8), torch.full((300,), 1 / 300)
+    exact, near = (mixture_nll(features, head, x, share, t) for t in (torch.float, torch.bfloat16))
+    torch.testing.assert_close(near, exact, rtol=0.01, atol=0)
+    gradients = [torch.autograd.grad(nll, head.linear.weight)[0] for nll in (exact, near)]
+    assert (gradients[0] - gradients[1]).norm() < 0.02 * gradients[0].norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_learners_dropout_hides_and_scales(p, dtype):
+    x = torch.ones(101, 997, dtype=dtype)
+    torch.manual_seed(3)
+    dropped = _dropout(x, p)
+    assert dropped.dtype == dtype
+    assert set(dropped.unique().tolist()) == {0.0, torch.tensor(1 / (1 - p)).to(dtype).item()}
+    deviation = math.sqrt(p * (1 - p) / x.numel())
+    assert (dropped == 0).float().mean().item() == pytest.approx(p, abs=4 * deviation)
+    torch.manual_seed(3)
+    assert torch.equal(_dropout(x, p), dropped)
+    assert not torch.equal(_dropout(x, p), dropped)
+    assert _dropout(x, 0.0) is x
 
 
 def test_what_does_not_fit_is_explained():
