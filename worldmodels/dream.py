@@ -4,8 +4,9 @@ P candidates times R rollouts make P x R lanes. A lane keeps its own z, h and c;
 candidate share its weights; rollout r of every candidate has the same start and the same random
 numbers (common random numbers), so that a difference in return is a difference in driving.
 
-The same code serves evolution (no gradients) and back-propagation through the dream: where
-`candidates` requires grad, returns are differentiable in them by reparameterised noise.
+`Dream.rollout` is for back-propagation through the dream: where `candidates` requires grad, returns
+are differentiable in them by reparameterised noise. `Dream.evaluate` is for evolution: the same
+returns, without gradients and faster (`worldmodels.fast_dream`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -199,6 +201,39 @@ class DreamResult(NamedTuple):
     over outputs, the mean over the horizon (also after an imagined end)."""
 
 
+class Lanes(NamedTuple):
+    """Where P x R dreams stand; z, h and c are (P, R, ...), the rest (P, R)."""
+
+    z: Tensor
+    h: Tensor
+    c: Tensor
+    previous: Tensor
+    """Reward of the decision before."""
+    alive: Tensor
+    """1, or 0 after the imagined end."""
+    stretch: Tensor
+    """Rewards since the last stretch of `pace_window` decisions ended."""
+    lengths: Tensor
+    saturation: Tensor
+    """As in DreamResult, not yet divided by the horizon."""
+
+    def detach(self) -> Lanes:
+        """The same, but gradients stop here, except in what the past has already brought."""
+        z, h, c, previous = (x.detach() for x in self[:4])
+        return self._replace(z=z, h=h, c=c, previous=previous)
+
+
+class Noise(NamedTuple):
+    """Random numbers of one decision, in the order in which they are drawn."""
+
+    uniform: Tensor
+    """(K, R, latent_dim), for the choice of mixtures."""
+    eps: Tensor
+    """(R, latent_dim), standard normal."""
+    end: Tensor | None
+    """(R,), uniform; None if dreams do not end."""
+
+
 class Dream:
     """Rolls candidates out in M.
 
@@ -266,63 +301,122 @@ class Dream:
             starts: R moments, shared by all candidates.
             generator: source of the noise that rollout r of every candidate shares.
         """
-        config, mem = self.config, self.memory.config
-        starts.check_fits(mem)
-        weight, bias = split_candidates(candidates, self.controller)
-        weight_t, bias = weight.transpose(1, 2), bias.unsqueeze(1)
-        num_candidates, num_rollouts = len(candidates), len(starts)
-        lanes = (num_candidates, num_rollouts)
-
-        z, h, c = (
-            field.to(self.device).expand(num_candidates, -1, -1)
-            for field in (starts.z, starts.h, starts.c)
-        )
-        previous = starts.prev_reward.to(self.device).expand(num_candidates, -1)
-        mask = self._dropout_mask(num_rollouts, generator)
-        alive = torch.ones(lanes, device=self.device)
-        returns, stretch = torch.zeros(lanes, device=self.device), torch.zeros_like(alive)
-        lengths, saturation = torch.zeros_like(alive), torch.zeros_like(alive)
-        window = config.pace_window if config.pace_cap is not None else 1
+        config = self.config
+        lanes = self._begin(len(candidates), starts)
+        controllers = self._controllers(candidates)
+        mask = self._dropout_mask(len(starts), generator)
+        returns = torch.zeros_like(lanes.alive)
         for t in range(config.horizon):
             if config.truncation and t and t % config.truncation == 0:
-                z, h, c, previous = z.detach(), h.detach(), c.detach(), previous.detach()
-            seen = torch.cat([z, h, c][: len(self.controller.features)], dim=-1)
-            raw = torch.baddbmm(bias, seen, weight_t)
-            action = self.squash(raw)
-            saturation = saturation + (raw.abs() - 1).clamp_min(0).square().sum(-1)
-            parts = [z, action, h]
-            if mem.reward_input:
-                parts.insert(2, (previous / mem.reward_scale).unsqueeze(-1))
-            h, c = self._lstm_step(torch.cat(parts, dim=-1), c)
-            features = h if mask is None else h * mask
-            out = self._linear(features, self.head_weight) + self.head_bias
-            z = self._sample_z(out, z, generator)
-            reward = self._reward(out)
-            stretch = stretch + alive * reward
-            if (t + 1) % window == 0 or t + 1 == config.horizon:
-                returns = returns + self._cap(stretch, t % window + 1)
-                stretch = torch.zeros_like(alive)
-            lengths = lengths + alive
-            previous = reward
-            if mem.predict_end:
-                u = torch.rand(num_rollouts, generator=generator, device=self.device)
-                alive = alive * (u >= torch.sigmoid(out[..., -1])).float()
-        return DreamResult(returns, lengths, saturation / config.horizon)
+                lanes = lanes.detach()
+            lanes = self._step(lanes, controllers, self._noise(len(starts), generator), mask)
+            if decisions := self._stretch_ends(t):
+                returns = returns + self._cap(lanes.stretch, decisions)
+                lanes = lanes._replace(stretch=torch.zeros_like(lanes.alive))
+        return DreamResult(returns, lanes.lengths, lanes.saturation / config.horizon)
 
     @torch.no_grad()
     def evaluate(
         self, candidates: Tensor, starts: DreamStarts, seed: int, max_lanes: int = 2048
     ) -> DreamResult:
-        """`rollout` without gradients, in groups of candidates of at most `max_lanes` lanes.
+        """What `rollout` returns, without gradients and several times as fast.
 
-        Every group sees the same noise; how candidates are grouped does not change the noise.
+        Candidates go in groups of at most `max_lanes` lanes. Every group sees the same noise; how
+        candidates are grouped does not change the noise. See `worldmodels.fast_dream` for what
+        runs on which device.
         """
         group = max(1, max_lanes // len(starts))
+        generator = torch.Generator(self.device)
         parts = []
         for first in range(0, len(candidates), group):
-            generator = torch.Generator(self.device).manual_seed(seed)
-            parts.append(self.rollout(candidates[first : first + group], starts, generator))
+            generator.manual_seed(seed)
+            parts.append(self._fast(candidates[first : first + group], starts, generator))
         return DreamResult(*(torch.cat(field) for field in zip(*parts, strict=True)))
+
+    @cached_property
+    def _fast(self) -> Callable[[Tensor, DreamStarts, torch.Generator], DreamResult]:
+        """`rollout`, or what takes its place where no gradient is needed."""
+        from worldmodels.fast_dream import FusedDream, GraphedDream
+
+        fast = {"cpu": FusedDream, "cuda": GraphedDream}.get(self.device.type)
+        if fast is None or self.gate_bias.dtype != torch.float32:
+            return self.rollout
+        return fast(self).rollout
+
+    # The pieces of a rollout. `worldmodels.fast_dream` puts the same ones together otherwise.
+
+    def _begin(self, num_candidates: int, starts: DreamStarts) -> Lanes:
+        """All lanes at their starts."""
+        starts.check_fits(self.memory.config)
+        z, h, c = (
+            field.to(self.device).expand(num_candidates, -1, -1)
+            for field in (starts.z, starts.h, starts.c)
+        )
+        previous = starts.prev_reward.to(self.device).expand(num_candidates, -1)
+        alive = torch.ones(num_candidates, len(starts), device=self.device)
+        zeros = torch.zeros_like(alive)
+        return Lanes(z, h, c, previous, alive, zeros, zeros, zeros)
+
+    def _controllers(self, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (P, feature_dim, action_dim) and biases (P, 1, action_dim)."""
+        weight, bias = split_candidates(candidates, self.controller)
+        return weight.transpose(1, 2), bias.unsqueeze(1)
+
+    def _noise(self, num_rollouts: int, generator: torch.Generator) -> Noise:
+        """The random numbers of one decision, the same for every candidate."""
+        mem, kind = self.memory.config, {"generator": generator, "device": self.device}
+        return Noise(
+            torch.rand(mem.num_mixtures, num_rollouts, mem.latent_dim, **kind),
+            torch.randn(num_rollouts, mem.latent_dim, **kind),
+            torch.rand(num_rollouts, **kind) if mem.predict_end else None,
+        )
+
+    def _step(
+        self, lanes: Lanes, controllers: tuple[Tensor, Tensor], noise: Noise, mask: Tensor | None
+    ) -> Lanes:
+        """One decision in every lane. Overwrites `noise.uniform`."""
+        mem = self.memory.config
+        z, h, c = lanes.z, lanes.h, lanes.c
+        raw = self._drive(torch.cat([z, h, c][: len(self.controller.features)], -1), controllers)
+        action = self.squash(raw)
+        parts = [z, action, h]
+        if mem.reward_input:
+            parts.insert(2, (lanes.previous / mem.reward_scale).unsqueeze(-1))
+        h, c = self._lstm_step(torch.cat(parts, dim=-1), c)
+        features = h if mask is None else h * mask
+        out = self._linear(features, self.head_weight) + self.head_bias
+        z = self._sample_z(out, z, noise)
+        return self._settle(lanes._replace(z=z, h=h, c=c), raw, out, noise)
+
+    def _drive(self, seen: Tensor, controllers: tuple[Tensor, Tensor]) -> Tensor:
+        """Raw outputs (P, R, action_dim) of the controllers for what they see."""
+        weight, bias = controllers
+        return torch.baddbmm(bias, seen, weight)
+
+    def _settle(self, lanes: Lanes, raw: Tensor, out: Tensor, noise: Noise) -> Lanes:
+        """Count what the decision brought.
+
+        Args:
+            raw: the controllers' outputs, (P, R, action_dim).
+            out: (P, R, ...), ends with M's reward and, if it has one, the logit of the end.
+        """
+        reward, alive = self._reward(out), lanes.alive
+        if noise.end is not None:
+            alive = alive * (noise.end >= torch.sigmoid(out[..., -1])).float()
+        return lanes._replace(
+            previous=reward,
+            alive=alive,
+            stretch=lanes.stretch + lanes.alive * reward,
+            lengths=lanes.lengths + lanes.alive,
+            saturation=lanes.saturation + (raw.abs() - 1).clamp_min(0).square().sum(-1),
+        )
+
+    def _stretch_ends(self, t: int) -> int:
+        """Decisions in the stretch that decision t ends, 0 if it goes on."""
+        config = self.config
+        window = config.pace_window if config.pace_cap is not None else 1
+        ends = (t + 1) % window == 0 or t + 1 == config.horizon
+        return t % window + 1 if ends else 0
 
     def _dropout_mask(self, num_rollouts: int, generator: torch.Generator) -> Tensor | None:
         if not self.config.dropout:
@@ -342,17 +436,19 @@ class Dream:
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(c), c
 
-    def _sample_z(self, out: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:
+    def _gumbel(self, uniform: Tensor) -> Tensor:
+        """Standard Gumbel noise times temperature, written over `uniform`."""
+        return uniform.clamp_min_(1e-30).log_().neg_().log_().neg_().mul_(self.config.temperature)
+
+    def _sample_z(self, out: Tensor, z: Tensor, noise: Noise) -> Tensor:
         """Gumbel-max over the mixtures by a running maximum, then the chosen Gaussian."""
         mem, tau = self.memory.config, self.config.temperature
-        num_rollouts, dim, mixtures = z.shape[1], mem.latent_dim, mem.num_mixtures
+        dim, mixtures = mem.latent_dim, mem.num_mixtures
         mixture = out[..., : 3 * mixtures * dim].unflatten(-1, (3, mixtures, dim))
         log_pi, mu, log_std = mixture.unbind(-3)
-        uniform = torch.rand(mixtures, num_rollouts, dim, generator=generator, device=self.device)
-        gumbel = uniform.clamp_min_(1e-30).log_().neg_().log_().neg_()
         with torch.no_grad():
             # log_pi + tau * gumbel has its maximum where log_pi / tau + gumbel has, at 0 too.
-            gumbel *= tau
+            gumbel = self._gumbel(noise.uniform)
             best = log_pi[..., 0, :] + gumbel[0]
             chosen = torch.zeros(best.shape, dtype=torch.int64, device=self.device)
             for k in range(1, mixtures):
@@ -362,8 +458,7 @@ class Dream:
             chosen = chosen.unsqueeze(-2)
         mu = mu.gather(-2, chosen).squeeze(-2)
         log_std = log_std.gather(-2, chosen).squeeze(-2).clamp(LOG_STD_MIN, LOG_STD_MAX)
-        eps = torch.randn(num_rollouts, dim, generator=generator, device=self.device)
-        z_next = mu + math.sqrt(tau) * log_std.exp() * eps
+        z_next = mu + math.sqrt(tau) * log_std.exp() * noise.eps
         return z_next + z if mem.residual else z_next
 
     def _cap(self, stretch: Tensor, decisions: int) -> Tensor:

@@ -119,12 +119,15 @@ def test_equals_a_slow_loop(heads, features, config):
     memory, controller = small_memory(**heads), ControllerConfig(D, H, 3, features)
     candidates, starts = random_candidates(controller), random_starts()
     dream = Dream(memory, controller, config)
-    result = dream.rollout(candidates, starts, torch.Generator().manual_seed(4))
     slow = slow_dream(memory, controller, config, candidates, starts, seed=4)
     returns, lengths, saturation = slow
-    torch.testing.assert_close(result.returns, returns, rtol=1e-4, atol=1e-5)
-    assert torch.equal(result.lengths, lengths)
-    torch.testing.assert_close(result.saturation, saturation, rtol=1e-4, atol=1e-5)
+    for result in (
+        dream.rollout(candidates, starts, torch.Generator().manual_seed(4)),
+        dream.evaluate(candidates, starts, seed=4),
+    ):
+        torch.testing.assert_close(result.returns, returns, rtol=1e-4, atol=1e-5)
+        assert torch.equal(result.lengths, lengths)
+        torch.testing.assert_close(result.saturation, saturation, rtol=1e-4, atol=1e-5)
     if heads is EVERYTHING:
         assert len(lengths.unique()) > 2
     assert not torch.allclose(returns[0], returns[1])
