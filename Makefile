@@ -9,7 +9,7 @@ ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 HEADLESS = SDL_VIDEODRIVER=dummy SDL_AUDIODRIVER=dummy MPLBACKEND=Agg PYGAME_HIDE_SUPPORT_PROMPT=1
 INSTALL = @PYTHON='$(PYTHON)' sh .ci/install.sh
 
-.PHONY: help install quickstart drive test test-nightly bench lint format
+.PHONY: help install quickstart drive test test-nightly bench certificates lint format
 
 help:
 	@echo "make quickstart    install if needed, train a car in its dream (15 minutes, 2 cores)"
@@ -17,6 +17,7 @@ help:
 	@echo "make install       make .venv and install the project and its pinned versions"
 	@echo "make test          run the tests (test-nightly: the slow ones)"
 	@echo "make bench         measure the speed of environment, models and dream"
+	@echo "make certificates  train what has a known optimum, and compare (3 minutes)"
 	@echo "make lint          check style (format: repair what can be)"
 
 install:
@@ -42,6 +43,10 @@ bench: install
 	@for file in benchmarks/*.py; do \
 		echo "== $$file"; $(ONE_THREAD) $(HEADLESS) $(RUN) "$$file" || exit 1; \
 	done
+
+certificates:
+	$(INSTALL) data
+	@$(ONE_THREAD) $(HEADLESS) $(RUN) scripts/certificates.py
 
 lint:
 	$(INSTALL) dev

@@ -49,6 +49,7 @@ def fit(
     log_every: int = 100,
     checkpoint_every_seconds: float = 60.0,
     what: str = "training",
+    on_log: Callable[[int], None] | None = None,
 ) -> None:
     """Bring learner to `steps` updates, going on from the run's last whole checkpoint.
 
@@ -63,6 +64,9 @@ def fit(
         log_every: metrics are means over this many steps; only then is the GPU waited for.
         checkpoint_every_seconds: 0 saves after every step.
         what: shown beside the progress bar, named in errors.
+        on_log: called with the step whenever metrics were logged, e.g. to save samples. What it
+            draws from torch's generators changes nothing, as every step is seeded anew; it must
+            leave the learner as it was.
     Raises:
         NonFiniteError: a logged value is not finite; names what, the step and the seed.
         SystemExit: SIGTERM (143) or Ctrl-C (130); the step was finished and saved.
@@ -78,6 +82,8 @@ def fit(
             step += 1
             if step % log_every == 0 or step == steps:
                 run.metrics.log(step, window.means())
+                if on_log is not None:
+                    on_log(step)
             bar.advance(note=window.note)
             due = time.monotonic() - saved_at >= checkpoint_every_seconds
             if due or stop.requested or step == steps:

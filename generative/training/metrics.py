@@ -1,9 +1,10 @@
-"""Numbers over steps: JSON lines in metrics.jsonl, and TensorBoard if installed."""
+"""Numbers and pictures over steps: metrics.jsonl, images, and TensorBoard if installed."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import json
 import math
 import os
@@ -12,9 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from generative.training.files import write_file
 
 METRICS_NAME = "metrics.jsonl"
+IMAGES_NAME = "images"
 
 
 class Metrics:
@@ -41,10 +45,26 @@ class Metrics:
         with open(self.path, "ab") as file:
             file.write((json.dumps(line) + "\n").encode())
         if self._use_tensorboard:
-            if self._writer is None:
-                self._writer = _event_writer(self.path.parent / "tensorboard", step)
             for name, value in numbers.items():
-                self._writer.add_scalar(name, value, step)
+                self._events(step).add_scalar(name, value, step)
+
+    def log_image(self, step: int, name: str, image: np.ndarray) -> Path:
+        """Write a picture, uint8 (H, W, 3), to images/NAME-STEP.png; returns its path.
+
+        A run that was killed and continued writes the same names again.
+        """
+        from PIL import Image
+
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"picture {name} is {image.dtype} {image.shape}; pass uint8 (H, W, 3)")
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, format="png")
+        path = self.path.parent / IMAGES_NAME / f"{name}-{step:06d}.png"
+        path.parent.mkdir(exist_ok=True)
+        write_file(path, buffer.getvalue())
+        if self._use_tensorboard:
+            self._events(step).add_image(name, image, step, dataformats="HWC")
+        return path
 
     def rewind(self, step: int) -> None:
         """Drop lines after this step and a last line that is not whole: the run goes on there."""
@@ -73,6 +93,12 @@ class Metrics:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+    def _events(self, step: int) -> Any:
+        """TensorBoard's writer, opened when it is first needed."""
+        if self._writer is None:
+            self._writer = _event_writer(self.path.parent / "tensorboard", step)
+        return self._writer
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,63 @@
+"""scikit-learn's handwritten digits: 1,797 images of 8x8 pixels with 17 grey levels.
+
+Only the file is read, so neither scikit-learn nor SciPy is loaded. `pip install scikit-learn`
+(or the project's extra `data`) brings it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from generative.data.image_set import ImageSet, random_split
+from generative.training.files import DamagedFileError
+
+__all__ = ["find_digits", "load_digits"]
+
+COUNT, SIDE, LEVELS = 1797, 8, 17
+
+
+def find_digits() -> Path:
+    """Where the installed scikit-learn keeps the images.
+
+    Raises:
+        FileNotFoundError: it is not installed; says what to install.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        file = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if file.is_file():
+            return file
+    raise FileNotFoundError(
+        "the digits come with scikit-learn, which is not installed: pip install scikit-learn"
+    )
+
+
+def load_digits(file: Path | None = None, seed: int = 0) -> ImageSet:
+    """All digits; 1,257 to train on, 180 for validation, 360 for testing.
+
+    Args:
+        file: digits.csv.gz; that of the installed scikit-learn if not given.
+        seed: of the split.
+    Raises:
+        FileNotFoundError: scikit-learn is not installed; says what to install.
+        DamagedFileError: the file does not hold the digits.
+    """
+    path = find_digits() if file is None else Path(file)
+    try:
+        with gzip.open(path, "rt") as lines:
+            table = np.loadtxt(lines, delimiter=",")
+    except (ValueError, EOFError, gzip.BadGzipFile) as error:
+        raise DamagedFileError(f"{path}: is not a table of numbers ({error})") from error
+    good = table.shape == (COUNT, SIDE * SIDE + 1) and table.min() >= 0 and table.max() < LEVELS
+    if not good:
+        raise DamagedFileError(
+            f"{path}: holds {table.shape} numbers up to {table.max():.4g}; the digits are "
+            f"({COUNT}, {SIDE * SIDE + 1}) numbers below {LEVELS}"
+        )
+    images = table[:, :-1].astype(np.uint8).reshape(COUNT, SIDE, SIDE, 1)
+    labels = table[:, -1:].astype(np.int64)
+    return ImageSet(images, labels, random_split(COUNT, 180, 360, seed), levels=LEVELS)

@@ -1,0 +1,64 @@
+"""Tensors to pictures: grids of images, clouds of points. uint8 (H, W, 3), for `Metrics.log_image`.
+
+run.metrics.log_image(step, "samples", image_grid(model.sample(64)))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+GAP = 2
+"""Pixels between the parts of a picture."""
+GROUND = 190
+"""Their grey, which neither black nor white images share."""
+
+
+def image_grid(images: Tensor, columns: int = 0, scale: int = 1) -> np.ndarray:
+    """Images (N, C, H, W) in [0, 1], C 1 or 3, side by side, row after row.
+
+    Args:
+        columns: images in a row; 0 makes the grid as square as it can be.
+        scale: every pixel becomes scale x scale, so that small images can be seen.
+    Raises:
+        ValueError: another shape, or no image.
+    """
+    if images.dim() != 4 or images.shape[1] not in (1, 3) or not len(images):
+        raise ValueError(
+            f"got images of shape {tuple(images.shape)}; a picture needs (N, 1 or 3, H, W)"
+        )
+    pixels = images.detach().float().cpu().clamp(0, 1).mul(255).round().byte().movedim(1, -1)
+    pixels = pixels.expand(-1, -1, -1, 3).repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    n, height, width, _ = pixels.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    picture = np.full(
+        (rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), GROUND, dtype=np.uint8
+    )
+    for i, image in enumerate(pixels.numpy()):
+        top, left = i // columns * (height + GAP), i % columns * (width + GAP)
+        picture[top : top + height, left : left + width] = image
+    return picture
+
+
+def strips(*rows: Tensor, scale: int = 1) -> np.ndarray:
+    """Rows of as many images each, one above the other: originals above reconstructions, say."""
+    return image_grid(torch.cat(rows), columns=len(rows[0]), scale=scale)
+
+
+def point_clouds(clouds: Sequence[Tensor], limit: float = 3.0, side: int = 200) -> np.ndarray:
+    """Clouds of points (N, 2) side by side, each in the square from -limit to limit.
+
+    Darker where more points lie; the second axis points up.
+    """
+    panels = []
+    for cloud in clouds:
+        x, y = cloud.detach().double().cpu().clamp(-2 * limit, 2 * limit).numpy().T
+        counts, _, _ = np.histogram2d(-y, x, bins=side, range=[[-limit, limit]] * 2)
+        ink = np.minimum(1.0, counts / max(1.0, np.quantile(counts[counts > 0], 0.9)))
+        panels.append(torch.from_numpy(1 - ink).float()[None])
+    return image_grid(torch.stack(panels), columns=len(panels))

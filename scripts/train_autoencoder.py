@@ -1,0 +1,173 @@
+"""Train an autoencoder, plain or denoising, on images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from generative.configs import AutoencoderLossConfig, ConvAutoencoderConfig
+from generative.training.cli import start
+from generative.training.run import Run
+
+
+@dataclass(frozen=True)
+class Args:
+    """Train an autoencoder, plain or denoising, on images."""
+
+    out: Path = Path("runs/autoencoder")
+    """Run folder; the trained model is in its `model` folder, reconstructions are in `images`."""
+    data: Literal["fashion-mnist", "frames", "sprites", "folder"] = "fashion-mnist"
+    """What to train on; `frames` are recorded episodes, `folder` any images."""
+    source: Path = Path("data/fashion-mnist")
+    """Folder of the data (sprites are drawn and need none)."""
+    model: ConvAutoencoderConfig = field(default_factory=ConvAutoencoderConfig)
+    loss: AutoencoderLossConfig = field(default_factory=AutoencoderLossConfig)
+    steps: int = 3000
+    """Optimiser steps (the book: 5 epochs of 600)."""
+    batch_size: int = 100
+    log_every: int = 100
+    picture_every: int = 600
+    """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
+    threads: int = 0
+    """CPU threads; 0 leaves the choice to torch."""
+    device: str = "auto"
+    seed: int = 1
+
+
+DEFAULT_PRESET = "book"
+FRAMES = ConvAutoencoderConfig((3, 64, 64), latent_dim=32, channels=(32, 64, 128, 256))
+SPRITES = ConvAutoencoderConfig((3, 32, 32), latent_dim=16)
+PRESETS = {
+    "book": Args(),
+    "denoising": Args(
+        model=ConvAutoencoderConfig(latent_dim=32), loss=AutoencoderLossConfig(noise=0.3)
+    ),
+    "frames": Args(data="frames", source=Path("runs/rollouts/episodes"), model=FRAMES),
+    "sprites": Args(data="sprites", model=SPRITES),
+    "smoke": Args(
+        data="sprites",
+        model=ConvAutoencoderConfig((3, 32, 32), channels=(4, 8, 8)),
+        steps=20,
+        batch_size=8,
+        log_every=5,
+        picture_every=10,
+    ),
+}
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the trained autoencoder."""
+    import torch
+
+    from generative.autoencoder import AutoencoderLearner, ConvAutoencoder, add_noise
+    from generative.training.loop import fit
+    from generative.training.pictures import image_grid, strips
+    from generative.vae import to_float_bchw
+
+    with Run.open(args, kind="train_autoencoder") as run:
+        if run.done:
+            return run.path / "model"
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        train, test = load_pixels(args)
+        torch.manual_seed(run.seed_for("weights"))
+        model = ConvAutoencoder(args.model).to(run.device)
+        learner = AutoencoderLearner(model, args.loss, args.steps)
+
+        def batch(step: int) -> torch.Tensor:
+            rows = run.rng("batch", step).integers(len(train), size=args.batch_size)
+            return to_float_bchw(torch.from_numpy(train[rows]).to(run.device))
+
+        @torch.no_grad()
+        def show(step: int) -> None:
+            if step % args.picture_every and step != args.steps:
+                return
+            x = to_float_bchw(torch.from_numpy(test[:10]).to(run.device))
+            seen = add_noise(x, args.loss.noise) if args.loss.noise else x
+            rows = (
+                [x, seen, model.reconstruct(seen)] if args.loss.noise else [x, model.reconstruct(x)]
+            )
+            run.metrics.log_image(step, "reconstructions", strips(*rows, scale=2))
+            if args.model.latent_dim == 2:
+                run.metrics.log_image(step, "plane", image_grid(decoded_plane(model, test), 20))
+
+        fit(
+            learner, batch, run, args.steps,
+            log_every=args.log_every, what="training the autoencoder", on_log=show,
+        )  # fmt: skip
+        model.save_pretrained(run.path / "model")
+        run.finish({**run.metrics.last(), **score(model, test, args)})
+        return run.path / "model"
+
+
+def load_pixels(args: Args):
+    """uint8 images (N, H, W, C) to train on and to test on.
+
+    Raises:
+        ValueError: they have another shape than the model.
+    """
+    if args.data == "frames":
+        from worldmodels.rollouts import RolloutStore, load_frames
+
+        frames = load_frames(RolloutStore(args.source))
+        tenth = max(1, len(frames) // 10)
+        train, test = frames[:-tenth], frames[-tenth:]  # the episodes recorded last
+    else:
+        if args.data == "sprites":
+            from generative.data.sprites import sprites
+
+            images = sprites()
+        elif args.data == "fashion-mnist":
+            from generative.data.fashion_mnist import load_fashion_mnist
+
+            images = load_fashion_mnist(args.source)
+        else:
+            from generative.data.images import load_images
+
+            channels, side, _ = args.model.image_shape
+            images = load_images(args.source, side, colour=channels == 3)
+        train, test = images.part("train").images, images.part("test").images
+    c, h, w = args.model.image_shape
+    if train.shape[1:] != (h, w, c):
+        raise ValueError(
+            f"the images are {train.shape[1:]} (H, W, C), the model is for {(h, w, c)}; set "
+            "--model.image-shape C H W"
+        )
+    return train, test
+
+
+def decoded_plane(model, test, num: int = 20):
+    """What the codes of a regular grid over the plane stand for, (num * num, C, H, W)."""
+    import torch
+
+    from generative.vae import to_float_bchw
+
+    device = next(model.parameters()).device
+    codes = model.encode(to_float_bchw(torch.from_numpy(test[:1000]).to(device)))
+    low, high = codes.amin(0), codes.amax(0)
+    u = torch.linspace(0, 1, num, device=device)
+    return model.decode(low + (high - low) * torch.cartesian_prod(u, u))
+
+
+def score(model, test, args: Args) -> dict[str, float]:
+    """Loss and squared error over the test images."""
+    import torch
+
+    from generative.autoencoder import add_noise
+    from generative.vae import to_float_bchw
+
+    device, total = next(model.parameters()).device, {"test_loss": 0.0, "test_mse": 0.0}
+    generator = torch.Generator(device).manual_seed(0)
+    for start_row in range(0, len(test), 500):
+        x = to_float_bchw(torch.from_numpy(test[start_row : start_row + 500]).to(device))
+        noisy = add_noise(x, args.loss.noise, generator) if args.loss.noise else None
+        with torch.no_grad():
+            losses = model.loss(x, args.loss.kind, noisy)
+        total["test_loss"] += float(losses.loss) * len(x) / len(test)
+        total["test_mse"] += float(losses.mse) * len(x) / len(test)
+    return total
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)

@@ -1,0 +1,237 @@
+"""What holds for every family: the verbs of docs/families.md, saving, scripts, resuming."""
+
+import copy
+import json
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from generative.training.metrics import read_metrics
+from tests.commands import run_script
+from tests.generative.families import FAMILIES, VOCABULARY
+from tests.generative.killable import killable_run
+
+torch.set_num_threads(1)
+
+
+def capabilities(name: str) -> frozenset[str]:
+    family = FAMILIES[name]
+    return getattr(family.make(), "capabilities", family.capabilities)
+
+
+def having(*verbs: str):
+    """Runs a test over the families that have all of these verbs."""
+    names = [name for name in FAMILIES if set(verbs) <= capabilities(name)]
+    return pytest.mark.parametrize("name", names)
+
+
+every_family = pytest.mark.parametrize("name", FAMILIES)
+every_script = pytest.mark.parametrize("name", [n for n in FAMILIES if FAMILIES[n].script])
+
+
+def make(name: str, seed: int = 0):
+    """The tiny model with weights that are anything: some layers begin as zeros."""
+    torch.manual_seed(seed)
+    model = FAMILIES[name].make()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@every_family
+def test_declared_verbs_are_there(name):
+    declared = capabilities(name)
+    assert declared
+    assert declared <= VOCABULARY
+    model = FAMILIES[name].make()
+    for verb in declared - {"loss"}:
+        assert callable(getattr(model, verb)), verb
+    if not FAMILIES[name].capabilities:  # it declares them itself, and so leaves none out
+        assert {verb for verb in VOCABULARY if hasattr(model, verb)} == declared
+
+
+@having("loss")
+def test_gradients_reach_every_parameter(name):
+    model = make(name).train()
+    FAMILIES[name].loss(model, FAMILIES[name].examples(8)).backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+        assert parameter.grad.any(), key
+
+
+@having("sample")
+def test_samples(name):
+    family, model = FAMILIES[name], make(name)
+    samples = model.sample(5, generator=generator(1))
+    assert samples.shape == (5, *family.examples(1).shape[1:])
+    assert samples.dtype == torch.float32
+    assert samples.isfinite().all()
+    low, high = family.sample_range
+    assert low <= samples.min()
+    assert samples.max() <= high
+
+
+@having("sample")
+def test_a_seed_gives_the_same_samples_and_uses_no_other_generator(name):
+    model = make(name)
+    state = torch.random.get_rng_state()
+    first, again, other = (model.sample(5, generator=generator(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@having("log_prob")
+def test_log_prob_is_one_number_an_example(name):
+    model, x = make(name), FAMILIES[name].examples(6)
+    log_prob = model.log_prob(x)
+    assert log_prob.shape == (6,)
+    torch.testing.assert_close(model.log_prob(x[2:4]), log_prob[2:4])
+    torch.testing.assert_close(FAMILIES[name].loss(model, x), -log_prob.mean())
+
+
+@having("bound")
+def test_bound_is_one_number_an_example_and_repeats(name):
+    model, x = make(name), FAMILIES[name].examples(6)
+    bound = model.bound(x, generator=generator(3))
+    assert bound.shape == (6,)
+    assert torch.equal(model.bound(x, generator=generator(3)), bound)
+
+
+@having("encode", "decode")
+def test_encode_and_decode_fit_together(name):
+    model, x = make(name), FAMILIES[name].examples(6)
+    z = model.encode(x)
+    assert len(z) == 6
+    assert model.decode(z).shape == x.shape
+    if "log_prob" in capabilities(name):  # a flow loses nothing
+        assert (model.decode(z) - x).abs().max() < 1e-5
+
+
+@having("reconstruct")
+def test_reconstructions_have_the_shape_of_images(name):
+    x = FAMILIES[name].examples(6)
+    assert make(name).reconstruct(x).shape == x.shape
+
+
+@every_family
+def test_overfits_eight_examples(name):
+    family = FAMILIES[name]
+    torch.manual_seed(0)
+    model = family.make()
+    batch = family.to_batch(family.examples(8))
+    learner = family.learner(model.train(), family.steps)
+    first = learner.update(batch)[family.logged]
+    for _ in range(family.steps - 1):
+        last = learner.update(batch)[family.logged]
+    assert last < family.below < first
+
+
+@every_family
+def test_learner_goes_on_from_its_state(name):
+    """The state of step 3 in a fresh learner gives the weights of step 6."""
+    family = FAMILIES[name]
+    batch = family.to_batch(family.examples(8))
+    torch.manual_seed(0)
+    whole = family.learner(family.make(), 6)
+    for step in range(6):
+        torch.manual_seed(step)
+        whole.update(batch)
+        if step == 2:
+            halfway = copy.deepcopy(whole.state_dict())
+    resumed = family.learner(family.make(), 6)
+    resumed.load_state_dict(halfway)
+    for step in range(3, 6):
+        torch.manual_seed(step)
+        resumed.update(batch)
+    for ours, theirs in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@every_family
+def test_saved_and_loaded_model_gives_equal_outputs(name, tmp_path):
+    model, x = make(name), FAMILIES[name].examples(4)
+    model.save_pretrained(tmp_path / "a model")
+    again = type(model).from_pretrained(tmp_path / "a model")
+    assert again.config == model.config
+    has = capabilities(name)
+    if "sample" in has:
+        samples = [m.sample(4, generator=generator(0)) for m in (model, again)]
+        assert torch.equal(*samples)
+    if "log_prob" in has:
+        assert torch.equal(model.log_prob(x), again.log_prob(x))
+    if "reconstruct" in has:
+        assert torch.equal(model.reconstruct(x), again.reconstruct(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [(name, i) for name in FAMILIES for i in range(len(FAMILIES[name].wrong))]
+)
+def test_wrong_input_is_told_what_it_is_and_what_is_needed(name, number):
+    x, message = FAMILIES[name].wrong[number]
+    with pytest.raises(ValueError, match=message):
+        FAMILIES[name].loss(make(name), x)
+
+
+# ---------------------------------------------------------------------------------------------
+# Scripts
+# ---------------------------------------------------------------------------------------------
+
+
+def outcome(run) -> dict:
+    """All that a run came to, but for the time it took."""
+    lines = [{**line, "time": None} for line in read_metrics(run)]
+    files = [*(run / "model").iterdir(), *run.glob("images/*")]
+    return {
+        "lines": lines,
+        "files": {str(path.relative_to(run)): path.read_bytes() for path in files},
+        "result": json.loads((run / "result.json").read_text()),
+    }
+
+
+@every_script
+def test_smoke_by_command_line(name, tmp_path):
+    family = FAMILIES[name]
+    run = tmp_path / "a run"
+    done = run_script(family.script, "smoke", "--out", run, *family.words(tmp_path), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = outcome(run)
+    assert found["lines"]
+    assert all(np.isfinite(value) for key, value in found["result"].items() if key != "sha256")
+    before = (run / "result.json").stat().st_mtime_ns
+    model = type(FAMILIES[name].make()).from_pretrained(run / "model")
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert (run / "result.json").stat().st_mtime_ns == before
+
+
+@every_script
+def test_killed_and_continued_ends_as_if_never_stopped(name, tmp_path):
+    """First by SIGTERM, after which the step is finished and saved, then by SIGKILL."""
+    script, log = FAMILIES[name].script, tmp_path / "log"
+    words = [*map(str, ("smoke", *FAMILIES[name].words(tmp_path)))]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert killable_run(script, words, whole, log) == 0
+    expected = outcome(whole)
+    shutil.rmtree(whole)
+    assert killable_run(script, words, stopped, log, signal.SIGTERM) == 128 + signal.SIGTERM
+    assert killable_run(script, words, stopped, log, signal.SIGKILL) == -signal.SIGKILL
+    assert not (stopped / "result.json").exists()
+    assert killable_run(script, words, stopped, log) == 0
+    assert outcome(stopped) == expected
+
+
+def test_time_is_the_only_thing_left_out_of_an_outcome(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "time": time.time()}) + "\n")
+    (tmp_path / "result.json").write_text("{}")
+    assert outcome(tmp_path) == {"lines": [{"step": 1, "time": None}], "files": {}, "result": {}}

@@ -1,0 +1,45 @@
+"""The command that certifies: it runs, it says what holds, and it keeps what it did not redo."""
+
+import json
+
+import pytest
+
+from generative.training.cli import parse
+from scripts import certificates
+from scripts.certificates import Args, Line
+from tests.commands import run_script
+
+
+def test_smoke_by_command_line(tmp_path):
+    words = ("--docs", tmp_path / "docs", "--work", tmp_path / "work")
+    done = run_script("certificates", "smoke", *words)
+    assert done.returncode == 0, done.stderr
+    assert "two moons, nats above the entropy" in done.stdout
+    assert "MISSED" in done.stdout
+    record = json.loads((tmp_path / "docs" / "results" / "certificates.json").read_text())
+    moons = record["realnvp-two-moons"]["lines"][0]
+    assert moons["value"] == pytest.approx(moons["reference"] + moons["gap"])
+    assert moons["holds"] is False
+    page = (tmp_path / "docs" / "certificates.md").read_text()
+    assert "| realnvp-two-moons | RealNVP" in page
+    assert "missed: not < 0.001" in page
+
+
+def test_one_is_done_again_and_the_others_are_kept(tmp_path, monkeypatch):
+    values = iter([0.5, 0.1, 0.2])
+
+    def certify(args, work):
+        return [Line("a number", value := next(values), 0.0, "zero", value, 0.3)]
+
+    monkeypatch.setattr(certificates, "CERTIFICATES", {n: (n, certify) for n in ("a", "b")})
+    both = Args(docs=tmp_path / "docs", work=tmp_path / "work")
+    with pytest.raises(SystemExit, match="missed: a"):
+        certificates.main(both)
+    words = ["--only", "a", "--docs", str(both.docs), "--work", str(both.work)]
+    certificates.main(parse(certificates.PRESETS, "all", argv=words))
+    record = json.loads((both.docs / "results" / "certificates.json").read_text())
+    assert [record[n]["lines"][0]["value"] for n in ("a", "b")] == [0.2, 0.1]
+    page = (both.docs / "certificates.md").read_text()
+    assert "missed" not in page
+    with pytest.raises(ValueError, match="no certificate 'c'; a, b"):
+        certificates.main(Args(only="c", docs=both.docs))

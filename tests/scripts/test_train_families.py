@@ -1,0 +1,88 @@
+"""What the training scripts of the families read, beyond what their smoke presets do."""
+
+import gzip
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from generative.configs import ConvAutoencoderConfig, RealNVPConfig
+from generative.data import digits
+from generative.realnvp import ImageRealNVP
+from scripts import train_autoencoder, train_realnvp
+from worldmodels.rollouts import Episode, RolloutStore
+
+torch.set_num_threads(1)
+
+
+def test_recorded_frames_are_split_by_time(tmp_path):
+    store = RolloutStore(tmp_path / "episodes")
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        store.append(
+            Episode(
+                frames=rng.integers(256, size=(10, 64, 64, 3), dtype=np.uint8),
+                actions=np.zeros((9, 3), np.float32),
+                rewards=np.zeros(9, np.float32),
+                terminated=np.zeros(9, bool),
+            )
+        )
+    args = replace(train_autoencoder.PRESETS["frames"], source=tmp_path / "episodes")
+    train, test = train_autoencoder.load_pixels(args)
+    assert (len(train), len(test)) == (18, 2)
+    np.testing.assert_array_equal(test, store.episode(1).frames[-2:])
+    with pytest.raises(ValueError, match=r"images are \(64, 64, 3\).*model is for \(32, 32, 1\)"):
+        train_autoencoder.load_pixels(replace(args, model=ConvAutoencoderConfig()))
+
+
+def test_denoising_on_a_folder_of_images(tmp_path):
+    for i in range(12):
+        pixels = np.full((20, 20), 20 * i, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    args = replace(
+        train_autoencoder.PRESETS["denoising"],
+        data="folder",
+        source=tmp_path,
+        out=tmp_path / "run",
+        model=ConvAutoencoderConfig((1, 16, 16), latent_dim=2, channels=(4,)),
+        steps=3,
+        batch_size=4,
+    )
+    train_autoencoder.main(args)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert 0 < result["test_mse"] < 1
+    strip = np.asarray(Image.open(tmp_path / "run" / "images" / "reconstructions-000003.png"))
+    assert strip.shape[0] == 3 * 32 + 2 * 2  # clean, noisy, denoised, each enlarged by 2
+
+
+def test_flow_on_digits(tmp_path, monkeypatch):
+    table = np.random.default_rng(0).integers(17, size=(1797, 65))
+    with gzip.open(tmp_path / "digits.csv.gz", "wt") as file:
+        np.savetxt(file, table, fmt="%d", delimiter=",")
+    monkeypatch.setattr(digits, "find_digits", lambda: tmp_path / "digits.csv.gz")
+    small = RealNVPConfig(
+        (1, 8, 8), ("checkerboard",), num_couplings=2, hidden_dim=8, num_hidden=1, actnorm=True
+    )
+    args = replace(
+        train_realnvp.PRESETS["digits"], out=tmp_path / "run", model=small, steps=3, batch_size=8
+    )
+    flow = ImageRealNVP.from_pretrained(train_realnvp.main(args))
+    assert flow.sample(2).shape == (2, 1, 8, 8)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    # No model of random levels can have fewer than log2(17) = 4.09 bits.
+    assert 4.0 < result["test_bits_per_dim"] < 6
+    assert (tmp_path / "run" / "images" / "samples-000003.png").exists()
+
+
+@pytest.mark.parametrize("data", ["eight-gaussians", "grid-25"])
+def test_flow_on_other_points(tmp_path, data):
+    args = replace(
+        train_realnvp.PRESETS["smoke"], out=tmp_path / "run", data=data, points=0, even=True
+    )
+    train_realnvp.main(args)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["nll"] == pytest.approx(result["floor"] + result["gap"])
+    assert result["gap"] > 0
