@@ -67,6 +67,7 @@ class Args:
             )
 
 
+DEFAULT_PRESET = "methods"
 PRESETS = {
     "methods": Args(),
     "dreams": Args(study="dreams", out=Path("runs/compare-dreams")),
@@ -350,4 +351,4 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    start(main, PRESETS)
+    start(main, PRESETS, DEFAULT_PRESET)
