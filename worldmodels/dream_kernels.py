@@ -51,14 +51,23 @@ _SIGMOID_BOUND, _TANH_BOUND = np.float32(20), np.float32(10)
 _LOG_STD_MIN, _LOG_STD_MAX = np.float32(LOG_STD_MIN), np.float32(LOG_STD_MAX)
 
 
+# These two bodies serve where compiling is switched off (NUMBA_DISABLE_JIT=1, for debugging);
+# compiled code takes what `overload` gives below, which is chosen by type.
+
+
 def _load(row, j):
     """row[j] as float32."""
-    raise NotImplementedError("known to compiled code only")
+    if row.dtype == np.uint16:
+        return (row[j : j + 1].astype(np.uint32) << np.uint32(16)).view(np.float32)[0]
+    return row[j]
 
 
 def _store(row, j, x):
     """row[j] = x, a float32, rounded to the nearest number that the row can hold."""
-    raise NotImplementedError("known to compiled code only")
+    if row.dtype == np.uint16:
+        bits = int(np.float32(x).view(np.uint32))
+        x = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    row[j] = x
 
 
 @overload(_load, inline="always")
