@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generative.checks import check_images, check_vectors
-from generative.configs import (
+from generative.configs.autoencoder import (
     AutoencoderLossConfig,
     ConvAutoencoderConfig,
     LinearAutoencoderConfig,

@@ -25,8 +25,9 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from generative.checks import check_images, check_vectors
-from generative.configs import FlowLossConfig, ImageRealNVPConfig, RealNVPConfig
+from generative.configs.flows import FlowLossConfig, ImageRealNVPConfig, RealNVPConfig
 from generative.pretrained import Pretrained
+from generative.training.average import warm_average
 
 __all__ = [
     "ActNorm",
@@ -433,20 +434,6 @@ class ImageRealNVP(Pretrained, nn.Module):
 # ---------------------------------------------------------------------------------------------
 # Training
 # ---------------------------------------------------------------------------------------------
-
-
-def warm_average(decay: float):
-    """Exponential average of weights for `AveragedModel`, with a short memory at first.
-
-    After n steps the decay is at most (1 + n) / (10 + n), so that the random first weights do not
-    stay in the average of a short training.
-    """
-
-    def blend(averages, weights, num_averaged) -> None:
-        n = float(num_averaged)
-        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + n) / (10 + n)))
-
-    return blend
 
 
 class FlowLearner:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.configs import ConvVAEConfig, VAELossConfig
+from generative.configs.vae import ConvVAEConfig, VAELossConfig
 from generative.pretrained import Pretrained
 
 __all__ = [

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from generative.configs import AutoencoderLossConfig, ConvAutoencoderConfig
+from generative.configs.autoencoder import AutoencoderLossConfig, ConvAutoencoderConfig
 from generative.training.cli import start
 from generative.training.run import Run
+from scripts.common.images import Batches, ImageData, load_images
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class Args:
 
     out: Path = Path("runs/autoencoder")
     """Run folder; the trained model is in its `model` folder, reconstructions are in `images`."""
-    data: Literal["fashion-mnist", "frames", "sprites", "folder"] = "fashion-mnist"
-    """What to train on; `frames` are recorded episodes, `folder` any images."""
-    source: Path = Path("data/fashion-mnist")
-    """Folder of the data (sprites are drawn and need none)."""
+    data: ImageData = "fashion-mnist"
+    """What to train on, in the shape of the model."""
+    data_dir: Path = Path("data")
+    """Where its files are, or in a folder of its name there (sprites and digits need none)."""
     model: ConvAutoencoderConfig = field(default_factory=ConvAutoencoderConfig)
     loss: AutoencoderLossConfig = field(default_factory=AutoencoderLossConfig)
     steps: int = 3000
@@ -43,7 +43,7 @@ PRESETS = {
     "denoising": Args(
         model=ConvAutoencoderConfig(latent_dim=32), loss=AutoencoderLossConfig(noise=0.3)
     ),
-    "frames": Args(data="frames", source=Path("runs/rollouts/episodes"), model=FRAMES),
+    "frames": Args(data="frames", data_dir=Path("runs/rollouts/episodes"), model=FRAMES),
     "sprites": Args(data="sprites", model=SPRITES),
     "smoke": Args(
         data="sprites",
@@ -63,27 +63,24 @@ def main(args: Args) -> Path:
     from generative.autoencoder import AutoencoderLearner, ConvAutoencoder, add_noise
     from generative.training.loop import fit
     from generative.training.pictures import image_grid, strips
-    from generative.vae import to_float_bchw
 
     with Run.open(args, kind="train_autoencoder") as run:
         if run.done:
             return run.path / "model"
         if args.threads:
             torch.set_num_threads(args.threads)
-        train, test = load_pixels(args)
+        images = load_images(args.data, args.data_dir, args.model.image_shape)
+        test = images.part("test")
         torch.manual_seed(run.seed_for("weights"))
         model = ConvAutoencoder(args.model).to(run.device)
         learner = AutoencoderLearner(model, args.loss, args.steps)
-
-        def batch(step: int) -> torch.Tensor:
-            rows = run.rng("batch", step).integers(len(train), size=args.batch_size)
-            return to_float_bchw(torch.from_numpy(train[rows]).to(run.device))
+        batch = Batches(images.part("train"), run, args.batch_size)
 
         @torch.no_grad()
         def show(step: int) -> None:
             if step % args.picture_every and step != args.steps:
                 return
-            x = to_float_bchw(torch.from_numpy(test[:10]).to(run.device))
+            x = test.as_tensor(slice(10), run.device)
             seen = add_noise(x, args.loss.noise) if args.loss.noise else x
             rows = (
                 [x, seen, model.reconstruct(seen)] if args.loss.noise else [x, model.reconstruct(x)]
@@ -101,50 +98,12 @@ def main(args: Args) -> Path:
         return run.path / "model"
 
 
-def load_pixels(args: Args):
-    """uint8 images (N, H, W, C) to train on and to test on.
-
-    Raises:
-        ValueError: they have another shape than the model.
-    """
-    if args.data == "frames":
-        from worldmodels.rollouts import RolloutStore, load_frames
-
-        frames = load_frames(RolloutStore(args.source))
-        tenth = max(1, len(frames) // 10)
-        train, test = frames[:-tenth], frames[-tenth:]  # the episodes recorded last
-    else:
-        if args.data == "sprites":
-            from generative.data.sprites import sprites
-
-            images = sprites()
-        elif args.data == "fashion-mnist":
-            from generative.data.fashion_mnist import load_fashion_mnist
-
-            images = load_fashion_mnist(args.source)
-        else:
-            from generative.data.images import load_images
-
-            channels, side, _ = args.model.image_shape
-            images = load_images(args.source, side, colour=channels == 3)
-        train, test = images.part("train").images, images.part("test").images
-    c, h, w = args.model.image_shape
-    if train.shape[1:] != (h, w, c):
-        raise ValueError(
-            f"the images are {train.shape[1:]} (H, W, C), the model is for {(h, w, c)}; set "
-            "--model.image-shape C H W"
-        )
-    return train, test
-
-
 def decoded_plane(model, test, num: int = 20):
     """What the codes of a regular grid over the plane stand for, (num * num, C, H, W)."""
     import torch
 
-    from generative.vae import to_float_bchw
-
     device = next(model.parameters()).device
-    codes = model.encode(to_float_bchw(torch.from_numpy(test[:1000]).to(device)))
+    codes = model.encode(test.as_tensor(slice(1000), device))
     low, high = codes.amin(0), codes.amax(0)
     u = torch.linspace(0, 1, num, device=device)
     return model.decode(low + (high - low) * torch.cartesian_prod(u, u))
@@ -155,12 +114,11 @@ def score(model, test, args: Args) -> dict[str, float]:
     import torch
 
     from generative.autoencoder import add_noise
-    from generative.vae import to_float_bchw
 
     device, total = next(model.parameters()).device, {"test_loss": 0.0, "test_mse": 0.0}
     generator = torch.Generator(device).manual_seed(0)
     for start_row in range(0, len(test), 500):
-        x = to_float_bchw(torch.from_numpy(test[start_row : start_row + 500]).to(device))
+        x = test.as_tensor(slice(start_row, start_row + 500), device)
         noisy = add_noise(x, args.loss.noise, generator) if args.loss.noise else None
         with torch.no_grad():
             losses = model.loss(x, args.loss.kind, noisy)

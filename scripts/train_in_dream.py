@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from agents.report.records import Candidate, RoundRecord, append_round
-from generative.configs import ConvVAEConfig
+from generative.configs.vae import ConvVAEConfig
 from generative.training.cli import start
 from generative.training.files import DamagedFileError, read_json, remove_leftovers, write_json
 from generative.training.run import Run, read_config, read_result

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from generative.configs import FlowLossConfig, ImageRealNVPConfig, RealNVPConfig
+from generative.configs.flows import FlowLossConfig, ImageRealNVPConfig, RealNVPConfig
 from generative.training.cli import start
 from generative.training.run import Run
 

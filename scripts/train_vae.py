@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from generative.configs import ConvVAEConfig, VAELossConfig
+from generative.configs.vae import ConvVAEConfig, VAELossConfig
 from generative.training.cli import start
 from generative.training.run import Run
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
-__all__ = ["PARTS", "ImageSet", "random_split"]
+__all__ = ["PARTS", "ImageSet", "fit_images", "random_split"]
 
 PARTS = ("train", "val", "test")
 
@@ -80,11 +81,14 @@ class ImageSet:
             self.images[rows], self.factors[rows], self.split[rows], self.levels, self.factor_names
         )
 
-    def as_tensor(self) -> Tensor:
-        """All images as float32 (N, C, H, W) in [0, 1]: value / (levels - 1)."""
+    def as_tensor(
+        self, rows: np.ndarray | slice = slice(None), device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """Images as float32 (N, C, H, W) in [0, 1]: value / (levels - 1); all of them, or rows."""
         import torch
 
-        return torch.from_numpy(self.images).movedim(-1, -3).float().div(self.levels - 1)
+        pixels = torch.from_numpy(self.images[rows]).to(device)
+        return pixels.movedim(-1, -3).contiguous().float().div(self.levels - 1)
 
 
 def random_split(n: int, num_val: int, num_test: int, seed: int = 0) -> np.ndarray:
@@ -99,3 +103,60 @@ def random_split(n: int, num_val: int, num_test: int, seed: int = 0) -> np.ndarr
     split[order[n - num_test - num_val : n - num_test]] = PARTS.index("val")
     split[order[n - num_test :]] = PARTS.index("test")
     return split
+
+
+def fit_images(
+    images: ImageSet, image_shape: tuple[int, int, int], levels: int | None = None
+) -> ImageSet:
+    """The same images in another shape and with fewer levels.
+
+    Square images that are up to a quarter smaller than wanted get a black border, as 28x28 becomes
+    32x32 in the book; all others are resized by Pillow (area averages when they shrink). Colour
+    becomes grey by the usual weights, grey becomes three equal channels.
+
+    Args:
+        image_shape: (C, H, W), C is 1 or 3.
+        levels: values a pixel can have afterwards, at most as many as before; None for as many.
+    Raises:
+        ValueError: more levels are asked for than there are, or other channels than 1 or 3.
+    """
+    c, h, w = image_shape
+    levels = images.levels if levels is None else levels
+    if c not in (1, 3) or not 2 <= levels <= images.levels:
+        raise ValueError(
+            f"image_shape is {image_shape} and levels {levels}; these images can have 1 or 3 "
+            f"channels and 2 to {images.levels} levels"
+        )
+    pixels = _with_channels(images.images, c)
+    pixels = _with_size(pixels, h, w)
+    if levels != images.levels:
+        pixels = (pixels.astype(np.int64) * levels // images.levels).astype(np.uint8)
+    return ImageSet(pixels, images.factors, images.split, levels, images.factor_names)
+
+
+def _with_channels(pixels: np.ndarray, c: int) -> np.ndarray:
+    if pixels.shape[-1] == c:
+        return pixels
+    if c == 3:
+        return np.repeat(pixels[..., :1], 3, axis=-1)
+    grey = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    return grey.round().astype(np.uint8)[..., None]
+
+
+def _with_size(pixels: np.ndarray, h: int, w: int) -> np.ndarray:
+    height, width = pixels.shape[1:3]
+    if (height, width) == (h, w):
+        return pixels
+    missing = (h - height, w - width)
+    if all(0 <= m <= side // 4 and m % 2 == 0 for m, side in zip(missing, (h, w), strict=True)):
+        border = [(0, 0), *((m // 2, m // 2) for m in missing), (0, 0)]
+        return np.pad(pixels, border)
+    from PIL import Image
+
+    shrinks = h <= height and w <= width
+    method = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
+    resized = np.empty((len(pixels), h, w, pixels.shape[-1]), dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        picture = Image.fromarray(image if image.shape[-1] == 3 else image[..., 0])
+        resized[i] = np.asarray(picture.resize((w, h), method)).reshape(h, w, -1)
+    return resized

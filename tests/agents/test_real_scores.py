@@ -10,7 +10,7 @@ import torch
 
 from agents.real_scores import RealScores
 from agents.world_model_agent import AgentConfig, WorldModelAgent
-from generative.configs import ConvVAEConfig
+from generative.configs.vae import ConvVAEConfig
 from generative.vae import ConvVAE
 from tests.commands import children
 from worldmodels.collect import EpisodeError

@@ -1,12 +1,14 @@
 """The command that certifies: it runs, it says what holds, and it keeps what it did not redo."""
 
 import json
+import math
 
 import pytest
 
 from generative.training.cli import parse
 from scripts import certificates
-from scripts.certificates import Args, Line
+from scripts.certificates import Args
+from scripts.certified import CERTIFICATES, Certificate, Line, Settings
 from tests.commands import run_script
 
 
@@ -25,13 +27,22 @@ def test_smoke_by_command_line(tmp_path):
     assert "missed: not < 0.001" in page
 
 
+@pytest.mark.parametrize("name", CERTIFICATES)
+def test_every_certificate_can_be_made(name, tmp_path):
+    lines = CERTIFICATES[name].certify(Settings(tmp_path / "work", smoke=True))
+    assert lines
+    assert all(math.isfinite(line.gap) and math.isfinite(line.bar) for line in lines)
+
+
 def test_one_is_done_again_and_the_others_are_kept(tmp_path, monkeypatch):
     values = iter([0.5, 0.1, 0.2])
 
-    def certify(args, work):
+    def certify(settings):
         return [Line("a number", value := next(values), 0.0, "zero", value, 0.3)]
 
-    monkeypatch.setattr(certificates, "CERTIFICATES", {n: (n, certify) for n in ("a", "b")})
+    monkeypatch.setattr(
+        certificates, "CERTIFICATES", {n: Certificate(n, certify) for n in ("a", "b")}
+    )
     both = Args(docs=tmp_path / "docs", work=tmp_path / "work")
     with pytest.raises(SystemExit, match="missed: a"):
         certificates.main(both)

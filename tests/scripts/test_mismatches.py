@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from generative.configs import ConvVAEConfig
+from generative.configs.vae import ConvVAEConfig
 from generative.training.cli import parse
 from generative.training.run import Run
 from generative.vae import ConvVAE

@@ -9,10 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.configs import ConvAutoencoderConfig, RealNVPConfig
+from generative.configs.autoencoder import ConvAutoencoderConfig
+from generative.configs.flows import RealNVPConfig
 from generative.data import digits
 from generative.realnvp import ImageRealNVP
 from scripts import train_autoencoder, train_realnvp
+from scripts.common.images import load_images
 from worldmodels.rollouts import Episode, RolloutStore
 
 torch.set_num_threads(1)
@@ -30,12 +32,10 @@ def test_recorded_frames_are_split_by_time(tmp_path):
                 terminated=np.zeros(9, bool),
             )
         )
-    args = replace(train_autoencoder.PRESETS["frames"], source=tmp_path / "episodes")
-    train, test = train_autoencoder.load_pixels(args)
+    images = load_images("frames", tmp_path / "episodes", (3, 64, 64))
+    train, test = images.part("train"), images.part("test")
     assert (len(train), len(test)) == (18, 2)
-    np.testing.assert_array_equal(test, store.episode(1).frames[-2:])
-    with pytest.raises(ValueError, match=r"images are \(64, 64, 3\).*model is for \(32, 32, 1\)"):
-        train_autoencoder.load_pixels(replace(args, model=ConvAutoencoderConfig()))
+    np.testing.assert_array_equal(test.images, store.episode(1).frames[-2:])
 
 
 def test_denoising_on_a_folder_of_images(tmp_path):
@@ -45,7 +45,7 @@ def test_denoising_on_a_folder_of_images(tmp_path):
     args = replace(
         train_autoencoder.PRESETS["denoising"],
         data="folder",
-        source=tmp_path,
+        data_dir=tmp_path,
         out=tmp_path / "run",
         model=ConvAutoencoderConfig((1, 16, 16), latent_dim=2, channels=(4,)),
         steps=3,

@@ -11,7 +11,7 @@ from PIL import Image
 from generative.data import digits
 from generative.data.digits import load_digits
 from generative.data.fashion_mnist import load_fashion_mnist
-from generative.data.image_set import ImageSet, random_split
+from generative.data.image_set import ImageSet, fit_images, random_split
 from generative.data.images import load_images
 from generative.data.sprites import COLOURS, FACTORS, SHAPES, draw, nearest, sprites
 from generative.training.files import DamagedFileError
@@ -32,6 +32,50 @@ def test_parts_and_tensors():
     assert x.shape == (6, 1, 2, 3)
     assert x.dtype == torch.float32
     torch.testing.assert_close(x[:, 0, 0, 0], torch.arange(6) / 5)
+
+
+def test_rows_as_tensors():
+    x = tiny_set().as_tensor()
+    torch.testing.assert_close(tiny_set().as_tensor(np.array([4, 1])), x[[4, 1]])
+    torch.testing.assert_close(tiny_set().as_tensor(slice(2, 4)), x[2:4])
+
+
+def random_images(n: int, h: int, w: int, c: int) -> ImageSet:
+    pixels = np.random.default_rng(0).integers(256, size=(n, h, w, c), dtype=np.uint8)
+    return ImageSet(pixels, np.zeros((n, 1), np.int64), np.zeros(n, np.uint8))
+
+
+def test_small_images_get_a_black_border():
+    images = random_images(2, 28, 28, 1)
+    fitted = fit_images(images, (1, 32, 32)).images
+    np.testing.assert_array_equal(fitted[:, 2:-2, 2:-2], images.images)
+    assert fitted.sum() == images.images.sum(dtype=np.int64)
+
+
+def test_large_images_shrink_by_area_averages():
+    images = random_images(2, 12, 8, 3)
+    fitted = fit_images(images, (3, 6, 4)).images
+    means = images.images.reshape(2, 6, 2, 4, 2, 3).mean((2, 4))
+    assert np.abs(fitted - means).max() <= 1.0  # Pillow rounds after each axis
+
+
+def test_colour_and_grey():
+    images = random_images(2, 4, 4, 3)
+    grey = fit_images(images, (1, 4, 4)).images
+    red, green, blue = images.images.astype(float).transpose(3, 0, 1, 2)
+    assert np.abs(grey[..., 0] - (0.299 * red + 0.587 * green + 0.114 * blue)).max() <= 0.501
+    back = fit_images(random_images(2, 4, 4, 1), (3, 4, 4)).images
+    assert (back == back[..., :1]).all()
+
+
+def test_fewer_levels_have_equal_shares():
+    pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    images = ImageSet(pixels, np.zeros((1, 1), np.int64), np.zeros(1, np.uint8))
+    fitted = fit_images(images, (1, 16, 16), levels=4)
+    assert fitted.levels == 4
+    np.testing.assert_array_equal(fitted.images.ravel(), np.arange(256) // 64)
+    with pytest.raises(ValueError, match="2 to 4 levels"):
+        fit_images(fitted, (1, 16, 16), levels=5)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Command lines: presets, fields, --resume, and help that a person can read."""
 
+import pkgutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import tyro
 
+import generative.configs as configs_package
 from generative.training.cli import parse, start
 from generative.training.files import read_json
 from generative.training.run import Run
@@ -77,7 +79,11 @@ def test_help_of_a_preset_shows_its_values(capsys):
 
 
 def test_command_line_modules_do_not_load_torch():
-    modules = "generative.training.cli, generative.training.run, generative.configs"
+    configs = [
+        f"generative.configs.{m.name}" for m in pkgutil.iter_modules(configs_package.__path__)
+    ]
+    assert len(configs) >= 3
+    modules = ", ".join(["generative.training.cli", "generative.training.run", *configs])
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -1,46 +1,10 @@
-"""Sizes and settings of the generative families, in a module that does not load torch.
-
-Every family re-exports its own (`from generative.vae import ConvVAE, ConvVAEConfig`); they stand
-here so that a command line can show and parse them at once.
-"""
+"""Settings of the flows."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
 from typing import Literal
-
-
-@dataclass(frozen=True)
-class ConvVAEConfig:
-    """The 64x64 convolutional VAE of Ha & Schmidhuber (2018), figure 22."""
-
-    latent_dim: int = 32
-    """Size of z."""
-    channels: tuple[int, int, int, int] = (32, 64, 128, 256)
-    """Feature maps of the four encoder convolutions; the decoder mirrors them."""
-
-    def __post_init__(self) -> None:
-        if self.latent_dim < 1:
-            raise ValueError(f"latent_dim is {self.latent_dim}; it must be at least 1")
-        if len(self.channels) != 4 or min(self.channels) < 1:
-            raise ValueError(f"channels is {self.channels}; give four positive numbers")
-
-
-@dataclass(frozen=True)
-class VAELossConfig:
-    """What the VAE minimises: squared error + beta * max(KL, free bits)."""
-
-    beta: float = 1.0
-    """Weight of the KL term."""
-    free_bits: float = 0.5
-    """Nats per latent dimension that cost nothing (the paper's tolerance)."""
-    lr: float = 1e-4
-    """Adam's learning rate."""
-    final_lr: float = 1e-4
-    """Learning rate at the last step; cosine from `lr` (equal: constant, as in the paper)."""
-    bf16: bool = False
-    """Convolutions in bfloat16 by autocast (weights and losses stay float32)."""
 
 
 @dataclass(frozen=True)
@@ -136,61 +100,3 @@ class FlowLossConfig:
     """Largest norm of the gradient; 0 for no limit."""
     ema: float = 0.0
     """Decay of the average of the weights that is kept in their place; 0 keeps the last weights."""
-
-
-@dataclass(frozen=True)
-class ConvAutoencoderConfig:
-    """A convolutional autoencoder; the defaults are the book's (chapter 3)."""
-
-    image_shape: tuple[int, int, int] = (1, 32, 32)
-    """(C, H, W); H and W are divided by 2 in every convolution of the encoder."""
-    latent_dim: int = 2
-    """Size of the code."""
-    channels: tuple[int, ...] = (32, 64, 128)
-    """Feature maps of the encoder's convolutions; the decoder has them in reverse."""
-
-    def __post_init__(self) -> None:
-        if self.latent_dim < 1:
-            raise ValueError(f"latent_dim is {self.latent_dim}; it must be at least 1")
-        if not self.channels or min(self.channels) < 1:
-            raise ValueError(f"channels is {self.channels}; give one or more positive numbers")
-        fold = 2 ** len(self.channels)
-        if min(self.image_shape) < 1 or any(side % fold for side in self.image_shape[1:]):
-            raise ValueError(
-                f"image_shape is {self.image_shape}; {len(self.channels)} convolutions of stride 2 "
-                f"need a height and width that {fold} divides"
-            )
-
-
-@dataclass(frozen=True)
-class LinearAutoencoderConfig:
-    """An autoencoder without any non-linearity, whose optimum is principal component analysis."""
-
-    image_shape: tuple[int, int, int] = (1, 8, 8)
-    """(C, H, W)."""
-    latent_dim: int = 8
-    """Size of the code."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.latent_dim <= math.prod(self.image_shape):
-            raise ValueError(
-                f"latent_dim is {self.latent_dim}; give 1 to {math.prod(self.image_shape)}, the "
-                "numbers in an image"
-            )
-
-
-@dataclass(frozen=True)
-class AutoencoderLossConfig:
-    """What an autoencoder minimises, and how."""
-
-    kind: Literal["bce", "mse"] = "bce"
-    """Binary cross-entropy or squared error, each a mean over pixels (the book has bce)."""
-    noise: float = 0.0
-    """Standard deviation of noise on the input, which is then clipped to [0, 1]; the target stays
-    clean (denoising, Vincent et al. 2008)."""
-    lr: float = 1e-3
-    """Adam's learning rate."""
-    final_lr: float = 1e-3
-    """Learning rate at the last step; cosine from `lr` (equal: constant, as in the book)."""
-    adam_eps: float = 1e-7
-    """Adam's epsilon (the book's framework has 1e-7)."""

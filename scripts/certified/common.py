@@ -1,0 +1,48 @@
+"""What a certificate is given and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["Certificate", "Line", "Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a certificate is to be made."""
+
+    work: Path
+    """Folder of its own, empty; runs go here."""
+    seed: int = 1
+    smoke: bool = False
+    """A few steps, to see that everything runs; nothing will hold."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One number that is certified."""
+
+    what: str
+    value: float
+    reference: float | None
+    """The exact optimum, or what a known method reaches; None where 0 is meant."""
+    reference_name: str
+    gap: float
+    """What is held against the bar."""
+    bar: float
+    """The gap has to stay below it."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether it does."""
+        return self.gap < self.bar
+
+
+class Certificate(NamedTuple):
+    """A family, and the function that trains it and returns what it measured."""
+
+    family: str
+    certify: Callable[[Settings], list[Line]]

@@ -1,0 +1,1 @@
+"""What several commands share; the commands themselves are the modules one folder up."""

@@ -1,0 +1,112 @@
+"""Any image data set in the form a model takes, and its batches.
+
+images = load_images("sprites", Path("data"), image_shape=(3, 32, 32))
+batch = Batches(images.part("train"), run, batch_size=64)
+batch(step)                          # float (64, 3, 32, 32) in [0, 1]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from generative.data.image_set import PARTS, ImageSet, fit_images
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from generative.training.run import Run
+
+__all__ = ["Batches", "ImageData", "load_images"]
+
+ImageData = Literal["fashion-mnist", "mnist", "digits", "sprites", "frames", "folder"]
+"""Names of the data sets. `frames` are recorded episodes, `folder` is any folder of images."""
+
+
+def load_images(
+    name: ImageData, data_dir: Path, image_shape: tuple[int, int, int], levels: int | None = None
+) -> ImageSet:
+    """A data set brought to the shape and the grey levels that a model takes.
+
+    Args:
+        name: which.
+        data_dir: where its files are: data_dir/NAME if there is such a folder, else data_dir.
+            Sprites are drawn and digits come with scikit-learn; they need none.
+        image_shape: (C, H, W); C is 1 or 3.
+        levels: values a pixel can have; None keeps those of the data.
+    Raises:
+        FileNotFoundError: something is missing; says what, and where to put it.
+        DamagedFileError: a file is not what it should be.
+    """
+    own = data_dir / name
+    loader = _LOADERS[name]
+    return fit_images(loader(own if own.is_dir() else data_dir, image_shape), image_shape, levels)
+
+
+def _fashion_mnist(folder: Path, image_shape: tuple[int, int, int]) -> ImageSet:
+    from generative.data.fashion_mnist import load_fashion_mnist
+
+    return load_fashion_mnist(folder, padding=0)
+
+
+def _digits(folder: Path, image_shape: tuple[int, int, int]) -> ImageSet:
+    from generative.data.digits import load_digits
+
+    return load_digits()
+
+
+def _sprites(folder: Path, image_shape: tuple[int, int, int]) -> ImageSet:
+    from generative.data.sprites import sprites
+
+    return sprites()
+
+
+def _folder(folder: Path, image_shape: tuple[int, int, int]) -> ImageSet:
+    from generative.data.images import load_images as load_folder
+
+    return load_folder(folder, image_shape[1], colour=image_shape[0] == 3)
+
+
+def _frames(folder: Path, image_shape: tuple[int, int, int]) -> ImageSet:
+    """Recorded episodes; the tenth recorded last is for testing, so no frame of it was near one
+    that is trained on."""
+    from worldmodels.rollouts import RolloutStore, load_frames
+
+    frames = load_frames(RolloutStore(folder))
+    split = np.zeros(len(frames), dtype=np.uint8)
+    split[len(frames) - max(1, len(frames) // 10) :] = PARTS.index("test")
+    return ImageSet(frames, np.zeros((len(frames), 1), dtype=np.int64), split)
+
+
+_LOADERS: dict[str, Callable[[Path, tuple[int, int, int]], ImageSet]] = {
+    "fashion-mnist": _fashion_mnist,
+    "mnist": _fashion_mnist,
+    "digits": _digits,
+    "sprites": _sprites,
+    "frames": _frames,
+    "folder": _folder,
+}
+
+
+class Batches:
+    """Images of a step, from the run's seed and the step alone, so a killed run goes on alike.
+
+    Args:
+        images: to draw from.
+        run: whose seed and device are used.
+        batch_size: images of a step.
+    """
+
+    def __init__(self, images: ImageSet, run: Run, batch_size: int):
+        self.images, self.run, self.batch_size = images, run, batch_size
+
+    def rows(self, step: int) -> np.ndarray:
+        """Which images the step has, (batch_size,)."""
+        return self.run.rng("batch", step).integers(len(self.images), size=self.batch_size)
+
+    def __call__(self, step: int) -> Tensor:
+        """float (batch_size, C, H, W) in [0, 1] on the run's device."""
+        return self.images.as_tensor(self.rows(step), self.run.device)

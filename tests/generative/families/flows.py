@@ -1,0 +1,71 @@
+"""Flows, tiny."""
+
+from __future__ import annotations
+
+import torch
+
+from generative.realnvp import (
+    FlowLearner,
+    FlowLossConfig,
+    ImageRealNVP,
+    ImageRealNVPConfig,
+    RealNVP,
+    RealNVPConfig,
+)
+from tests.generative.families.common import Family, grey_levels, points, wrong_images
+
+FAMILIES = {
+    "RealNVP": Family(
+        make=lambda: RealNVP(RealNVPConfig(num_couplings=4, hidden_dim=16, num_hidden=2)),
+        examples=points,
+        learner=lambda model, steps: FlowLearner(
+            model, FlowLossConfig(lr=1e-2, final_lr=1e-3), steps
+        ),
+        logged="loss",
+        below=0.5,  # 2.8 nats for a standard normal
+        steps=150,
+        wrong=(
+            (torch.zeros(2, 3), r"\(2, 3\).*\(B, 2\)"),
+            (torch.zeros(2, 2, dtype=torch.int64), r"int64.*float"),
+        ),
+        sample_range=(-100.0, 100.0),
+        script="train_realnvp",
+    ),
+    "spline flow": Family(
+        make=lambda: RealNVP(
+            RealNVPConfig(
+                coupling="spline", num_couplings=4, hidden_dim=16, num_hidden=1, num_bins=8,
+                num_waves=2, actnorm=True, activation="silu",
+            )
+        ),
+        examples=points,
+        learner=lambda model, steps: FlowLearner(
+            model, FlowLossConfig(lr=1e-2, final_lr=1e-3, clip=1.0, ema=0.9), steps
+        ),
+        logged="loss",
+        below=0.5,
+        steps=150,
+        wrong=((torch.zeros(2, 3), r"\(2, 3\).*\(B, 2\)"),),
+        sample_range=(-100.0, 100.0),
+    ),
+    "ImageRealNVP": Family(
+        make=lambda: ImageRealNVP(
+            ImageRealNVPConfig(
+                RealNVPConfig(
+                    (1, 4, 4), ("checkerboard", "rows"), coupling="spline", num_couplings=4,
+                    hidden_dim=32, num_hidden=1, num_bins=8, actnorm=True,
+                ),
+                levels=5,
+            )
+        ),
+        examples=grey_levels,
+        learner=lambda model, steps: FlowLearner(
+            model, FlowLossConfig(lr=1e-2, final_lr=1e-3, clip=1.0), steps
+        ),
+        logged="bits_per_dim",
+        below=1.2,  # log2(5) = 2.32 for a uniform density, log2(8) / 16 = 0.19 for the eight
+        steps=200,
+        wrong=(*wrong_images(1, 4), (torch.full((1, 1, 4, 4), 0.3), "multiples of 1/4")),
+        sample_range=(0.0, 1.0),
+    ),
+}  # fmt: skip
