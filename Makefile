@@ -16,7 +16,7 @@ help:
 	@echo "make drive         film the trained car on a real track, beside its dream"
 	@echo "make install       make .venv and install the project and its pinned versions"
 	@echo "make test          run the tests (test-nightly: the slow ones)"
-	@echo "make bench         measure the speed of environment, models and dream"
+	@echo "make bench         measure speed, and write docs/performance.md's table (15 minutes)"
 	@echo "make certificates  train what has a known optimum, and compare (3 minutes)"
 	@echo "make lint          check style (format: repair what can be)"
 
@@ -39,10 +39,15 @@ test-nightly:
 	$(INSTALL) test
 	@$(ONE_THREAD) $(HEADLESS) $(RUN) -m pytest -n $(JOBS) -m "slow or nightly" $(TESTS)
 
-bench: install
-	@for file in benchmarks/*.py; do \
-		echo "== $$file"; $(ONE_THREAD) $(HEADLESS) $(RUN) "$$file" || exit 1; \
+bench:
+	$(INSTALL) bench
+	@mkdir -p docs/results/benchmarks
+	@for name in dream car training evolution drawings; do \
+		echo "== benchmarks/$$name.py"; \
+		$(ONE_THREAD) $(HEADLESS) $(RUN) "benchmarks/$$name.py" \
+			--json "docs/results/benchmarks/$$name.json" || exit 1; \
 	done
+	@$(RUN) benchmarks/page.py
 
 certificates:
 	$(INSTALL) data

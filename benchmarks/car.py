@@ -4,7 +4,9 @@
 
 Stock CarRacing-v3, ours at 64x64 and at 96x96 with its status bar, and EnvPool's where it is
 installed, take turns in one process, so that all meet the same machine. Times are CPU time of this
-process, all threads together, so other work on the machine matters little. About a minute.
+process, all threads together, so other work on the machine matters little. Then 16 environments
+at once, by Gymnasium's ways and by our pool of processes, in turns: rates by the clock, which mean
+something on idle cores only. About three minutes.
 """
 
 from __future__ import annotations
@@ -14,10 +16,13 @@ import json
 import platform
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium.envs.box2d.car_racing import CarRacing
 
@@ -89,6 +94,65 @@ def make_envpool_step() -> Callable[[np.ndarray], object] | None:
     return lambda action: pool.step(action[None])
 
 
+def profile(seed: int = 0) -> dict[str, float]:
+    """CPU microseconds of a step of ours at 64x64, after the opening zoom, by what they go into."""
+    actions = recorded_actions(seed, 650)
+    env, spent = CarRacing64(), Counter[str]()
+    env.reset(seed=seed)
+    for action in actions[:OPENING]:
+        env.step(action)
+
+    def timed(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            start = time.process_time()
+            result = function(*args, **kwargs)
+            spent[what] += time.process_time() - start
+            return result
+
+        return call
+
+    env._render = timed("drawing", env._render)
+    env.car.step = timed("the car's forces", env.car.step)
+    env.world.Step = timed("Box2D", env.world.Step)
+    start = time.process_time()
+    for action in actions[OPENING:]:
+        env.step(action)
+    total = time.process_time() - start
+    spent["the rest"] = total - sum(spent.values())
+    return {what: 1e6 * seconds / 600 for what, seconds in spent.most_common()}
+
+
+def time_vectors(turns: int, num_envs: int = 16, steps: int = 60) -> dict[str, list[float]]:
+    """Steps per second of the clock of 16 environments at once, one value per turn."""
+    name = "WorldModels/CarRacing64-v0"
+    ways: dict[str, Callable[[], Any]] = {
+        "SyncVectorEnv": lambda: gymnasium.make_vec(name, num_envs, vectorization_mode="sync"),
+        "AsyncVectorEnv": lambda: gymnasium.make_vec(name, num_envs, vectorization_mode="async"),
+        "our pool, 1 process": lambda: gymnasium.make_vec(name, num_envs, workers=1),
+        "our pool, 2 processes": lambda: gymnasium.make_vec(name, num_envs, workers=2),
+        "stock, AsyncVectorEnv": lambda: gymnasium.make_vec(
+            "CarRacing-v3", num_envs, vectorization_mode="async"
+        ),
+    }
+    rates: dict[str, list[float]] = {}
+    for turn in range(turns):
+        actions = np.tile(np.array([0.05, 0.3, 0], np.float32), (num_envs, 1))
+        for way, make in ways.items():
+            envs = make()
+            envs.reset(seed=turn)
+            count = 5 if way.startswith("stock") else steps
+            # The opening zoom is over by then; stock's is left as it is, for it takes long.
+            for _ in range(0 if way.startswith("stock") else OPENING):
+                envs.step(actions)
+            start = time.perf_counter()
+            for _ in range(count):
+                envs.step(actions)
+            seconds = time.perf_counter() - start
+            rates.setdefault(way, []).append(num_envs * count / seconds)
+            envs.close()
+    return rates
+
+
 def time_resets(seeds: int) -> dict[str, float]:
     """Mean CPU milliseconds of a reset over the same tracks; their lengths and retries differ."""
     envs = {"stock": CarRacing(), "ours_64": CarRacing64()}
@@ -134,8 +198,9 @@ def main() -> None:
     args = parser.parse_args()
 
     rates = {name: statistics.median(values) for name, values in time_steps(args.rounds).items()}
-    resets = time_resets(20)
+    spent, resets = profile(), time_resets(20)
     differences = picture_differences(3)
+    vectors = {name: statistics.median(values) for name, values in time_vectors(3).items()}
     report = {
         "steps_per_cpu_second": {name: round(rate, 1) for name, rate in rates.items()},
         "ratio_to_stock": {
@@ -143,10 +208,12 @@ def main() -> None:
             for name, rate in rates.items()
             if name in ("ours_64", "ours_96", "envpool")
         },
+        "microseconds_per_step": {what: round(value, 1) for what, value in spent.items()},
         "reset_ms": {name: round(value, 2) for name, value in resets.items()},
         "mean_pixel_difference_of_255": {
             name: round(value, 3) for name, value in differences.items()
         },
+        "steps_per_second_of_16": {name: round(rate, 1) for name, rate in vectors.items()},
         "rounds": args.rounds,
         "machine": platform.processor() or platform.machine(),
         "versions": {name: version(name) for name in ("gymnasium", "numba", "numpy")},
@@ -158,6 +225,12 @@ def main() -> None:
         print(f"{name.replace('_', ' '):26}{rate:22,.0f}{rate / base:13.1f}")
     if "envpool" not in rates:
         print("envpool                   not installed: pip install envpool")
+    print(f"\n{'a step of ours at 64x64':26}{'CPU microseconds':>22}")
+    for what, value in spent.items():
+        print(f"{what:26}{value:22.1f}")
+    print(f"\n{'16 environments of 64x64':26}{'steps per second':>22}")
+    for name, rate in vectors.items():
+        print(f"{name:26}{rate:22,.0f}")
     print(f"\nreset: ours {resets['ours_64']:.1f} ms, stock {resets['stock']:.1f} ms")
     print("mean absolute difference to stock's pictures, of 255:")
     for name, value in differences.items():

@@ -13,12 +13,17 @@ def register_envs() -> None:
     # Here, not at the top: importing Gymnasium may itself call this function, by our entry point.
     import gymnasium
 
-    for name, entry_point in (
-        ("WorldModels/CarRacing64-v0", "envs.car_racing:CarRacing64"),
-        ("WorldModels/FastCarRacing-v0", "envs.car_racing:FastCarRacing"),
+    for name, kind, pool in (
+        ("WorldModels/CarRacing64-v0", "CarRacing64", "car_racing_64_pool"),
+        ("WorldModels/FastCarRacing-v0", "FastCarRacing", "fast_car_racing_pool"),
     ):
         if name not in gymnasium.registry:
-            gymnasium.register(id=name, entry_point=entry_point, max_episode_steps=1000)
+            gymnasium.register(
+                id=name,
+                entry_point=f"envs.car_racing:{kind}",
+                vector_entry_point=f"envs.pool:{pool}",
+                max_episode_steps=1000,
+            )
     # A dream truncates itself at its `horizon`, in decisions.
     if "WorldModels/CarRacingDream-v0" not in gymnasium.registry:
         gymnasium.register(

@@ -21,7 +21,16 @@ from typing import Any, Generic, Self, TypeVar
 from generative.training.progress import progress
 from generative.training.signals import exit_on_signals
 
-__all__ = ["Report", "WorkerDiedError", "Workers", "one_thread", "one_thread_each", "run_jobs"]
+__all__ = [
+    "Report",
+    "WorkerDiedError",
+    "Workers",
+    "become_worker",
+    "one_thread",
+    "one_thread_each",
+    "portable",
+    "run_jobs",
+]
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -172,17 +181,22 @@ def one_thread_each() -> Iterator[None]:
 
 def _work(pipe: Any, function: Callable[[Any, Report], Any]) -> None:
     """A worker: jobs in, ("steps" | "result" | "error", value) out."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the parent's to handle; it ends its workers
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    become_worker()
     with contextlib.suppress(EOFError, OSError):
         while True:
             job = pipe.recv()
             try:
                 message = ("result", function(job, lambda n: pipe.send(("steps", n))))
             except Exception as error:
-                message = ("error", _portable(error))
+                message = ("error", portable(error))
             pipe.send(message)
+
+
+def become_worker() -> None:
+    """Called first in a new process: from now on it lives as long as the one that started it."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent's to handle; it ends its workers
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
@@ -192,7 +206,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The error as another process can read it, with this one's traceback as a note."""
     error.add_note("In a worker process:\n" + traceback.format_exc())
     try:

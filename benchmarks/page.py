@@ -1,0 +1,151 @@
+"""The table of docs/performance.md, from what the benchmarks wrote.
+
+    python benchmarks/page.py [--results FOLDER] [--page FILE]
+
+`make bench` calls it last. It prints the table, and puts it between the two marks of the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parents[1] / "docs"
+MARKS = "<!-- table: begin -->", "<!-- table: end -->"
+
+Row = tuple[str, str, str, str]
+"""What is measured, ours, what it is compared with, how many times better ours is."""
+
+
+def car(data: dict[str, Any]) -> list[Row]:
+    rates, ratio = data["steps_per_cpu_second"], data["ratio_to_stock"]
+    stock = f"stock {rates['stock']:,.0f}"
+    rows = [
+        ("car, 64x64, steps per CPU-second", f"{rates['ours_64']:,.0f}", stock, ratio["ours_64"]),
+        ("car, 96x96 with bar", f"{rates['ours_96']:,.0f}", stock, ratio["ours_96"]),
+    ]
+    if "envpool" in rates:
+        pool = rates["envpool"]
+        name = f"EnvPool {pool:,.0f}"
+        rows.insert(1, ("car, 64x64", f"{rates['ours_64']:,.0f}", name, rates["ours_64"] / pool))
+    reset = data["reset_ms"]
+    rows.append(
+        ("car, a reset, ms", f"{reset['ours_64']:.1f}", f"stock {reset['stock']:.1f}",
+         reset["stock"] / reset["ours_64"])
+    )  # fmt: skip
+    many = data["steps_per_second_of_16"]
+    best = many["our pool, 2 processes"]
+    rows += [
+        ("16 cars, 2 processes, steps per second", f"{best:,.0f}", f"{name} {many[name]:,.0f}",
+         best / many[name])
+        for name in ("our pool, 1 process", "SyncVectorEnv", "AsyncVectorEnv",
+                     "stock, AsyncVectorEnv")
+    ]  # fmt: skip
+    difference = data["mean_pixel_difference_of_255"]["64"]
+    rows.append(("car, difference of pixels, of 255", f"{difference:.2f}", "stock 0", None))
+    return [_row(*row) for row in rows]
+
+
+def dream(data: dict[str, Any]) -> list[Row]:
+    rates = data["steps_per_cpu_second"]
+    precision = data["precision_of_cases"]
+    best = rates[f"ours, {precision}"]
+    what = "dream, steps per CPU-second"
+    rows = [
+        _row(f"{what}, {precision}", f"{best:,.0f}", f"{name} {rates[name]:,.0f}",
+             best / rates[name])
+        for name in ("one lane after the other", "one batch, plain torch")
+    ]  # fmt: skip
+    if precision != "float32":
+        exact, plain = rates["ours, float32"], rates["one batch, plain torch"]
+        name = f"one batch, plain torch {plain:,.0f}"
+        rows.append(_row(f"{what}, float32", f"{exact:,.0f}", name, exact / plain))
+    one, two = (data["steps_per_second_of_processes"][n] for n in ("1", "2"))
+    rows.append(
+        _row("dream, 2 processes, steps per second", f"{two:,.0f}", f"1 process {one:,.0f}",
+             two / one)
+    )  # fmt: skip
+    rows += [
+        _row(f"dream, correlation of ranks, {name}", f"{value:.3f}", "float32 1", None)
+        for name, value in data["rank_correlation_with_float32"].items()
+    ]
+    return rows
+
+
+def training(data: dict[str, Any]) -> list[Row]:
+    return [
+        _row(f"{title}, CPU ms a step", f"{rows['ours']['ms_per_step']:.1f}",
+             f"{name} {row['ms_per_step']:.1f}", row["ours_is_faster"])
+        for title, rows in data["contests"].items()
+        for name, row in rows.items()
+        if name != "ours"
+    ]  # fmt: skip
+
+
+def evolution(data: dict[str, Any]) -> list[Row]:
+    times = data["ask_and_tell_ms"]["64"]
+    rows = [
+        _row("CMA-ES, 867 numbers, population 64, CPU ms", f"{times['ours']:.1f}",
+             f"{name} {value:,.1f}", value / times["ours"])
+        for name, value in times.items()
+        if name != "ours"
+    ]  # fmt: skip
+    share = data["share_of_generation"]["ours"]
+    rows.append(_row("CMA-ES, share of a dreamed generation", f"{share:.1%}", "", None))
+    resume = 1.8 * data["resume_ms_per_generation"]
+    rows.append(_row("back in a search of 1,800 generations, CPU s", f"{resume:.0f}", "", None))
+    return rows
+
+
+def drawings(data: dict[str, Any]) -> list[Row]:
+    ours, stock = data["scores"]["ours"], data["scores"]["stock"]
+    return [
+        _row(f"score of the committed agent, {data['tracks']} tracks",
+             f"{ours['mean']:.0f} +/- {ours['std']:.0f}",
+             f"stock drawing {stock['mean']:.0f} +/- {stock['std']:.0f}", None)
+    ]  # fmt: skip
+
+
+PARTS = {
+    "dream": dream,
+    "car": car,
+    "training": training,
+    "evolution": evolution,
+    "drawings": drawings,
+}
+
+
+def _row(what: str, ours: str, peer: str, ratio: float | None) -> Row:
+    return (what, ours, peer, "" if ratio is None else f"{ratio:.1f}x")
+
+
+def table(results: Path) -> str:
+    """The rows of all benchmarks that were run."""
+    lines = ["| what | ours | beside it | ratio |", "|---|---|---|---|"]
+    for name, rows in PARTS.items():
+        file = results / f"{name}.json"
+        if file.exists():
+            lines += [f"| {' | '.join(row)} |" for row in rows(json.loads(file.read_text()))]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=DOCS / "results" / "benchmarks")
+    parser.add_argument("--page", type=Path, default=DOCS / "performance.md")
+    args = parser.parse_args()
+    text = table(args.results)
+    print(text)
+    begin, end = MARKS
+    page = args.page.read_text()
+    if page.count(begin) != 1 or page.count(end) != 1:
+        raise SystemExit(f"{args.page}: needs the lines {begin} and {end} once each")
+    pattern = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
+    args.page.write_text(pattern.sub(lambda _: f"{begin}\n{text}\n{end}", page))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,315 @@
+"""Environments in a few processes, each of which steps several, one after the other.
+
+    envs = gymnasium.make_vec("WorldModels/CarRacing64-v0", num_envs=16)      # a pool
+    envs = PooledVectorEnv(make_my_env, num_envs=16, workers=2)
+
+`gymnasium.vector.AsyncVectorEnv` has one process for every environment, which is a message for
+every step of each: where a step takes a tenth of a millisecond, most of the time goes into them.
+Here a process gets one message for all its environments, and pictures lie in shared memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import batch_space
+from gymnasium.wrappers import TimeLimit
+
+from worldmodels.parallel import WorkerDiedError, become_worker, one_thread_each, portable
+
+__all__ = ["PooledVectorEnv", "fast_car_racing_pool", "car_racing_64_pool"]
+
+
+def fast_car_racing_pool(num_envs: int, **kwargs: Any) -> PooledVectorEnv:
+    """What `gymnasium.make_vec("WorldModels/FastCarRacing-v0", num_envs)` makes."""
+    from envs.car_racing import FastCarRacing
+
+    return _car_pool(FastCarRacing, num_envs, **kwargs)
+
+
+def car_racing_64_pool(num_envs: int, **kwargs: Any) -> PooledVectorEnv:
+    """What `gymnasium.make_vec("WorldModels/CarRacing64-v0", num_envs)` makes."""
+    from envs.car_racing import CarRacing64
+
+    return _car_pool(CarRacing64, num_envs, **kwargs)
+
+
+def _car_pool(
+    kind: Callable[..., gymnasium.Env],
+    num_envs: int,
+    workers: int = 0,
+    autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    max_episode_steps: int | None = 1000,
+    **kwargs: Any,
+) -> PooledVectorEnv:
+    make = partial(_limited, kind, max_episode_steps, kwargs)
+    return PooledVectorEnv(make, num_envs, workers, autoreset_mode)
+
+
+def _limited(
+    kind: Callable[..., gymnasium.Env], max_episode_steps: int | None, kwargs: dict[str, Any]
+) -> gymnasium.Env:
+    env = kind(**kwargs)
+    return env if max_episode_steps is None else TimeLimit(env, max_episode_steps)
+
+
+class PooledVectorEnv(VectorEnv):
+    """`num_envs` environments in `workers` processes; the same to the bit as `SyncVectorEnv`.
+
+    Seeds, infos, automatic resets and `reset(options={"reset_mask": mask})` are those of
+    `gymnasium.vector.SyncVectorEnv`, which runs in every process. Results do not depend on the
+    number of workers. The processes end with the one that started them, however that ends.
+
+    Args:
+        make: makes one environment; importable in a new process. Its observations and actions are
+            arrays (Box, MultiDiscrete, MultiBinary) or numbers (Discrete).
+        num_envs: how many.
+        workers: processes; 0 for as many as there are cores, at most `num_envs`.
+        autoreset_mode: a `gymnasium.vector.AutoresetMode` or its value.
+    Raises:
+        ValueError: the spaces are of another kind, or a number is too small.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], gymnasium.Env],
+        num_envs: int,
+        workers: int = 0,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    ):
+        self._pipes: list[Any] = []
+        self._processes: list[Any] = []
+        if num_envs < 1 or workers < 0:
+            raise ValueError(
+                f"num_envs is {num_envs} and workers {workers}; give at least 1 environment, and "
+                "workers from 1 up or 0 for one per core"
+            )
+        self.num_envs, self.autoreset_mode = num_envs, AutoresetMode(autoreset_mode)
+        one = make()
+        self.metadata = {**one.metadata, "autoreset_mode": self.autoreset_mode}
+        self.single_observation_space = one.observation_space
+        self.single_action_space = one.action_space
+        one.close()
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+        context = multiprocessing.get_context("spawn")
+        self._shared = _Shared(context, self.observation_space, self.action_space, num_envs)
+        self._seen = self._shared.arrays()
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        count = min(workers or cores or 1, num_envs)
+        edges = np.linspace(0, num_envs, count + 1).round().astype(int).tolist()
+        self._slices = [slice(a, b) for a, b in itertools.pairwise(edges)]
+        try:
+            with one_thread_each():
+                for rows in self._slices:
+                    ours, theirs = context.Pipe()
+                    process = context.Process(
+                        target=_work,
+                        args=(theirs, make, rows, self._shared, self.autoreset_mode.value),
+                        daemon=True,
+                    )
+                    process.start()
+                    theirs.close()
+                    self._pipes.append(ours)
+                    self._processes.append(process)
+        except BaseException:
+            self.close()
+            raise
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode everywhere, or where options["reset_mask"], bool (num_envs,), says so.
+
+        Raises:
+            WorkerDiedError: a process is gone.
+            Exception: what an environment raised, with the process's traceback as a note.
+        """
+        if seed is None or isinstance(seed, int | np.integer):
+            seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
+        else:
+            seeds = list(seed)
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"got {len(seeds)} seeds for {self.num_envs} environments")
+        options = dict(options or {})
+        mask = options.pop("reset_mask", None)
+        if mask is not None:
+            mask = np.asarray(mask)
+            if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
+                raise ValueError(
+                    f"reset_mask is {mask.dtype} {mask.shape}; give bool ({self.num_envs},) with "
+                    "at least one True"
+                )
+        asked = []
+        for pipe, rows in zip(self._pipes, self._slices, strict=True):
+            if mask is None:
+                asked.append((pipe, ("reset", seeds[rows], options)))
+            elif mask[rows].any():
+                masked = {**options, "reset_mask": mask[rows]}
+                asked.append((pipe, ("reset", seeds[rows], masked)))
+        infos = self._ask(asked)
+        return self._seen.obs.copy(), infos
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """One step everywhere; actions (num_envs, ...).
+
+        Raises:
+            As `reset`, and ValueError: the actions have another shape.
+        """
+        actions = np.asarray(actions)
+        if actions.shape != self._seen.actions.shape:
+            raise ValueError(f"actions are {actions.shape}, needed {self._seen.actions.shape}")
+        self._seen.actions[...] = actions
+        infos = self._ask([(pipe, ("step",)) for pipe in self._pipes])
+        seen = self._seen
+        return (
+            seen.obs.copy(),
+            seen.rewards.copy(),
+            seen.terminated.copy(),
+            seen.truncated.copy(),
+            infos,
+        )
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """End the processes."""
+        for pipe, process in zip(self._pipes, self._processes, strict=True):
+            pipe.close()
+            process.kill()
+        for process in self._processes:
+            process.join()
+        self._pipes, self._processes = [], []
+
+    def _ask(self, asked: list[tuple[Any, tuple[Any, ...]]]) -> dict[str, Any]:
+        """Send each message, wait for all answers; the infos of all environments together."""
+        if not self._pipes:
+            raise gymnasium.error.ClosedEnvironmentError("these environments were closed")
+        infos: dict[str, Any] = {}
+        failed: BaseException | None = None
+        for pipe, message in asked:
+            try:
+                pipe.send(message)
+            except OSError:
+                failed = self._death(pipe)
+        for pipe, _ in asked:
+            try:
+                answer = pipe.recv()
+            except (EOFError, OSError):
+                failed = failed or self._death(pipe)
+                continue
+            if isinstance(answer, Exception):
+                failed = failed or answer
+            elif answer:
+                rows = self._slices[self._pipes.index(pipe)]
+                _merge(infos, answer, rows, self.num_envs)
+        if failed is not None:
+            self.close()
+            raise failed
+        return infos
+
+    def _death(self, pipe: Any) -> WorkerDiedError:
+        process = self._processes[self._pipes.index(pipe)]
+        process.join()
+        return WorkerDiedError(
+            f"a process of the environments died (exit code {process.exitcode}); -9 usually means "
+            "that memory ran out: try fewer of them"
+        )
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    """What goes into a step and what comes out of it, a row for each environment."""
+
+    obs: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+
+class _Shared:
+    """Memory that all processes see."""
+
+    def __init__(self, context: Any, observations: spaces.Space, actions: spaces.Space, n: int):
+        for name, space in (("observations", observations), ("actions", actions)):
+            if space.shape is None or space.dtype is None:
+                raise ValueError(
+                    f"{name} are {space}; a pool needs arrays or numbers (Box, Discrete, "
+                    "MultiDiscrete, MultiBinary): flatten them first, for example with "
+                    "gymnasium.wrappers.FlattenObservation"
+                )
+        self._forms = {
+            "obs": (observations.shape, observations.dtype),
+            "actions": (actions.shape, actions.dtype),
+            "rewards": ((n,), np.dtype(np.float64)),
+            "terminated": ((n,), np.dtype(np.bool_)),
+            "truncated": ((n,), np.dtype(np.bool_)),
+        }
+        self._memory = {
+            name: context.RawArray("b", int(np.prod(shape)) * dtype.itemsize)
+            for name, (shape, dtype) in self._forms.items()
+        }
+
+    def arrays(self, rows: slice = slice(None)) -> _Arrays:
+        """The memory as arrays, or the part of it that belongs to these environments."""
+        return _Arrays(
+            **{
+                name: np.frombuffer(self._memory[name], dtype).reshape(shape)[rows]
+                for name, (shape, dtype) in self._forms.items()
+            }
+        )
+
+
+def _work(
+    pipe: Any, make: Callable[[], gymnasium.Env], rows: slice, shared: _Shared, autoreset_mode: str
+) -> None:
+    """A process: messages in, infos or an error out, everything else through shared memory."""
+    become_worker()
+    seen, envs = shared.arrays(rows), None
+    while True:
+        try:
+            message = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            if envs is None:
+                count = rows.stop - rows.start
+                envs = SyncVectorEnv([make] * count, copy=False, autoreset_mode=autoreset_mode)
+            if message[0] == "reset":
+                obs, infos = envs.reset(seed=message[1], options=message[2])
+            else:
+                obs, seen.rewards[:], seen.terminated[:], seen.truncated[:], infos = envs.step(
+                    seen.actions
+                )
+            seen.obs[...] = obs
+            answer: Any = infos
+        except Exception as error:
+            answer = portable(error)
+        pipe.send(answer)
+
+
+def _merge(infos: dict[str, Any], part: dict[str, Any], rows: slice, n: int) -> None:
+    """Put the infos of some environments into those of all."""
+    for key, value in part.items():
+        if isinstance(value, dict):
+            _merge(infos.setdefault(key, {}), value, rows, n)
+            continue
+        if key not in infos:
+            empty = None if value.dtype == object else 0
+            infos[key] = np.full((n, *value.shape[1:]), empty, value.dtype)
+        infos[key][rows] = value
