@@ -14,7 +14,7 @@ import contextlib
 import dataclasses
 import pickle
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ __all__ = [
     "evaluate",
     "evaluate_many",
     "run_episode",
+    "undrawn",
 ]
 
 EVALUATION_SEEDS = range(1_000_000, 1_000_100)
@@ -183,6 +184,9 @@ def bootstrap_interval(
 def run_episode(agent: Any, env: Any, seed: int, where: str = "") -> EpisodeScore:
     """Drive one whole episode.
 
+    CarRacing does not draw the frames that an agent is not going to look at, because it still
+    holds its last action: all that the stock game does with them is to return them.
+
     Args:
         agent: anything with `predict(obs, state, episode_start, deterministic)`.
         env: a Gymnasium environment that ends its episodes.
@@ -205,7 +209,8 @@ def run_episode(agent: Any, env: Any, seed: int, where: str = "") -> EpisodeScor
     while True:
         action, state = agent.predict(obs, state, episode_start=start, deterministic=True)
         check(action, "action")
-        obs, reward, terminated, truncated, info = env.step(action)
+        with undrawn(env) if _holds_its_action(state) else contextlib.nullcontext():
+            obs, reward, terminated, truncated, info = env.step(action)
         length += 1
         check(obs, "observation")
         check(reward, "reward")
@@ -216,6 +221,32 @@ def run_episode(agent: Any, env: Any, seed: int, where: str = "") -> EpisodeScor
     track = getattr(env.unwrapped, "track", None)
     tiles = env.unwrapped.tile_visited_count / len(track) if track else None
     return EpisodeScore(seed, score, length, tiles, bool(info.get("lap_finished", False)))
+
+
+def _holds_its_action(state: Any) -> bool:
+    """Whether the next call of `predict` will not look at what it is given."""
+    countdown = getattr(state, "countdown", None)
+    return countdown is not None and bool(np.all(countdown > 0))
+
+
+@contextlib.contextmanager
+def undrawn(env: Any) -> Iterator[None]:
+    """CarRacing steps without drawing in here: it returns the picture it drew last.
+
+    Any other environment, or one that is watched (`render_mode`), is left alone.
+    """
+    from gymnasium.envs.box2d.car_racing import CarRacing
+
+    game = env.unwrapped
+    if not isinstance(game, CarRacing) or game.render_mode is not None:
+        yield
+        return
+    last = game.state
+    game._render = lambda mode: last
+    try:
+        yield
+    finally:
+        del game._render  # the class's own again
 
 
 def evaluate(

@@ -122,7 +122,7 @@ def profile(seed: int = 0) -> dict[str, float]:
     return {what: 1e6 * seconds / 600 for what, seconds in spent.most_common()}
 
 
-def time_vectors(turns: int, num_envs: int = 16, steps: int = 60) -> dict[str, list[float]]:
+def time_vectors(turns: int, num_envs: int = 16, steps: int = 200) -> dict[str, list[float]]:
     """Steps per second of the clock of 16 environments at once, one value per turn."""
     name = "WorldModels/CarRacing64-v0"
     ways: dict[str, Callable[[], Any]] = {
@@ -136,17 +136,18 @@ def time_vectors(turns: int, num_envs: int = 16, steps: int = 60) -> dict[str, l
     }
     rates: dict[str, list[float]] = {}
     for turn in range(turns):
-        actions = np.tile(np.array([0.05, 0.3, 0], np.float32), (num_envs, 1))
+        seeds = [turn * num_envs + i for i in range(num_envs)]
+        actions = np.stack([recorded_actions(seed, OPENING + 10 + steps) for seed in seeds], axis=1)
         for way, make in ways.items():
             envs = make()
-            envs.reset(seed=turn)
-            count = 5 if way.startswith("stock") else steps
-            # The opening zoom is over by then; stock's is left as it is, for it takes long.
-            for _ in range(0 if way.startswith("stock") else OPENING):
-                envs.step(actions)
+            envs.reset(seed=seeds)
+            count, warm_up = (5, 0) if way.startswith("stock") else (steps, OPENING + 10)
+            # By then the opening zoom is over and all kernels are loaded; stock has no kernels.
+            for t in range(warm_up):
+                envs.step(actions[t])
             start = time.perf_counter()
-            for _ in range(count):
-                envs.step(actions)
+            for t in range(warm_up, warm_up + count):
+                envs.step(actions[t])
             seconds = time.perf_counter() - start
             rates.setdefault(way, []).append(num_envs * count / seconds)
             envs.close()

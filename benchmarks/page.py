@@ -1,8 +1,8 @@
-"""The table of docs/performance.md, from what the benchmarks wrote.
+"""The tables of docs/performance.md, from what the benchmarks wrote.
 
     python benchmarks/page.py [--results FOLDER] [--page FILE]
 
-`make bench` calls it last. It prints the table, and puts it between the two marks of the page.
+`make bench` calls it last. It prints the tables, and puts them between the two marks of the page.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parents[1] / "docs"
-MARKS = "<!-- table: begin -->", "<!-- table: end -->"
+MARKS = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 Row = tuple[str, str, str, str]
 """What is measured, ours, what it is compared with, how many times better ours is."""
@@ -122,14 +122,45 @@ def _row(what: str, ours: str, peer: str, ratio: float | None) -> Row:
     return (what, ours, peer, "" if ratio is None else f"{ratio:.1f}x")
 
 
-def table(results: Path) -> str:
-    """The rows of all benchmarks that were run."""
+def tables(results: Path) -> str:
+    """Markdown: ours beside others, how dreams grow, and where the time of a step goes."""
+    data = {
+        name: json.loads((results / f"{name}.json").read_text())
+        for name in PARTS
+        if (results / f"{name}.json").exists()
+    }
     lines = ["| what | ours | beside it | ratio |", "|---|---|---|---|"]
-    for name, rows in PARTS.items():
-        file = results / f"{name}.json"
-        if file.exists():
-            lines += [f"| {' | '.join(row)} |" for row in rows(json.loads(file.read_text()))]
+    for name, found in data.items():
+        lines += [f"| {' | '.join(row)} |" for row in PARTS[name](found)]
+    if "dream" in data:
+        cases, processes = data["dream"]["cases"], data["dream"]["steps_per_second_of_processes"]
+        lines += [
+            "",
+            "How the dream's cost grows: one size at a time differs from the first row's.",
+            "",
+            f"| dream, {data['dream']['precision_of_cases']} | steps per CPU-second | memory, MB |",
+            "|---|---|---|",
+        ]
+        for name, case in cases.items():
+            lines.append(f"| {name} | {case['steps_per_cpu_second']:,} | {case['megabytes']:.0f} |")
+        for count, rate in processes.items():
+            lines.append(f"| {count} processes, steps per second of the clock | {rate:,} | |")
+        lines += ["", "Where a dreamed step's time goes, CPU microseconds:", ""]
+        lines += _parts(data["dream"]["microseconds_per_step"])
+    if "car" in data:
+        lines += ["", "Where the time of a step of the car goes, CPU microseconds:", ""]
+        lines += _parts({"64x64": data["car"]["microseconds_per_step"]})
     return "\n".join(lines)
+
+
+def _parts(columns: dict[str, dict[str, float]]) -> list[str]:
+    """A row for every part, a column for every way, and the sums."""
+    head = f"| | {' | '.join(columns)} |"
+    lines = [head, "|---" * (1 + len(columns)) + "|"]
+    for part in next(iter(columns.values())):
+        lines.append(f"| {part} | {' | '.join(f'{c[part]:.2f}' for c in columns.values())} |")
+    sums = " | ".join(f"{sum(column.values()):.2f}" for column in columns.values())
+    return [*lines, f"| together | {sums} |"]
 
 
 def main() -> None:
@@ -137,7 +168,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=DOCS / "results" / "benchmarks")
     parser.add_argument("--page", type=Path, default=DOCS / "performance.md")
     args = parser.parse_args()
-    text = table(args.results)
+    text = tables(args.results)
     print(text)
     begin, end = MARKS
     page = args.page.read_text()

@@ -1,7 +1,8 @@
 """Compare ways to train C on the V and M of one finished run: methods, budgets, dreams.
 
 Every trial trains one controller in the dream of that run and then drives real tracks. What comes
-out is a table and a chart of dreamed and real scores against the time that training took.
+out is a table and a chart of dreamed and real scores against the CPU time that training took,
+which other work on the machine disturbs little.
 """
 
 from __future__ import annotations
@@ -243,7 +244,7 @@ def train_and_drive(trial: Trial, report: Callable[[int], None]) -> dict[str, An
     file = trial.folder / "result.json"
     if not file.exists():
         trial.folder.mkdir(parents=True, exist_ok=True)
-        begun = time.monotonic()
+        begun = time.process_time()
         memory = MDNRNN.from_pretrained(trial.args.memory)
         starts = trial.folder / "starts.safetensors"
         clip = train_controller.write_starts(trial.args, memory, starts)
@@ -259,7 +260,7 @@ def train_and_drive(trial: Trial, report: Callable[[int], None]) -> dict[str, An
             "cpu",
         )
         found = train_controller.search_dream(search, lambda steps: None)
-        seconds = time.monotonic() - begun
+        seconds = time.process_time() - begun
         agent.world.memory = memory
         agent.controller = controller.load_vector(torch.as_tensor(found.vector))
         agent.controller.save_pretrained(trial.folder / "controller")
@@ -342,7 +343,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             capsize=3,
             label=kind,
         )
-    axes.set_xlabel("seconds of training on one core")
+    axes.set_xlabel("CPU seconds of training, one core")
     axes.set_ylabel("real score, mean over tracks")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)

@@ -18,8 +18,10 @@ from agents.evaluation import (
     evaluate,
     evaluate_many,
     run_episode,
+    undrawn,
 )
 from agents.world_model_agent import AgentConfig, WorldModelAgent
+from envs.car_racing import FastCarRacing
 from generative.vae import ConvVAE, ConvVAEConfig
 from worldmodels.collect import EpisodeError
 from worldmodels.controller import ControllerConfig, LinearController
@@ -159,10 +161,25 @@ def test_a_failure_in_a_worker_is_told_with_its_seed():
         evaluate(agent, [4], workers=1, env_id=FAST)
 
 
-def test_scores_are_those_of_a_plain_loop():
-    agent = tiny_agent()
-    env = gymnasium.make(FAST, max_episode_steps=40)
+class Watched:
+    """An agent that keeps the frames at which it decided."""
+
+    def __init__(self, agent):
+        self.agent, self.frames = agent, []
+
+    def predict(self, obs, state=None, **kwargs):
+        if state is None or state.countdown[0] == 0:
+            self.frames.append(obs.copy())
+        return self.agent.predict(obs, state, **kwargs)
+
+
+@pytest.mark.parametrize("env_id", [FAST, "CarRacing-v3"])
+def test_scores_and_frames_are_those_of_a_plain_loop(env_id):
+    agent = Watched(tiny_agent())
+    env = gymnasium.make(env_id, max_episode_steps=40)
     score = run_episode(agent, env, 3)
+    seen = agent.frames.copy()
+    agent.frames.clear()
     obs, _ = env.reset(seed=3)
     total, state, start, done = 0.0, None, True, False
     while not done:
@@ -173,7 +190,27 @@ def test_scores_are_those_of_a_plain_loop():
     assert score == EpisodeScore(3, total, 40, tiles, False)
     # What a tile and a step are worth in CarRacing.
     assert total == pytest.approx(1000 * tiles - 0.1 * 40)
+    assert len(seen) == 14
+    assert not np.array_equal(seen[0], seen[-1])
+    np.testing.assert_array_equal(seen, agent.frames)
     env.close()
+
+
+def test_what_is_not_looked_at_is_not_drawn(monkeypatch):
+    env = gymnasium.make(FAST, max_episode_steps=40)
+    drawn = []
+    observe = FastCarRacing._observe
+    monkeypatch.setattr(FastCarRacing, "_observe", lambda self: drawn.append(0) or observe(self))
+    run_episode(tiny_agent(), env, 3)
+    assert len(drawn) == 1 + 40 // 3  # by reset, then the third of every three
+    env.close()
+    watched = gymnasium.make(FAST, render_mode="rgb_array", max_episode_steps=40)
+    watched.reset(seed=3)
+    before = len(drawn)
+    with undrawn(watched):
+        watched.step(np.zeros(3, np.float32))
+    assert len(drawn) == before + 1
+    watched.close()
 
 
 def test_training_facts_survive_the_disk(tmp_path):
