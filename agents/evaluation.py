@@ -242,7 +242,7 @@ def undrawn(env: Any) -> Iterator[None]:
         yield
         return
     last = game.state
-    game._render = lambda mode: last
+    game._render = lambda mode: last.copy()
     try:
         yield
     finally:
