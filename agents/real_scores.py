@@ -82,12 +82,12 @@ class _Setup(NamedTuple):
 def _load_agent(setup: _Setup):
     """An agent whose controller is replaced from episode to episode."""
     from agents.world_model_agent import AgentConfig, WorldModelAgent
-    from generative.vae import ConvVAE
     from worldmodels.controller import LinearController
     from worldmodels.memory import MDNRNN
+    from worldmodels.vision import load_vision
     from worldmodels.world_model import WorldModel
 
-    vision, memory = ConvVAE.from_pretrained(setup.vision), MDNRNN.from_pretrained(setup.memory)
+    vision, memory = load_vision(setup.vision), MDNRNN.from_pretrained(setup.memory)
     if vision.config.latent_dim != memory.config.latent_dim:
         raise ValueError(
             f"{setup.vision} holds a V with z of {vision.config.latent_dim} dimensions, the M of "

@@ -77,6 +77,7 @@ class ConvAutoencoder(Pretrained, nn.Module):
         for layer in self.modules():
             if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
                 nn.init.xavier_uniform_(layer.weight)  # the book's framework begins so
+                assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
 
     def encode(self, x: Tensor) -> Tensor:
@@ -222,10 +223,10 @@ class AutoencoderLearner:
             self.optimizer, T_max=max(steps, 1), eta_min=config.final_lr
         )
 
-    def update(self, x: Tensor) -> dict[str, Tensor]:
+    def update(self, batch: Tensor) -> dict[str, Tensor | float]:
         """One step on images (B, C, H, W) in [0, 1]."""
-        noisy = add_noise(x, self.config.noise) if self.config.noise else None
-        losses = self.model.loss(x, self.config.kind, noisy)
+        noisy = add_noise(batch, self.config.noise) if self.config.noise else None
+        losses = self.model.loss(batch, self.config.kind, noisy)
         self.optimizer.zero_grad(set_to_none=True)
         losses.loss.backward()
         self.optimizer.step()

@@ -18,7 +18,7 @@ class Args:
     rollouts: tuple[Path, ...] = (Path("runs/rollouts/episodes"),)
     """Folders of episodes recorded by collect_rollouts.py."""
     vision: Path = Path("runs/vae/model")
-    """Folder of V."""
+    """Folder of V, of any family."""
     batch_size: int = 256
     """Frames encoded at once."""
     device: str = "auto"
@@ -31,20 +31,22 @@ def main(args: Args) -> Path:
     """Returns the folder of the encoded sequences."""
     import torch
 
-    from generative.vae import ConvVAE, to_float_bchw
+    from generative.vae import to_float_bchw
     from worldmodels.rollouts import RolloutStore
     from worldmodels.sequences import encode_rollouts
+    from worldmodels.vision import encode_mu_logvar, load_vision
 
     with Run.open(args, kind="encode_rollouts") as run:
         if run.done:
             return run.path / "data"
-        vision = ConvVAE.from_pretrained(args.vision, device=str(run.device))
+        vision = load_vision(args.vision, device=run.device)
         vision.to(memory_format=torch.channels_last)
 
         @torch.no_grad()
         def encode(frames):
             x = to_float_bchw(torch.from_numpy(frames).to(run.device))
-            mu, logvar = vision.encode_mu_logvar(x.contiguous(memory_format=torch.channels_last))
+            x = x.contiguous(memory_format=torch.channels_last)
+            mu, logvar = encode_mu_logvar(vision, x)
             return mu.cpu().numpy(), logvar.cpu().numpy()
 
         stores = [RolloutStore(folder) for folder in args.rollouts]

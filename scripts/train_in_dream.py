@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+import tyro
 
 from agents.report.records import Candidate, RoundRecord, append_round
 from generative.configs.vae import ConvVAEConfig
@@ -24,7 +26,14 @@ from generative.training.cli import start
 from generative.training.files import DamagedFileError, read_json, remove_leftovers, write_json
 from generative.training.run import Run, read_config, read_result
 from generative.training.settings import from_json, to_json
-from scripts import collect_rollouts, encode_rollouts, train_controller, train_mdnrnn, train_vae
+from scripts import (
+    collect_rollouts,
+    encode_rollouts,
+    train_controller,
+    train_mdnrnn,
+    train_vae,
+    train_vision,
+)
 from worldmodels.configs import PAPER_MDNRNN, ControllerConfig, DreamConfig
 
 LAP_REWARD, LAP_STEPS = 1000.0, 1000
@@ -36,6 +45,12 @@ NUM_STARTS = 1000
 FIRST = collect_rollouts.PRESETS["quick"]
 LATER = replace(FIRST, episodes=50, decisions=100, max_idle=40, anywhere=0.7)
 VISION = train_vae.PRESETS["quick"]
+AUTOENCODER = train_vision.PRESETS["autoencoder"]
+VisionArgs = (
+    Annotated[train_vae.Args, tyro.conf.subcommand("vae")]
+    | Annotated[train_vision.Args, tyro.conf.subcommand("autoencoder")]
+)
+"""V has the settings of the script that trains its family."""
 MEMORY = train_mdnrnn.PRESETS["quick"]
 CONTROLLER = train_controller.PRESETS["quick"]
 
@@ -61,8 +76,9 @@ class Args:
     """The first recording, by random drivers."""
     collect: collect_rollouts.Args = LATER
     """Every later recording, by the agent of the round before."""
-    vision: train_vae.Args = VISION
-    """V in the first round."""
+    vision: VisionArgs = VISION
+    """V in the first round. Presets like quick-autoencoder have one of another family than the VAE,
+    with settings of its own."""
     vision_rounds: int = 3
     """Rounds that train V; then it stays as it is."""
     vision_steps: int = 500
@@ -209,6 +225,16 @@ PRESETS = {
 }
 
 
+PRESETS |= {
+    f"{name}-autoencoder": replace(PRESETS[name], vision=vision)
+    for name, vision in {
+        "quick": AUTOENCODER,
+        "standard": replace(AUTOENCODER, steps=3500),
+        "smoke": train_vision.PRESETS["smoke"],
+    }.items()
+}
+
+
 @dataclass(frozen=True)
 class Choice:
     """Settings of a choice between agents; the rest follows from the run it belongs to."""
@@ -241,7 +267,7 @@ class Rounds:
 
         self.recordings.append(stage("collect", collect_rollouts.main, self._collect(index)))
         if index < self.args.vision_rounds:
-            self.vision = stage("vision", train_vae.main, self._vision(index))
+            self.vision = stage("vision", _train_vision, self._vision(index))
             encode = self.recordings  # V has changed: everything is encoded anew
             self.encodings = []
         else:
@@ -266,7 +292,7 @@ class Rounds:
             seed=self._seed("collect", index),
         )
 
-    def _vision(self, index: int) -> train_vae.Args:
+    def _vision(self, index: int) -> VisionArgs:
         settings = self.args.vision
         return replace(
             settings,
@@ -470,13 +496,11 @@ class Rounds:
 
     def _save_agent(self, folder: Path, controller) -> None:
         from agents.world_model_agent import AgentConfig, WorldModelAgent
-        from generative.vae import ConvVAE
         from worldmodels.memory import MDNRNN
+        from worldmodels.vision import load_vision
         from worldmodels.world_model import WorldModel
 
-        world = WorldModel(
-            ConvVAE.from_pretrained(self.vision), MDNRNN.from_pretrained(self.memory)
-        )
+        world = WorldModel(load_vision(self.vision), MDNRNN.from_pretrained(self.memory))
         WorldModelAgent(world, controller, AgentConfig(self.args.action_repeat)).save_pretrained(
             folder
         )
@@ -525,6 +549,11 @@ class Rounds:
 
     def _seed(self, name: str, index: int) -> int:
         return self.run.seed_for(name, index) % 2**31
+
+
+def _train_vision(args: VisionArgs) -> Path:
+    """Train V by the script that its settings belong to."""
+    return train_vae.main(args) if isinstance(args, train_vae.Args) else train_vision.main(args)
 
 
 def _folder_name(candidate: str) -> str:

@@ -36,6 +36,8 @@ class Args:
     log_every: int = 100
     picture_every: int = 600
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
+    report: Path | None = None
+    """JSON file to which the result is added, under the name of the run's folder."""
     threads: int = 0
     """CPU threads; 0 leaves the choice to torch."""
     device: str = "auto"
@@ -95,7 +97,8 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained flow."""
     import torch
 
-    from generative.realnvp import FlowLearner, ImageRealNVP, RealNVP
+    from generative.flows import FlowLearner
+    from generative.realnvp import ImageRealNVP, RealNVP
     from generative.training.loop import fit
 
     with Run.open(args, kind="train_realnvp") as run:
@@ -105,7 +108,7 @@ def main(args: Args) -> Path:
             torch.set_num_threads(args.threads)
         task = Digits(run) if args.data == "digits" else Points(run)
         torch.manual_seed(run.seed_for("weights"))
-        if args.data == "digits":
+        if isinstance(task, Digits):
             config = ImageRealNVPConfig(args.model, task.levels, args.margin)
             model = ImageRealNVP(config).to(run.device)
         else:
@@ -124,6 +127,10 @@ def main(args: Args) -> Path:
         flow = learner.kept
         flow.save_pretrained(run.path / "model")
         run.finish({**run.metrics.last(), **task.score(flow)})
+        if args.report is not None:
+            from scripts.train_image_vae import add_to_report
+
+            add_to_report(args.report, run)
         return run.path / "model"
 
 
@@ -160,11 +167,14 @@ class Points:
             back, forth = flow.encode(x.to(self.run.device)), flow.decode(z.to(self.run.device))
         return point_clouds([x, back, z, forth])
 
-    def score(self, flow) -> dict[str, float]:
+    def score(self, flow, points_per_std: float = 3.0) -> dict[str, float]:
         """Expected negative log-likelihood, nats, and what of it was avoidable."""
         from generative.toy import divergence
 
-        gap = divergence(self.density, lambda x: flow.log_prob(x.float().to(self.run.device)).cpu())
+        def log_prob(x):
+            return flow.log_prob(x.float().to(self.run.device)).cpu()
+
+        gap = divergence(self.density, log_prob, points_per_std)
         floor = self.density.entropy()
         return {"nll": floor + gap, "floor": floor, "gap": gap}
 

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from generative.vae import ConvVAE, sample_gaussian, to_float_bchw, to_uint8_bhwc
+from generative.vae import sample_gaussian, to_float_bchw, to_uint8_bhwc
 from worldmodels.memory import MDNRNN, MemoryOutput, State
+from worldmodels.vision import Vision, check_vision, encode_mu_logvar, load_vision
 
 __all__ = ["Imagined", "WorldModel"]
 
@@ -33,8 +34,9 @@ class Imagined(NamedTuple):
 class WorldModel(nn.Module):
     """V (`vision`) and M (`memory`), which must share one latent size."""
 
-    def __init__(self, vision: ConvVAE, memory: MDNRNN):
+    def __init__(self, vision: Vision, memory: MDNRNN):
         super().__init__()
+        check_vision(vision)
         if vision.config.latent_dim != memory.config.latent_dim:
             raise ValueError(
                 f"V has z of {vision.config.latent_dim} dimensions, M was trained with "
@@ -47,7 +49,7 @@ class WorldModel(nn.Module):
         """Load `folder`/vision and `folder`/memory."""
         folder = Path(folder)
         return cls(
-            ConvVAE.from_pretrained(folder / "vision", device=device),
+            load_vision(folder / "vision", device=device),
             MDNRNN.from_pretrained(folder / "memory", device=device),
         ).eval()
 
@@ -69,7 +71,10 @@ class WorldModel(nn.Module):
         sample: bool = False,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """uint8 frames (B, 64, 64, 3) -> z (B, latent_dim): the mean, or one draw."""
+        """uint8 frames (B, 64, 64, 3) -> z (B, latent_dim): the mean, or one draw.
+
+        Where V has no posterior to draw from, the draw is the code itself.
+        """
         mu, logvar = self.encode_mu_logvar(frames)
         return sample_gaussian(mu, logvar, generator) if sample else mu
 
@@ -80,7 +85,7 @@ class WorldModel(nn.Module):
         if frames.dtype != torch.uint8:
             raise ValueError(f"frames are {frames.dtype}; pass uint8 (B, 64, 64, 3)")
         x = to_float_bchw(frames.to(self.device)).contiguous(memory_format=torch.channels_last)
-        return self.vision.encode_mu_logvar(x)
+        return encode_mu_logvar(self.vision, x)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> np.ndarray:

@@ -82,6 +82,117 @@ class ImageRealNVPConfig:
 
 
 @dataclass(frozen=True)
+class GlowConfig:
+    """A multi-scale flow on images; the defaults are Kingma & Dhariwal's for 32x32 (2018)."""
+
+    image_shape: tuple[int, int, int] = (3, 32, 32)
+    """(C, H, W); every scale halves H and W."""
+    num_scales: int = 3
+    """Scales (L); all but the last put half of their numbers aside as finished code."""
+    num_steps: int = 32
+    """Steps of a scale (K): ActNorm, mixing of the channels, coupling."""
+    mixing: Literal["lu", "plain", "reverse"] = "lu"
+    """Of the channels: by an invertible 1x1 convolution, kept as its LU factors or as it is, or by
+    turning their order round (the book's and RealNVP's way)."""
+    coupling: Literal["affine", "spline"] = "affine"
+    """Affine with a scale below 1, or rational-quadratic spline (Durkan et al. 2019)."""
+    checkerboard: int = 0
+    """Couplings between black and white pixels before each scale is squeezed (RealNVP: 3)."""
+    hidden_dim: int = 512
+    """Channels inside the couplings' networks."""
+    num_blocks: int = 0
+    """Residual blocks of these networks (RealNVP); 0: convolutions 3x3, 1x1, 3x3 (Glow)."""
+    learnt_prior: bool = True
+    """What is put aside has a mean and a deviation that depend on what is kept."""
+    num_bins: int = 8
+    """Pieces of a spline."""
+    bound: float = 5.0
+    """A spline acts between -bound and bound; beyond, it is the identity."""
+    dropout: float = 0.0
+    """Share of hidden channels left out in training."""
+    levels: int = 256
+    """Values a pixel can have; 32 for images of 5 bits."""
+    margin: float = 0.0
+    """0: pixels y in (0, 1) become y - 1/2. Above: logit(margin + (1 - 2 margin) y), as in
+    RealNVP."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_scales", "num_steps", "hidden_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("checkerboard", "num_blocks"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it can not be negative")
+        fold = 2**self.num_scales
+        if min(self.image_shape) < 1 or any(side % fold for side in self.image_shape[1:]):
+            raise ValueError(
+                f"image_shape is {self.image_shape}; {self.num_scales} scales need a height and "
+                f"width that {fold} divides"
+            )
+        if self.num_bins < 2 or not self.bound > 0:
+            raise ValueError(
+                f"num_bins is {self.num_bins} and bound {self.bound}; a spline needs at least 2 "
+                "pieces and a positive bound"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; give a share from 0 up to below 1")
+        if self.levels < 2:
+            raise ValueError(f"levels is {self.levels}; a pixel needs at least 2")
+        if not 0 <= self.margin < 0.5:
+            raise ValueError(f"margin is {self.margin}; give 0, or a number below 0.5")
+
+
+@dataclass(frozen=True)
+class FFJORDConfig:
+    """A continuous flow on vectors; three layers of 64, as for toy data in its paper."""
+
+    dim: int = 2
+    """Numbers of an example."""
+    hidden_dim: int = 64
+    """Width of the network that gives the velocity."""
+    num_hidden: int = 3
+    """Its hidden layers."""
+    activation: Literal["tanh", "softplus", "silu"] = "tanh"
+    """Between the layers; smooth, as the solver's error needs smooth velocities."""
+    num_waves: int = 0
+    """The network also sees sines and cosines of each number, of so many wavelengths from 8 down by
+    halves: with few numbers to go by, it is slow to learn sharp bends without."""
+    log_det: Literal["trace", "hutchinson", "steps"] = "trace"
+    """How the loss gets the log-determinant: as the integral of the exact trace, which takes `dim`
+    directions; of Hutchinson's estimate, which takes one that is drawn at random; or from the
+    Jacobian of rk4's own steps, which takes `dim` too and leaves nothing to be gained where the
+    steps are too long for the equation. `log_prob` has the exact trace."""
+    noise: Literal["rademacher", "gaussian"] = "rademacher"
+    """Entries of Hutchinson's direction."""
+    solver: Literal["rk4", "dopri5"] = "rk4"
+    """Runge-Kutta in equal steps, or torchdiffeq's adaptive one."""
+    num_steps: int = 8
+    """Steps of rk4 in training."""
+    fine_steps: int = 96
+    """Steps of rk4 for everything else."""
+    tolerance: float = 1e-5
+    """Relative and absolute, of dopri5."""
+    kinetic_energy: float = 0.0
+    """Weight in the loss of the integral of |velocity|^2 (Finlay et al. 2020)."""
+    jacobian_norm: float = 0.0
+    """Weight in the loss of the integral of its Jacobian's squared norm (the same)."""
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "hidden_dim", "num_hidden", "num_steps", "fine_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance is {self.tolerance}; it must be positive")
+        if self.log_det == "steps" and self.solver != "rk4":
+            raise ValueError(f"log_det 'steps' is of solver 'rk4', not of {self.solver!r}")
+        if min(self.kinetic_energy, self.jacobian_norm) < 0:
+            raise ValueError(
+                f"kinetic_energy is {self.kinetic_energy} and jacobian_norm {self.jacobian_norm}; "
+                "weights of penalties can not be negative"
+            )
+
+
+@dataclass(frozen=True)
 class FlowLossConfig:
     """How a flow is trained: Adam on the negative log-likelihood."""
 

@@ -1,8 +1,10 @@
-"""Settings of the VAE."""
+"""Settings of the VAEs."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -35,3 +37,118 @@ class VAELossConfig:
     """Learning rate at the last step; cosine from `lr` (equal: constant, as in the paper)."""
     bf16: bool = False
     """Convolutions in bfloat16 by autocast (weights and losses stay float32)."""
+
+
+@dataclass(frozen=True)
+class ImageVAEConfig:
+    """A VAE for images of any size; the defaults are the book's for Fashion-MNIST (chapter 3)."""
+
+    image_shape: tuple[int, int, int] = (1, 32, 32)
+    """(C, H, W); H and W are divided by 2 in every convolution of the encoder."""
+    latent_dim: int = 2
+    """Size of z."""
+    channels: tuple[int, ...] = (32, 64, 128)
+    """Feature maps of the encoder's convolutions; the decoder has them in reverse. None at all
+    makes both networks stacks of `num_hidden` layers, for images too small to convolve."""
+    batch_norm: bool = False
+    """Batch normalisation and LeakyReLU of slope 0.3 after every convolution, as for the book's
+    faces; else ReLU."""
+    hidden_dim: int = 256
+    """Width of the layers where there are no convolutions."""
+    num_hidden: int = 2
+    """Layers before the last where there are no convolutions."""
+    dropout: float = 0.0
+    """Share of their units left out in training."""
+    likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
+    """What p(x | z) is: pixels black or white (grey is a probability of white), or Gaussian."""
+    pixel_std: float = 0.0
+    """Standard deviation of a Gaussian pixel; 0 learns one for all (Rybkin et al. 2021)."""
+    prior_components: int = 1
+    """p(z): N(0, I), or a learnt mixture of so many Gaussians. Codes of images of several kinds lie
+    in heaps; a single Gaussian draws most of its codes from between them."""
+
+    def __post_init__(self) -> None:
+        for name in ("latent_dim", "hidden_dim", "num_hidden", "prior_components"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if any(width < 1 for width in self.channels):
+            raise ValueError(f"channels is {self.channels}; give positive numbers, or none at all")
+        fold = 2 ** len(self.channels)
+        if min(self.image_shape) < 1 or any(side % fold for side in self.image_shape[1:]):
+            raise ValueError(
+                f"image_shape is {self.image_shape}; {len(self.channels)} convolutions of stride 2 "
+                f"need a height and width that {fold} divides"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; give a share from 0 up to below 1")
+        if not self.pixel_std >= 0 or not math.isfinite(self.pixel_std):
+            raise ValueError(
+                f"pixel_std is {self.pixel_std}; give a positive one, or 0 to learn it"
+            )
+        if self.pixel_std and self.likelihood != "gaussian":
+            raise ValueError(
+                f"pixel_std is {self.pixel_std}, but the likelihood {self.likelihood}; "
+                "only a gaussian has one"
+            )
+
+
+@dataclass(frozen=True)
+class ImageVAELossConfig:
+    """What an image VAE minimises, and how; the defaults are the bound of the likelihood."""
+
+    recon: Literal["likelihood", "bce", "mse"] = "likelihood"
+    """likelihood: -log p(x | z), a sum over pixels in nats. bce, mse: cross-entropy or squared
+    error, a mean over pixels times `recon_weight`, as in the book."""
+    recon_weight: float = 1.0
+    """Factor of the reconstruction term; the book has 500, for its faces 2000."""
+    beta: float = 1.0
+    """Factor of the KL term (Higgins et al. 2017)."""
+    warmup: int = 0
+    """Steps in which beta grows from 0, so that codes become useful before they cost."""
+    free_bits: float = 0.0
+    """Nats that each latent dimension may tell about an average image at no cost (Kingma et al.
+    2016)."""
+    num_draws: int = 1
+    """Draws of z for an image; more make the bound tighter (IWAE, Burda et al. 2016)."""
+    lr: float = 1e-3
+    """Adam's learning rate."""
+    final_lr: float = 1e-3
+    """Learning rate at the last step; cosine from `lr` (equal: constant, as in the book)."""
+    adam_eps: float = 1e-7
+    """Adam's epsilon (the book's framework has 1e-7)."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay (AdamW)."""
+    clip: float = 0.0
+    """Largest norm of the gradient; 0 for no limit."""
+    ema: float = 0.0
+    """Decay of the average of the weights that is kept in their place; 0 keeps the last weights."""
+
+    def __post_init__(self) -> None:
+        if self.num_draws < 1:
+            raise ValueError(f"num_draws is {self.num_draws}; it must be at least 1")
+        for name in ("recon_weight", "beta", "free_bits", "warmup"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+        if self.num_draws > 1 and (self.free_bits or self.recon != "likelihood"):
+            raise ValueError(
+                f"num_draws is {self.num_draws}, recon {self.recon!r} and free_bits "
+                f"{self.free_bits}; several draws weigh likelihoods: they need recon 'likelihood' "
+                "and no free bits"
+            )
+
+
+@dataclass(frozen=True)
+class LinearVAEConfig:
+    """A VAE without any non-linearity, whose optimum is probabilistic principal components."""
+
+    image_shape: tuple[int, int, int] = (1, 8, 8)
+    """(C, H, W)."""
+    latent_dim: int = 8
+    """Size of z."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.latent_dim < math.prod(self.image_shape):
+            raise ValueError(
+                f"latent_dim is {self.latent_dim}; give 1 to {math.prod(self.image_shape) - 1}: "
+                "some of the numbers in an image have to be left to noise"
+            )

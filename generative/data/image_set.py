@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["PARTS", "ImageSet", "fit_images", "random_split"]
+__all__ = ["PARTS", "ImageSet", "evenly", "fit_images", "random_split"]
 
 PARTS = ("train", "val", "test")
 
@@ -74,9 +74,20 @@ class ImageSet:
         unknown = set(names) - set(PARTS)
         if unknown or not names:
             raise ValueError(f"there is no part {sorted(unknown)}; parts are {', '.join(PARTS)}")
-        rows = np.isin(self.split, [PARTS.index(name) for name in names])
-        if not rows.any():
+        rows = np.flatnonzero(np.isin(self.split, [PARTS.index(name) for name in names]))
+        if not len(rows):
             raise ValueError(f"no image is in {' or '.join(names)}; the set has {len(self)} images")
+        if rows[-1] - rows[0] + 1 == len(rows):  # they lie together: a view, which takes no memory
+            return self[rows[0] : rows[-1] + 1]
+        return self[rows]
+
+    def thin(self, max_images: int | None) -> ImageSet:
+        """At most so many images, at even distances; None keeps all."""
+        kept = evenly(len(self), max_images)
+        return self if len(kept) == len(self) else self[kept]
+
+    def __getitem__(self, rows: np.ndarray | slice) -> ImageSet:
+        """The set of these images only."""
         return ImageSet(
             self.images[rows], self.factors[rows], self.split[rows], self.levels, self.factor_names
         )
@@ -89,6 +100,15 @@ class ImageSet:
 
         pixels = torch.from_numpy(self.images[rows]).to(device)
         return pixels.movedim(-1, -3).contiguous().float().div(self.levels - 1)
+
+
+def evenly(n: int, count: int | None) -> np.ndarray:
+    """Which of n things to take so that there are at most count, at even distances."""
+    if count is None or count >= n:
+        return np.arange(n)
+    if count < 1:
+        raise ValueError(f"{count} images are asked for; ask for at least 1, or None for all")
+    return np.arange(count) * n // count
 
 
 def random_split(n: int, num_val: int, num_test: int, seed: int = 0) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -27,7 +27,7 @@ class Learner(Protocol):
     Random numbers come from torch's global generators only; `fit` seeds them before every step.
     """
 
-    def update(self, batch: Any) -> dict[str, Tensor | float]:
+    def update(self, batch: Any, /) -> Mapping[str, Tensor | float]:
         """One step; returns what to log, scalars, with the loss among them."""
         ...
 
@@ -121,7 +121,7 @@ class _Window:
         self._steps: dict[str, list[int]] = {}
         self._values: dict[str, list[Tensor]] = {}
 
-    def add(self, step: int, values: dict[str, Tensor | float]) -> None:
+    def add(self, step: int, values: Mapping[str, Tensor | float]) -> None:
         """Keep a step's values, on the device where they are."""
         for name, value in values.items():
             if not isinstance(value, Tensor):

@@ -3,6 +3,7 @@
 images = load_images("sprites", Path("data"), image_shape=(3, 32, 32))
 batch = Batches(images.part("train"), run, batch_size=64)
 batch(step)                          # float (64, 3, 32, 32) in [0, 1]
+batch.labels(step)                   # int64 (64, 5): shape, colour, x, y, size of the same images
 """
 
 from __future__ import annotations
@@ -22,12 +23,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Batches", "ImageData", "load_images"]
 
-ImageData = Literal["fashion-mnist", "mnist", "digits", "sprites", "frames", "folder"]
+ImageData = Literal[
+    "fashion-mnist", "mnist", "digits", "sprites", "frames", "folder", "cifar-10", "celeba",
+    "bricks", "flowers",
+]  # fmt: skip
 """Names of the data sets. `frames` are recorded episodes, `folder` is any folder of images."""
 
 
 def load_images(
-    name: ImageData, data_dir: Path, image_shape: tuple[int, int, int], levels: int | None = None
+    name: ImageData,
+    data_dir: Path,
+    image_shape: tuple[int, int, int],
+    levels: int | None = None,
+    max_images: int | None = None,
 ) -> ImageSet:
     """A data set brought to the shape and the grey levels that a model takes.
 
@@ -37,40 +45,75 @@ def load_images(
             Sprites are drawn and digits come with scikit-learn; they need none.
         image_shape: (C, H, W); C is 1 or 3.
         levels: values a pixel can have; None keeps those of the data.
+        max_images: at most so many images, at even distances; None takes all. Of sets with a file
+            for each image no others are read.
     Raises:
         FileNotFoundError: something is missing; says what, and where to put it.
         DamagedFileError: a file is not what it should be.
     """
     own = data_dir / name
-    loader = _LOADERS[name]
-    return fit_images(loader(own if own.is_dir() else data_dir, image_shape), image_shape, levels)
+    images = _LOADERS[name](own if own.is_dir() else data_dir, image_shape, max_images)
+    return fit_images(images.thin(max_images), image_shape, levels)
 
 
-def _fashion_mnist(folder: Path, image_shape: tuple[int, int, int]) -> ImageSet:
+Loader = Callable[[Path, tuple[int, int, int], int | None], ImageSet]
+
+
+def _fashion_mnist(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:
     from generative.data.fashion_mnist import load_fashion_mnist
 
     return load_fashion_mnist(folder, padding=0)
 
 
-def _digits(folder: Path, image_shape: tuple[int, int, int]) -> ImageSet:
+def _mnist(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:
+    from generative.data.mnist import load_mnist
+
+    return load_mnist(folder, padding=0)
+
+
+def _cifar10(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:
+    from generative.data.cifar10 import load_cifar10
+
+    return load_cifar10(folder)
+
+
+def _digits(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:
     from generative.data.digits import load_digits
 
     return load_digits()
 
 
-def _sprites(folder: Path, image_shape: tuple[int, int, int]) -> ImageSet:
+def _sprites(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:
     from generative.data.sprites import sprites
 
     return sprites()
 
 
-def _folder(folder: Path, image_shape: tuple[int, int, int]) -> ImageSet:
+def _folder(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:
     from generative.data.images import load_images as load_folder
 
-    return load_folder(folder, image_shape[1], colour=image_shape[0] == 3)
+    return load_folder(folder, image_shape[1], colour=image_shape[0] == 3, max_images=most)
 
 
-def _frames(folder: Path, image_shape: tuple[int, int, int]) -> ImageSet:
+def _celeba(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:
+    from generative.data.celeba import load_celeba
+
+    return load_celeba(folder, image_shape[1], colour=image_shape[0] == 3, max_images=most)
+
+
+def _bricks(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:
+    from generative.data.bricks import load_bricks
+
+    return load_bricks(folder, image_shape[1], colour=image_shape[0] == 3, max_images=most)
+
+
+def _flowers(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:
+    from generative.data.flowers import load_flowers
+
+    return load_flowers(folder, image_shape[1], colour=image_shape[0] == 3, max_images=most)
+
+
+def _frames(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:
     """Recorded episodes; the tenth recorded last is for testing, so no frame of it was near one
     that is trained on."""
     from worldmodels.rollouts import RolloutStore, load_frames
@@ -81,13 +124,17 @@ def _frames(folder: Path, image_shape: tuple[int, int, int]) -> ImageSet:
     return ImageSet(frames, np.zeros((len(frames), 1), dtype=np.int64), split)
 
 
-_LOADERS: dict[str, Callable[[Path, tuple[int, int, int]], ImageSet]] = {
+_LOADERS: dict[str, Loader] = {
     "fashion-mnist": _fashion_mnist,
-    "mnist": _fashion_mnist,
+    "mnist": _mnist,
     "digits": _digits,
     "sprites": _sprites,
     "frames": _frames,
     "folder": _folder,
+    "cifar-10": _cifar10,
+    "celeba": _celeba,
+    "bricks": _bricks,
+    "flowers": _flowers,
 }
 
 
@@ -110,3 +157,9 @@ class Batches:
     def __call__(self, step: int) -> Tensor:
         """float (batch_size, C, H, W) in [0, 1] on the run's device."""
         return self.images.as_tensor(self.rows(step), self.run.device)
+
+    def labels(self, step: int) -> Tensor:
+        """What is known of the same images: factors, int64 (batch_size, F)."""
+        import torch
+
+        return torch.from_numpy(self.images.factors[self.rows(step)]).to(self.run.device)

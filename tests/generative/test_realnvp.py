@@ -6,20 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from generative.realnvp import (
+from generative.flows import (
     ActNorm,
-    AffineCoupling,
+    Dequantiser,
     FlowLearner,
     FlowLossConfig,
+    rational_quadratic,
+    standard_normal_log_prob,
+)
+from generative.realnvp import (
+    AffineCoupling,
     ImageRealNVP,
     ImageRealNVPConfig,
     RealNVP,
     RealNVPConfig,
     SplineCoupling,
     make_mask,
-    rational_quadratic,
-    standard_normal_log_prob,
-    warm_average,
 )
 from generative.toy import Grid, Standardised, TwoMoons, log_normaliser
 
@@ -261,6 +263,34 @@ def test_images_come_on_levels():
     assert losses.bits_per_dim.item() == pytest.approx(losses.loss.item() / (2 * math.log(2)))
 
 
+@pytest.mark.parametrize("margin", [0.0, 0.05])
+def test_dequantiser_by_its_definition(margin):
+    """Noise fills each level's share of [0, 1); the slope is autograd's; the way back is exact."""
+    dequantiser = Dequantiser((1, 1, 3), levels=4, margin=margin)
+    x = torch.tensor([0.0, 1 / 3, 1.0], dtype=torch.float64).reshape(1, 1, 1, 3)
+    noisy = dequantiser.noisy(x.expand(4000, -1, -1, -1), torch.Generator().manual_seed(0))
+    low, high = noisy.amin(0).flatten(), noisy.amax(0).flatten()
+    torch.testing.assert_close(low, torch.tensor([0, 0.25, 0.75]).double(), rtol=0, atol=1e-3)
+    torch.testing.assert_close(high, torch.tensor([0.25, 0.5, 1]).double(), rtol=0, atol=1e-3)
+    assert noisy.mean().item() == pytest.approx((0.125 + 0.375 + 0.875) / 3, abs=5e-3)
+    v, log_det = dequantiser.squash(noisy[:1])
+    jacobian = torch.autograd.functional.jacobian(
+        lambda level: dequantiser.squash(level.reshape(1, 1, 1, 3) / 4)[0].flatten(),
+        4 * noisy[0].flatten(),
+    )
+    torch.testing.assert_close(log_det[0], torch.linalg.slogdet(jacobian).logabsdet)
+    torch.testing.assert_close(dequantiser.images(v), x)
+    assert dequantiser.centred(x).flatten().tolist() == [0.125, 0.375, 0.875]
+
+
+def test_code_of_an_image_gives_the_image():
+    model = tiny_image_flow(levels=5)
+    x = model.sample(20, torch.Generator().manual_seed(0))
+    z = model.encode(x)
+    assert z.shape == (20, 2)
+    torch.testing.assert_close(model.decode(z), x)
+
+
 @pytest.mark.parametrize(
     ("x", "message"),
     [
@@ -339,7 +369,6 @@ def test_average_by_hand():
             expected = [decay * a + (1 - decay) * b for a, b in pairs]
     for ours, theirs in zip(learner.kept.parameters(), expected, strict=True):
         torch.testing.assert_close(ours.detach(), theirs)
-    assert callable(warm_average(0.9))
 
 
 @pytest.mark.parametrize(

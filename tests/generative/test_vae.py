@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Independent, Normal, kl_divergence
 from torch.nn import functional as F
 
 from generative.vae import (
@@ -102,6 +102,32 @@ def test_loss_by_hand(beta, free_bits):
     assert losses.recon.item() == pytest.approx(total_error / 3)
     assert losses.kl.item() == pytest.approx(total_kl / 3)
     assert losses.loss.item() == pytest.approx(total_error / 3 + beta * total_cost / 3)
+
+
+def test_the_models_loss_is_that_of_its_output():
+    vae, x = small_vae(), torch.rand(3, 3, 64, 64)
+    seeded = [torch.Generator().manual_seed(1) for _ in range(2)]
+    recon, mu, logvar = vae(x, seeded[0])
+    for free_bits in (0.0, 0.5):
+        given = vae.loss(x, 2.0, free_bits, seeded[1].manual_seed(1))
+        torch.testing.assert_close(given, vae_loss(recon, x, mu, logvar, 2.0, free_bits))
+
+
+def test_bound_by_torch_distributions():
+    """Squared error as a Gaussian of variance 1/2; the average weight of three draws."""
+    vae, x = small_vae().double(), torch.rand(2, 3, 64, 64, dtype=torch.float64)
+    bound = vae.bound(x, 3, torch.Generator().manual_seed(4))
+    mu, logvar = vae.encode_mu_logvar(x)
+    q = Independent(Normal(mu, (logvar / 2).exp()), 1)
+    generator = torch.Generator().manual_seed(4)
+    eps = torch.randn(3, 2, 4, generator=generator, dtype=torch.float64)
+    weights = []
+    for z in mu + (logvar / 2).exp() * eps:
+        pixels = Independent(Normal(vae.decode(z), math.sqrt(0.5)), 3)
+        prior = Independent(Normal(torch.zeros_like(z), 1.0), 1)
+        weights.append(pixels.log_prob(x) + prior.log_prob(z) - q.log_prob(z))
+    expected = torch.stack(weights).logsumexp(0) - math.log(3)
+    torch.testing.assert_close(bound, expected)
 
 
 def test_free_bits_cost_nothing_and_push_nothing():

@@ -10,11 +10,19 @@ import numpy as np
 import pytest
 import torch
 
+from generative.autoencoder import ConvAutoencoder, ConvAutoencoderConfig
 from generative.configs.vae import ConvVAEConfig
 from generative.training.cli import parse
 from generative.training.run import Run
 from generative.vae import ConvVAE
-from scripts import collect_rollouts, encode_rollouts, train_controller, train_mdnrnn, train_vae
+from scripts import (
+    collect_rollouts,
+    encode_rollouts,
+    train_controller,
+    train_mdnrnn,
+    train_vae,
+    train_vision,
+)
 from worldmodels.configs import ControllerConfig, MDNRNNConfig
 from worldmodels.controller import LinearController
 from worldmodels.memory import MDNRNN
@@ -53,6 +61,9 @@ def shelf(tmp_path_factory):
             np.zeros(6, bool),
             np.array([0, 6]),
         ).save(folder / f"e{dim}")
+    ConvAutoencoder(ConvAutoencoderConfig(latent_dim=32)).save_pretrained(
+        folder / "v of another shape"
+    )
     MDNRNN(MDNRNNConfig(hidden_dim=8)).save_pretrained(folder / "m32 without rewards")
     LinearController(ControllerConfig(32, 9)).save_pretrained(folder / "c of another h")
     return folder
@@ -131,8 +142,19 @@ REAL = ("--where", "real", "--evolution.popsize", "2", "--evolution.generations"
         ),
         (
             encode_rollouts,
+            ("--vision", "{v of another shape}", "--rollouts", "{episodes}"),
+            "the ConvAutoencoder of v of another shape is made for images of (1, 32, 32), V sees "
+            "frames of (3, 64, 64)",
+        ),
+        (
+            train_vision,
+            ("--rollouts", "{episodes}", "--start-from", "{v32}"),
+            "v32 holds a ConvVAE, not a ConvAutoencoder; pass the folder of a ConvAutoencoder",
+        ),
+        (
+            encode_rollouts,
             ("--vision", "{m32}", "--rollouts", "{episodes}"),
-            "m32 holds a MDNRNN, not a ConvVAE; pass the folder of a ConvVAE",
+            "m32 holds a MDNRNN, which cannot be V; pass the folder of a ConvVAE, ",
         ),
         (train_mdnrnn, ("--encoded", "{m32}"), "m32 holds MDNRNN, not EncodedRollouts"),
         (
@@ -141,6 +163,7 @@ REAL = ("--where", "real", "--evolution.popsize", "2", "--evolution.generations"
             "v16 holds a model of ConvVAEConfig(latent_dim=16",
         ),
         # wrong paths
+        (train_vision, ("--rollouts", "{nothing}"), "no episodes in nothing; collect some with"),
         (train_vae, ("--rollouts", "{nothing}"), "no episodes in nothing; collect some with"),
         (train_vae, ("--rollouts", "{m32}"), "m32 is not a rollout store"),
         (encode_rollouts, ("--vision", "{nothing}"), "nothing: no such folder"),

@@ -254,5 +254,5 @@ def test_fashion_mnist_files(tmp_path):
     with pytest.raises(DamagedFileError, match=r"train-images-idx3-ubyte\.gz: is not whole"):
         load_fashion_mnist(tmp_path)
     (tmp_path / "train-images-idx3-ubyte.gz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"train-images-idx3-ubyte\.gz is missing; get the"):
+    with pytest.raises(FileNotFoundError, match=r"train-images-idx3-ubyte\.gz is missing; get it"):
         load_fashion_mnist(tmp_path)

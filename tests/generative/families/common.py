@@ -41,9 +41,8 @@ class Family:
     sample_range: tuple[float, float] | None = None
     script: str | None = None
     words: Callable[[Path], tuple[object, ...]] = lambda folder: ()
-    capabilities: frozenset[str] = frozenset()
-    """Of a family that does not declare its own yet."""
     loss: Callable[[Any, Tensor], Tensor] = lambda model, x: model.loss(x).loss
+    """A scalar of examples that every parameter has a part in."""
     to_batch: Callable[[Tensor], Tensor] = field(default=lambda x: x)
     """Examples -> what the learner's update takes."""
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from generative.realnvp import (
-    FlowLearner,
-    FlowLossConfig,
-    ImageRealNVP,
-    ImageRealNVPConfig,
-    RealNVP,
-    RealNVPConfig,
-)
+from generative.ffjord import FFJORD, FFJORDConfig, FFJORDLearner
+from generative.flows import FlowLearner, FlowLossConfig
+from generative.glow import Glow, GlowConfig
+from generative.realnvp import ImageRealNVP, ImageRealNVPConfig, RealNVP, RealNVPConfig
 from tests.generative.families.common import Family, grey_levels, points, wrong_images
 
 FAMILIES = {
@@ -67,5 +63,56 @@ FAMILIES = {
         steps=200,
         wrong=(*wrong_images(1, 4), (torch.full((1, 1, 4, 4), 0.3), "multiples of 1/4")),
         sample_range=(0.0, 1.0),
+    ),
+    "Glow": Family(
+        make=lambda: Glow(
+            GlowConfig((1, 4, 4), num_scales=2, num_steps=2, hidden_dim=16, levels=5)
+        ),
+        examples=grey_levels,
+        learner=lambda model, steps: FlowLearner(
+            model, FlowLossConfig(lr=1e-2, final_lr=1e-3, clip=50.0), steps
+        ),
+        logged="bits_per_dim",
+        below=1.5,
+        steps=150,
+        wrong=(*wrong_images(1, 4), (torch.full((1, 1, 4, 4), 0.3), "multiples of 1/4")),
+        sample_range=(0.0, 1.0),
+        script="train_glow",
+    ),
+    "multi-scale RealNVP": Family(
+        make=lambda: Glow(
+            GlowConfig(
+                (1, 4, 4), num_scales=1, num_steps=2, mixing="reverse", checkerboard=2,
+                coupling="spline", num_bins=4, hidden_dim=8, num_blocks=1, learnt_prior=False,
+                levels=5, margin=0.05,
+            )
+        ),
+        examples=grey_levels,
+        learner=lambda model, steps: FlowLearner(
+            model, FlowLossConfig(lr=1e-2, final_lr=1e-3, clip=50.0), steps
+        ),
+        logged="bits_per_dim",
+        below=1.5,
+        steps=100,
+        wrong=wrong_images(1, 4),
+        sample_range=(0.0, 1.0),
+    ),
+    "FFJORD": Family(
+        make=lambda: FFJORD(
+            FFJORDConfig(hidden_dim=16, num_hidden=2, num_steps=3, fine_steps=3)
+        ),
+        examples=points,
+        learner=lambda model, steps: FFJORDLearner(
+            model, FlowLossConfig(lr=2e-2, final_lr=1e-3), steps
+        ),
+        logged="loss",
+        below=1.5,  # 2.8 nats for a standard normal
+        steps=100,
+        wrong=(
+            (torch.zeros(2, 3), r"\(2, 3\).*\(B, 2\)"),
+            (torch.zeros(2, 2, dtype=torch.int64), r"int64.*float"),
+        ),
+        sample_range=(-100.0, 100.0),
+        script="train_ffjord",
     ),
 }  # fmt: skip

@@ -1,10 +1,19 @@
-"""The VAE, tiny."""
+"""VAEs, tiny."""
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from generative.vae import ConvVAE, ConvVAEConfig, VAELearner, VAELossConfig, vae_loss
+from generative.vae import (
+    ConvVAE,
+    ConvVAEConfig,
+    ImageVAE,
+    ImageVAEConfig,
+    ImageVAELearner,
+    ImageVAELossConfig,
+    LinearVAE,
+    LinearVAEConfig,
+    VAELearner,
+    VAELossConfig,
+)
 from tests.generative.families.common import (
     Family,
     pictures,
@@ -12,12 +21,6 @@ from tests.generative.families.common import (
     to_frames,
     wrong_images,
 )
-
-
-def conv_vae_loss(model: ConvVAE, x: Tensor) -> Tensor:
-    recon, mu, logvar = model(x)
-    return vae_loss(recon, x, mu, logvar, free_bits=0.0).loss
-
 
 FAMILIES = {
     "ConvVAE": Family(
@@ -33,8 +36,47 @@ FAMILIES = {
         sample_range=(0.0, 1.0),
         script="train_vae",
         words=recorded_frames,
-        capabilities=frozenset({"loss", "sample", "encode", "decode", "reconstruct"}),
-        loss=conv_vae_loss,
         to_batch=to_frames,
+    ),
+    "ImageVAE": Family(
+        make=lambda: ImageVAE(
+            ImageVAEConfig((3, 16, 16), 4, (8, 16), batch_norm=True, likelihood="gaussian")
+        ),
+        examples=pictures(3, 16),
+        learner=lambda model, steps: ImageVAELearner(
+            model, ImageVAELossConfig(lr=1e-2, final_lr=1e-3, free_bits=0.1, ema=0.9), steps
+        ),
+        logged="recon",
+        below=0.0,  # 768 * (log(2 pi e) / 2 + log 0.3) = 165 for the best constant image
+        steps=150,
+        wrong=wrong_images(3, 16),
+        sample_range=(0.0, 1.0),
+        script="train_image_vae",
+    ),
+    "importance-weighted VAE": Family(
+        make=lambda: ImageVAE(
+            ImageVAEConfig((1, 8, 8), 4, channels=(), hidden_dim=32, prior_components=3)
+        ),
+        examples=lambda n: pictures(1, 8)(n).round(),
+        learner=lambda model, steps: ImageVAELearner(
+            model, ImageVAELossConfig(lr=1e-2, final_lr=1e-3, num_draws=5, warmup=20), steps
+        ),
+        logged="loss",
+        below=8.0,  # log 8 = 2.08 nats for the eight, 64 log 2 = 44 for any image
+        steps=150,
+        wrong=wrong_images(1, 8),
+        sample_range=(0.0, 1.0),
+    ),
+    "LinearVAE": Family(
+        make=lambda: LinearVAE(LinearVAEConfig((1, 8, 8), 4)),
+        examples=pictures(1, 8),
+        learner=lambda model, steps: ImageVAELearner(
+            model, ImageVAELossConfig(lr=5e-2, final_lr=1e-3), steps
+        ),
+        logged="loss",
+        below=0.0,  # 64 * (log(2 pi e) / 2 + log 0.35) = 24 for the best mean and variance
+        steps=150,
+        wrong=wrong_images(1, 8),
+        sample_range=(-100.0, 100.0),
     ),
 }  # fmt: skip

@@ -1,16 +1,18 @@
-"""Variational autoencoder for 64x64 frames: config, network, loss, learner.
+"""The VAE for 64x64 frames that world models see with: network, loss, learner.
 
 The network is the one of World Models (Ha & Schmidhuber 2018, appendix A.1): four convolutions
 down to 2x2, a diagonal Gaussian latent, four transposed convolutions back. No padding anywhere.
 
-    vae = ConvVAE.from_pretrained("runs/vae")
+    vae = ConvVAE.from_pretrained("runs/vae/model")
     mu, logvar = vae.encode_mu_logvar(frames)       # (B, 3, 64, 64) in [0, 1] -> (B, 32) twice
     frames_again = vae.decode(mu)
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Iterable
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,16 +20,18 @@ from torch.nn import functional as F
 
 from generative.configs.vae import ConvVAEConfig, VAELossConfig
 from generative.pretrained import Pretrained
+from generative.vae.gaussian import (
+    VAELosses,
+    gaussian_kl,
+    gaussian_log_prob,
+    importance_bound,
+    sample_gaussian,
+)
 
 __all__ = [
     "ConvVAE",
-    "ConvVAEConfig",
     "VAELearner",
-    "VAELossConfig",
-    "VAELosses",
     "decode_logits_as_blocks",
-    "gaussian_kl",
-    "sample_gaussian",
     "to_float_bchw",
     "to_uint8_bhwc",
     "vae_loss",
@@ -44,21 +48,13 @@ def to_uint8_bhwc(images: Tensor) -> Tensor:
     return images.clamp(0, 1).mul(255).round().byte().movedim(-3, -1)
 
 
-def sample_gaussian(mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """z = mu + exp(logvar / 2) * eps, eps ~ N(0, I) (Kingma & Welling 2014, section 2.4)."""
-    eps = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
-    return mu + (0.5 * logvar).exp() * eps
-
-
-def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mu, exp(logvar)) || N(0, 1)) per element, in nats (same shape as mu)."""
-    return 0.5 * (mu.square() + logvar.exp() - 1.0 - logvar)
-
-
 class ConvVAE(Pretrained, nn.Module):
     """VAE for (B, 3, 64, 64) images in [0, 1]; 4,348,547 parameters at the paper's sizes."""
 
     config_class = ConvVAEConfig
+    capabilities: ClassVar[frozenset[str]] = frozenset(
+        {"loss", "sample", "bound", "encode", "decode", "reconstruct"}
+    )
     image_shape = (3, 64, 64)
 
     def __init__(self, config: ConvVAEConfig | None = None):
@@ -128,23 +124,47 @@ class ConvVAE(Pretrained, nn.Module):
         mu, logvar = self.encode_mu_logvar(x)
         return self.decode(sample_gaussian(mu, logvar, generator)), mu, logvar
 
+    def loss(
+        self,
+        x: Tensor,
+        beta: float = 1.0,
+        free_bits: float = 0.5,
+        generator: torch.Generator | None = None,
+    ) -> VAELosses:
+        """`vae_loss` of images (B, 3, 64, 64), by way of a sampled z."""
+        recon, mu, logvar = self(x, generator)
+        return vae_loss(recon, x, mu, logvar, beta, free_bits)
+
+    def bound(
+        self, x: Tensor, num_draws: int = 1, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Lower bound of the log density of each image, (B, 3, 64, 64) -> (B,), nats.
+
+        The squared error is, up to a constant, the negative log density of pixels with noise of
+        variance 1/2 around the reconstruction; that is the density meant here. See
+        `importance_bound` for num_draws.
+        """
+        mu, logvar = self.encode_mu_logvar(x)
+
+        def log_weights(n: int) -> Tensor:
+            z = sample_gaussian(mu.expand(n, -1, -1), logvar.expand(n, -1, -1), generator)
+            recon = self.decode(z.flatten(0, 1)).unflatten(0, (n, len(x)))
+            log_p = gaussian_log_prob(x, recon, math.log(0.5)).flatten(2).sum(2)
+            log_prior = gaussian_log_prob(z, 0.0, 0.0).sum(2)
+            return log_p + log_prior - gaussian_log_prob(z, mu, logvar).sum(2)
+
+        return importance_bound(log_weights, num_draws, len(x))
+
     def reconstruct(self, x: Tensor) -> Tensor:
         """Images -> images through the latent mean (no noise)."""
         return self.decode(self.encode_mu_logvar(x)[0])
 
+    @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n images decoded from z ~ N(0, I), (n, 3, 64, 64)."""
         weight = self.from_z.weight
         z = torch.randn(n, self.config.latent_dim, generator=generator, device=weight.device)
         return self.decode(z.to(weight.dtype))
-
-
-class VAELosses(NamedTuple):
-    """Means over the batch, in nats (reconstruction: summed squared error)."""
-
-    loss: Tensor
-    recon: Tensor
-    kl: Tensor
 
 
 def vae_loss(
@@ -169,7 +189,7 @@ def decode_logits_as_blocks(model: ConvVAE, z: Tensor) -> Tensor:
     depends on 3x3 inputs, so it is also an ordinary convolution with 4 * 3 outputs (Shi et al.
     2016), and a squared error does not mind that the pixels stand in another order.
     """
-    _unflatten, first, *between, last = model.decoder
+    _unflatten, first, *between, last = cast("Iterable[Any]", model.decoder)
     height, width = first.kernel_size
     # Height, width, channels: so the product lies in memory as channels_last wants it.
     weight = first.weight.permute(2, 3, 1, 0).flatten(0, 2)

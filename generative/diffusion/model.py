@@ -1,0 +1,436 @@
+"""Diffusion models of vectors and of images: loss, sampling, likelihood; and their learner."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from generative.checks import check_images, check_vectors
+from generative.configs.diffusion import (
+    DiffusionLossConfig,
+    ImageDiffusionConfig,
+    PointDiffusionConfig,
+)
+from generative.diffusion.networks import DenoisingMLP, UNet
+from generative.diffusion.samplers import (
+    Denoiser,
+    denoising_path,
+    noising_path,
+    ode_flow,
+    ode_log_prob,
+    variational_gap,
+)
+from generative.diffusion.schedules import Schedule, signal_and_noise
+from generative.pretrained import Pretrained
+from generative.training.average import warm_average
+
+__all__ = [
+    "DiffusionLearner",
+    "DiffusionLosses",
+    "ImageDiffusion",
+    "PointDiffusion",
+    "diffusion_loss",
+    "estimates",
+]
+
+BOOK = DiffusionLossConfig()
+
+
+# ---------------------------------------------------------------------------------------------
+# Loss
+# ---------------------------------------------------------------------------------------------
+
+
+class DiffusionLosses(NamedTuple):
+    """Means over the batch and the numbers of an example."""
+
+    loss: Tensor
+    noise_mse: Tensor
+    """Squared error of the noise: the simple loss (Ho et al. 2020, equation 14), if noise levels
+    are drawn evenly in time."""
+    noise_mae: Tensor
+    """Absolute error of the noise, the book's loss."""
+
+
+def estimates(output: Tensor, x: Tensor, log_snr: Tensor, prediction: str) -> tuple[Tensor, Tensor]:
+    """What a network's output at x_t says of (noise, data).
+
+    Args:
+        output, x: (B, ...).
+        log_snr: (B,).
+        prediction: "noise", or "velocity" for signal * noise - noise rate * data.
+    """
+    signal, rate = (part.view(-1, *[1] * (x.dim() - 1)) for part in signal_and_noise(log_snr))
+    if prediction == "velocity":
+        return rate * x + signal * output, signal * x - rate * output
+    return output, (x - rate * output) / signal
+
+
+def diffusion_loss(
+    denoise: Denoiser,
+    x: Tensor,
+    schedule: Schedule,
+    config: DiffusionLossConfig = BOOK,
+    generator: torch.Generator | None = None,
+) -> DiffusionLosses:
+    """Error of the noise in examples x (B, ...) that noise of random level was added to.
+
+    Args:
+        denoise: (x_t, log_snr) -> (noise, data).
+        x: examples of mean 0 and variance 1, more or less.
+    """
+    log_snr = _draw_levels(x, schedule, config, generator)
+    eps = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    signal, rate = (part.view(-1, *[1] * (x.dim() - 1)) for part in signal_and_noise(log_snr))
+    noise, _ = denoise(signal * x + rate * eps, log_snr)
+    absolute = (eps - noise).abs().flatten(1).mean(1)
+    squared = (eps - noise).square().flatten(1).mean(1)
+    # The velocity is in error by the error of the noise / signal, the data by it / exp(log_snr/2).
+    if config.weighting == "velocity":
+        weight = 1 / log_snr.sigmoid()
+    elif config.weighting == "min-snr":
+        weight = (config.gamma * (-log_snr).exp()).clamp(max=1)
+    else:
+        weight = torch.ones_like(log_snr)
+    loss = weight * squared if config.error == "squared" else weight.sqrt() * absolute
+    return DiffusionLosses(loss.mean(), squared.mean(), absolute.mean())
+
+
+def _draw_levels(
+    x: Tensor, schedule: Schedule, config: DiffusionLossConfig, generator: torch.Generator | None
+) -> Tensor:
+    """A log_snr for each example, (B,)."""
+    n = len(x)
+    if config.even:
+        # One random shift of n equal distances. Batches are drawn at random, so no shuffling.
+        u = torch.rand(1, generator=generator, device=x.device) + torch.arange(n, device=x.device)
+        u = u / n
+    else:
+        u = torch.rand(n, generator=generator, device=x.device)
+    if config.levels == "time":
+        return schedule.log_snr(u).to(x.dtype)
+    high, low = schedule.ends
+    return (low + (high - low) * u).to(x.dtype)
+
+
+# ---------------------------------------------------------------------------------------------
+# Models
+# ---------------------------------------------------------------------------------------------
+
+
+class PointDiffusion(Pretrained, nn.Module):
+    """Diffusion of vectors (B, D), which should have mean 0 and variance 1 on each axis."""
+
+    config_class = PointDiffusionConfig
+    capabilities: ClassVar[frozenset[str]] = frozenset(
+        {"loss", "sample", "log_prob", "encode", "decode"}
+    )
+
+    def __init__(self, config: PointDiffusionConfig | None = None):
+        super().__init__()
+        self.config = config = config or PointDiffusionConfig()
+        self.schedule = Schedule(config.schedule)
+        self.network = DenoisingMLP(config)
+
+    def denoise(self, x: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        """x_t (B, D) and log_snr (B,) -> estimates of (noise, data)."""
+        return estimates(self.network(x, log_snr), x, log_snr, self.config.prediction)
+
+    def loss(
+        self,
+        x: Tensor,
+        config: DiffusionLossConfig = BOOK,
+        generator: torch.Generator | None = None,
+    ) -> DiffusionLosses:
+        """Error of the noise, at random levels of noise.
+
+        Raises:
+            ValueError: another shape than (B, D), or integers.
+        """
+        x = check_vectors(x, self.config.dim, "points", "this diffusion model")
+        return diffusion_loss(self.denoise, x, self.schedule, config, generator)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        generator: torch.Generator | None = None,
+        steps: int | None = None,
+        eta: float = 0.0,
+        spacing: str = "time",
+    ) -> Tensor:
+        """n points (n, D).
+
+        Args:
+            steps: config.steps if not given.
+            eta: 0 for DDIM, 1 for DDPM.
+            spacing: of the steps, "time" or "log-snr"; see `Schedule.steps`.
+        """
+        z = _start(self, (n, self.config.dim), generator)
+        stations = self.schedule.steps(steps or self.config.steps, spacing)
+        *_, last = denoising_path(self.denoise, z, stations, eta, generator)
+        return last.x
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log density of each point, (B, D) -> (B,), nats, by the probability flow.
+
+        Of what the flow makes of standard normal noise, which is the distribution of `decode` and,
+        for many steps, of `sample`; with the little noise that is left at t = 0 (a standard
+        deviation of 0.01 for linear betas).
+        """
+        x = check_vectors(x, self.config.dim, "points", "this diffusion model")
+        return ode_log_prob(self.denoise, x, *self.schedule.ends, self.config.ode_steps)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """x (B, D) -> z (B, D), standard normal if x is drawn from the model."""
+        x = check_vectors(x, self.config.dim, "points", "this diffusion model")
+        high, low = self.schedule.ends
+        return ode_flow(self.denoise, self._signal * x, high, low, self.config.ode_steps)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """z (B, D) -> x (B, D), the inverse of `encode` up to the solver's error."""
+        z = check_vectors(z, self.config.dim, "z", "this diffusion model")
+        high, low = self.schedule.ends
+        return ode_flow(self.denoise, z, low, high, self.config.ode_steps) / self._signal
+
+    @property
+    def _signal(self) -> float:
+        """Signal rate at t = 0."""
+        return 1 / math.sqrt(1 + math.exp(-self.schedule.ends[0]))
+
+
+class ImageDiffusion(Pretrained, nn.Module):
+    """Diffusion of images (B, C, H, W) in [0, 1].
+
+    `initialise` sets mean and deviation of each channel from data; until then black is -1 and
+    white is 1.
+    """
+
+    config_class = ImageDiffusionConfig
+    capabilities: ClassVar[frozenset[str]] = frozenset(
+        {"loss", "sample", "bound", "encode", "decode"}
+    )
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: ImageDiffusionConfig | None = None):
+        super().__init__()
+        self.config = config = config or ImageDiffusionConfig()
+        self.schedule = Schedule(config.schedule)
+        self.network = UNet(config.image_shape[0], config.network)
+        shape = (config.image_shape[0], 1, 1)
+        self.register_buffer("mean", torch.full(shape, 0.5))
+        self.register_buffer("std", torch.full(shape, 0.5))
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """Take mean and deviation of each channel from images (B, C, H, W); all of them, or many.
+
+        Raises:
+            ValueError: a channel is the same everywhere.
+        """
+        x = self._check(x)
+        std, mean = torch.std_mean(x, (0, 2, 3), keepdim=True, correction=0)
+        if not bool((std > 0).all()):
+            raise ValueError(
+                f"channels have deviations {std.flatten().tolist()}; one that is the same "
+                "everywhere can not be brought to variance 1"
+            )
+        self.mean.copy_(mean[0])
+        self.std.copy_(std[0])
+
+    def denoise(self, x: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised x_t (B, C, H, W) and log_snr (B,) -> estimates of (noise, data)."""
+        return estimates(self.network(x, log_snr), x, log_snr, self.config.prediction)
+
+    def loss(
+        self,
+        x: Tensor,
+        config: DiffusionLossConfig = BOOK,
+        generator: torch.Generator | None = None,
+    ) -> DiffusionLosses:
+        """Error of the noise, at random levels of noise.
+
+        Raises:
+            ValueError: another shape, integer pixels, or pixels outside [0, 1].
+        """
+        x = self.normalise(self._check(x))
+        return diffusion_loss(self.denoise, x, self.schedule, config, generator)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        generator: torch.Generator | None = None,
+        steps: int | None = None,
+        eta: float = 0.0,
+        spacing: str = "time",
+    ) -> Tensor:
+        """n images (n, C, H, W) in [0, 1].
+
+        Args:
+            steps: config.steps if not given.
+            eta: 0 for DDIM, 1 for DDPM.
+            spacing: of the steps, "time" or "log-snr"; see `Schedule.steps`.
+        """
+        z = _start(self, (n, *self.config.image_shape), generator)
+        return self.decode(z, steps, eta, generator, spacing)
+
+    @torch.no_grad()
+    def decode(
+        self,
+        z: Tensor,
+        steps: int | None = None,
+        eta: float = 0.0,
+        generator: torch.Generator | None = None,
+        spacing: str = "time",
+    ) -> Tensor:
+        """Noise z (B, C, H, W) -> images in [0, 1]; the same noise always gives the same image, if
+        eta is 0."""
+        stations = self.schedule.steps(steps or self.config.steps, spacing)
+        *_, last = denoising_path(self.denoise, z, stations, eta, generator)
+        return self.denormalise(last.x)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, steps: int | None = None) -> Tensor:
+        """Images -> the noise z (B, C, H, W) that DDIM would make them of, run in reverse."""
+        stations = self.schedule.steps(steps or self.config.steps)
+        *_, z = noising_path(self.denoise, self.normalise(self._check(x)), stations)
+        return z
+
+    @torch.no_grad()
+    def bound(
+        self, x: Tensor, num_draws: int = 32, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Lower bound of the log probability of each image, (B, C, H, W) -> (B,), nats.
+
+        The variational bound in continuous time (Kingma et al. 2021): its estimate has noise, its
+        mean is a bound. Divide by -log(2) * C * H * W for bits per dimension.
+
+        Args:
+            num_draws: noise levels that are tried for each image.
+        Raises:
+            ValueError: a pixel is none of config.levels values.
+        """
+        x = self._check(x)
+        high, low = self.schedule.ends
+        rest = variational_gap(self.denoise, self.normalise(x), high, low, num_draws, generator)
+        return self._log_prob_of_levels(x, high, generator) - rest
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Images in [0, 1] -> mean 0 and deviation 1."""
+        return (x - self.mean) / self.std
+
+    def denormalise(self, x: Tensor) -> Tensor:
+        """The inverse, clipped to [0, 1]."""
+        return (self.mean + self.std * x).clamp(0, 1)
+
+    def _log_prob_of_levels(
+        self, x: Tensor, log_snr: float, generator: torch.Generator | None
+    ) -> Tensor:
+        """log p(x | x_t) when x_t has the least noise: levels in proportion to how well they
+        explain what is seen, pixel by pixel; (B,)."""
+        last = self.config.levels - 1
+        level = (x * last).round()
+        if bool(((level - x * last).abs() > 1e-3).any()):
+            raise ValueError(f"got pixels between levels; a bound needs multiples of 1/{last}")
+        # In units of one level: its noise, and where among the levels the pixel seems to be.
+        width = math.exp(-log_snr / 2) * self.std * last
+        eps = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        seen = level + width * eps
+        log_prob = x.new_zeros(len(x))
+        for c in range(x.shape[1]):
+            levels = torch.arange(last + 1, device=x.device, dtype=x.dtype)
+            for i in range(len(x)):  # one at a time: all levels of all pixels take much memory
+                distance = (seen[i, c].flatten()[:, None] - levels) / width[c, 0, 0]
+                log_p = (-0.5 * distance.square()).log_softmax(1)
+                log_prob[i] += log_p.gather(1, level[i, c].flatten().long()[:, None]).sum()
+        return log_prob
+
+    def _check(self, x: Tensor) -> Tensor:
+        return check_images(x, self.config.image_shape, "this diffusion model")
+
+
+def _start(model: nn.Module, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+    parameter = next(model.parameters())
+    z = torch.randn(shape, generator=generator, device=parameter.device)
+    return z.to(parameter.dtype)
+
+
+# ---------------------------------------------------------------------------------------------
+# Training
+# ---------------------------------------------------------------------------------------------
+
+
+class DiffusionLearner:
+    """AdamW on the error of the noise; `kept` has the average of the weights."""
+
+    def __init__(
+        self, model: PointDiffusion | ImageDiffusion, config: DiffusionLossConfig, steps: int
+    ):
+        self.model, self.config = model, config
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=config.lr, eps=config.adam_eps, weight_decay=config.weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+            self.optimizer, T_max=max(steps, 1), eta_min=config.final_lr
+        )
+        # Batch statistics are averaged as weights are: those of the last weights fit them only.
+        self.average = (
+            AveragedModel(model, multi_avg_fn=_average(config.ema), use_buffers=True)
+            if config.ema
+            else None
+        )
+
+    @property
+    def kept(self) -> Any:
+        """A copy of the model with the weights that sampling and scoring should use."""
+        model = self.model if self.average is None else self.average.module
+        return copy.deepcopy(model).eval()
+
+    def update(self, batch: Tensor) -> dict[str, Tensor | float]:
+        """One step on points (B, D) or images (B, C, H, W), as the model takes them."""
+        losses = self.model.loss(batch, self.config)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.loss.backward()
+        if self.config.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return {name: value.detach() for name, value in losses._asdict().items()}
+
+    def state_dict(self) -> dict:
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+        return state if self.average is None else {**state, "average": self.average.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+
+def _average(decay: float):
+    """`warm_average`, but counters of batches are taken over: integers have no average."""
+    average = warm_average(decay)
+
+    def blend(averages, values, num_averaged) -> None:
+        if averages[0].is_floating_point():
+            average(averages, values, num_averaged)
+        else:
+            for mean, value in zip(averages, values, strict=True):
+                mean.copy_(value)
+
+    return blend

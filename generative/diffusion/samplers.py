@@ -1,0 +1,326 @@
+"""From noise to data with any denoiser: DDPM, DDIM, the probability-flow equation; likelihoods.
+
+A denoiser is a function (x_t, log_snr) -> estimates of (noise, data), both of the shape of x_t. A
+network is one, and so is the exact answer where it is known (`generative.diffusion.exact`).
+
+    for step in denoising_path(denoise, x, schedule.steps(20)):
+        step.x, step.data            # where the sampler stands, and what it expects in the end
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from generative.diffusion.schedules import signal_and_noise
+
+__all__ = [
+    "Denoiser",
+    "Step",
+    "ddim_noise",
+    "ddim_step",
+    "ddpm_step",
+    "denoising_path",
+    "noising_path",
+    "ode_flow",
+    "ode_log_prob",
+    "slerp",
+    "variational_gap",
+]
+
+Denoiser = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(x_t (B, ...), log_snr (B,)) -> (noise, data), estimates of the shape of x_t."""
+
+
+# ---------------------------------------------------------------------------------------------
+# One step
+# ---------------------------------------------------------------------------------------------
+
+
+def ddim_noise(log_snr: float, target: float, eta: float) -> float:
+    """Standard deviation of the fresh noise in a step to `target` (Song et al. 2021, equation 16).
+
+    eta sqrt((1 - a_s) / (1 - a_t)) sqrt(1 - a_t / a_s), with a the alpha_bar at both.
+    """
+    a_t, a_s = _sigmoid(log_snr), _sigmoid(target)
+    return eta * math.sqrt(_sigmoid(-target) / _sigmoid(-log_snr) * max(0.0, 1 - a_t / a_s))
+
+
+def ddim_step(
+    noise: Tensor,
+    data: Tensor,
+    log_snr: float,
+    target: float,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """From log_snr to target (Song et al. 2021, equation 12).
+
+    Args:
+        noise, data: what the denoiser estimates at log_snr, (B, ...).
+        eta: 0 is DDIM, without randomness; 1 is DDPM's posterior.
+    """
+    signal, rest = math.sqrt(_sigmoid(target)), _sigmoid(-target)
+    std = ddim_noise(log_snr, target, eta)
+    x = signal * data + math.sqrt(max(0.0, rest - std**2)) * noise
+    return x + std * _normal(x, generator) if std > 0 else x
+
+
+def ddpm_step(
+    x: Tensor,
+    data: Tensor,
+    log_snr: float,
+    target: float,
+    variance: str = "posterior",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """A draw from q(x_s | x_t, data), s the target (Ho et al. 2020, equations 6 and 7).
+
+    Args:
+        x: x_t, (B, ...).
+        data: its estimate at log_snr, (B, ...).
+        variance: "posterior" for (1 - a_s) / (1 - a_t) beta, as if data were known; "beta" for
+            beta = 1 - a_t / a_s, as if it were standard normal. The right one lies between.
+    """
+    a_t, a_s = _sigmoid(log_snr), _sigmoid(target)
+    beta = 1 - a_t / a_s
+    rest_t, rest_s = _sigmoid(-log_snr), _sigmoid(-target)
+    mean = math.sqrt(a_s) * beta / rest_t * data + math.sqrt(a_t / a_s) * rest_s / rest_t * x
+    if variance not in ("posterior", "beta"):
+        raise ValueError(f"variance is {variance!r}; give 'posterior' or 'beta'")
+    squared = beta * rest_s / rest_t if variance == "posterior" else beta
+    # The last step gives the estimate itself: fresh noise there would only be seen as noise.
+    return mean + math.sqrt(squared) * _normal(x, generator) if rest_s > 0 else mean
+
+
+# ---------------------------------------------------------------------------------------------
+# All steps
+# ---------------------------------------------------------------------------------------------
+
+
+class Step(NamedTuple):
+    """Where a sampler stands after a step."""
+
+    x: Tensor
+    """x_s, (B, ...); after the last step the sample."""
+    data: Tensor
+    """What the denoiser expected at the end when it stood at x_t, (B, ...)."""
+
+
+@torch.no_grad()
+def denoising_path(
+    denoise: Denoiser,
+    x: Tensor,
+    log_snrs: Sequence[float],
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Iterator[Step]:
+    """Every step of DDIM (eta = 0) or DDPM (eta = 1) from noise x (B, ...).
+
+    Args:
+        log_snrs: stations from noise to data; see `Schedule.steps`.
+    """
+    for log_snr, target in itertools.pairwise(log_snrs):
+        noise, data = denoise(x, _level(x, log_snr))
+        x = ddim_step(noise, data, log_snr, target, eta, generator)
+        yield Step(x, data)
+
+
+@torch.no_grad()
+def noising_path(denoise: Denoiser, x: Tensor, log_snrs: Sequence[float]) -> Iterator[Tensor]:
+    """DDIM in reverse, from data x (B, ...) to the noise that it would be made of.
+
+    The noise of a step is estimated where the step begins, not where it ends, so the way back
+    leads to x only for many steps.
+
+    Args:
+        log_snrs: stations from noise to data, as for `denoising_path`.
+    """
+    stations = list(log_snrs)[::-1]
+    for log_snr, target in itertools.pairwise(stations):
+        signal = math.sqrt(_sigmoid(target) / _sigmoid(log_snr))
+        # Data have no noise to be estimated; they are looked at as if they were at the target.
+        noise, _ = denoise(x, _level(x, target if log_snr == math.inf else log_snr))
+        rest, wanted = math.sqrt(_sigmoid(-log_snr)), math.sqrt(_sigmoid(-target))
+        x = signal * (x - rest * noise) + wanted * noise
+        yield x
+
+
+def slerp(a: Tensor, b: Tensor, u: Tensor, angle: float | None = None) -> Tensor:
+    """Between two noises on the arc from a (u = 0) to b (u = 1) (Shoemake 1985).
+
+    sin((1 - u) w) / sin(w) a + sin(u w) / sin(w) b. Straight lines would pass through noises that
+    are too small. Noises of many numbers stand at a right angle to each other, nearly: for
+    angle = pi / 2 this is the book's formula, and keeps the variance.
+
+    Args:
+        a, b: noises of one shape.
+        u: where, (N,).
+        angle: w; None for the angle between a and b.
+    Returns:
+        (N, *a.shape)
+    """
+    u = u.to(a).view(-1, *[1] * a.dim())
+    if angle is None:
+        cosine = (a * b).sum() / (a.norm() * b.norm())
+        angle = float(torch.arccos(cosine.clamp(-1, 1)))
+    if math.sin(angle) < 1e-4:  # the same direction, or opposite ones, between which no arc is told
+        return (1 - u) * a + u * b
+    return (((1 - u) * angle).sin() * a + (u * angle).sin() * b) / math.sin(angle)
+
+
+# ---------------------------------------------------------------------------------------------
+# The probability-flow equation
+# ---------------------------------------------------------------------------------------------
+
+
+def ode_flow(denoise: Denoiser, x: Tensor, start: float, end: float, num_steps: int) -> Tensor:
+    """Carry x (B, ...) from log_snr `start` to `end` along the probability flow.
+
+        dx / dlog_snr = (noise^2 x - noise * eps(x)) / 2
+
+    which gives x_t at every time the distribution that noising gives it (Song et al. 2021, score
+    SDEs, section 4.3). DDIM is its first-order solver; this is the classical Runge-Kutta of order
+    4, in equal steps of log_snr, in which nothing about the equation is fast.
+    """
+
+    def rate(log_snr: float, x: Tensor) -> tuple[Tensor, Tensor]:
+        velocity = _velocity(denoise, x, log_snr)
+        return velocity, x.new_zeros(())
+
+    return _runge_kutta(rate, x, start, end, num_steps)[0]
+
+
+def ode_log_prob(
+    denoise: Denoiser,
+    x: Tensor,
+    start: float,
+    end: float,
+    num_steps: int,
+    trace: str = "exact",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """log density of examples x (B, ...), nats, (B,), by the probability flow.
+
+    At log_snr `start` noise is left in what the flow models, so this is the density of x +
+    (noise / signal) * N(0, I), noise and signal those at `start`: choose it high enough.
+
+        log p(x) = log N(x_end; 0, I) + log |det dx_end / dx|
+
+    where the log-determinant is the integral of the divergence (Chen et al. 2018).
+
+    Args:
+        start, end: log_snr of data and of noise.
+        trace: "exact" takes one backward pass for each number of an example; "hutchinson" takes
+            one in all, along a random direction of signs, and has the exact value as its mean.
+    """
+    if trace not in ("exact", "hutchinson"):
+        raise ValueError(f"trace is {trace!r}; give 'exact' or 'hutchinson'")
+    if trace == "exact":
+        size = x[0].numel()
+        directions = torch.eye(size, dtype=x.dtype, device=x.device).view(size, 1, *x.shape[1:])
+    else:
+        signs = torch.randint(0, 2, x.shape, generator=generator, device=x.device)
+        directions = (2 * signs - 1).to(x.dtype)[None]
+
+    def rate(log_snr: float, x: Tensor) -> tuple[Tensor, Tensor]:
+        keep = torch.is_grad_enabled()
+        with torch.enable_grad():
+            x = x if x.requires_grad else x.detach().requires_grad_()
+            velocity = _velocity(denoise, x, log_snr)
+            divergence = x.new_zeros(len(x))
+            for i, direction in enumerate(directions):
+                (product,) = torch.autograd.grad(
+                    (velocity * direction).sum(), x,
+                    create_graph=keep, retain_graph=keep or i + 1 < len(directions),
+                )  # fmt: skip
+                divergence = divergence + (product * direction).flatten(1).sum(1)
+        return (velocity, divergence) if keep else (velocity.detach(), divergence.detach())
+
+    signal = math.sqrt(_sigmoid(start))
+    z, log_det = _runge_kutta(rate, signal * x, start, end, num_steps)
+    size = x[0].numel()
+    log_normal = -0.5 * (z.square().flatten(1).sum(1) + size * math.log(2 * math.pi))
+    return log_normal + log_det + size * math.log(signal)
+
+
+def variational_gap(
+    denoise: Denoiser,
+    x: Tensor,
+    start: float,
+    end: float,
+    num_draws: int,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """What noise costs in the variational bound, nats, (B,): 1/2 int |eps - eps_hat|^2 dlog_snr
+    + KL(q(x_end | x) || N(0, I)) (Kingma et al. 2021, equations 11 to 15).
+
+    log p(x) is at least log p(x | x_start) minus this, in the mean over the draws.
+
+    Args:
+        x: (B, ...).
+        start, end: log_snr of data and of noise.
+        num_draws: noise levels of each example, spread evenly; each asks the denoiser once.
+    """
+    total = x.new_zeros(len(x))
+    for i in range(num_draws):
+        u = torch.rand(len(x), generator=generator, device=x.device, dtype=x.dtype)
+        log_snr = end + (start - end) * (i + u) / num_draws
+        eps = _normal(x, generator)
+        signal, rate = (_wide(part, x) for part in signal_and_noise(log_snr))
+        noise, _ = denoise(signal * x + rate * eps, log_snr)
+        total = total + (eps - noise).square().flatten(1).sum(1)
+    signal_squared, rest = _sigmoid(end), _sigmoid(-end)
+    prior = 0.5 * (rest + signal_squared * x.square() - 1 - math.log(rest)).flatten(1).sum(1)
+    return 0.5 * (start - end) * total / num_draws + prior
+
+
+# ---------------------------------------------------------------------------------------------
+
+
+def _velocity(denoise: Denoiser, x: Tensor, log_snr: float) -> Tensor:
+    noise, _ = denoise(x, _level(x, log_snr))
+    rest = _sigmoid(-log_snr)
+    return 0.5 * (rest * x - math.sqrt(rest) * noise)
+
+
+def _runge_kutta(
+    rate: Callable[[float, Tensor], tuple[Tensor, Tensor]],
+    x: Tensor,
+    start: float,
+    end: float,
+    num_steps: int,
+) -> tuple[Tensor, Tensor]:
+    """x at the end, and the integral of the second rate along the path."""
+    h, total = (end - start) / num_steps, x.new_zeros(())
+    for i in range(num_steps):
+        t = start + i * h
+        k1, r1 = rate(t, x)
+        k2, r2 = rate(t + h / 2, x + h / 2 * k1)
+        k3, r3 = rate(t + h / 2, x + h / 2 * k2)
+        k4, r4 = rate(t + h, x + h * k3)
+        x = x + h / 6 * (k1 + 2 * (k2 + k3) + k4)
+        total = total + h / 6 * (r1 + 2 * (r2 + r3) + r4)
+    return x, total
+
+
+def _level(x: Tensor, log_snr: float) -> Tensor:
+    return torch.full((len(x),), log_snr, dtype=x.dtype, device=x.device)
+
+
+def _wide(values: Tensor, like: Tensor) -> Tensor:
+    """(B,) -> (B, 1, ...)."""
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+
+
+def _sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value)) if value > -700 else 0.0

@@ -1,0 +1,88 @@
+"""The table of a model: its layers, what comes out of each, and how many numbers each holds.
+
+print(summary(CNNClassifier(), torch.zeros(1, 3, 32, 32), "logits"))
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Layer", "Summary", "summary"]
+
+
+class Layer(NamedTuple):
+    """A layer, as it was passed."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    """Of its output, without the batch."""
+    trained: int
+    """Numbers that training changes."""
+    kept: int
+    """Numbers that only go along: the averages of a batch normalisation."""
+
+
+class Summary(NamedTuple):
+    """All layers in the order in which the input passes them; `str` makes a table."""
+
+    layers: tuple[Layer, ...]
+    trained: int
+    """Parameters in the whole model; one that two layers share counts once."""
+    kept: int
+    """Floating-point buffers in the whole model."""
+
+    def __str__(self) -> str:
+        rows = [("layer", "kind", "output", "numbers")]
+        for layer in self.layers:
+            shape = "x".join(map(str, layer.shape))
+            rows.append((layer.name, layer.kind, shape, f"{layer.trained + layer.kept:,}"))
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = [
+            f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}"
+            for a, b, c, d in rows
+        ]
+        total = f"{self.trained + self.kept:,} in all, {self.trained:,} of them trained"
+        return "\n".join([*lines, total])
+
+
+def summary(model: nn.Module, x: Tensor, method: str = "forward") -> Summary:
+    """Pass x through model and note every layer that has none inside.
+
+    A layer that is never passed is not listed, but it counts in the totals.
+
+    Args:
+        model: left as it was, in training or evaluation mode too.
+        x: input, with a batch in front.
+        method: of the model that takes x, e.g. "encode".
+    """
+    layers: list[Layer] = []
+
+    def note(name: str, layer: nn.Module):
+        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+            first = output[0] if isinstance(output, tuple) else output
+            shape = tuple(first.shape[1:]) if isinstance(first, Tensor) else ()
+            layers.append(Layer(name, type(layer).__name__, shape, *_count(layer)))
+
+        return hook
+
+    leaves = [(n, m) for n, m in model.named_modules() if not any(m.children())]
+    hooks = [m.register_forward_hook(note(n, m)) for n, m in leaves]
+    modes = {m: m.training for m in model.modules()}
+    try:
+        with torch.no_grad():
+            getattr(model.eval(), method)(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes.items():
+            module.training = training
+    return Summary(tuple(layers), *_count(model))
+
+
+def _count(module: nn.Module) -> tuple[int, int]:
+    trained = sum(p.numel() for p in module.parameters())
+    return trained, sum(b.numel() for b in module.buffers() if b.is_floating_point())

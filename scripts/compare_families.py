@@ -1,0 +1,221 @@
+"""Train every family on the same CarRacing frames, and show what each makes of them."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from generative.training.cli import start
+from generative.training.run import Run
+
+MARKS = "<!-- frames: begin -->", "<!-- frames: end -->"
+"""Lines of docs/families.md between which the table stands."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A family's training script, and its model."""
+
+    script: str
+    model: str
+    """Module and class."""
+    steps: int
+    """Of a short training: one to two minutes of one core each."""
+
+
+FAMILIES = {
+    "autoencoder": Entry("train_autoencoder", "generative.autoencoder:ConvAutoencoder", 250),
+    "VAE": Entry("train_image_vae", "generative.vae:ImageVAE", 250),
+    "GAN": Entry("train_gan", "generative.gan:GAN", 250),
+    "WGAN-GP": Entry("train_wgan", "generative.wgan:WGAN", 100),
+    "PixelCNN": Entry("train_pixelcnn", "generative.pixelcnn:PixelCNN", 300),
+    "Glow": Entry("train_glow", "generative.glow:Glow", 100),
+    "energy": Entry("train_energy", "generative.energy:ConvEnergy", 60),
+    "score": Entry("train_score", "generative.score:ScoreNetwork", 60),
+    "diffusion": Entry("train_diffusion", "generative.diffusion:ImageDiffusion", 200),
+}
+
+
+@dataclass(frozen=True)
+class Args:
+    """Train every family on the same CarRacing frames, and show what each makes of them.
+
+    Every family trains by its `frames` preset, but for fewer steps, in the size that it can manage;
+    docs/families.md gets a table, docs/images/families a strip of pictures.
+    """
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"docs"})
+
+    out: Path = Path("runs/compare-families")
+    """Run folder, with a run for each family."""
+    data_dir: Path | None = None
+    """Folder of recorded episodes; random drivers record some if none is given."""
+    only: tuple[str, ...] = ()
+    """Some of the families; all of them if none is named."""
+    share: float = 1.0
+    """Steps as a multiple of those that FAMILIES in this file has."""
+    docs: Path = Path("docs")
+    """Where families.md, results/families and images/families are."""
+    threads: int = 1
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        unknown = set(self.only) - set(FAMILIES)
+        if unknown or not self.share > 0:
+            raise ValueError(
+                f"only is {self.only} and share {self.share}; families are {', '.join(FAMILIES)}, "
+                "and the share is a positive number"
+            )
+
+
+DEFAULT_PRESET = "all"
+PRESETS = {"all": Args(), "smoke": Args(only=("autoencoder", "VAE"), share=0.01)}
+
+
+def main(args: Args) -> Path:
+    """Returns the file of results."""
+    from generative.training.files import read_json, write_json
+
+    with Run.open(args, kind="compare_families") as run:
+        report = run.path / "families.json"
+        if not run.done:
+            data_dir = args.data_dir or record(run)
+            rows = {name: train(name, args, run, data_dir) for name in args.only or FAMILIES}
+            write_json(report, {"families": rows, "versions": run.versions, "seed": args.seed})
+            picture(rows, run, data_dir, run.path / "families.png")
+            run.finish({"families": len(rows)})
+        publish(read_json(report)["families"], run.path, args.docs)
+        return report
+
+
+def record(run: Run) -> Path:
+    """Episodes of random drivers, the same for every family."""
+    from scripts import collect_rollouts
+
+    settings = replace(
+        collect_rollouts.PRESETS["quick"],
+        out=run.path / "rollouts",
+        episodes=60,
+        workers=1,
+        seed=run.seed_for("frames") % 2**31,
+    )
+    return collect_rollouts.main(settings)
+
+
+def train(name: str, args: Args, run: Run, data_dir: Path) -> dict[str, Any]:
+    """Train a family in a run of its own; what it came to."""
+    from generative.training.files import read_json, write_json
+    from generative.training.run import read_result
+
+    entry = FAMILIES[name]
+    script = importlib.import_module(f"scripts.{entry.script}")
+    folder, file = run.path / name, run.path / f"{name}.json"
+    if not file.exists():
+        steps = max(2, round(args.share * entry.steps))
+        settings = replace(
+            script.PRESETS["frames"],
+            out=folder,
+            data_dir=data_dir,
+            steps=steps,
+            log_every=min(50, steps),
+            picture_every=steps - steps % min(50, steps),
+            threads=args.threads,
+            seed=args.seed,
+        )
+        began = time.process_time()
+        script.main(settings)
+        seconds = round(time.process_time() - began, 1)
+        result, model = read_result(folder), load(name, run.path).eval()
+        row: dict[str, Any] = {"steps": steps, "cpu_seconds": seconds}
+        if "test_bits_per_dim" in result:
+            row["bits_per_dim"] = result["test_bits_per_dim"]
+        if hasattr(model, "reconstruct"):
+            row["squared_error"] = squared_error(model, data_dir)
+        write_json(file, row)
+    return read_json(file)
+
+
+def squared_error(model: Any, data_dir: Path, most: int = 1000) -> float:
+    """Mean squared error of reconstructed test frames, for pixels in [0, 1]."""
+    import torch
+
+    from scripts.common.images import load_images
+
+    x = load_images("frames", data_dir, model.config.image_shape).part("test")
+    x = x.as_tensor(slice(most))
+    with torch.no_grad():
+        recon = torch.cat([model.reconstruct(part) for part in x.split(100)])
+    return float((recon - x).square().mean())
+
+
+def load(name: str, run: Path) -> Any:
+    """The trained model of a family."""
+    module, _, kind = FAMILIES[name].model.partition(":")
+    return getattr(importlib.import_module(module), kind).from_pretrained(run / name / "model")
+
+
+def picture(rows: dict[str, Any], run: Run, data_dir: Path, path: Path) -> None:
+    """A row of eight samples for each family, or of reconstructions where it has no samples."""
+    import torch
+    from PIL import Image
+    from torch.nn import functional as F
+
+    from generative.training.pictures import image_grid
+    from scripts.common.images import Batches, load_images
+
+    strips = []
+    for name in rows:
+        model = load(name, run.path).eval()
+        generator = torch.Generator().manual_seed(run.seed_for("samples", 0) % 2**63)
+        if hasattr(model, "sample"):
+            images = model.sample(8, generator=generator)
+        else:
+            frames = load_images("frames", data_dir, model.config.image_shape).part("test")
+            with torch.no_grad():
+                images = model.reconstruct(Batches(frames, run, 8)(0))
+        images = images.expand(-1, 3, -1, -1).clamp(0, 1)
+        strips.append(F.interpolate(images, size=(64, 64), mode="nearest"))
+    grid = image_grid(torch.cat(strips), columns=8)
+    Image.fromarray(grid).save(path, optimize=True)
+
+
+def publish(rows: dict[str, Any], run: Path, docs: Path) -> None:
+    """Copy results and picture into docs, and put the table between the marks of families.md."""
+    from generative.training.files import write_file
+
+    for name, folder in (("families.json", "results"), ("families.png", "images")):
+        target = docs / folder / "families" / name.replace("families", "frames")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(run / name, target)
+    text = table(rows)
+    print(text)
+    page = docs / "families.md"
+    begin, end = MARKS
+    if page.exists():
+        before, _, rest = page.read_text().partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise ValueError(f"{page} needs the lines {begin} and {end} once each")
+        write_file(page, f"{before}{begin}\n{text}\n{end}{after}".encode())
+
+
+def table(rows: dict[str, Any]) -> str:
+    """Markdown."""
+    lines = [
+        "| row | family | steps | CPU seconds | bits/dim | squared error |",
+        "|---|---|---|---|---|---|",
+    ]
+    for place, (name, row) in enumerate(rows.items(), 1):
+        cells = [str(place), name, f"{row['steps']:,}", f"{row['cpu_seconds']:.0f}"]
+        for key, digits in (("bits_per_dim", 3), ("squared_error", 5)):
+            cells.append(f"{row[key]:.{digits}f}" if key in row else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)

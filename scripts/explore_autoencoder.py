@@ -1,0 +1,204 @@
+"""Look into a trained autoencoder: its codes, what lies between them, and how much it keeps.
+
+python scripts/explore_autoencoder.py digits --model runs/autoencoder/model
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from generative.training.cli import start
+from scripts.common.images import ImageData, load_images
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from generative.autoencoder import ConvAutoencoder
+    from generative.data.image_set import ImageSet
+
+
+@dataclass(frozen=True)
+class Args:
+    """Look into a trained autoencoder: its codes, what lies between them, how much it keeps.
+
+    Writes pictures and explore.json: squared errors on test images, of the autoencoder, of as many
+    principal components, and of the mean image; of noisy images before and after.
+    """
+
+    model: Path = Path("runs/autoencoder/model")
+    """Folder of the autoencoder, as train_autoencoder.py writes it."""
+    pictures: Annotated[Path, tyro.conf.arg(name="out")] = Path("runs/autoencoder/explore")
+    """Where the pictures go."""
+    data: ImageData = "fashion-mnist"
+    """Images to encode, in the shape of the model."""
+    data_dir: Path = Path("data")
+    """Where its files are, or in a folder of its name there (sprites and digits need none)."""
+    max_images: int = 10_000
+    """Images to read, at most; those not for testing give the principal components."""
+    num_codes: int = 18
+    """Codes to draw evenly from the box that holds all codes (the book: 18)."""
+    noise: float = 0.3
+    """Standard deviation of the noise in the denoising strip."""
+    device: str = "cpu"
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.max_images, self.num_codes) < 1 or not self.noise > 0:
+            raise ValueError(
+                f"max_images is {self.max_images}, num_codes {self.num_codes}, noise {self.noise}; "
+                "all must be positive"
+            )
+
+
+DEFAULT_PRESET = "book"
+PRESETS = {
+    "book": Args(),
+    "digits": Args(data="digits"),
+    "sprites": Args(data="sprites"),
+    "frames": Args(data="frames", data_dir=Path("runs/rollouts/episodes"), max_images=3000),
+    "smoke": Args(data="sprites", max_images=200, num_codes=4),
+}
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the pictures."""
+    import torch
+    from PIL import Image
+
+    from generative.autoencoder import ConvAutoencoder, add_noise, uniform_codes
+    from generative.training.files import write_json
+    from generative.training.pictures import image_grid, strips
+    from scripts.train_autoencoder import decoded_plane
+
+    model = ConvAutoencoder.from_pretrained(args.model, args.device)
+    shape, k = model.config.image_shape, model.config.latent_dim
+    images = load_images(args.data, args.data_dir, shape, max_images=args.max_images)
+    test = images.part("test")
+    args.pictures.mkdir(parents=True, exist_ok=True)
+    scale, generator = max(1, 64 // shape[1]), torch.Generator(args.device).manual_seed(args.seed)
+
+    def save(name: str, picture: np.ndarray) -> None:
+        Image.fromarray(picture).save(args.pictures / f"{name}.png")
+
+    with torch.no_grad():
+        x = test.as_tensor(slice(10), args.device)
+        projected, pca_error = components(images, test, k)
+        save("reconstructions", strips(x, model.reconstruct(x), scale=scale))
+        save("pca", strips(x.cpu(), model.reconstruct(x).cpu(), projected[:10], scale=scale))
+        noisy = add_noise(x, args.noise, generator)
+        save("denoising", strips(noisy, model.reconstruct(noisy), x, scale=scale))
+
+        codes = torch.cat([model.encode(part) for part in chunks(test, args.device)])
+        drawn = uniform_codes(codes, args.num_codes, generator)
+        save("uniform", image_grid(model.decode(drawn), columns=9, scale=scale))
+        if k == 2:
+            decoded = decoded_plane(model, test)
+            save("decoded-plane", image_grid(decoded, 20))
+            plane(codes.cpu(), test, drawn.cpu()).savefig(args.pictures / "plane.png", dpi=80)
+            overlay(codes.cpu(), test, decoded.cpu()).savefig(
+                args.pictures / "plane-over-images.png", dpi=80
+            )
+        found = {"latent_dim": k, "mse": error(model, test, args.device), "pca_mse": pca_error}
+        found["mean_image_mse"] = components(images, test, 0)[1]
+        noise_before, noise_after = denoised(model, test, args.noise, generator, args.device)
+        found |= {"noisy_mse": noise_before, "denoised_mse": noise_after}
+        found |= {"code_low": codes.amin(0).tolist(), "code_high": codes.amax(0).tolist()}
+    write_json(args.pictures / "explore.json", found)
+    print(
+        f"wrote {len(list(args.pictures.glob('*.png')))} pictures into {args.pictures}; squared "
+        f"error with {k} numbers: {found['mse']:.5f}, PCA {pca_error:.5f}"
+    )
+    return args.pictures
+
+
+def chunks(images: ImageSet, device: str, size: int = 500):
+    """All images, float (B, C, H, W), some at a time."""
+    for first in range(0, len(images), size):
+        yield images.as_tensor(slice(first, first + size), device)
+
+
+def error(model: ConvAutoencoder, test: ImageSet, device: str) -> float:
+    """Mean squared error of reconstructions."""
+    total = sum(float((model.reconstruct(x) - x).square().sum()) for x in chunks(test, device))
+    return total / test.images.size
+
+
+def components(images: ImageSet, test: ImageSet, k: int) -> tuple[Tensor, float]:
+    """Test images from k principal components of the others, and their mean squared error."""
+    import torch
+
+    from generative.autoencoder import principal_components
+
+    rows = (images.split != images.split.max()).nonzero()[0][:3000]
+    seen = images.as_tensor(rows).flatten(1)
+    x = test.as_tensor()
+    if not k:
+        projected = seen.mean(0).expand(len(x), -1)
+    else:
+        mean, directions, _ = principal_components(seen, k)
+        centred = x.flatten(1).double() - mean
+        projected = mean + centred @ directions.T @ directions
+    projected = projected.float().view_as(x)
+    return projected, float(torch.square(projected - x).mean())
+
+
+def denoised(
+    model: ConvAutoencoder, test: ImageSet, noise: float, generator, device: str
+) -> tuple[float, float]:
+    """Mean squared error of noisy test images, and of what the autoencoder makes of them."""
+    from generative.autoencoder import add_noise
+
+    before = after = 0.0
+    for x in chunks(test, device):
+        noisy = add_noise(x, noise, generator)
+        before += float((noisy - x).square().sum()) / test.images.size
+        after += float((model.reconstruct(noisy) - x).square().sum()) / test.images.size
+    return before, after
+
+
+def plane(codes: Tensor, test: ImageSet, drawn: Tensor):
+    """Figure: codes (N, 2) in black with those drawn evenly, and by the first factor."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 5.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.scatter(*codes.T.numpy(), c="black", alpha=0.5, s=3)
+    left.scatter(*drawn.T.numpy(), c="tab:blue", s=30)
+    dots = right.scatter(*codes.T.numpy(), c=test.factors[:, 0], cmap="tab10", alpha=0.8, s=3)
+    figure.colorbar(dots, ax=right, label=test.factor_names[0])
+    return figure
+
+
+def overlay(codes: Tensor, test: ImageSet, decoded: Tensor):
+    """Figure: codes by the first factor over what a grid of codes decodes to (num^2, C, H, W)."""
+    import math
+
+    from matplotlib.figure import Figure
+
+    num = math.isqrt(len(decoded))
+    # The grid runs along the second axis of the code first; rows of the picture go down from its
+    # largest value.
+    cells = decoded.unflatten(0, (num, num)).transpose(0, 1).flip(0)
+    picture = cells.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
+    low, high = codes.amin(0).tolist(), codes.amax(0).tolist()
+    half = [(b - a) / (num - 1) / 2 for a, b in zip(low, high, strict=True)]
+    figure = Figure(figsize=(8, 8), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(
+        picture.squeeze(-1).numpy(),
+        cmap="gray_r",
+        extent=(low[0] - half[0], high[0] + half[0], low[1] - half[1], high[1] + half[1]),
+        aspect="auto",
+        alpha=0.45,
+    )
+    axis.scatter(*codes.T.numpy(), c=test.factors[:, 0], cmap="tab10", s=14)
+    return figure
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)

@@ -1,0 +1,203 @@
+"""Look into a trained classifier: predictions, confusions, filters, convolutions by hand.
+
+python scripts/explore_classifier.py digits --model runs/classifier/model
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from generative.training.cli import start
+from scripts.common.images import ImageData, load_images
+from scripts.train_classifier import find_factor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from generative.data.image_set import ImageSet
+
+
+@dataclass(frozen=True)
+class Args:
+    """Look into a trained classifier: predictions, confusions, filters, convolutions by hand.
+
+    Writes pictures and explore.json, which has the loss and accuracy over all test images.
+    """
+
+    model: Path = Path("runs/classifier/model")
+    """Folder of the classifier, as train_classifier.py writes it."""
+    network: Literal["mlp", "cnn"] = "cnn"
+    """Which kind it is."""
+    pictures: Annotated[Path, tyro.conf.arg(name="out")] = Path("runs/classifier/explore")
+    """Where the pictures go."""
+    data: ImageData = "cifar-10"
+    """Images to classify, in the shape of the model."""
+    data_dir: Path = Path("data")
+    """Where its files are, or in a folder of its name there (sprites and digits need none)."""
+    factor: str = "class"
+    """What is told of an image; see train_classifier.py."""
+    num_images: int = 10
+    """Test images in the gallery, drawn with replacement as in the book."""
+    device: str = "cpu"
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.num_images < 1:
+            raise ValueError(f"num_images is {self.num_images}; give at least 1")
+
+
+DEFAULT_PRESET = "book-cnn"
+PRESETS = {
+    "book-cnn": Args(),
+    "book-mlp": Args(network="mlp"),
+    "digits": Args(data="digits"),
+    "sprites": Args(data="sprites", factor="shape"),
+    "smoke": Args(data="sprites", factor="shape", num_images=4),
+}
+
+HORIZONTAL = ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (-1.0, -1.0, -1.0))
+"""The book's filter for edges from left to right; its transpose finds those from top to bottom."""
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the pictures."""
+    import torch
+    from PIL import Image
+
+    from generative.classifiers import CNNClassifier, MLPClassifier, confusion_matrix
+    from generative.training.files import write_json
+    from generative.training.pictures import image_grid, strips
+
+    kind = CNNClassifier if args.network == "cnn" else MLPClassifier
+    model = kind.from_pretrained(args.model, args.device)
+    test = load_images(args.data, args.data_dir, model.config.image_shape).part("test")
+    column = find_factor(test, args.factor, model.config.num_classes)
+    names = class_names(args.data, args.factor, model.config.num_classes)
+    labels = torch.from_numpy(test.factors[:, column])
+    args.pictures.mkdir(parents=True, exist_ok=True)
+
+    with torch.no_grad():
+        parts = [test.as_tensor(slice(i, i + 500), args.device) for i in range(0, len(test), 500)]
+        log_probs = torch.cat([model.log_probs(part).cpu() for part in parts])
+    predicted = log_probs.argmax(1)
+    write_json(
+        args.pictures / "explore.json",
+        {
+            "images": len(test),
+            "loss": -float(log_probs[torch.arange(len(test)), labels].mean()),
+            "accuracy": float((predicted == labels).double().mean()),
+        },
+    )
+    generator = torch.Generator().manual_seed(args.seed)
+    rows = torch.randint(len(test), (args.num_images,), generator=generator)
+    gallery(test, rows, log_probs, labels, names).savefig(args.pictures / "gallery.png", dpi=80)
+    counts = confusion_matrix(labels, predicted, len(names))
+    confusions(counts, names).savefig(args.pictures / "confusion.png", dpi=80)
+
+    shown = test.as_tensor(rows.numpy())
+    scale = max(1, 64 // shown.shape[-1])
+    grey = shown.mean(1, keepdim=True)
+    edges = [convolve(grey, HORIZONTAL), convolve(grey, tuple(zip(*HORIZONTAL, strict=True)))]
+    picture = strips(grey, *(signed(edge) for edge in edges), scale=scale)
+    Image.fromarray(picture).save(args.pictures / "edges.png")
+    filters = first_filters(model)
+    Image.fromarray(image_grid(signed(filters), scale=max(1, 48 // filters.shape[-1]))).save(
+        args.pictures / "filters.png"
+    )
+    print(f"wrote {len(list(args.pictures.glob('*.png')))} pictures into {args.pictures}")
+    return args.pictures
+
+
+def class_names(data: str, factor: str, num_classes: int) -> tuple[str, ...]:
+    """What the classes are called, where that is known; else their numbers."""
+    from generative.data import cifar10, fashion_mnist, sprites
+
+    known: dict[tuple[str, str], tuple[str, ...]] = {
+        ("cifar-10", "class"): cifar10.CLASSES,
+        ("fashion-mnist", "class"): fashion_mnist.CLASSES,
+        ("sprites", "shape"): sprites.SHAPES,
+        ("sprites", "colour"): tuple(sprites.COLOURS),
+    }
+    names = known.get((data, factor), ())
+    return names + tuple(str(i) for i in range(len(names), num_classes))
+
+
+def convolve(images: Tensor, kernel: tuple[tuple[float, ...], ...]) -> Tensor:
+    """Grey images (B, 1, H, W) under a 3x3 filter that is laid on every pixel, (B, 1, H, W).
+
+    At each place the filter and the pixels under it are multiplied one by one and added up: large
+    where they are alike, negative where one is the other's inverse. Beyond the border is black.
+    """
+    import torch
+
+    padded = torch.nn.functional.pad(images, (1, 1, 1, 1))
+    h, w = images.shape[-2:]
+    return sum(
+        (
+            weight * padded[:, :, row : row + h, column : column + w]
+            for row, weights in enumerate(kernel)
+            for column, weight in enumerate(weights)
+        ),
+        torch.zeros_like(images),
+    )
+
+
+def signed(x: Tensor) -> Tensor:
+    """Numbers of either sign as grey: 0 in the middle, the largest of either black or white."""
+    return 0.5 + 0.5 * x / x.abs().amax().clamp_min(1e-9)
+
+
+def first_filters(model) -> Tensor:
+    """Weights of the first layer as images (N, 1 or 3, H, W); at most 64, the longest first."""
+    weight = next(model.parameters()).detach().cpu()
+    weight = weight.unflatten(1, model.config.image_shape) if weight.dim() == 2 else weight
+    weight = weight if weight.shape[1] in (1, 3) else weight.mean(1, keepdim=True)
+    return weight[weight.flatten(1).norm(dim=1).argsort(descending=True)[:64]]
+
+
+def gallery(test: ImageSet, rows: Tensor, log_probs: Tensor, labels: Tensor, names):
+    """Figure: images with the class predicted and the true one below."""
+    from matplotlib.figure import Figure
+
+    columns = min(10, len(rows))
+    height = -(-len(rows) // columns)
+    figure = Figure(figsize=(1.5 * columns, 2.2 * height), layout="constrained")
+    axes = figure.subplots(height, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, row in zip(axes.flat, rows.tolist(), strict=False):
+        axis.imshow(test.images[row].squeeze(), cmap="gray", vmin=0, vmax=test.levels - 1)
+        best = int(log_probs[row].argmax())
+        share = float(log_probs[row, best].exp())
+        right = best == int(labels[row])
+        text = f"pred = {names[best]} {share:.0%}\nact = {names[int(labels[row])]}"
+        axis.text(0.5, -0.05, text, fontsize=9, ha="center", va="top", transform=axis.transAxes,
+                  color="black" if right else "tab:red")  # fmt: skip
+    return figure
+
+
+def confusions(counts: Tensor, names):
+    """Figure: share of each class (row) that was taken for another (column)."""
+    from matplotlib.figure import Figure
+
+    side = 2.5 + 0.45 * len(names)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axis = figure.subplots()
+    shares = counts / counts.sum(1, keepdim=True).clamp_min(1)
+    axis.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
+    for (i, j), share in zip(counts.nonzero().tolist(), shares[counts > 0].tolist(), strict=True):
+        axis.text(j, i, str(int(counts[i, j])), ha="center", va="center", fontsize=8,
+                  color="white" if share > 0.5 else "black")  # fmt: skip
+    axis.set_xticks(range(len(names)), names, rotation=90)
+    axis.set_yticks(range(len(names)), names)
+    axis.set_xlabel("predicted")
+    axis.set_ylabel("actual")
+    return figure
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)

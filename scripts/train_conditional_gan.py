@@ -1,0 +1,119 @@
+"""Train a conditional GAN: samples of a class that is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from generative.configs.gan import ConditionalGANConfig, GANLossConfig, WGANLossConfig
+from generative.training.cli import start
+from generative.training.run import Run
+from scripts.common.images import ImageData
+from scripts.train_gan import PAIRS, Images
+from scripts.train_wgan import CORRECTED
+
+
+@dataclass(frozen=True)
+class Args:
+    """Train a conditional GAN: samples of a class that is asked for."""
+
+    out: Path = Path("runs/conditional_gan")
+    """Run folder; the trained networks are in its `model` folder, samples are in `images`, with a
+    column for each class."""
+    data: ImageData = "celeba"
+    """What to train on, in the shape of the model."""
+    data_dir: Path = Path("data")
+    """Where its files are, or in a folder of its name there (sprites and digits need none)."""
+    label: tuple[str, ...] = ("Blond_Hair",)
+    """Name of what the images are told apart by, `class` where there is nothing else; of several,
+    each combination is a class."""
+    model: ConditionalGANConfig = field(default_factory=ConditionalGANConfig)
+    loss: WGANLossConfig | GANLossConfig = field(default_factory=WGANLossConfig)
+    """Settings of a Wasserstein GAN (the book), or of a GAN."""
+    steps: int = 31_800
+    """Updates (the book: 25 epochs)."""
+    batch_size: int = 128
+    log_every: int = 100
+    picture_every: int = 1000
+    """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
+    threads: int = 0
+    """CPU threads; 0 leaves the choice to torch."""
+    device: str = "auto"
+    seed: int = 1
+
+
+DEFAULT_PRESET = "book"
+PRESETS = {
+    "book": Args(),
+    "corrected": Args(model=ConditionalGANConfig(dropout=0.0), loss=CORRECTED),
+    "fashion": Args(
+        data="fashion-mnist",
+        label=("class",),
+        model=ConditionalGANConfig(
+            (1, 32, 32), widths=(64, 128, 256), dropout=0.0, num_classes=10
+        ),
+        loss=CORRECTED,
+        steps=11_700,
+    ),
+    "sprites": Args(
+        data="sprites",
+        label=("shape", "colour"),
+        model=ConditionalGANConfig(
+            (3, 32, 32), widths=(16, 32, 64), batch_norm="none", dropout=0.0, num_classes=24,
+            conditioning="projection",
+        ),
+        loss=PAIRS,
+        steps=3300,
+        batch_size=64,
+    ),
+    "smoke": Args(
+        data="sprites",
+        label=("colour",),
+        model=ConditionalGANConfig(
+            (3, 32, 32), latent_dim=8, widths=(4, 8, 8), dropout=0.0, num_classes=6
+        ),
+        loss=replace(CORRECTED, critic_steps=1),
+        steps=20,
+        batch_size=8,
+        log_every=5,
+        picture_every=10,
+    ),
+}  # fmt: skip
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the trained GAN."""
+    import torch
+
+    from generative.conditional_gan import ConditionalGAN, GANLearner, WGANLearner
+    from generative.training.loop import fit
+
+    with Run.open(args, kind="train_conditional_gan") as run:
+        if run.done:
+            return run.path / "model"
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        task = Images(run, args.label)
+        torch.manual_seed(run.seed_for("weights"))
+        model = ConditionalGAN(args.model).to(run.device)
+        if isinstance(args.loss, WGANLossConfig):
+            learner = WGANLearner(model, args.loss, args.steps)
+        else:
+            learner = GANLearner(model, args.loss, args.steps)
+
+        def show(step: int) -> None:
+            if step % args.picture_every == 0 or step == args.steps:
+                run.metrics.log_image(step, "samples", task.picture(learner.kept))
+
+        fit(
+            learner, task.batch, run, args.steps,
+            log_every=args.log_every, what="training the conditional GAN", on_log=show,
+        )  # fmt: skip
+        gan = learner.kept
+        gan.save_pretrained(run.path / "model")
+        run.finish({**run.metrics.last(), **task.score(gan)})
+        return run.path / "model"
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)

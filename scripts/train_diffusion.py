@@ -1,0 +1,295 @@
+"""Train a diffusion model of images, or of points in the plane whose density is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from generative.configs.diffusion import (
+    DiffusionLossConfig,
+    ImageDiffusionConfig,
+    PointDiffusionConfig,
+    ScheduleConfig,
+    UNetConfig,
+)
+from generative.training.cli import start
+from generative.training.run import Run
+from scripts.common.images import Batches, ImageData, load_images
+
+POINTS = ("two-moons", "eight-gaussians", "grid-25")
+
+
+@dataclass(frozen=True)
+class Args:
+    """Train a diffusion model of images, or of points in the plane whose density is known."""
+
+    out: Path = Path("runs/diffusion")
+    """Run folder; the trained model is in its `model` folder, samples are in `images`."""
+    data: ImageData | Literal["two-moons", "eight-gaussians", "grid-25"] = "flowers"
+    """Images, in the shape of `image`; or points, standardised by their exact moments."""
+    data_dir: Path = Path("data")
+    """Where files of images are, or in a folder of their name there."""
+    max_images: int | None = None
+    """At most so many images, at even distances; all of them if not given."""
+    image: ImageDiffusionConfig = field(default_factory=ImageDiffusionConfig)
+    """The model of images."""
+    point: PointDiffusionConfig = field(default_factory=PointDiffusionConfig)
+    """The model of points."""
+    loss: DiffusionLossConfig = field(default_factory=DiffusionLossConfig)
+    steps: int = 31_950
+    """Optimiser steps (the book: 50 epochs of 639)."""
+    batch_size: int = 64
+    samples: int = 2000
+    """Points: samples in the test of whether they are like fresh points; see energy_test."""
+    bound_images: int = 360
+    """Images: how many of those kept for testing get a bound of their probability."""
+    log_every: int = 50
+    picture_every: int = 600
+    """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
+    threads: int = 0
+    """CPU threads; 0 leaves the choice to torch."""
+    device: str = "auto"
+    seed: int = 1
+
+
+DEFAULT_PRESET = "book"
+FINE = ScheduleConfig(max_signal=0.9999)
+"""The book's schedule, but nearly without noise at t = 0."""
+BETTER = DiffusionLossConfig(
+    error="squared", weighting="min-snr", even=True, lr=1e-3, final_lr=1e-5, clip=1.0
+)
+EXACT = DiffusionLossConfig(
+    error="squared", levels="log-snr", even=True, lr=2e-3, final_lr=1e-5, clip=1.0,
+    weight_decay=0.0,
+)  # fmt: skip
+
+
+MOONS = Args(data="two-moons", loss=EXACT, steps=8000, batch_size=512, picture_every=2000)
+
+
+def _image(side: int, channels: tuple[int, ...], colours: int = 3, **more) -> ImageDiffusionConfig:
+    """A corrected model: every block is told the noise level, groups are normalised."""
+    network = UNetConfig(channels, norm="group", conditioning="blocks", attention=True)
+    return ImageDiffusionConfig(
+        (colours, side, side), network, FINE, prediction="velocity", steps=50, **more
+    )
+
+
+PRESETS = {
+    "book": Args(),
+    "corrected": Args(image=_image(64, (32, 64, 96, 128)), loss=BETTER),
+    "frames": Args(
+        data="frames",
+        data_dir=Path("runs/rollouts/episodes"),
+        max_images=20_000,
+        image=_image(64, (8, 16, 32, 64)),
+        loss=BETTER,
+        steps=4000,
+        batch_size=16,
+    ),
+    "sprites": Args(
+        data="sprites", image=_image(32, (16, 32, 64)), loss=BETTER, steps=3000, batch_size=32
+    ),
+    "digits": Args(data="digits", image=_image(8, (32, 64), 1, levels=17), loss=BETTER, steps=3000),
+    "digits-book": Args(
+        data="digits",
+        image=ImageDiffusionConfig((1, 8, 8), UNetConfig((32, 64)), levels=17),
+        steps=3000,
+    ),
+    "two-moons": MOONS,
+    "two-moons-book": replace(
+        MOONS,
+        point=PointDiffusionConfig(schedule=ScheduleConfig(), prediction="noise", steps=20),
+        loss=DiffusionLossConfig(),
+    ),
+    "eight-gaussians": replace(MOONS, data="eight-gaussians", steps=6000),
+    "smoke": Args(
+        data="sprites",
+        image=ImageDiffusionConfig((3, 32, 32), UNetConfig((4, 8, 8), depth=1), steps=3),
+        steps=20,
+        batch_size=8,
+        bound_images=8,
+        log_every=5,
+        picture_every=10,
+    ),
+}
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the trained model."""
+    import torch
+
+    from generative.diffusion import DiffusionLearner
+    from generative.training.loop import fit
+
+    with Run.open(args, kind="train_diffusion") as run:
+        if run.done:
+            return run.path / "model"
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        task = Points(run) if args.data in POINTS else Images(run)
+        torch.manual_seed(run.seed_for("weights"))
+        learner = DiffusionLearner(task.model().to(run.device), args.loss, args.steps)
+
+        def show(step: int) -> None:
+            if step % args.picture_every == 0 or step == args.steps:
+                run.metrics.log_image(step, "samples", task.picture(learner.kept))
+
+        fit(
+            learner, task.batch, run, args.steps,
+            log_every=args.log_every, what="training the diffusion model", on_log=show,
+        )  # fmt: skip
+        kept = learner.kept
+        kept.save_pretrained(run.path / "model")
+        run.finish({**run.metrics.last(), **task.score(kept)})
+        return run.path / "model"
+
+
+class Points:
+    """A density in the plane: batches, pictures, and how far the model is from the best."""
+
+    def __init__(self, run: Run):
+        self.run, self.args = run, run.config
+        self.density = density_of(self.args.data)
+
+    def model(self):
+        """With fresh weights."""
+        from generative.diffusion import PointDiffusion
+
+        return PointDiffusion(self.args.point)
+
+    def batch(self, step: int):
+        """Points of a step, (B, 2), spread evenly."""
+        return self._draw(self.args.batch_size, "batch", step).to(self.run.device)
+
+    def picture(self, model):
+        """Data beside samples."""
+        import torch
+
+        from generative.training.pictures import point_clouds
+
+        generator = torch.Generator(self.run.device).manual_seed(0)
+        return point_clouds([self._draw(3000, "points"), model.sample(3000, generator)])
+
+    def score(self, model) -> dict[str, float]:
+        """Expected negative log-likelihood, nats; simple loss; what of either was avoidable; and
+        whether samples of config.steps can be told from fresh points."""
+        import torch
+
+        from generative.toy import divergence, energy_test
+
+        gap = divergence(
+            self.density, lambda x: model.log_prob(x.float().to(self.run.device)).cpu(), 1.0
+        )
+        entropy = self.density.entropy()
+        found = {"nll": entropy + gap, "entropy": entropy, "gap": gap}
+        generator = torch.Generator(self.run.device).manual_seed(self.run.seed_for("samples"))
+        made = model.sample(self.args.samples, generator)
+        fresh = self._draw(self.args.samples, "fresh", even=False)
+        test = energy_test(fresh, made.cpu())
+        found |= {"energy_distance": test.distance, "energy_p": test.p_value}
+        return {**found, **simple_loss(model, self.density)}
+
+    def _draw(self, n: int, name: str, *numbers: int, even: bool = True):
+        import torch
+
+        generator = torch.Generator().manual_seed(self.run.seed_for(name, *numbers))
+        return self.density.sample(n, generator, even)
+
+
+class Images:
+    """Images: batches, pictures, and the error of the noise in images kept for testing."""
+
+    def __init__(self, run: Run):
+        self.run, self.args = run, run.config
+        images = load_images(
+            self.args.data,
+            self.args.data_dir,
+            self.args.image.image_shape,
+            max_images=self.args.max_images,
+        )
+        self.train, self.test = images.part("train"), images.part("test")
+        self.batch = Batches(self.train, run, self.args.batch_size)
+
+    def model(self):
+        """With fresh weights, and mean and deviation of the data."""
+        import numpy as np
+
+        from generative.data.image_set import evenly
+        from generative.diffusion import ImageDiffusion
+
+        model = ImageDiffusion(self.args.image)
+        some: np.ndarray = evenly(len(self.train), 10_000)
+        model.initialise(self.train.as_tensor(some))
+        return model
+
+    def picture(self, model):
+        """Samples; always of the same noise."""
+        import torch
+
+        from generative.training.pictures import image_grid
+
+        generator = torch.Generator(self.run.device).manual_seed(0)
+        side = self.args.image.image_shape[1]
+        return image_grid(model.sample(36, generator), scale=max(1, 64 // side))
+
+    def score(self, model) -> dict[str, float]:
+        """Over test images: errors of the noise, levels of noise even in time, and bits per number
+        by the variational bound."""
+        import math
+
+        import torch
+
+        device, totals = self.run.device, {"test_noise_mse": 0.0, "test_noise_mae": 0.0}
+        generator = torch.Generator(device).manual_seed(0)
+        config = replace(self.args.loss, levels="time", even=True)
+        count = min(len(self.test), 2000)
+        for begin in range(0, count, 100):
+            x = self.test.as_tensor(slice(begin, min(begin + 100, count)), device)
+            with torch.no_grad():
+                losses = model.loss(x, config, generator)
+            totals["test_noise_mse"] += float(losses.noise_mse) * len(x) / count
+            totals["test_noise_mae"] += float(losses.noise_mae) * len(x) / count
+        some = self.test.as_tensor(slice(self.args.bound_images), device)
+        nats = torch.cat([model.bound(x, generator=generator) for x in some.split(100)]).mean()
+        bits = -float(nats) / math.log(2) / some[0].numel()
+        return {**totals, "test_bits_per_dim": bits}
+
+
+def density_of(name: str):
+    """A density by its name, standardised."""
+    from generative.toy import Standardised, TwoMoons, eight_gaussians, grid_25
+
+    makers = {"two-moons": TwoMoons, "eight-gaussians": eight_gaussians, "grid-25": grid_25}
+    return Standardised(makers[name]())
+
+
+def simple_loss(model, density, n: int = 2**15, seed: int = 1) -> dict[str, float]:
+    """Simple loss of a model of points on fresh ones, beside the least there is.
+
+    The squared error of any estimate is that of the best one plus its distance from the best one,
+    in the mean; so the excess is that distance, which has little noise.
+    """
+    import torch
+
+    from generative.diffusion import MixtureDenoiser, signal_and_noise
+
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    exact = MixtureDenoiser.of(density)
+    x = density.sample(n, generator, even=True)
+    t = torch.rand(n, generator=generator)
+    log_snr = model.schedule.log_snr(t).float()
+    signal, rate = (part[:, None] for part in signal_and_noise(log_snr))
+    noisy = signal * x + rate * torch.randn(x.shape, generator=generator)
+    best, _ = exact(noisy, log_snr)
+    with torch.no_grad():
+        found, _ = model.denoise(noisy.to(device), log_snr.to(device))
+    excess = float((found.cpu() - best).square().mean())
+    floor = exact.floor(model.schedule)
+    return {"simple_loss": floor + excess, "simple_floor": floor, "simple_excess": excess}
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)

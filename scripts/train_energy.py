@@ -1,0 +1,226 @@
+"""Train a deep energy-based model on images, or on points in the plane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from generative.configs.energy import (
+    ConvEnergyConfig,
+    EnergyLossConfig,
+    LangevinConfig,
+    PointEnergyConfig,
+)
+from generative.training.cli import start
+from generative.training.run import Run
+from scripts.common.images import Batches, ImageData, load_images
+
+PointData = Literal["two-moons", "eight-gaussians"]
+
+
+@dataclass(frozen=True)
+class Args:
+    """Train a deep energy-based model on images, or on points in the plane.
+
+    On points the result says how far the density stays above its floor, by quadrature.
+    """
+
+    out: Path = Path("runs/energy")
+    """Run folder; the trained model is in its `model` folder, samples are in `images`."""
+    data: ImageData | PointData = "mnist"
+    """Images in the shape of the model, or fresh points, standardised by their exact moments."""
+    data_dir: Path = Path("data")
+    """Where the images are, or in a folder of their name there."""
+    model: ConvEnergyConfig = field(default_factory=ConvEnergyConfig)
+    """Of images."""
+    points: PointEnergyConfig = field(default_factory=PointEnergyConfig)
+    """Of points."""
+    loss: EnergyLossConfig = field(default_factory=EnergyLossConfig)
+    steps: int = 28_080
+    """Optimiser steps (the book: 60 epochs of 468 whole batches)."""
+    batch_size: int = 128
+    log_every: int = 100
+    picture_every: int = 2000
+    """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
+    threads: int = 0
+    """CPU threads; 0 leaves the choice to torch."""
+    device: str = "auto"
+    seed: int = 1
+
+
+DEFAULT_PRESET = "book"
+# Momentum follows samples that are gone, single large gradients undo hours of training, and the
+# last weights are those of one moment in a game that never comes to rest.
+CORRECTED = EnergyLossConfig(beta1=0.0, clip=0.1, final_lr=1e-5, ema=0.999)
+PLANE = EnergyLossConfig(
+    sampler="mala", langevin=LangevinConfig(steps=10), buffer_size=1024, fresh=1.0, alpha=0.0,
+    data_noise=0.0, lr=5e-3, final_lr=5e-5, clip=1.0, ema=0.998,
+)  # fmt: skip
+SMALL = ConvEnergyConfig((1, 8, 8), channels=(32, 64), langevin=LangevinConfig(steps=200))
+PRESETS = {
+    "book": Args(),
+    "corrected": Args(loss=CORRECTED),
+    "frames": Args(data="frames", data_dir=Path("runs/rollouts/episodes"), loss=CORRECTED),
+    "sprites": Args(
+        data="sprites", model=ConvEnergyConfig((3, 32, 32)), loss=CORRECTED, steps=5000
+    ),
+    "digits": Args(data="digits", model=SMALL, loss=CORRECTED, steps=2000),
+    "two-moons": Args(data="two-moons", loss=PLANE, steps=1500, batch_size=1024),
+    "eight-gaussians": Args(data="eight-gaussians", loss=PLANE, steps=1500, batch_size=1024),
+    "book-two-moons": Args(
+        data="two-moons",
+        loss=EnergyLossConfig(lr=1e-3, final_lr=1e-3),
+        steps=600,
+    ),
+    "smoke": Args(
+        data="two-moons",
+        points=PointEnergyConfig(hidden_dim=8, num_hidden=1, sample_sweeps=5),
+        loss=EnergyLossConfig(langevin=LangevinConfig(3), buffer_size=64, ema=0.9),
+        steps=20,
+        batch_size=16,
+        log_every=5,
+        picture_every=10,
+    ),
+}
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the trained model."""
+    import torch
+
+    from generative.energy import ConvEnergy, EnergyLearner, PointEnergy
+    from generative.training.loop import fit
+
+    with Run.open(args, kind="train_energy") as run:
+        if run.done:
+            return run.path / "model"
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        task = Points(run) if args.data in get_args(PointData) else Images(run)
+        torch.manual_seed(run.seed_for("weights"))
+        model = PointEnergy(args.points) if isinstance(task, Points) else ConvEnergy(args.model)
+        learner = EnergyLearner(model.to(run.device), args.loss, args.steps)
+
+        def show(step: int) -> None:
+            task.validate(step, learner)
+            if step % args.picture_every == 0 or step == args.steps:
+                run.metrics.log_image(step, "samples", task.picture(learner))
+
+        fit(
+            learner, task.batch, run, args.steps,
+            log_every=args.log_every, what="training the energy", on_log=show,
+        )  # fmt: skip
+        kept = learner.kept
+        kept.save_pretrained(run.path / "model")
+        run.finish({**run.metrics.last(), **task.score(kept)})
+        return run.path / "model"
+
+
+class Points:
+    """A density in the plane: batches, pictures, and how far the model stays above the floor."""
+
+    def __init__(self, run: Run):
+        from generative.toy import Standardised, TwoMoons, eight_gaussians
+
+        makers = {"two-moons": TwoMoons, "eight-gaussians": eight_gaussians}
+        self.run, self.args = run, run.config
+        self.density = Standardised(makers[self.args.data]())
+
+    def batch(self, step: int):
+        """Fresh points of a step, spread evenly, (B, 2)."""
+        import torch
+
+        generator = torch.Generator().manual_seed(self.run.seed_for("batch", step))
+        return self.density.sample(self.args.batch_size, generator, even=True).to(self.run.device)
+
+    def validate(self, step: int, learner) -> None:
+        """The gap at the end tells all; nothing is logged on the way."""
+
+    def picture(self, learner):
+        """Data, the walks of training as they stand, and samples."""
+        import torch
+
+        from generative.training.pictures import point_clouds
+
+        generator = torch.Generator(self.run.device).manual_seed(0)
+        data = self.density.sample(2000, torch.Generator().manual_seed(0))
+        return point_clouds([data, learner.buffer.samples, learner.kept.sample(2000, generator)])
+
+    def score(self, model) -> dict[str, float]:
+        """Expected negative log-likelihood, nats, and what of it was avoidable."""
+        from generative.toy import divergence
+
+        log_partition = model.log_partition()
+        gap = divergence(
+            self.density,
+            lambda x: model.log_prob(x.float().to(self.run.device), log_partition).cpu(),
+        )
+        floor = self.density.entropy()
+        return {"nll": floor + gap, "floor": floor, "gap": gap, "log_partition": log_partition}
+
+
+class Images:
+    """Images: batches, pictures, and the energies of data, samples and noise."""
+
+    def __init__(self, run: Run):
+        self.run, self.args = run, run.config
+        images = load_images(self.args.data, self.args.data_dir, self.args.model.image_shape)
+        self.test = images.part("test").as_tensor(slice(1000))
+        self.batch = Batches(images.part("train"), run, self.args.batch_size)
+
+    def validate(self, step: int, learner) -> None:
+        """Contrast of test images with noise, as in the book, and with the model's samples.
+
+        The book's alone falls also while samples get worse: any model tells noise from images.
+        """
+        self.run.metrics.log(step, energies(learner.model, self.test, learner.buffer.samples[:500]))
+
+    def picture(self, learner):
+        """The 64 newest walks of the buffer."""
+        from generative.training.pictures import image_grid
+
+        samples = learner.buffer.samples[:64]
+        return image_grid(learner.model.to_data(samples), scale=2)
+
+    def score(self, model) -> dict[str, float]:
+        """How far walks from noise end from the test images, beside how far the noise is."""
+        import torch
+
+        from generative.toy import energy_test
+
+        generator = torch.Generator(self.run.device).manual_seed(0)
+        samples = model.sample(min(200, len(self.test)), generator)
+        noise = torch.rand(samples.shape, generator=torch.Generator().manual_seed(0))
+        found = energies(model, self.test, model.to_chain(samples))
+        test = self.test.flatten(1)
+        for name, x in (("samples", samples.cpu()), ("noise", noise)):
+            found[f"distance_{name}"] = energy_test(x.flatten(1), test, permutations=1).distance
+        return found
+
+
+def energies(model, test, samples) -> dict[str, float]:
+    """Validation metrics of the book (test images and noise), and the score of samples.
+
+    Args:
+        samples: in pixels of [-1, 1].
+    """
+    import torch
+
+    device = next(model.parameters()).device
+    noise = model.start(len(test), torch.Generator(device).manual_seed(0))
+    with torch.no_grad():
+        real = float(model.score(test.to(device)).mean())
+        from_noise = float(-model.chain_energy(noise).mean())
+        from_samples = float(-model.chain_energy(samples).mean())
+    return {
+        "val_real": real,
+        "val_noise": from_noise,
+        "val_samples": from_samples,
+        "val_cdiv": from_noise - real,
+        "val_cdiv_samples": from_samples - real,
+    }
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)

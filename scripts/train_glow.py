@@ -1,0 +1,160 @@
+"""Train Glow, or the multi-scale RealNVP, flows on images with a bound of their likelihood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from generative.configs.flows import FlowLossConfig, GlowConfig
+from generative.training.cli import start
+from generative.training.run import Run
+from scripts.common.images import Batches, ImageData, load_images
+
+
+@dataclass(frozen=True)
+class Args:
+    """Train Glow, or the multi-scale RealNVP, flows on images with a bound of their likelihood."""
+
+    out: Path = Path("runs/glow")
+    """Run folder; the trained flow is in its `model` folder, samples are in `images`."""
+    data: ImageData = "sprites"
+    """What to train on, in the shape and the levels of the model."""
+    data_dir: Path = Path("data")
+    """Where its files are, or in a folder of its name there (sprites and digits need none)."""
+    model: GlowConfig = field(default_factory=GlowConfig)
+    loss: FlowLossConfig = field(default_factory=FlowLossConfig)
+    steps: int = 3000
+    """Optimiser steps."""
+    batch_size: int = 64
+    temperature: float = 0.7
+    """Deviation of the codes in the pictures of samples."""
+    log_every: int = 100
+    picture_every: int = 500
+    """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
+    threads: int = 0
+    """CPU threads; 0 leaves the choice to torch."""
+    device: str = "auto"
+    seed: int = 1
+
+
+DEFAULT_PRESET = "sprites"
+ADAM = FlowLossConfig(lr=1e-3, final_lr=1e-5, clip=50.0, ema=0.999)
+DIGITS = FlowLossConfig(lr=2e-3, final_lr=2e-5, clip=50.0, ema=0.99, weight_decay=1e-2)
+SPRITES = GlowConfig(num_steps=6, hidden_dim=64, levels=32)
+PRESETS = {
+    # The sizes of the paper's 32x32 images; for a GPU.
+    "paper": Args(data="folder", loss=ADAM, steps=200_000),
+    "sprites": Args(model=SPRITES, loss=ADAM),
+    "digits": Args(
+        data="digits",
+        model=GlowConfig(
+            (1, 8, 8),
+            num_scales=2,
+            num_steps=4,
+            coupling="spline",
+            hidden_dim=64,
+            dropout=0.1,
+            levels=17,
+            margin=0.05,
+        ),
+        loss=DIGITS,
+        steps=700,
+        batch_size=128,
+        picture_every=100,
+    ),
+    "realnvp": Args(
+        data="digits",
+        model=GlowConfig(
+            (1, 8, 8),
+            num_scales=2,
+            num_steps=3,
+            mixing="reverse",
+            checkerboard=3,
+            hidden_dim=32,
+            num_blocks=2,
+            learnt_prior=False,
+            levels=17,
+            margin=0.05,
+        ),
+        loss=DIGITS,
+        steps=700,
+        batch_size=128,
+        picture_every=100,
+    ),
+    "frames": Args(
+        data="frames",
+        data_dir=Path("runs/rollouts/episodes"),
+        model=GlowConfig((3, 64, 64), num_scales=4, num_steps=6, hidden_dim=64, levels=32),
+        loss=ADAM,
+    ),
+    "smoke": Args(
+        model=GlowConfig((3, 8, 8), num_scales=2, num_steps=1, hidden_dim=8, levels=32),
+        loss=ADAM,
+        steps=20,
+        batch_size=8,
+        log_every=5,
+        picture_every=10,
+    ),
+}
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the trained flow."""
+    import torch
+
+    from generative.flows import FlowLearner
+    from generative.glow import Glow
+    from generative.training.loop import fit
+    from generative.training.pictures import image_grid
+
+    with Run.open(args, kind="train_glow") as run:
+        if run.done:
+            return run.path / "model"
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        config = args.model
+        images = load_images(args.data, args.data_dir, config.image_shape, config.levels)
+        train = images.part("train", "val")
+        batch = Batches(train, run, args.batch_size)
+        torch.manual_seed(run.seed_for("weights"))
+        model = Glow(config).to(run.device)
+        model.initialise(
+            train.as_tensor(run.rng("first").integers(len(train), size=256), run.device)
+        )
+        learner = FlowLearner(model, args.loss, args.steps)
+
+        def show(step: int) -> None:
+            if step % args.picture_every == 0 or step == args.steps:
+                generator = torch.Generator(run.device).manual_seed(0)
+                x = learner.kept.sample(64, generator, args.temperature)
+                run.metrics.log_image(
+                    step, "samples", image_grid(x, scale=max(1, 64 // x.shape[-1]))
+                )
+
+        fit(
+            learner, batch, run, args.steps,
+            log_every=args.log_every, what="training the flow", on_log=show,
+        )  # fmt: skip
+        flow = learner.kept
+        flow.save_pretrained(run.path / "model")
+        run.finish({**run.metrics.last(), "test_bits_per_dim": score(flow, images.part("test"))})
+        return run.path / "model"
+
+
+def score(flow, test, num_draws: int = 16) -> float:
+    """Bits per dimension, an upper bound, of at most the first 1,000 images."""
+    import math
+
+    import torch
+
+    device = next(flow.parameters()).device
+    generator, nats = torch.Generator(device).manual_seed(0), []
+    for first in range(0, min(len(test), 1000), 250):
+        x = test.as_tensor(slice(first, first + 250), device)
+        with torch.no_grad():
+            nats.append(flow.bound(x, num_draws, generator))
+    return -float(torch.cat(nats).mean()) / math.log(2) / flow.dim
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)

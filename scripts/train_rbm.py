@@ -1,0 +1,214 @@
+"""Train a restricted Boltzmann machine, or a deep belief network, on black and white images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from generative.configs.rbm import DBNConfig, RBMConfig, RBMLossConfig
+from generative.training.cli import start
+from generative.training.run import Run
+from scripts.common.images import ImageData, load_images
+
+
+@dataclass(frozen=True)
+class Args:
+    """Train a restricted Boltzmann machine, or a deep belief network, on black and white images.
+
+    Where one side has 20 units or fewer the result has exact log probabilities, else estimates.
+    """
+
+    out: Path = Path("runs/rbm")
+    """Run folder; the trained model is in its `model` folder, samples are in `images`."""
+    kind: Literal["rbm", "dbn"] = "rbm"
+    """What to train."""
+    data: ImageData | Literal["bars-and-stripes"] = "mnist"
+    """What to train on, in the shape of the model."""
+    data_dir: Path = Path("data")
+    """Where its files are, or in a folder of its name there."""
+    threshold: float = 0.5
+    """Pixels from here on are 1, others 0."""
+    model: RBMConfig = field(default_factory=RBMConfig)
+    """Of kind rbm."""
+    stack: DBNConfig = field(default_factory=DBNConfig)
+    """Of kind dbn."""
+    loss: RBMLossConfig = field(default_factory=RBMLossConfig)
+    steps: int = 9370
+    """Optimiser steps (10 epochs of MNIST), of a network shared out evenly among its layers."""
+    batch_size: int = 64
+    """Images of a step; 0 for all of them."""
+    log_every: int = 100
+    picture_every: int = 1000
+    """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
+    threads: int = 0
+    """CPU threads; 0 leaves the choice to torch."""
+    device: str = "auto"
+    seed: int = 1
+
+
+DEFAULT_PRESET = "book"
+# Chains that go on reach what data lie far from; a rate that falls lets them keep up, and the
+# average of the weights takes out what single chains do to them.
+PERSISTENT = RBMLossConfig("pcd", num_chains=256, lr=0.05, final_lr=0.0005, ema=0.995)
+SMALL = RBMLossConfig(
+    "pcd", num_chains=256, optimizer="adam", lr=2e-2, final_lr=2e-4, weight_decay=0.05, ema=0.998
+)
+PRESETS = {
+    "book": Args(),
+    "corrected": Args(loss=PERSISTENT, steps=18_740),
+    "dbn": Args(kind="dbn", loss=PERSISTENT, steps=18_740),
+    "digits": Args(
+        data="digits", model=RBMConfig((1, 8, 8), hidden_dim=20), loss=SMALL, steps=9000,
+        batch_size=128,
+    ),
+    "digits-dbn": Args(
+        kind="dbn", data="digits", stack=DBNConfig((1, 8, 8), (64, 20)), loss=SMALL, steps=9000,
+        batch_size=128,
+    ),
+    "bars-and-stripes": Args(
+        data="bars-and-stripes",
+        model=RBMConfig((1, 4, 4), hidden_dim=16),
+        # Adam would make small gradients large, and with them the noise of the chains.
+        loss=RBMLossConfig(
+            "pcd", num_chains=500, num_temperatures=6, lr=1.0, final_lr=0.02, ema=0.995
+        ),
+        steps=4000,
+        batch_size=0,
+    ),
+    "exact": Args(
+        data="bars-and-stripes",
+        model=RBMConfig((1, 4, 4), hidden_dim=16),
+        loss=RBMLossConfig("exact", optimizer="adam", lr=5e-2, final_lr=5e-4),
+        steps=1500,
+        batch_size=0,
+    ),
+    "sprites": Args(
+        data="sprites", threshold=0.2, model=RBMConfig((1, 32, 32), 256), loss=PERSISTENT
+    ),
+    "frames": Args(
+        data="frames",
+        data_dir=Path("runs/rollouts/episodes"),
+        model=RBMConfig((1, 16, 16), 128),
+        loss=PERSISTENT,
+    ),
+    "smoke": Args(
+        data="bars-and-stripes",
+        model=RBMConfig((1, 4, 4), hidden_dim=4, sample_steps=5),
+        loss=RBMLossConfig("pcd", num_chains=20, lr=0.1, ema=0.9),
+        steps=20,
+        batch_size=8,
+        log_every=5,
+        picture_every=10,
+    ),
+}  # fmt: skip
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the trained model."""
+    import torch
+
+    from generative.rbm import RBM, BoltzmannLearner, DBNLearner, DeepBeliefNetwork
+    from generative.training.loop import fit
+    from generative.training.pictures import image_grid
+
+    with Run.open(args, kind="train_rbm") as run:
+        if run.done:
+            return run.path / "model"
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        train, test = load_bits(args)
+        torch.manual_seed(run.seed_for("weights"))
+        if args.kind == "rbm":
+            model = RBM(args.model).to(run.device)
+            model.initialise(train.to(run.device))
+            learner = BoltzmannLearner(model, args.loss, args.steps)
+        else:
+            learner = DBNLearner(
+                DeepBeliefNetwork(args.stack).to(run.device), args.loss, args.steps
+            )
+
+        def batch(step: int):
+            if not args.batch_size:
+                return train.to(run.device)
+            rows = run.rng("batch", step).integers(len(train), size=args.batch_size)
+            return train[rows].to(run.device)
+
+        def show(step: int) -> None:
+            if args.kind == "rbm":
+                run.metrics.log(step, gap(learner.kept, train, test))
+            if step % args.picture_every == 0 or step == args.steps:
+                generator = torch.Generator(run.device).manual_seed(0)
+                picture = image_grid(learner.kept.sample(64, generator), scale=2)
+                run.metrics.log_image(step, "samples", picture)
+
+        fit(
+            learner, batch, run, args.steps,
+            log_every=args.log_every, what=f"training the {args.kind}", on_log=show,
+        )  # fmt: skip
+        kept = learner.kept
+        kept.save_pretrained(run.path / "model")
+        run.finish({**run.metrics.last(), **score(kept, train, test)})
+        return run.path / "model"
+
+
+def load_bits(args: Args):
+    """Images of zeros and ones to train on and to test with, (N, *shape) each."""
+    shape = args.model.shape if args.kind == "rbm" else args.stack.shape
+    if len(shape) != 3:
+        raise ValueError(f"shape is {shape}; images need (C, H, W)")
+    if args.data == "bars-and-stripes":
+        from generative.data.bars_and_stripes import bars_and_stripes
+
+        every = bars_and_stripes(shape[1]).as_tensor()
+        return every, every
+    images = load_images(args.data, args.data_dir, shape)
+    # Nothing here is chosen by the images kept for validation, so they are trained on too.
+    train, test = (
+        (images.part(*names).as_tensor() >= args.threshold).float()
+        for names in (("train", "val"), ("test",))
+    )
+    return train, test
+
+
+def gap(model, train, test) -> dict[str, float]:
+    """Free energy of test images less that of as many seen ones; it rises with over-fitting."""
+    import torch
+
+    device, n = next(model.parameters()).device, min(1000, len(test))
+    with torch.no_grad():
+        seen, unseen = (model.free_energy(x[:n].to(device)).mean() for x in (train, test))
+    return {"free_energy_gap": float(unseen - seen)}
+
+
+def score(model, train, test) -> dict[str, float]:
+    """Nats per test image: exact where it can be, else an estimate or a bound, and named so."""
+    import torch
+
+    from generative.rbm import RBM, DeepBeliefNetwork
+
+    device = next(model.parameters()).device
+    generator, x = torch.Generator(device).manual_seed(0), test[:1000].to(device)
+    found = {}
+    with torch.no_grad():
+        found["test_reconstruction"] = float((model.reconstruct(x) - x).square().mean())
+        top = model.stack[-1] if isinstance(model, DeepBeliefNetwork) else model
+        enumerable = min(top.weight.shape) <= 20
+        if isinstance(model, DeepBeliefNetwork):
+            if enumerable:
+                found["test_nll_at_most"] = -float(model.bound(x, generator=generator).mean())
+            return found
+        assert isinstance(model, RBM)
+        seen = train[:5000].to(device)
+        ais = model.estimate_log_partition(examples=seen, generator=generator)
+        free_energy = float(model.free_energy(x).mean())
+        found["ais_log_partition"] = ais.log_partition
+        found["test_nll_estimate"] = free_energy + ais.log_partition
+        if enumerable:
+            found["log_partition"] = float(model.log_partition())
+            found["test_nll"] = free_energy + found["log_partition"]
+    return found
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)

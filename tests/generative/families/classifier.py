@@ -1,0 +1,54 @@
+"""Classifiers, tiny."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from generative.classifiers import (
+    ClassifierLearner,
+    ClassifierLossConfig,
+    CNNClassifier,
+    CNNClassifierConfig,
+    MLPClassifier,
+    MLPClassifierConfig,
+)
+from tests.generative.families.common import Family, pictures, wrong_images
+
+
+def labels(x: Tensor) -> Tensor:
+    """Four classes, none of which the place of the square tells."""
+    return torch.arange(len(x)) * 5 // 2 % 4
+
+
+FAMILIES = {
+    "MLPClassifier": Family(
+        make=lambda: MLPClassifier(MLPClassifierConfig((3, 16, 16), 4, (16,))),
+        examples=pictures(3, 16),
+        learner=lambda model, steps: ClassifierLearner(
+            model, ClassifierLossConfig(lr=1e-2, final_lr=1e-3), steps
+        ),
+        logged="loss",
+        below=0.01,  # log 4 = 1.39 by guessing
+        steps=100,
+        wrong=wrong_images(3, 16),
+        loss=lambda model, x: model.loss(x, labels(x)).loss,
+        to_batch=lambda x: (x, labels(x)),
+    ),
+    "CNNClassifier": Family(
+        make=lambda: CNNClassifier(
+            CNNClassifierConfig((3, 16, 16), 4, (4, 8), (3, 3), (2, 2), hidden_dim=16, dropout=0.1)
+        ),
+        examples=pictures(3, 16),
+        learner=lambda model, steps: ClassifierLearner(
+            model, ClassifierLossConfig(lr=1e-2, final_lr=1e-3), steps
+        ),
+        logged="loss",
+        below=0.1,
+        steps=100,
+        wrong=wrong_images(3, 16),
+        script="train_classifier",
+        loss=lambda model, x: model.loss(x, labels(x)).loss,
+        to_batch=lambda x: (x, labels(x)),
+    ),
+}

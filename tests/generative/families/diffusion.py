@@ -1,0 +1,85 @@
+"""Diffusion models, tiny."""
+
+from __future__ import annotations
+
+import torch
+
+from generative.diffusion import (
+    DiffusionLearner,
+    DiffusionLossConfig,
+    ImageDiffusion,
+    ImageDiffusionConfig,
+    PointDiffusion,
+    PointDiffusionConfig,
+    ScheduleConfig,
+    UNetConfig,
+)
+from tests.generative.families.common import Family, pictures, points, wrong_images
+
+FAMILIES = {
+    "PointDiffusion": Family(
+        make=lambda: PointDiffusion(
+            PointDiffusionConfig(hidden_dim=32, num_hidden=2, steps=10, ode_steps=40)
+        ),
+        examples=points,
+        learner=lambda model, steps: DiffusionLearner(
+            model,
+            DiffusionLossConfig(error="squared", even=True, lr=1e-2, final_lr=1e-3, ema=0.9),
+            steps,
+        ),
+        logged="loss",
+        below=0.24,  # 0.28 for standard normal data
+        steps=150,
+        to_batch=lambda x: x.repeat(32, 1),
+        wrong=(
+            (torch.zeros(2, 3), r"\(2, 3\).*\(B, 2\)"),
+            (torch.zeros(2, 2, dtype=torch.int64), r"int64.*float"),
+        ),
+        sample_range=(-100.0, 100.0),
+        # What is trained on is not the likelihood; the test of its gradients is a family's own.
+        loss=lambda model, x: -model.log_prob(x).mean(),
+    ),
+    "ImageDiffusion": Family(
+        make=lambda: ImageDiffusion(
+            ImageDiffusionConfig((3, 8, 8), UNetConfig((8, 16), depth=1), steps=4, levels=11)
+        ),
+        examples=pictures(3, 8),
+        learner=lambda model, steps: DiffusionLearner(
+            model, DiffusionLossConfig(lr=1e-2, final_lr=1e-3, ema=0.9), steps
+        ),
+        logged="noise_mae",
+        below=0.3,  # 0.8 where no noise is found
+        steps=150,
+        wrong=wrong_images(3, 8),
+        sample_range=(0.0, 1.0),
+        script="train_diffusion",
+    ),
+    "corrected ImageDiffusion": Family(
+        make=lambda: ImageDiffusion(
+            ImageDiffusionConfig(
+                (1, 8, 8),
+                UNetConfig(
+                    (8, 16), depth=1, norm="group", conditioning="blocks", attention=True
+                ),
+                ScheduleConfig(max_signal=0.999),
+                "velocity",
+                steps=4,
+                levels=11,
+            )
+        ),
+        examples=pictures(1, 8),
+        learner=lambda model, steps: DiffusionLearner(
+            model,
+            DiffusionLossConfig(
+                error="squared", weighting="min-snr", even=True, lr=1e-2, final_lr=1e-3, clip=1.0,
+                ema=0.9,
+            ),
+            steps,
+        ),
+        logged="noise_mse",
+        below=0.35,
+        steps=150,
+        wrong=wrong_images(1, 8),
+        sample_range=(0.0, 1.0),
+    ),
+}  # fmt: skip

@@ -1,0 +1,111 @@
+"""The commands of the diffusion models, beyond what the smoke preset does."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from generative.configs.diffusion import ImageDiffusionConfig, PointDiffusionConfig, UNetConfig
+from generative.diffusion import ImageDiffusion, MixtureDenoiser, PointDiffusion
+from generative.training.run import read_result
+from scripts import explore_diffusion, train_diffusion
+from scripts.certified.common import Settings
+from scripts.certified.diffusion import CERTIFICATES
+
+torch.set_num_threads(1)
+TINY = PointDiffusionConfig(hidden_dim=8, num_hidden=1, steps=4, ode_steps=4)
+
+
+def test_points_are_scored_against_the_best_there_is(tmp_path):
+    args = replace(
+        train_diffusion.PRESETS["eight-gaussians"],
+        out=tmp_path / "run", point=TINY, steps=10, batch_size=64, samples=100,
+    )  # fmt: skip
+    model = PointDiffusion.from_pretrained(train_diffusion.main(args))
+    result = read_result(tmp_path / "run")
+    assert result["gap"] == pytest.approx(result["nll"] - result["entropy"])
+    assert result["simple_excess"] > 0
+    assert (tmp_path / "run" / "images" / "samples-000010.png").exists()
+    density = train_diffusion.density_of("eight-gaussians")
+    # The same by the errors themselves, with their noise.
+    x = density.sample(60_000, torch.Generator().manual_seed(5))
+    squared = replace(args.loss, error="squared", levels="time")
+    with torch.no_grad():
+        found = model.loss(x, squared, torch.Generator().manual_seed(6)).noise_mse
+    assert float(found) == pytest.approx(result["simple_loss"], rel=0.02)
+
+
+def test_the_exact_denoiser_has_no_excess():
+    density = train_diffusion.density_of("two-moons")
+    model, exact = PointDiffusion(TINY), MixtureDenoiser.of(density)
+    model.denoise = lambda x, log_snr: exact(x, log_snr)
+    assert train_diffusion.simple_loss(model, density, n=2000)["simple_excess"] < 1e-9
+
+
+@pytest.mark.parametrize("name", CERTIFICATES)
+def test_certificates_run(name, tmp_path):
+    lines = CERTIFICATES[name].certify(Settings(tmp_path / "work", smoke=True))
+    assert len(lines) == 3
+    assert all(np.isfinite(line.gap) for line in lines)
+
+
+def test_exploration_of_images(tmp_path):
+    torch.manual_seed(0)
+    config = ImageDiffusionConfig((3, 32, 32), UNetConfig((4, 8), depth=1), steps=3)
+    ImageDiffusion(config).save_pretrained(tmp_path / "model")
+    args = replace(
+        explore_diffusion.PRESETS["smoke"], model=tmp_path / "model", pictures=tmp_path / "out"
+    )
+    explore_diffusion.main(args)
+    pictures = {path.stem: np.asarray(Image.open(path)) for path in (tmp_path / "out").iterdir()}
+    assert set(pictures) == {
+        "noising", "samples", "denoising", "steps", "interpolation", "there-and-back",
+        "schedules", "embedding",
+    }  # fmt: skip
+    cell = 64 + 2  # pixels are doubled; a gap of 2 between images
+    assert pictures["noising"].shape == (2 * cell - 2, 3 * cell - 2, 3)
+    assert pictures["steps"].shape == (2 * cell - 2, 3 * cell - 2, 3)
+    assert pictures["interpolation"].shape == (cell - 2, 11 * cell - 2, 3)
+
+
+def test_exploration_of_points(tmp_path):
+    torch.manual_seed(0)
+    PointDiffusion(TINY).save_pretrained(tmp_path / "model")
+    tiny = replace(
+        train_diffusion.PRESETS["two-moons"],
+        point=TINY, steps=2, batch_size=8, samples=20, log_every=1,
+    )  # fmt: skip
+    runs = tuple(tmp_path / name for name in ("one", "other"))
+    for seed, run in enumerate(runs):
+        train_diffusion.main(replace(tiny, out=run, seed=seed))
+    args = replace(
+        explore_diffusion.PRESETS["smoke"], runs=runs,
+        data="two-moons", model=tmp_path / "model", pictures=tmp_path / "out",
+    )  # fmt: skip
+    explore_diffusion.main(args)
+    assert {path.stem for path in (tmp_path / "out").iterdir()} == {
+        "noising-linear", "noising-cosine", "denoising", "steps", "there-and-back", "density",
+        "schedules", "embedding", "curves", "results",
+    }  # fmt: skip
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [found[name]["seed"] for name in ("one", "other")] == [0, 1]
+    assert found["one"]["gap"] == read_result(runs[0])["gap"]
+
+
+def test_exploration_tells_what_is_missing(tmp_path):
+    args = replace(explore_diffusion.PRESETS["smoke"], model=tmp_path / "model")
+    with pytest.raises(FileNotFoundError, match=r"holds no model; train one with train_diffusion"):
+        explore_diffusion.main(args)
+    PointDiffusion(TINY).save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"PointDiffusion, data is 'sprites'; name the preset"):
+        explore_diffusion.main(args)
+    with pytest.raises(ValueError, match=r"pairs 0.*must be positive"):
+        replace(args, pairs=0)
+
+
+def test_stages_of_a_strip():
+    assert explore_diffusion.chosen(20, 4) == [4, 9, 14, 19]
+    assert explore_diffusion.chosen(3, 8) == [0, 1, 2]

@@ -1,0 +1,109 @@
+"""What the scripts of the flows do beyond their smoke presets."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from generative.configs.flows import FFJORDConfig, GlowConfig, RealNVPConfig
+from generative.ffjord import FFJORD
+from generative.glow import Glow
+from generative.realnvp import RealNVP
+from scripts import explore_flow, train_ffjord, train_glow
+from tests.commands import run_script
+
+torch.set_num_threads(1)
+
+
+def tiny(kind: str):
+    """An untrained flow of a kind."""
+    torch.manual_seed(0)
+    return {
+        "RealNVP": lambda: RealNVP(RealNVPConfig(num_couplings=2, hidden_dim=4, num_hidden=1)),
+        "FFJORD": lambda: FFJORD(FFJORDConfig(hidden_dim=4, num_hidden=1, fine_steps=4)),
+        "Glow": lambda: Glow(GlowConfig((3, 8, 8), 2, 1, hidden_dim=4, levels=32)),
+    }[kind]()
+
+
+def explore(kind: str, folder, **settings):
+    tiny(kind).save_pretrained(folder / "model")
+    args = replace(explore_flow.PRESETS["smoke"], model=folder / "model", out=folder / "out")
+    return explore_flow.main(replace(args, **settings))
+
+
+PLANE = {"panels-before", "panels-after", "density", "grid"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("RealNVP", PLANE | {"couplings"}),
+        ("FFJORD", PLANE | {"trajectory-points", "trajectory-density", "paths"}),
+        ("Glow", {"temperatures", "between", "factor"}),
+    ],
+)
+def test_every_exploration_is_drawn(tmp_path, kind, names):
+    out = explore(kind, tmp_path, factor=1)
+    assert {path.stem for path in out.iterdir()} == names
+    for path in out.iterdir():
+        assert np.asarray(Image.open(path)).std() > 0, path
+
+
+def test_density_is_drawn_with_the_second_axis_up():
+    def log_prob(x):
+        return -20 * (x - torch.tensor([1.5, 2.0])).square().sum(1)
+
+    picture = explore_flow.density_picture(log_prob, 60).astype(float).mean(2)
+    row, column = np.argwhere(picture == picture.min()).mean(0)
+    assert (row, column) == pytest.approx((9.5, 44.5), abs=0.5)  # a pixel is a tenth
+
+
+def test_ways_between_images_begin_and_end_at_them(tmp_path):
+    out = explore("Glow", tmp_path, images=2)
+    from scripts.common.images import load_images
+
+    test = load_images("sprites", tmp_path, (3, 8, 8), 32).part("test")
+    picture = np.asarray(Image.open(out / "between.png"))
+    tile = picture[3:64:8, 3:64:8].astype(float) / 255  # a pixel is 8x8
+    np.testing.assert_allclose(tile, test.images[0] / 31, atol=0.01)
+
+
+def test_missing_and_other_models_are_explained(tmp_path):
+    done = run_script("explore_flow", "smoke", "--model", tmp_path / "nothing", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "there is no model; train one" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "config.json").write_text(json.dumps({"class": "ConvVAE"}))
+    with pytest.raises(ValueError, match="holds a ConvVAE; pass a RealNVP"):
+        explore_flow.main(replace(explore_flow.PRESETS["smoke"], model=tmp_path))
+
+
+@pytest.mark.parametrize("preset", ["digits", "realnvp"])
+def test_glow_on_digits(tmp_path, preset):
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    args = train_glow.PRESETS[preset]
+    small = replace(
+        args.model, num_steps=1, hidden_dim=4, checkerboard=min(1, args.model.checkerboard)
+    )
+    args = replace(args, out=tmp_path / "run", model=small, steps=2, batch_size=8)
+    flow = Glow.from_pretrained(train_glow.main(args))
+    assert flow.sample(2).shape == (2, 1, 8, 8)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert 2 < result["test_bits_per_dim"] < 8
+    assert (tmp_path / "run" / "images" / "samples-000002.png").exists()
+
+
+def test_ffjord_without_matching_on_points_drawn_once(tmp_path):
+    args = replace(
+        train_ffjord.PRESETS["smoke"], out=tmp_path / "run", data="eight-gaussians", points=50,
+        matching_steps=0, steps=3,
+    )  # fmt: skip
+    train_ffjord.main(args)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["nll"] == pytest.approx(result["floor"] + result["gap"])
+    assert result["gap"] > 0
+    assert result["kinetic"] >= 0

@@ -1,0 +1,130 @@
+"""The commands of the GANs, beyond what their smoke presets do."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from generative.conditional_gan import ConditionalGAN
+from generative.configs.gan import ConditionalGANConfig, GANConfig, GANLossConfig, WGANConfig
+from generative.data.sprites import sprites
+from generative.gan import GAN
+from generative.wgan import WGAN
+from scripts import explore_gan, train_conditional_gan, train_gan, train_wgan
+
+torch.set_num_threads(1)
+
+IMAGES = ((3, 32, 32), 4, (4, 4, 4))
+TINY = {
+    "gan": lambda: GAN(GANConfig(*IMAGES)),
+    "wgan": lambda: WGAN(WGANConfig(*IMAGES)),
+    "conditional": lambda: ConditionalGAN(ConditionalGANConfig(*IMAGES, num_classes=6)),
+}
+
+
+@pytest.mark.parametrize("kind", TINY)
+def test_exploring(kind, tmp_path):
+    TINY[kind]().save_pretrained(tmp_path / "model")
+    args = replace(
+        explore_gan.PRESETS["smoke"], model=tmp_path / "model", pictures=tmp_path / "explore"
+    )
+    folder = explore_gan.main(args)
+    found = json.loads((folder / "explore.json").read_text())
+    assert 0 < found["nearest_training_image"] < 1
+    assert 0 <= found["precision"] <= 1
+    assert all(np.isfinite(value) for value in found.values())
+    pictures = {path.stem: np.asarray(Image.open(path)) for path in folder.glob("*.png")}
+    names = {"samples", "interpolation", "nearest", "scores"}
+    assert set(pictures) == (names | {"classes"} if kind == "conditional" else names)
+    assert pictures["samples"].shape == pictures["interpolation"].shape == (658, 658, 3)
+    assert pictures["nearest"].shape == (130, 658, 3)
+    if kind == "conditional":
+        assert pictures["classes"].shape == (6 * 66 - 2, 658, 3)
+
+
+def test_interpolation_begins_and_ends_at_its_points():
+    gan = TINY["gan"]().eval()
+    z = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        way = explore_gan.between(gan, z, num=3)
+        assert way.shape == (6, 3, 32, 32)
+        torch.testing.assert_close(way[[0, 2, 3, 5]], gan.generate(z), rtol=1e-4, atol=1e-5)
+        angle = torch.nn.functional.cosine_similarity(z[0], z[1], dim=0).acos()
+        middle = (z[0] + z[1]) * (angle / 2).sin() / angle.sin()
+        torch.testing.assert_close(way[1], gan.generate(middle[None])[0], rtol=1e-4, atol=1e-5)
+
+
+def test_switching_the_label_keeps_the_noise():
+    gan = TINY["conditional"]().eval()
+    z = torch.randn(3, 4)
+    with torch.no_grad():
+        rows = explore_gan.class_switch(gan, z).unflatten(0, (6, 3))
+        expected = gan.generate(z, torch.full((3,), 4))
+    torch.testing.assert_close(rows[4], expected)
+
+
+@pytest.mark.parametrize("script", [train_gan, train_wgan])
+def test_grid_of_gaussians(script, tmp_path):
+    args = replace(script.PRESETS["grid-25"], out=tmp_path / "run", steps=3, batch_size=16)
+    script.main(args)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert 0 <= result["modes"] <= 25
+    assert 0 <= result["share_at_modes"] <= 1
+    picture = np.asarray(Image.open(tmp_path / "run" / "images" / "samples-000003.png"))
+    assert picture.shape == (200, 402, 3)  # data and samples
+
+
+def test_two_kinds_of_losses_train_a_conditional_gan(tmp_path):
+    args = replace(
+        train_conditional_gan.PRESETS["smoke"],
+        out=tmp_path / "run",
+        loss=GANLossConfig(objective="hinge", r1=0.1),
+        label=("shape",),
+        model=ConditionalGANConfig(*IMAGES, dropout=0.0, num_classes=4),
+        steps=2,
+    )
+    gan = ConditionalGAN.from_pretrained(train_conditional_gan.main(args))
+    assert gan.config.num_classes == 4
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert {"d_loss", "label_accuracy", "precision"} <= set(result)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label": ("hair",)}, "no label 'hair'; these images have shape, colour"),
+        ({"label": ("x",)}, "x has 8 values and the model 6 classes; give --model.num-classes 8"),
+    ],
+)
+def test_labels_that_do_not_fit(change, message, tmp_path):
+    args = replace(train_conditional_gan.PRESETS["smoke"], out=tmp_path / "run", **change)
+    with pytest.raises(ValueError, match=message):
+        train_conditional_gan.main(args)
+
+
+def test_each_combination_of_labels_is_a_class():
+    everything = sprites()
+    classes = train_gan.classes_of(everything, ("shape", "colour"), 24)
+    shape, colour = everything.factors[:, :2].T
+    np.testing.assert_array_equal(classes, 6 * shape + colour)
+
+
+def test_points_do_not_fit_images(tmp_path):
+    args = replace(
+        train_gan.PRESETS["smoke"], out=tmp_path / "run", model=train_gan.PRESETS["grid-25"].model
+    )
+    with pytest.raises(ValueError, match="data are sprites; give --data two-moons or"):
+        train_gan.main(args)
+    GAN(args.model).save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="pass a GAN of images"):
+        explore_gan.main(explore_gan.Args(model=tmp_path / "model"))
+
+
+def test_exploring_nothing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        explore_gan.main(explore_gan.Args(model=tmp_path / "nothing"))
+    with pytest.raises(ValueError, match="num_samples 1"):
+        explore_gan.Args(num_samples=1)

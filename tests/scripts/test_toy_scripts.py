@@ -1,0 +1,43 @@
+"""Exploring the densities: the pictures, and what a box and a Gaussian lose, in closed form."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from generative.toy import Mixture, WorldMap
+from scripts.explore_toy import fit, world_map
+from tests.commands import run_script
+
+torch.set_num_threads(1)
+
+
+def test_exploring_by_command_line(tmp_path):
+    done = run_script("explore_toy", "smoke", "--out", tmp_path / "pictures", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = {path.stem for path in (tmp_path / "pictures").glob("*.png")}
+    assert names == {"world-map", "coverage", "densities"}
+    found = json.loads((tmp_path / "pictures" / "explore.json").read_text())
+    # Standardised axes: the likeliest Gaussian has entropy log(2 pi e) if they are uncorrelated.
+    gaussian = found["fits"]["eight-gaussians"]
+    expected = math.log(2 * math.pi * math.e) - gaussian["entropy"]
+    assert gaussian["gaussian_excess"] == pytest.approx(expected, abs=0.02)
+
+
+def test_box_on_the_world_map_by_monte_carlo():
+    world = WorldMap()
+    _, found = world_map(world, 50, torch.Generator().manual_seed(0))
+    assert found["accuracy"] < found["coverage"]
+    # Uniform over a box, the likelihood is the area of it, which holds land and sea.
+    area = math.exp(-found["log_likelihood_per_point"])
+    assert found["accuracy"] * area == pytest.approx(found["coverage"] * world.area)
+    assert found["log_likelihood_per_point"] < found["best_possible"]
+
+
+def test_a_gaussian_loses_nothing_on_a_gaussian():
+    truth = Mixture(((1.0, -1.0),), 0.5)
+    found = fit(truth, 20_000, torch.Generator().manual_seed(0))
+    assert 0 <= found["gaussian_excess"] < 1e-3
+    assert found["box_excess_on_its_points"] > 1
+    assert 0 < found["share_the_box_misses"] < 1e-3

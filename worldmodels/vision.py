@@ -1,0 +1,176 @@
+"""V, the vision: any model of `generative` that makes a vector of a frame and a frame of a vector.
+
+    vision = load_vision("pretrained/carracing-dream/vision")   # a ConvVAE, a ConvAutoencoder, ...
+    mu, logvar = encode_mu_logvar(vision, x)        # x (B, 3, 64, 64) in [0, 1] -> (B, D) twice
+    images = vision.decode(mu)
+
+The rest of a world model asks two things of z. C reads it beside M's h, which lies in [-1, 1], and
+M predicts it by mixtures that begin at a standard deviation of one: so each of its numbers should
+be about as large as a standard normal. In a VAE the prior sees to that; the code of an autoencoder
+has whatever scale training leaves it, and `standardise` rescales it. And M must not learn single
+values by heart: a VAE gives it fresh draws from q(z|x). An autoencoder has one code for a frame and
+no draws, which stands in the same files as a variance of zero (`NO_NOISE`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, get_args
+
+import torch
+from torch import Tensor, nn
+
+from generative.autoencoder import ConvAutoencoder, LinearAutoencoder
+from generative.pretrained import CONFIG_NAME, WEIGHTS_NAME
+from generative.training.files import (
+    MAX_JSON_BYTES,
+    DamagedFileError,
+    parse_json,
+    read_listed,
+    read_manifest,
+)
+from generative.vae import ConvVAE, ImageVAE, LinearVAE
+
+__all__ = [
+    "FAMILIES",
+    "FRAME_SHAPE",
+    "NO_NOISE",
+    "Vision",
+    "VisionModel",
+    "check_vision",
+    "encode_mu_logvar",
+    "load_vision",
+    "standardise",
+]
+
+FRAME_SHAPE = (3, 64, 64)
+"""(C, H, W) of what V sees."""
+
+NO_NOISE = -1000.0
+"""The logvar of a code without noise. It is finite in half precision, and exp(NO_NOISE / 2) is
+exactly zero in single precision, so that a draw is the mean, bit for bit."""
+
+VisionModel = ConvVAE | ImageVAE | LinearVAE | ConvAutoencoder | LinearAutoencoder
+
+FAMILIES: dict[str, type[VisionModel]] = {
+    family.__name__: family for family in get_args(VisionModel)
+}
+"""What can be V, by the name that a saved model carries."""
+
+
+class Sizes(Protocol):
+    """The part of a model's config that M and C need to know."""
+
+    @property
+    def latent_dim(self) -> int:
+        """Numbers in z, D."""
+        ...
+
+
+class Vision(Protocol):
+    """What a model needs to be V. One with `encode_mu_logvar`, as a VAE has, is asked for that."""
+
+    @property
+    def config(self) -> Sizes:
+        """The model's sizes."""
+        ...
+
+    def encode(self, x: Tensor, /) -> Tensor:
+        """Images (B, 3, 64, 64) in [0, 1] -> z (B, D)."""
+        ...
+
+    def decode(self, z: Tensor, /) -> Tensor:
+        """z (B, D) -> images (B, 3, 64, 64)."""
+        ...
+
+    def save_pretrained(self, folder: Path | str, dtype: torch.dtype | None = None) -> None:
+        """Write the model into folder; see `generative.pretrained`."""
+        ...
+
+
+def load_vision(folder: Path | str, device: torch.device | str = "cpu") -> VisionModel:
+    """The V that a folder holds, of whichever family, in evaluation mode.
+
+    Its class is found by name among `FAMILIES`; nothing in the folder can run code.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        DamagedFileError: a file is missing, cut, changed, or does not fit the others.
+        ValueError: the folder holds another class, a V for other images, or is the run that made
+            a V.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; pass one with a V ({_known()})")
+    if (folder / "model").is_dir():
+        raise ValueError(f"{folder} is the folder of a run; pass its model, {folder / 'model'}")
+    path = folder / CONFIG_NAME
+    entry = read_manifest(folder, {CONFIG_NAME, WEIGHTS_NAME})[CONFIG_NAME]
+    content = parse_json(read_listed(path, entry, MAX_JSON_BYTES), path)
+    name = content.get("class") if isinstance(content, dict) else None
+    if not isinstance(name, str):
+        raise DamagedFileError(f"{path}: is not the config of a saved model")
+    if name not in FAMILIES:
+        raise ValueError(
+            f"{folder} holds a {name}, which cannot be V; pass the folder of a {_known()}"
+        )
+    vision = FAMILIES[name].from_pretrained(folder, device=device)
+    check_vision(vision, f"the {name} of {folder}")
+    return vision
+
+
+def check_vision(vision: Vision, who: str = "") -> None:
+    """Raise ValueError if a model is made for other images than the frames V sees."""
+    shape = getattr(vision, "image_shape", None) or getattr(vision.config, "image_shape", None)
+    if shape is not None and tuple(shape) != FRAME_SHAPE:
+        raise ValueError(
+            f"{who or f'this {type(vision).__name__}'} is made for images of {tuple(shape)}, V "
+            f"sees frames of {FRAME_SHAPE}; train one on these (scripts/train_vision.py)"
+        )
+
+
+def encode_mu_logvar(vision: Vision, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Images (B, 3, 64, 64) in [0, 1] -> mean and log variance of z, each (B, D).
+
+    Where the family has no variance, the code is the mean and the log variance is `NO_NOISE`.
+    """
+    posterior = getattr(vision, "encode_mu_logvar", None)
+    if posterior is not None:
+        return posterior(x)
+    z = vision.encode(x)
+    return z, torch.full_like(z, NO_NOISE)
+
+
+@torch.no_grad()
+def standardise(model: ConvAutoencoder | LinearAutoencoder, codes: Tensor) -> None:
+    """Rescale a model's code so that these of its codes (N, D) get mean 0 and deviation 1.
+
+    The linear maps on either side of the code take mean and deviation in, so images are decoded as
+    before, and the model is still one of its family. A number that is the same in all codes stays
+    as it is, but for its mean. The code is not turned as well, so that its numbers would be
+    uncorrelated: that blows up directions in which frames hardly differ, and dreams get worse.
+    """
+    into, out_of = _maps_beside_code(model)
+    std, mean = torch.std_mean(codes.double(), dim=0, correction=0)
+    std = torch.where(std > 1e-4 * std.max(), std, 1.0)
+    weight, bias = into.weight.double(), into.bias.double()
+    into.weight.copy_(weight / std[:, None])
+    into.bias.copy_((bias - mean) / std)
+    weight, bias = out_of.weight.double(), out_of.bias.double()
+    out_of.weight.copy_(weight * std)
+    out_of.bias.copy_(bias + weight @ mean)
+
+
+def _maps_beside_code(model: ConvAutoencoder | LinearAutoencoder) -> tuple[nn.Linear, nn.Linear]:
+    """The linear maps that end in the code and begin at it."""
+    if isinstance(model, LinearAutoencoder):
+        return model.encoder, model.decoder
+    into, out_of = model.encoder[-1], model.decoder[0]
+    assert isinstance(into, nn.Linear)
+    assert isinstance(out_of, nn.Linear)
+    return into, out_of
+
+
+def _known() -> str:
+    *names, last = FAMILIES
+    return f"{', '.join(names)} or {last}"
