@@ -72,7 +72,7 @@ PRESETS = {
         data="celeba",
         label=("Blond_Hair",),
     ),
-    "sprites": Args(data="sprites", label=("shape", "colour"), num_samples=23_040),
+    "sprites": Args(data="sprites", label=("colour",), num_samples=23_040),
     "frames": Args(data="frames", data_dir=Path("runs/rollouts/episodes")),
     "smoke": Args(data="sprites", label=("colour",), max_images=200, num_samples=16),
 }

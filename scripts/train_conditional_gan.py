@@ -57,12 +57,12 @@ PRESETS = {
     ),
     "sprites": Args(
         data="sprites",
-        label=("shape", "colour"),
+        label=("colour",),
         model=ConditionalGANConfig(
-            (3, 32, 32), widths=(16, 32, 64), batch_norm="none", dropout=0.0, num_classes=24,
+            (3, 32, 32), widths=(16, 32, 64), batch_norm="none", dropout=0.0, num_classes=6,
             conditioning="projection",
         ),
-        loss=PAIRS,
+        loss=replace(PAIRS, penalty_end=0.3),
         steps=3300,
         batch_size=64,
     ),

@@ -68,12 +68,17 @@ EXACT = DiffusionLossConfig(
 MOONS = Args(data="two-moons", loss=EXACT, steps=8000, batch_size=512, picture_every=2000)
 
 
-def _image(side: int, channels: tuple[int, ...], colours: int = 3, **more) -> ImageDiffusionConfig:
+def _image(
+    side: int,
+    channels: tuple[int, ...],
+    colours: int = 3,
+    levels: int = 256,
+    schedule: ScheduleConfig = FINE,
+) -> ImageDiffusionConfig:
     """A corrected model: every block is told the noise level, groups are normalised."""
     network = UNetConfig(channels, norm="group", conditioning="blocks", attention=True)
-    return ImageDiffusionConfig(
-        (colours, side, side), network, FINE, prediction="velocity", steps=50, **more
-    )
+    shape = (colours, side, side)
+    return ImageDiffusionConfig(shape, network, schedule, "velocity", steps=50, levels=levels)
 
 
 PRESETS = {
@@ -91,11 +96,17 @@ PRESETS = {
     "sprites": Args(
         data="sprites", image=_image(32, (16, 32, 64)), loss=BETTER, steps=3000, batch_size=32
     ),
-    "digits": Args(data="digits", image=_image(8, (32, 64), 1, levels=17), loss=BETTER, steps=3000),
+    # Of 17 levels: below half the distance between two, noise would have to be told from levels.
+    "digits": Args(
+        data="digits",
+        image=_image(8, (32, 64), 1, 17, ScheduleConfig(max_signal=0.998)),
+        loss=replace(BETTER, weighting="noise", levels="log-snr"),
+        steps=1500,
+    ),
     "digits-book": Args(
         data="digits",
         image=ImageDiffusionConfig((1, 8, 8), UNetConfig((32, 64)), levels=17),
-        steps=3000,
+        steps=1500,
     ),
     "two-moons": MOONS,
     "two-moons-book": replace(

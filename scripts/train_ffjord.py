@@ -31,16 +31,16 @@ class Args:
     """Spread fresh points evenly, which takes most of the noise from the gradient."""
     model: FFJORDConfig = field(
         default_factory=lambda: FFJORDConfig(
-            activation="silu", num_waves=4, log_det="steps", num_steps=6
+            activation="silu", num_waves=4, log_det="steps", jacobian_norm=3e-4
         )
     )
     loss: FlowLossConfig = field(
-        default_factory=lambda: FlowLossConfig(lr=1e-3, final_lr=1e-5, clip=1.0, ema=0.98)
+        default_factory=lambda: FlowLossConfig(lr=2e-4, final_lr=2e-6, clip=1.0, ema=0.98)
     )
     """Of the likelihood."""
     matching: FlowLossConfig = MATCHING
     """Of the flow matching before it."""
-    steps: int = 12_400
+    steps: int = 12_300
     """Optimiser steps, those of flow matching included."""
     matching_steps: int = 12_000
     """The first steps, at a tenth of the cost: flow matching in place of the likelihood."""

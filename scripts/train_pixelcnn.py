@@ -82,7 +82,7 @@ DIGITS = Args(
         network=GatedConfig(hidden_dim=32, num_layers=5, dropout=0.1, num_classes=10, num_views=2),
     ),
     loss=PixelCNNLossConfig(lr=3e-3, final_lr=1e-5, clip=1.0, ema=0.998),
-    redraw=0.5,
+    redraw=0.6,
     label="class",
     steps=3600,
     batch_size=32,
