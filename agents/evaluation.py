@@ -25,7 +25,7 @@ import numpy as np
 import envs  # noqa: F401  registers this project's environments
 from generative.training.files import read_json, write_json
 from generative.training.settings import from_json
-from worldmodels.collect import EpisodeError
+from worldmodels.collect import EpisodeError, NotFiniteError
 from worldmodels.parallel import Report, run_jobs
 
 __all__ = [
@@ -193,31 +193,39 @@ def run_episode(agent: Any, env: Any, seed: int, where: str = "") -> EpisodeScor
         seed: for `env.reset`.
         where: names the environment in errors.
     Raises:
-        EpisodeError: an observation, action or reward is not finite; says seed and step.
+        EpisodeError: an observation has another shape than the environment says, or (as
+            NotFiniteError) an observation, action or reward is not finite; says seed and step.
+        Exception: what the environment or the agent raised, with seed and step as a note.
     """
-
-    def check(value: Any, what: str) -> None:
-        if not np.isfinite(value).all():
-            raise EpisodeError(
-                f"{where or env}, seed {seed}: {what} at step {length} is not finite "
-                f"({np.asarray(value).ravel()[:3]} ...)"
-            )
-
-    obs, _ = env.reset(seed=seed)
+    where = where or str(env)
     state, start, score, length, info = None, True, 0.0, 0, {}
-    check(obs, "observation")
-    while True:
-        action, state = agent.predict(obs, state, episode_start=start, deterministic=True)
-        check(action, "action")
-        with undrawn(env) if _holds_its_action(state) else contextlib.nullcontext():
-            obs, reward, terminated, truncated, info = env.step(action)
-        length += 1
-        check(obs, "observation")
-        check(reward, "reward")
-        score += float(reward)
-        start = False
-        if terminated or truncated:
-            break
+
+    def check(value: Any, what: str, shape: tuple[int, ...] | None = None) -> None:
+        at = f"{where}, seed {seed}: {what} at step {length}"
+        if not np.isfinite(value).all():
+            raise NotFiniteError(f"{at} is not finite ({np.asarray(value).ravel()[:3]} ...)")
+        if shape is not None and np.shape(value) != shape:
+            raise EpisodeError(f"{at} has shape {np.shape(value)}; the environment says {shape}")
+
+    try:
+        obs, _ = env.reset(seed=seed)
+        check(obs, "observation", env.observation_space.shape)
+        while True:
+            action, state = agent.predict(obs, state, episode_start=start, deterministic=True)
+            check(action, "action")
+            with undrawn(env) if _holds_its_action(state) else contextlib.nullcontext():
+                obs, reward, terminated, truncated, info = env.step(action)
+            length += 1
+            check(obs, "observation", env.observation_space.shape)
+            check(reward, "reward")
+            score += float(reward)
+            start = False
+            if terminated or truncated:
+                break
+    except Exception as error:
+        if not isinstance(error, EpisodeError):
+            error.add_note(f"{where}, seed {seed}, after {length} steps")
+        raise
     track = getattr(env.unwrapped, "track", None)
     tiles = env.unwrapped.tile_visited_count / len(track) if track else None
     return EpisodeScore(seed, score, length, tiles, bool(info.get("lap_finished", False)))

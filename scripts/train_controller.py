@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from generative.training.cli import start
 from generative.training.run import Run
 from worldmodels.configs import (
     ControllerConfig,
     DreamConfig,
+    EvaluationConfig,
     EvolutionConfig,
     GradientConfig,
     MDNRNNConfig,
+    ParallelConfig,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from generative.training.progress import Progress
+    from worldmodels.controller import LinearController
+    from worldmodels.evolution import EvolutionResult, Generation, Restarts
 
 TEST_STREAM = 2**32
 """Sets the random numbers of a finished controller's test apart from those of its training."""
@@ -25,7 +34,9 @@ TEST_STREAM = 2**32
 class Args:
     """Train C, the linear controller: in the dream (no real reward), or on real tracks."""
 
-    resumable_fields: ClassVar[frozenset[str]] = frozenset({"workers"})
+    resumable_fields: ClassVar[frozenset[str]] = frozenset(
+        {"workers", "backend", "ray_address", "gpus", "deadline", "patience"}
+    )
 
     out: Path = Path("runs/controller")
     """Run folder; the controllers are in its folders `model-0`, `model-1`, ..."""
@@ -46,8 +57,8 @@ class Args:
     dream: DreamConfig = field(default_factory=DreamConfig)
     evolution: EvolutionConfig = field(default_factory=EvolutionConfig)
     gradient: GradientConfig = field(default_factory=GradientConfig)
-    episodes: int = 16
-    """Dreams or real episodes per candidate of CMA-ES."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """How CMA-ES scores candidates, in dreams or on real tracks."""
     test_dreams: int = 512
     """Dreams by which a finished controller's dream return is measured."""
     max_idle: int = 12
@@ -60,7 +71,19 @@ class Args:
     action_repeat: int = 1
     """Environment steps per decision, on real tracks."""
     workers: int = 0
-    """Processes; 0 runs everything in this one."""
+    """Processes; 0 runs everything in this one. Of Ray: workers of the cluster, 0 for as many as
+    it has room for."""
+    backend: Literal["processes", "ray"] = "processes"
+    """Where CMA-ES scores candidates: on this machine, or on a Ray cluster. No result depends on
+    it."""
+    ray_address: str = "local"
+    """`local` starts a Ray of its own on this machine; `auto` or HOST:PORT joins a cluster."""
+    gpus: float = 0.0
+    """GPUs that a worker of Ray claims and dreams on; 0.5 puts two workers on each."""
+    deadline: float = 600.0
+    """Seconds for an episode, after which its worker is ended and the episode given to another."""
+    patience: float = 600.0
+    """Seconds without any worker, after which the run stops."""
     device: str = "auto"
     seed: int = 1
 
@@ -70,11 +93,33 @@ class Args:
                 f"real tracks have no gradient, and method is {self.method}: use method cma, or "
                 "where dream"
             )
-        if min(self.searches, self.episodes, self.test_dreams, self.trouble_weight) < 1:
+        if min(self.searches, self.test_dreams, self.trouble_weight) < 1:
             raise ValueError(
-                f"searches {self.searches}, episodes {self.episodes}, test_dreams "
-                f"{self.test_dreams} and trouble_weight {self.trouble_weight} count from 1"
+                f"searches {self.searches}, test_dreams {self.test_dreams} and trouble_weight "
+                f"{self.trouble_weight} count from 1"
             )
+        if self.where == "dream" and self.evaluation.racing:
+            raise ValueError(
+                f"racing is {self.evaluation.racing}, but the dreams of a candidate run at once; "
+                "it saves time on real tracks only"
+            )
+
+    @property
+    def parallel(self) -> ParallelConfig:
+        """Where candidates are scored."""
+        return ParallelConfig(
+            "serial" if self.backend == "processes" and not self.workers else self.backend,
+            self.workers,
+            self.ray_address,
+            gpus=self.gpus,
+            deadline=self.deadline,
+            patience=self.patience,
+        )
+
+    @property
+    def shares_candidates(self) -> bool:
+        """Whether the candidates of one search are shared among workers, not whole searches."""
+        return self.method != "gradient" and (self.backend == "ray" or self.searches == 1)
 
 
 PRESETS = {
@@ -93,7 +138,7 @@ PRESETS = {
         evolution=EvolutionConfig(popsize=4, generations=2),
         gradient=GradientConfig(steps=2, lanes=4, check_dreams=8),
         dream=DreamConfig(horizon=5),
-        episodes=2,
+        evaluation=EvaluationConfig(episodes=2, candidates_per_task=2),
         test_dreams=8,
     ),
 }
@@ -104,6 +149,7 @@ def main(args: Args) -> list[Path]:
     import torch
 
     from generative.training.progress import progress
+    from generative.training.signals import exit_on_signals
     from worldmodels.controller import LinearController
     from worldmodels.memory import MDNRNN
     from worldmodels.parallel import run_jobs
@@ -121,7 +167,7 @@ def main(args: Args) -> list[Path]:
         _check_sizes(args, memory.config, controller.config)
         clip = None
         if args.where == "real":
-            searches = [_search_real_tracks(args, run, controller, i) for i in range(args.searches)]
+            searches = [search_real_tracks(args, run, controller, i) for i in range(args.searches)]
         else:
             starts_file = run.path / "starts.safetensors"
             with progress(1, "finding moments to dream from") as bar:
@@ -139,9 +185,12 @@ def main(args: Args) -> list[Path]:
                 )
                 for i in range(args.searches)
             ]
-            searches = run_jobs(
-                search_dream, jobs, args.workers, _steps(args), f"dreaming ({args.method})"
-            )
+            what, workers = f"dreaming ({args.method})", args.workers
+            if args.shares_candidates:
+                with exit_on_signals(), progress(_steps(args) * len(jobs), what) as bar:
+                    searches = [search_dream(job, bar.advance, args.parallel, bar) for job in jobs]
+            else:
+                searches = run_jobs(search_dream, jobs, workers, _steps(args), what)
         for folder, found in zip(folders, searches, strict=True):
             controller.load_vector(torch.from_numpy(found.vector)).save_pretrained(folder)
         run.finish(
@@ -183,13 +232,22 @@ class Search:
     device: str
 
 
-def search_dream(job: Search, report: Callable[[int], None]) -> Found:
-    """Evolve, climb, or both; then measure the dream return on dreams not used before."""
-    import numpy as np
+def search_dream(
+    job: Search,
+    report: Callable[[int], None],
+    parallel: ParallelConfig | None = None,
+    bar: Progress | None = None,
+) -> Found:
+    """Evolve, climb, or both; then measure the dream return on dreams not used before.
+
+    Args:
+        report: told of generations and gradient steps.
+        parallel: where candidates are scored; in this process if not given.
+        bar: gets the generations instead, with what there is to say of them.
+    """
     import torch
 
     from worldmodels.dream import Dream, DreamStarts
-    from worldmodels.evolution import evolve
     from worldmodels.gradient import climb
     from worldmodels.memory import MDNRNN
 
@@ -199,24 +257,10 @@ def search_dream(job: Search, report: Callable[[int], None]) -> Found:
     dream = Dream(memory, job.controller, args.dream)
     vector, curve, dreams = torch.from_numpy(job.vector), [], 0
     if args.method in ("cma", "both"):
-
-        def evaluate(candidates: np.ndarray, generation: int) -> np.ndarray:
-            rng = np.random.default_rng([job.seed, generation])
-            lanes = torch.from_numpy(candidates).float().to(dream.device)
-            chosen = starts.draw(args.episodes, rng)
-            returns = dream.evaluate(lanes, chosen, seed=int(rng.integers(2**63))).returns
-            return returns.mean(1).double().cpu().numpy()
-
-        def after(generation, _strategy) -> None:
-            curve.append(generation.average)
-            report(1)
-
-        job.folder.mkdir(parents=True, exist_ok=True)
-        journal = job.folder / "journal.jsonl"
-        result = evolve(evaluate, vector.numpy(), args.evolution, job.seed, journal, after)
+        result = evolve_in_dream(job, report, parallel, bar)
         vector = torch.from_numpy(result.mean).float()
         curve = [generation.average for generation in result.generations]
-        dreams += args.evolution.generations * args.evolution.popsize * args.episodes
+        dreams += args.evaluation.episodes * sum(len(g.scores) for g in result.generations)
     if args.method in ("gradient", "both"):
         climbed = climb(dream, starts, vector, args.gradient, job.seed, lambda _: report(1))
         vector = climbed.vector
@@ -229,6 +273,51 @@ def search_dream(job: Search, report: Callable[[int], None]) -> Found:
         curve,
         dream_steps=(dreams + args.test_dreams) * args.dream.horizon,
     )
+
+
+def evolve_in_dream(
+    job: Search,
+    report: Callable[[int], None],
+    parallel: ParallelConfig | None,
+    bar: Progress | None,
+) -> EvolutionResult:
+    """CMA-ES on imagined returns."""
+    import numpy as np
+
+    from worldmodels.dream_scores import DreamReturns, same_generation
+    from worldmodels.evolution import evolve
+    from worldmodels.evolution_log import EvolutionLog
+    from worldmodels.parallel import Evaluation
+
+    args = job.args
+    device = "cuda" if parallel and parallel.gpus else job.device
+    returns = DreamReturns(
+        args.memory, job.starts, job.controller, args.dream, job.seed, device=device
+    )
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with Evaluation(returns, args.evaluation, parallel, seed_of=same_generation) as evaluation:
+
+        def test(mean: np.ndarray, generation: int) -> float:
+            # 0 and 1 are taken by the seeds of generations and of the finished controller.
+            seeds = np.full((1, args.evolution.test_episodes), 2 * TEST_STREAM + generation)
+            return float(evaluation.scores(mean[None], seeds).mean())
+
+        with EvolutionLog(job.folder, bar, evaluation.speed) as log:
+
+            def after(generation: Generation, strategy: Restarts) -> None:
+                log(generation, strategy)
+                if bar is None:
+                    report(1)
+
+            return evolve(
+                evaluation,
+                np.asarray(job.vector),
+                args.evolution,
+                job.seed,
+                log.journal(job.folder),
+                after,
+                test if args.evolution.test_every else None,
+            )
 
 
 def dream_returns(dream, starts, vectors, dreams: int, seed: int) -> list[float]:
@@ -288,44 +377,57 @@ def write_starts(args: Args, memory, path: Path) -> tuple[float, float]:
     return float(encoded.rewards.min()), float(highest)
 
 
-def _search_real_tracks(args: Args, run: Run, controller, index: int) -> Found:
-    from agents.real_scores import RealScores
+def search_real_tracks(args: Args, run: Run, controller: LinearController, index: int) -> Found:
+    """CMA-ES on the scores of real tracks."""
+    import numpy as np
+
+    from agents.real_scores import RealTracks
     from generative.training.progress import progress
     from generative.training.signals import exit_on_signals
     from worldmodels.evolution import evolve
+    from worldmodels.evolution_log import EvolutionLog
+    from worldmodels.parallel import Evaluation
 
-    seed = run.seed_for("search", index)
+    evolution, episodes = args.evolution, args.evaluation.episodes
     folder = run.path / f"search-{index}"
+    tracks = RealTracks(args.vision, args.memory, args.action_repeat, controller=controller.config)
+    folder.mkdir(exist_ok=True)
+
+    def seed_of(generation: int, candidate: int, episode: int) -> int:
+        place = (generation, candidate) if candidate else (generation,)
+        return run.seed_for("track", index, *place, episode) % 2**31
+
     with (
         exit_on_signals(),
-        RealScores(
-            args.vision,
-            args.memory,
-            args.action_repeat,
-            args.workers,
-            controller=controller.config,
-        ) as scores,
-        progress(args.evolution.generations, "evolving on real tracks") as bar,
+        Evaluation(tracks, args.evaluation, args.parallel, seed_of=seed_of) as evaluation,
+        progress(evolution.generations, "evolving on real tracks") as bar,
+        EvolutionLog(folder, bar, evaluation.speed) as log,
     ):
-        folder.mkdir(exist_ok=True)
+
+        def score(mean: np.ndarray, name: str, count: int, *numbers: int) -> float:
+            seeds = [run.seed_for(name, index, *numbers, i) % 2**31 for i in range(count)]
+            return float(evaluation.scores(mean[None], np.array([seeds])).mean())
+
+        def test(mean: np.ndarray, generation: int) -> float:
+            return score(mean, "test of the mean", evolution.test_episodes, generation)
+
         result = evolve(
-            lambda candidates, generation: scores(
-                candidates,
-                [run.seed_for("track", index, generation, i) % 2**31 for i in range(args.episodes)],
-            ).mean(1),
+            evaluation,
             controller.to_vector().numpy(),
-            args.evolution,
-            seed,
-            folder / "journal.jsonl",
-            lambda *_: bar.advance(),
+            evolution,
+            run.seed_for("search", index),
+            log.journal(folder),
+            log,
+            test if evolution.test_every else None,
         )
-        tracks = [run.seed_for("test", index, i) % 2**31 for i in range(args.episodes)]
-        score = float(scores(result.mean[None], tracks).mean())
+        final = score(result.mean, "test", episodes)
+    tests = sum(g.mean_score is not None for g in result.generations) * evolution.test_episodes
+    candidates = sum(len(g.scores) for g in result.generations)
     return Found(
         result.mean.astype("float32"),
-        score,
+        final,
         [generation.average for generation in result.generations],
-        real_episodes=(args.evolution.generations * args.evolution.popsize + 1) * args.episodes,
+        real_episodes=(candidates + 1) * episodes + tests,
     )
 
 

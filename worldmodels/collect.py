@@ -37,7 +37,11 @@ THREAD_VARIABLES = (
 
 
 class EpisodeError(RuntimeError):
-    """An episode could not be recorded; the message names environment, seed and step."""
+    """An episode went wrong; the message names environment, seed and step."""
+
+
+class NotFiniteError(EpisodeError, FloatingPointError):
+    """An observation, action or reward of an episode was not finite."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,7 @@ def run_episode(env: Any, driver: Any, spec: EpisodeSpec) -> Episode:
             obs, reward, terminated, truncated, step_info = env.step(action.copy())
             env_steps += 1
             if not math.isfinite(reward):
-                raise EpisodeError(f"{where}: reward at step {env_steps} is {reward}, not finite")
+                raise NotFiniteError(f"{where}: reward at step {env_steps} is {reward}, not finite")
             total += float(reward)
             if terminated or truncated:
                 break

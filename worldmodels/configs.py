@@ -149,6 +149,22 @@ class EvolutionConfig:
     lazy_update: float = 0.5
     """Decompose the covariance once in lazy_update / ((c1 + cmu) n) generations, with its learning
     rates and n parameters: 13 generations for 867. pycma alone takes 0.1; 0 is every generation."""
+    restarts: int = 0
+    """Begin again so often where the search has converged by pycma's criteria."""
+    restart_by: Literal["ipop", "bipop"] = "ipop"
+    """Double the population every time, or in turn with small populations and steps."""
+    test_every: int = 0
+    """Test the distribution's mean every so many generations; 0: never."""
+    test_episodes: int = 100
+    """Episodes of a test."""
+    target: float | None = None
+    """End when a test reaches this score."""
+    patience: int = 0
+    """End after so many tests without a better one; 0: never."""
+    max_evaluations: int = 0
+    """End after so many candidates; 0: no limit."""
+    max_seconds: float = 0.0
+    """End after so many seconds of work; 0: no limit. Where it ends then depends on the machine."""
 
     def __post_init__(self) -> None:
         if self.popsize < 2:
@@ -157,8 +173,85 @@ class EvolutionConfig:
             raise ValueError(f"sigma is {self.sigma}; it must be positive")
         if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay is {self.weight_decay}; it must be 0 or more")
+        counts = (self.restarts, self.test_every, self.patience, self.max_evaluations)
+        if min(*counts, self.max_seconds) < 0 or self.test_episodes < 1:
+            raise ValueError(
+                f"restarts {self.restarts}, test_every {self.test_every}, patience "
+                f"{self.patience}, max_evaluations {self.max_evaluations} and max_seconds "
+                f"{self.max_seconds} have to be 0 or more, test_episodes {self.test_episodes} 1"
+            )
+        if (self.target is not None or self.patience) and not self.test_every:
+            raise ValueError(
+                f"target {self.target} and patience {self.patience} look at tests of the mean; set "
+                "test_every too"
+            )
         if not 0 <= self.lazy_update <= 0.5:  # at 1, a stale covariance breaks small problems
             raise ValueError(f"lazy_update is {self.lazy_update}; it must lie in [0, 0.5]")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How candidates are scored."""
+
+    episodes: int = 16
+    """Episodes per candidate."""
+    same_episodes: bool = True
+    """All candidates of a generation meet the same episodes, which makes them comparable sooner."""
+    candidates_per_task: int = 16
+    """Candidates that a worker takes at once, where they are scored in a batch (dreams)."""
+    on_nan: Literal["stop", "worst"] = "stop"
+    """A score that is not finite ends the run, or counts as the lowest of its generation."""
+    racing: int = 0
+    """If not 0: after so many episodes, candidates that are plainly not among the better half get
+    no further ones, and keep the mean of those."""
+
+    def __post_init__(self) -> None:
+        if min(self.episodes, self.candidates_per_task) < 1:
+            raise ValueError(
+                f"episodes {self.episodes} and candidates_per_task {self.candidates_per_task} "
+                "count from 1"
+            )
+        if self.racing and not 2 <= self.racing < self.episodes:
+            raise ValueError(
+                f"racing is {self.racing}; it has to be at least 2 (for a deviation) and less than "
+                f"the {self.episodes} episodes, or 0 for none"
+            )
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """Where candidates are scored. No score depends on any of this."""
+
+    backend: Literal["serial", "processes", "ray"] = "serial"
+    """In this process; in processes of this machine; or on a Ray cluster."""
+    workers: int = 0
+    """Processes, or workers of the cluster; 0: one for each core, also for those that join."""
+    ray_address: str = "local"
+    """`local` starts a Ray of its own on this machine; `auto` or HOST:PORT joins a cluster."""
+    cpus: float = 1.0
+    """Cores of the cluster that a worker claims."""
+    gpus: float = 0.0
+    """GPUs that a worker claims; 0.5 puts two workers on each."""
+    deadline: float = 600.0
+    """Seconds for an episode, after which its worker is ended and the episode given to another."""
+    attempts: int = 5
+    """Workers that may be lost in the same job before that counts as the job's fault."""
+    patience: float = 600.0
+    """Seconds without any worker, after which the run stops."""
+    straggler: float = 4.0
+    """A job that takes so many times as long as half of the others is given to a second worker
+    that has nothing to do; the first answer counts. 0: never."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or self.attempts < 1:
+            raise ValueError(
+                f"workers is {self.workers} and attempts {self.attempts}; they count from 0 and 1"
+            )
+        if min(self.deadline, self.patience) <= 0 or min(self.cpus, self.gpus, self.straggler) < 0:
+            raise ValueError(
+                f"deadline {self.deadline} and patience {self.patience} have to be positive, cpus "
+                f"{self.cpus}, gpus {self.gpus} and straggler {self.straggler} 0 or more"
+            )
 
 
 @dataclass(frozen=True)

@@ -5,26 +5,35 @@ that draws from NumPy can change a run. Every generation is written to a journal
 begins. Resuming replays the journal: the same asks, the recorded scores, the same state. At 867
 parameters and 64 candidates that takes some 20 milliseconds per generation.
 
+`worldmodels.parallel.Evaluation` is an evaluate for many cores or machines.
+
     config = EvolutionConfig(generations=50)
     result = evolve(lambda x, generation: -(x**2).sum(1), np.ones(10), config, seed=1)
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
-import os
+import math
+import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from generative.training.files import DamagedFileError, write_file
 from worldmodels.configs import EvolutionConfig
+from worldmodels.journal import Generation, Journal
 
-__all__ = ["CMAES", "EvolutionConfig", "EvolutionResult", "Generation", "evolve"]
+__all__ = ["CMAES", "EvolutionConfig", "EvolutionResult", "Generation", "Restarts", "evolve"]
 
 Evaluate = Callable[[np.ndarray, int], np.ndarray]
+"""(candidates (P, n), generation) -> scores (P,)"""
+Test = Callable[[np.ndarray, int], float]
+"""(mean (n,), generation) -> its score over more episodes than a candidate gets"""
 
 
 class CMAES:
@@ -53,7 +62,7 @@ class CMAES:
         self._weight_decay = config.weight_decay
         self._strategy = cma.CMAEvolutionStrategy(np.asarray(mean, float), config.sigma, options)
         if not config.diagonal:
-            sampler = self._strategy.sm
+            sampler: Any = self._strategy.sm
             rates = sampler.parameters()
             # In generations; from 1 down it means every generation.
             sampler.lazy_update_gap = config.lazy_update / (
@@ -79,6 +88,16 @@ class CMAES:
         self._strategy.tell(list(candidates), (-decayed).tolist())  # pycma minimises
 
     @property
+    def stopped(self) -> bool:
+        """Whether pycma finds that this search has converged, or leads nowhere."""
+        return bool(self._strategy.stop())
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Of the candidates, (n, n)."""
+        return self.sigma**2 * np.asarray(self._strategy.sm.covariance_matrix)
+
+    @property
     def mean(self) -> np.ndarray:
         """The distribution's mean, (n,): the answer to keep, not the luckiest candidate."""
         return np.array(self._strategy.mean)
@@ -89,24 +108,77 @@ class CMAES:
         return float(self._strategy.sigma)
 
 
-@dataclass(frozen=True)
-class Generation:
-    """One line of the journal."""
+class Restarts:
+    """CMA-ES that begins again where it has converged; asked and told as `CMAES` is.
 
-    index: int
-    candidates_sha256: str
-    scores: list[float]
-    sigma: float
+    IPOP doubles the population every time (Auger & Hansen 2005). BIPOP does that in turn with
+    small populations and steps, as long as these have used fewer evaluations than the large ones
+    (Hansen 2009).
+
+    Args:
+        mean: where the first search begins, (n,); the others begin there too.
+        config: `restarts` and `restart_by` say how often and how.
+        seed: of all random numbers.
+    """
+
+    def __init__(self, mean: np.ndarray, config: EvolutionConfig, seed: int):
+        self._begin, self._config, self._seed = np.asarray(mean, float), config, seed
+        self._rng = np.random.default_rng([seed, 0x5EED])
+        self.restarts, self._doublings = 0, 0
+        # The first search counts as small, as in pycma's fmin2.
+        self._kind, self._used = "small", {"small": 0, "large": 0}
+        self._left = math.inf  # generations that the search may still take
+        self._best_average, self._best_mean = -np.inf, self._begin
+        self.current = CMAES(self._begin, config, seed)
+
+    def ask(self) -> np.ndarray:
+        """The next candidates, (P, n); P changes from search to search."""
+        return self.current.ask()
+
+    def tell(self, candidates: np.ndarray, scores: np.ndarray) -> None:
+        """Learn from their scores; after the last generation of a search begin the next one."""
+        self.current.tell(candidates, scores)
+        self._used[self._kind] += len(candidates)
+        self._left -= 1
+        if scores.mean() > self._best_average:
+            self._best_average, self._best_mean = float(scores.mean()), self.current.mean
+        if self._over and self.restarts < self._config.restarts:
+            self._restart()
 
     @property
-    def best(self) -> float:
-        """Highest score of the generation."""
-        return max(self.scores)
+    def finished(self) -> bool:
+        """Whether the search has converged, and no restart is left."""
+        return bool(self._config.restarts) and self._over
 
     @property
-    def average(self) -> float:
-        """Mean score of the generation."""
-        return float(np.mean(self.scores))
+    def mean(self) -> np.ndarray:
+        """The mean after the best generation of all searches; of a single search, the last one."""
+        return self._best_mean if self._config.restarts else self.current.mean
+
+    @property
+    def sigma(self) -> float:
+        """Overall step size of the search that runs."""
+        return self.current.sigma
+
+    @property
+    def _over(self) -> bool:
+        """Whether the search that runs has nothing more to give."""
+        return self.current.stopped or self._left <= 0
+
+    def _restart(self) -> None:
+        config, sigma = self._config, self._config.sigma
+        self.restarts += 1
+        small = config.restart_by == "bipop" and self._used["small"] < self._used["large"]
+        self._doublings += not small
+        popsize, self._left = config.popsize * 2**self._doublings, math.inf
+        if small:
+            u = self._rng.random(2)
+            popsize = int(config.popsize * 2 ** (self._doublings * u[0] ** 2))
+            sigma *= 0.01 ** u[1]
+            self._left = 0.5 * self._used["large"] // popsize
+        self._kind = "small" if small else "large"
+        seed = int(self._rng.integers(2**63))
+        self.current = CMAES(self._begin, replace(config, popsize=popsize, sigma=sigma), seed)
 
 
 @dataclass(frozen=True)
@@ -114,8 +186,11 @@ class EvolutionResult:
     """What evolution ended with."""
 
     mean: np.ndarray
+    """The answer; where the mean was tested, the one of the best test."""
     sigma: float
     generations: list[Generation]
+    reason: str
+    """Why it ended."""
 
 
 def evolve(
@@ -124,81 +199,131 @@ def evolve(
     config: EvolutionConfig,
     seed: int,
     journal: Path | None = None,
-    on_generation: Callable[[Generation, CMAES], None] | None = None,
+    on_generation: Callable[[Generation, Restarts], None] | None = None,
+    test: Test | None = None,
 ) -> EvolutionResult:
-    """Run CMA-ES to `config.generations`, continuing the journal if it has entries.
+    """Run CMA-ES until one of the ends that `config` sets, continuing the journal if there is one.
 
     Args:
         evaluate: (candidates (P, n) float64, generation) -> scores (P,); a pure function of its
             arguments, or resuming will not give the same result.
         mean: start, (n,).
         journal: a JSON-lines file to continue or begin; None keeps no record.
-        on_generation: called after each generation (logging, checks).
+        on_generation: called after each generation that is not read from the journal.
+        test: scores the mean, every `config.test_every` generations; pure too.
     Raises:
-        ValueError: the journal belongs to another run (other start, seed or settings).
+        DamagedFileError: the journal belongs to another run (other start, seed or settings).
         FloatingPointError: a score is not finite; says the generation and candidate.
+        OSError: the journal cannot be written.
     """
-    strategy = CMAES(mean, config, seed)
-    done = _read_journal(journal) if journal else []
+    if (test is None) != (config.test_every == 0):
+        raise ValueError(
+            f"test_every is {config.test_every} and test is {'not ' * (test is None)}given; either "
+            "both or none"
+        )
+    strategy = Restarts(mean, config, seed)
+    record = Journal(journal) if journal else None
+    done = list(record.generations) if record else []
+    watch = _Watch(config, journal, len(done))
     generations: list[Generation] = []
-    for index in range(config.generations):
-        candidates = strategy.ask()
-        digest = hashlib.sha256(np.ascontiguousarray(candidates)).hexdigest()
-        if index < len(done):
-            generation = done[index]
-            if generation.candidates_sha256 != digest:
-                raise ValueError(
-                    f"{journal}: generation {index} was asked for other candidates; the journal "
-                    "belongs to another start, seed, setting or number of BLAS threads "
-                    "(OMP_NUM_THREADS). Use a new run folder"
-                )
-            if len(generation.scores) != len(candidates):
-                raise ValueError(
-                    f"{journal}: line {index + 1} has {len(generation.scores)} scores for "
-                    f"{len(candidates)} candidates. Remove it to start again"
-                )
+    best: tuple[float, np.ndarray] = (-np.inf, strategy.mean)
+    while (reason := watch.reason(generations, strategy)) is None:
+        index, candidates = len(generations), strategy.ask()
+        digest = hashlib.sha256(np.ascontiguousarray(candidates).tobytes()).hexdigest()
+        known = done[index] if index < len(done) else None
+        if known is not None:
+            _check_known(known, index, seed, digest, candidates, journal)
+            scores, sigma = np.asarray(known.scores), known.sigma
         else:
-            scores = np.asarray(evaluate(candidates, index), float)
-            if scores.shape != (len(candidates),):
-                raise ValueError(
-                    f"evaluate returned shape {scores.shape}, needed ({len(candidates)},)"
-                )
-            if not np.isfinite(scores).all():
-                worst = int(np.flatnonzero(~np.isfinite(scores))[0])
-                raise FloatingPointError(
-                    f"generation {index}, candidate {worst}: score {scores[worst]} (seed {seed})"
-                )
-            generation = Generation(index, digest, scores.tolist(), strategy.sigma)
-            if journal:
-                _append_line(journal, json.dumps(asdict(generation)))
-        strategy.tell(candidates, np.asarray(generation.scores))
+            scores, sigma = _score(evaluate, candidates, index, seed), strategy.sigma
+        strategy.tell(candidates, scores)
+        mean_score = known.mean_score if known else None
+        if known is None and test is not None and (index + 1) % config.test_every == 0:
+            mean_score = float(test(strategy.mean, index))
+            if not np.isfinite(mean_score):
+                raise FloatingPointError(f"generation {index}: the mean scored {mean_score}")
+        if mean_score is not None and mean_score > best[0]:
+            best = (mean_score, strategy.mean)
+        generation = Generation(index, seed, digest, scores.tolist(), sigma, mean_score)
         generations.append(generation)
-        if on_generation and index >= len(done):
-            on_generation(generation, strategy)
-    return EvolutionResult(strategy.mean, strategy.sigma, generations)
+        if known is None:
+            if record:
+                record.append(generation)
+                watch.write()
+            if on_generation:
+                on_generation(generation, strategy)
+    answer = best[1] if np.isfinite(best[0]) else strategy.mean
+    return EvolutionResult(answer, strategy.sigma, generations, reason)
 
 
-def _append_line(path: Path, line: str) -> None:
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(line + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+def _score(evaluate: Evaluate, candidates: np.ndarray, index: int, seed: int) -> np.ndarray:
+    scores = np.asarray(evaluate(candidates, index), float)
+    if scores.shape != (len(candidates),):
+        raise ValueError(f"evaluate returned shape {scores.shape}, needed ({len(candidates)},)")
+    if not np.isfinite(scores).all():
+        worst = int(np.flatnonzero(~np.isfinite(scores))[0])
+        raise FloatingPointError(
+            f"generation {index}, candidate {worst}: score {scores[worst]} (seed {seed})"
+        )
+    return scores
 
 
-def _read_journal(path: Path) -> list[Generation]:
-    """The whole lines of a journal; a line cut short by a crash is removed from the file."""
-    if not path.exists():
-        return []
-    text = path.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
-    if len(whole) < len(text):
-        with open(path, "r+b") as file:
-            file.truncate(len(whole))
-    try:
-        generations = [Generation(**json.loads(line)) for line in whole.splitlines()]
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {error}. Remove it to start again") from error
-    for index, generation in enumerate(generations):
-        if generation.index != index:
-            raise ValueError(f"{path}: line {index + 1} holds generation {generation.index}")
-    return generations
+def _check_known(
+    known: Generation,
+    index: int,
+    seed: int,
+    digest: str,
+    candidates: np.ndarray,
+    journal: Path | None,
+) -> None:
+    """Whether a line of the journal is of the generation that this search is at."""
+    same = (known.index, known.seed, known.candidates_sha256, len(known.scores))
+    if same != (index, seed, digest, len(candidates)):
+        raise DamagedFileError(
+            f"{journal}: generation {index} was asked for other candidates; the journal "
+            "belongs to another start, seed, setting or number of BLAS threads "
+            "(OMP_NUM_THREADS). Use a new run folder"
+        )
+
+
+class _Watch:
+    """Says when a search is to end; keeps the time that it took, also over interruptions."""
+
+    def __init__(self, config: EvolutionConfig, journal: Path | None, known: int):
+        self.config, self._known = config, known
+        self._file = journal.with_suffix(".seconds") if journal else None
+        self._before, self._began = 0.0, time.monotonic()
+        if self._file and self._file.exists():
+            with contextlib.suppress(ValueError):  # a word about speed is not worth a stop
+                self._before = max(0.0, float(self._file.read_text()))
+
+    def reason(self, generations: list[Generation], strategy: Restarts) -> str | None:
+        """Why to end, or None."""
+        config = self.config
+        if len(generations) >= config.generations:
+            return f"{config.generations} generations"
+        tests = [g.mean_score for g in generations if g.mean_score is not None]
+        if config.target is not None and tests and tests[-1] >= config.target:
+            return f"the mean reached {tests[-1]:g} of {config.target:g}"
+        if config.patience and len(tests) - 1 - int(np.argmax(tests or [0])) >= config.patience:
+            return f"no better mean in {config.patience} tests"
+        evaluations = sum(len(g.scores) for g in generations)
+        if config.max_evaluations and evaluations >= config.max_evaluations:
+            return f"{evaluations:,} evaluations"
+        # What the journal has was done in time, whatever the time is now.
+        new = len(generations) >= self._known
+        if config.max_seconds and new and self.seconds >= config.max_seconds:
+            return f"{self.seconds:.0f} seconds"
+        if strategy.finished:
+            return "converged"
+        return None
+
+    @property
+    def seconds(self) -> float:
+        """Since the search began, but for the time in which it was interrupted."""
+        return self._before + time.monotonic() - self._began
+
+    def write(self) -> None:
+        """Keep the time for whoever continues."""
+        if self._file and self.config.max_seconds:
+            write_file(self._file, f"{self.seconds:.1f}\n".encode())

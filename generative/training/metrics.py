@@ -1,4 +1,4 @@
-"""Numbers and pictures over steps: metrics.jsonl, images, and TensorBoard if installed."""
+"""Numbers, pictures and texts over steps: metrics.jsonl, files, and TensorBoard if installed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from generative.training.files import write_file
 
 METRICS_NAME = "metrics.jsonl"
 IMAGES_NAME = "images"
+TEXTS_NAME = "texts"
 
 
 class Metrics:
@@ -65,6 +66,20 @@ class Metrics:
         if self._use_tensorboard:
             self._events(step).add_image(name, image, step, dataformats="HWC")
         return path
+
+    def log_text(self, step: int, name: str, text: str) -> Path:
+        """Write a text to texts/NAME-STEP.txt; returns its path."""
+        path = self.path.parent / TEXTS_NAME / f"{name}-{step:06d}.txt"
+        path.parent.mkdir(exist_ok=True)
+        write_file(path, (text.rstrip("\n") + "\n").encode())
+        if self._use_tensorboard:
+            self._events(step).add_text(name, text, step)
+        return path
+
+    def log_event(self, step: int, name: str, value: float) -> None:
+        """Write a number to TensorBoard alone: one that differs from repeat to repeat."""
+        if self._use_tensorboard:
+            self._events(step).add_scalar(name, value, step)
 
     def rewind(self, step: int) -> None:
         """Drop lines after this step and a last line that is not whole: the run goes on there."""

@@ -1,23 +1,27 @@
 """Scores on real tracks: against a loop written out, and the same for any number of workers."""
 
 import os
-import signal
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
 
-from agents.real_scores import RealScores
+from agents.real_scores import RealTracks
 from agents.world_model_agent import AgentConfig, WorldModelAgent
 from generative.configs.vae import ConvVAEConfig
 from generative.vae import ConvVAE
 from tests.commands import children
-from worldmodels.collect import EpisodeError
-from worldmodels.configs import ControllerConfig, MDNRNNConfig
+from worldmodels.collect import NotFiniteError
+from worldmodels.configs import (
+    ControllerConfig,
+    EvaluationConfig,
+    MDNRNNConfig,
+    ParallelConfig,
+)
 from worldmodels.controller import LinearController
 from worldmodels.memory import MDNRNN
-from worldmodels.parallel import WorkerDiedError
+from worldmodels.parallel import Evaluation, evaluate
 from worldmodels.world_model import WorldModel
 
 SEEDS = [5, 17]
@@ -70,46 +74,42 @@ def expected(models, candidates):
     return scores
 
 
+def scores_of(tracks, candidates, parallel=None):
+    return evaluate(tracks, candidates, np.tile(SEEDS, (len(candidates), 1)), parallel)
+
+
 def test_scores_are_those_of_a_loop_written_out(models, candidates, expected):
-    with RealScores(*models, action_repeat=3, **SHORT) as scores:
-        found = scores(candidates, SEEDS)
-        np.testing.assert_allclose(found, expected, rtol=1e-9)
-        # Whatever was driven before: nothing stays from one episode to the next.
-        np.testing.assert_array_equal(scores(candidates[1:2], SEEDS[1:]), found[1:2, 1:])
+    tracks = RealTracks(*models, action_repeat=3, **SHORT)
+    found = scores_of(tracks, candidates)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    # Whatever was driven before: nothing stays from one episode to the next.
+    assert tracks(candidates[1], SEEDS[1]) == (found[1, 1], STEPS)
     assert len(np.unique(found)) > 2
 
 
 def test_workers_give_the_same_scores_bit_by_bit(models, candidates):
+    tracks = RealTracks(*models, action_repeat=3, **SHORT)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with RealScores(*models, action_repeat=3, **SHORT) as scores:
-            alone = scores(candidates, SEEDS)
+        alone = scores_of(tracks, candidates)
     finally:
         torch.set_num_threads(before)
     before = children(os.getpid())
-    with RealScores(*models, action_repeat=3, workers=2, **SHORT) as scores:
-        np.testing.assert_array_equal(scores(candidates, SEEDS), alone)
-        # A second generation finds the workers ready; one is then killed.
-        np.testing.assert_array_equal(scores(candidates[::-1], SEEDS), alone[::-1])
-        victim = min(children(os.getpid()) - before)
-        os.kill(victim, signal.SIGKILL)
-        with pytest.raises(WorkerDiedError, match=r"exit code -9"):
-            scores(candidates, SEEDS)
+    found = scores_of(tracks, candidates, ParallelConfig("processes", 2))
+    np.testing.assert_array_equal(found, alone)
     assert children(os.getpid()) == before
 
 
 def test_action_repeat_counts(models, candidates, expected):
-    with RealScores(*models, action_repeat=1, **SHORT) as scores:
-        assert (scores(candidates, SEEDS) != expected).any()
+    assert (scores_of(RealTracks(*models, action_repeat=1, **SHORT), candidates) != expected).any()
 
 
 def test_controllers_of_other_features(models):
     """C that sees c too, as in Doom, has more parameters."""
     config = ControllerConfig(latent_dim=4, hidden_dim=6, features="zhc")
     vector = np.random.default_rng(0).normal(size=config.num_parameters)
-    with RealScores(*models, 3, controller=config, **SHORT) as scores:
-        found = scores(vector[None], SEEDS)
+    found = RealTracks(*models, 3, controller=config, **SHORT)(vector, SEEDS[0])
     agent = WorldModelAgent(
         WorldModel(ConvVAE.from_pretrained(models[0]), MDNRNN.from_pretrained(models[1])),
         LinearController(config).load_vector(torch.from_numpy(vector).float()),
@@ -123,22 +123,26 @@ def test_controllers_of_other_features(models):
         obs, reward, *_ = env.step(action)
         score += reward
     env.close()
-    assert found[0, 0] == pytest.approx(score)
-    with RealScores(*models, 3, **SHORT) as scores, pytest.raises(ValueError, match="candidates"):
-        scores(vector[None], SEEDS)
+    assert found.scores == pytest.approx(score)
+    with pytest.raises(ValueError, match="candidates"):
+        RealTracks(*models, 3, **SHORT)(vector, SEEDS[0])
 
 
 def test_a_score_that_is_not_finite_is_told(models, candidates):
     broken = candidates.copy()
     broken[1, 0] = np.nan
-    told = pytest.raises(EpisodeError, match=r"seed 5: action at step 0 is not finite")
-    with RealScores(*models, 3, **SHORT) as scores, told:
-        scores(broken, SEEDS)
+    tracks = RealTracks(*models, 3, **SHORT)
+    with pytest.raises(NotFiniteError, match=r"seed 5: action at step 0 is not finite"):
+        scores_of(tracks, broken)
+    # As the last of its generation, if that is asked for.
+    config = EvaluationConfig(2, on_nan="worst")
+    with Evaluation(tracks, config, seed_of=lambda g, i, j: SEEDS[j]) as evaluation:
+        found, plain = evaluation(broken, 0), scores_of(tracks, candidates).mean(1)
+    assert found[1] < min(plain[0], plain[2])
+    np.testing.assert_array_equal(found[[0, 2]], plain[[0, 2]])
 
 
 def test_V_of_another_M_is_told_before_any_worker_starts(models, tmp_path):
     ConvVAE(ConvVAEConfig(latent_dim=8, channels=(2, 2, 4, 4))).save_pretrained(tmp_path / "v8")
-    before = children(os.getpid())
     with pytest.raises(ValueError, match=r"v8 holds a V with z of 8 .* trained with 4; pass the V"):
-        RealScores(tmp_path / "v8", models[1], action_repeat=1, workers=2)
-    assert children(os.getpid()) == before
+        RealTracks(tmp_path / "v8", models[1], action_repeat=1)

@@ -30,7 +30,7 @@ STAGES = {
 }
 """Scripts and where they write by default, in `runs`."""
 
-TINY = ("--evolution.popsize", 2, "--evolution.generations", 1, "--episodes", 1)
+TINY = ("--evolution.popsize", 2, "--evolution.generations", 1, "--evaluation.episodes", 1)
 CONTROLLERS = {
     "dream cma": (),
     "dream gradient": ("--method", "gradient"),
@@ -154,7 +154,7 @@ def test_controller(work, episodes, tmp_path, name):
     settings = train_controller.PRESETS["smoke"]
     evolution, climb, test = settings.evolution, settings.gradient, settings.test_dreams
     assert (evolution.generations, climb.steps, settings.dream.horizon) == (2, 2, 5)
-    cma = 2 * evolution.popsize * settings.episodes
+    cma = 2 * evolution.popsize * settings.evaluation.episodes
     # Checked before the first and after the second and last step.
     gradient = 2 * climb.lanes + 2 * climb.check_dreams
     dreams, steps = {

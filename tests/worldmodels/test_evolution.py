@@ -1,6 +1,6 @@
 """CMA-ES: reaches known optima, owns its random numbers, survives being killed."""
 
-import json
+import time
 from dataclasses import replace
 
 import cma
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from worldmodels.configs import EvolutionConfig
-from worldmodels.evolution import CMAES, evolve
+from worldmodels.evolution import CMAES, Restarts, evolve
 
 OPTIMUM = np.array([0.5, -1.0, 0.25, 2.0, -0.5])
 
@@ -249,26 +249,135 @@ def test_a_foreign_journal_is_refused(mean, config, seed, tmp_path):
     assert journal.read_bytes() == before
 
 
-def test_a_damaged_journal_is_named(tmp_path):
-    journal = tmp_path / "journal.jsonl"
-    evolve_until(4, journal)
-    lines = journal.read_text().splitlines(keepends=True)
-    journal.write_text(lines[0] + "{\n" + lines[2])
-    with pytest.raises(ValueError, match=r"journal\.jsonl is damaged"):
-        evolve(sphere, np.zeros(5), CONFIG, 3, journal)
-    journal.write_text(lines[0] + lines[2])
-    with pytest.raises(ValueError, match="line 2 holds generation 2"):
-        evolve(sphere, np.zeros(5), CONFIG, 3, journal)
-    entry = json.loads(lines[1])
-    entry["scores"] = entry["scores"][:-1]
-    journal.write_text(lines[0] + json.dumps(entry) + "\n")
-    with pytest.raises(ValueError, match="line 2 has 7 scores for 8 candidates"):
-        evolve(sphere, np.zeros(5), CONFIG, 3, journal)
-
-
 @pytest.mark.parametrize(
-    "wrong", [{"popsize": 1}, {"sigma": 0.0}, {"weight_decay": -0.1}, {"lazy_update": 1.5}]
+    "wrong",
+    [
+        {"popsize": 1},
+        {"sigma": 0.0},
+        {"weight_decay": -0.1},
+        {"lazy_update": 1.5},
+        {"restarts": -1},
+        {"max_seconds": -1.0},
+        {"target": 1.0},
+        {"patience": 2},
+    ],
 )
 def test_settings_that_cannot_work(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         EvolutionConfig(**wrong)
+
+
+# ---------------------------------------------------------------------------------------------
+# Tests of the mean, budgets, restarts
+# ---------------------------------------------------------------------------------------------
+
+
+def score_of_mean(mean, generation):
+    return float(sphere(mean[None], generation)[0])
+
+
+def test_the_mean_is_tested_and_the_best_test_is_the_answer(tmp_path):
+    config, asked = EvolutionConfig(8, 0.3, 9, test_every=2), []
+
+    def test(mean, generation):
+        asked.append(generation)
+        return score_of_mean(mean, generation) if generation < 6 else -1e9
+
+    result = evolve(sphere, np.zeros(5), config, 3, tmp_path / "j.jsonl", test=test)
+    assert asked == [1, 3, 5, 7]
+    assert [g.index for g in result.generations if g.mean_score is not None] == asked
+    assert score_of_mean(result.mean, 0) == result.generations[5].mean_score
+    # The journal knows them: continued, none is asked for again.
+    again = evolve(sphere, np.zeros(5), config, 3, tmp_path / "j.jsonl", test=test)
+    assert asked == [1, 3, 5, 7]
+    assert np.array_equal(again.mean, result.mean)
+    with pytest.raises(ValueError, match="test_every is 2 and test is not given"):
+        evolve(sphere, np.zeros(5), config, 3)
+
+
+def test_ends_at_its_target_or_when_nothing_gets_better():
+    config = EvolutionConfig(8, 0.3, 400, test_every=5, target=-0.5)
+    result = evolve(sphere, np.zeros(5), config, 3, test=score_of_mean)
+    assert result.generations[-1].mean_score >= -0.5
+    assert "reached" in result.reason
+    earlier = [g.mean_score for g in result.generations[:-1] if g.mean_score is not None]
+    assert max(earlier) < -0.5
+    config = EvolutionConfig(8, 0.3, 400, test_every=5, patience=3)
+    result = evolve(sphere, np.zeros(5), config, 3, test=lambda mean, g: -float(g > 20))
+    assert len(result.generations) == 20  # tests 0 0 0 0: the first, and three no better
+    assert result.reason == "no better mean in 3 tests"
+
+
+def test_ends_at_its_budgets(tmp_path):
+    result = evolve(sphere, np.zeros(5), EvolutionConfig(8, 0.3, 400, max_evaluations=100), 3)
+    assert len(result.generations) == 13  # 12 have 96 evaluations
+    config = EvolutionConfig(8, 0.3, 400, max_seconds=0.2)
+    slow = evolve(
+        lambda x, g: time.sleep(0.03) or sphere(x, g), np.zeros(5), config, 3, tmp_path / "j"
+    )
+    assert 1 <= len(slow.generations) < 100
+    assert "seconds" in slow.reason
+    # The time is kept: continued, it is over at once.
+    again = evolve(sphere, np.zeros(5), config, 3, tmp_path / "j")
+    assert again.generations == slow.generations
+
+
+def rastrigin(candidates, generation):
+    """Many local optima around the best one, 0 at 0."""
+    x = candidates
+    return -(10 * x.shape[1] + (x**2 - 10 * np.cos(2 * np.pi * x)).sum(1))
+
+
+def populations(config, seed, generations, function=rastrigin, mean=3.0):
+    strategy, sizes = Restarts(np.full(4, mean), config, seed), []
+    for generation in range(generations):
+        candidates = strategy.ask()
+        if strategy.restarts == len(sizes):
+            sizes.append((len(candidates), strategy.sigma))
+        strategy.tell(candidates, function(candidates, generation))
+        if strategy.finished:
+            break
+    return sizes, strategy
+
+
+def test_ipop_doubles_the_population_until_it_finds_the_optimum():
+    config = EvolutionConfig(8, 1.0, restarts=6)
+    sizes, strategy = populations(config, 1, 4000)
+    assert sizes == [(8 * 2**i, 1.0) for i in range(len(sizes))]
+    assert len(sizes) > 2
+    np.testing.assert_allclose(strategy.mean, 0, atol=1e-3)
+    alone, strategy = populations(EvolutionConfig(8, 1.0), 1, 4000)
+    assert len(alone) == 1
+    assert np.abs(strategy.mean).max() > 0.5  # a local optimum, which restarts are for
+
+
+def test_bipop_spends_as_much_on_small_populations_as_on_large_ones():
+    config = EvolutionConfig(8, 1.0, restarts=20, restart_by="bipop")
+    sizes, _ = populations(config, 1, 3000, lambda x, g: np.zeros(len(x)))
+    assert sizes[0] == (8, 1.0)
+    assert sizes[1] == (16, 1.0)  # the first of the large ones
+    small = [(size, sigma) for size, sigma in sizes[1:] if sigma < 1]
+    large = [size for size, sigma in sizes[1:] if sigma == 1]
+    assert large == [16 * 2**i for i in range(len(large))]
+    assert small
+    assert all(8 <= size <= max(large) and sigma >= 0.01 for size, sigma in small)
+
+
+def test_restarts_survive_being_killed(tmp_path):
+    config = EvolutionConfig(6, 1.0, 160, restarts=3, restart_by="bipop")
+    begin = np.full(3, 3.0)
+    undisturbed = evolve(rastrigin, begin, config, 3, tmp_path / "whole")
+    assert len({len(g.scores) for g in undisturbed.generations}) > 1
+    for killed_at in (20, 90, 140):
+        evolve(rastrigin, begin, replace(config, generations=killed_at), 3, tmp_path / "j")
+    assert_same(evolve(rastrigin, begin, config, 3, tmp_path / "j"), undisturbed)
+    assert (tmp_path / "j").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_covariance_is_that_of_the_candidates():
+    strategy = CMAES(np.zeros(3), EvolutionConfig(3000, 0.5), seed=0)
+    for _ in range(3):
+        candidates = strategy.ask()
+        strategy.tell(candidates, -(candidates**2 * [1, 10, 100]).sum(1))
+    covariance = strategy.covariance
+    np.testing.assert_allclose(np.cov(strategy.ask().T), covariance, rtol=0.15, atol=1e-3)

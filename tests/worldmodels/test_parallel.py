@@ -48,11 +48,11 @@ def test_no_jobs():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_steps_are_counted(monkeypatch, workers):
-    from worldmodels import parallel
+    from worldmodels.parallel import processes
 
     bars = []
-    real = parallel.progress
-    monkeypatch.setattr(parallel, "progress", lambda *a: bars.append(real(*a)) or bars[-1])
+    real = processes.progress
+    monkeypatch.setattr(processes, "progress", lambda *a: bars.append(real(*a)) or bars[-1])
     run_jobs(work, [("count", 3), ("count", 4)], workers, 4, "counting")
     assert (bars[0].done, bars[0].total) == (7, 8)
 

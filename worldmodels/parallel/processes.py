@@ -1,12 +1,9 @@
-"""Independent jobs in processes of one thread each.
-
-A job's result depends on its arguments alone, so it does not matter how many workers there are,
-or which of them runs it. Workers end with the process that started them, however that ends.
-"""
+"""Workers that are processes of one thread each; they end with the process that started them."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -14,16 +11,25 @@ import pickle
 import signal
 import threading
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 from generative.training.progress import progress
 from generative.training.signals import exit_on_signals
+from worldmodels.configs import ParallelConfig
+from worldmodels.parallel.scheduler import (
+    Died,
+    Done,
+    Event,
+    Failed,
+    Ready,
+    Report,
+    Scheduler,
+    Steps,
+)
 
 __all__ = [
-    "Report",
-    "WorkerDiedError",
+    "ProcessPool",
     "Workers",
     "become_worker",
     "one_thread",
@@ -34,16 +40,12 @@ __all__ = [
 
 J = TypeVar("J")
 R = TypeVar("R")
-Report = Callable[[int], None]
-"""Called by a job with the number of steps done since the last call."""
 
 THREAD_VARIABLES = tuple(
     f"{library}_NUM_THREADS" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")
 )
-
-
-class WorkerDiedError(RuntimeError):
-    """A worker process ended in the middle of a job."""
+ONCE = ParallelConfig(attempts=1, straggler=0.0)
+"""For jobs that write files: none is begun twice."""
 
 
 def run_jobs(
@@ -73,7 +75,7 @@ def run_jobs(
             return pool.run(jobs, bar.advance)
 
 
-class Workers(Generic[J, R]):
+class ProcessPool(Generic[J, R]):
     """Processes that run `function(job, report)` for one job after another.
 
     multiprocessing.Pool hangs when a worker is killed, and the workers of both it and
@@ -85,70 +87,88 @@ class Workers(Generic[J, R]):
     """
 
     def __init__(self, function: Callable[[J, Report], R], count: int):
-        self._processes: dict[Any, Any] = {}  # our end of the pipe -> process
-        context = multiprocessing.get_context("spawn")
+        self._function, self._count = function, count
+        self._context = multiprocessing.get_context("spawn")
+        self._numbers = itertools.count()
+        self._workers: dict[int, tuple[Any, Any]] = {}  # number -> (process, our end of the pipe)
         try:
             with one_thread_each():
                 for _ in range(count):
-                    ours, theirs = context.Pipe()
-                    process = context.Process(target=_work, args=(theirs, function), daemon=True)
-                    process.start()
-                    theirs.close()
-                    self._processes[ours] = process
+                    self._start()
         except BaseException:
             self.close()
             raise
 
-    def run(self, jobs: Sequence[J], report: Report = lambda n: None) -> list[R]:
-        """The results in the order of the jobs. After an error, `close` is all that is left to do.
+    def send(self, worker: int, ticket: int, job: J) -> None:
+        """Give a worker a job."""
+        with contextlib.suppress(OSError):  # it has died; `wait` notices
+            self._workers[worker][1].send((ticket, job))
 
-        Args:
-            report: told of the steps that jobs report.
-        Raises:
-            WorkerDiedError: a process ended in the middle of a job.
-            Exception: what a job raised, with the worker's traceback as a note.
-        """
-        waiting = deque(range(len(jobs)))
-        running: dict[Any, int] = {}  # pipe -> place in jobs
-        results: dict[int, R] = {}
-        while len(results) < len(jobs):
-            for pipe in self._processes.keys() - running.keys():
-                if waiting:
-                    running[pipe] = waiting.popleft()
-                    with contextlib.suppress(OSError):  # a dead worker; noticed as EOF below
-                        pipe.send(jobs[running[pipe]])
-            for pipe in multiprocessing.connection.wait(list(running)):
-                try:
-                    kind, value = pipe.recv()
-                except (EOFError, OSError):
-                    self._processes[pipe].join()
-                    raise WorkerDiedError(
-                        f"a worker died (exit code {self._processes[pipe].exitcode}) on job "
-                        f"{running[pipe] + 1} of {len(jobs)}; -9 usually means that memory ran "
-                        "out: try fewer workers"
-                    ) from None
-                if kind == "steps":
-                    report(value)
-                elif kind == "error":
-                    raise value
-                else:
-                    results[running.pop(pipe)] = value
-        return [results[place] for place in range(len(jobs))]
+    def wait(self, seconds: float) -> list[Event]:
+        """What happened within so many seconds."""
+        numbers = {pipe: number for number, (_, pipe) in self._workers.items()}
+        events = []
+        for pipe in multiprocessing.connection.wait(list(numbers), seconds):
+            number = numbers[pipe]
+            try:
+                kind, *values = pipe.recv()  # type: ignore[attr-defined]  # pipes, not integers
+                events.append(_EVENTS[kind](number, *values))
+            except (EOFError, OSError, pickle.UnpicklingError):
+                process, _ = self._workers[number]
+                process.join(5)  # it may still be on its way out, with an exit code of its own
+                self._end(number)
+                with one_thread_each():
+                    self._start()
+                events.append(Died(number, f"exit code {process.exitcode}"))
+        return events
+
+    def kill(self, worker: int) -> None:
+        """End a worker and begin another."""
+        self._end(worker)
+        with one_thread_each():
+            self._start()
+
+    def why_none(self) -> str:
+        """In words."""
+        return f"{self._count} worker processes were started, and none is ready yet"
 
     def close(self) -> None:
         """End the processes, whatever they do."""
-        for pipe, process in self._processes.items():
+        for process, pipe in self._workers.values():
             pipe.close()
             process.kill()
-        for process in self._processes.values():
+        for process, _ in self._workers.values():
             process.join()
-        self._processes.clear()
+        self._workers.clear()
 
-    def __enter__(self) -> Self:
-        return self
+    def _start(self) -> None:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(theirs, self._function), daemon=True)
+        process.start()
+        theirs.close()
+        self._workers[next(self._numbers)] = process, ours
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def _end(self, number: int) -> None:
+        process, pipe = self._workers.pop(number)
+        pipe.close()
+        process.kill()
+        process.join()
+
+
+_EVENTS: dict[str, Any] = {"ready": Ready, "steps": Steps, "done": Done, "failed": Failed}
+"""What a worker's messages are called."""
+
+
+class Workers(Scheduler[J, R]):
+    """Processes that run `function(job, report)`, each job once.
+
+    Args:
+        function: importable in a new process.
+        count: processes.
+    """
+
+    def __init__(self, function: Callable[[J, Report], R], count: int):
+        super().__init__(ProcessPool(function, count), ONCE)
 
 
 @contextlib.contextmanager
@@ -180,15 +200,16 @@ def one_thread_each() -> Iterator[None]:
 
 
 def _work(pipe: Any, function: Callable[[Any, Report], Any]) -> None:
-    """A worker: jobs in, ("steps" | "result" | "error", value) out."""
+    """A worker: jobs in, what `_EVENTS` has out."""
     become_worker()
     with contextlib.suppress(EOFError, OSError):
+        pipe.send(("ready",))
         while True:
-            job = pipe.recv()
+            ticket, job = pipe.recv()
             try:
-                message = ("result", function(job, lambda n: pipe.send(("steps", n))))
+                message = ("done", ticket, function(job, lambda n: pipe.send(("steps", n))))
             except Exception as error:
-                message = ("error", portable(error))
+                message = ("failed", ticket, portable(error))
             pipe.send(message)
 
 

@@ -1,0 +1,259 @@
+"""A Ray cluster of a head and nodes of this machine, on loopback alone, and what befalls clusters.
+
+Every fault leaves the scores what they are in one process, to the last bit.
+"""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from tests.commands import alive
+from tests.worldmodels.problems import Batch, Logged, broken, sphere
+from worldmodels.configs import EvaluationConfig, EvolutionConfig, ParallelConfig
+from worldmodels.evolution import evolve
+from worldmodels.parallel import Evaluation, NoWorkersError
+
+SMALL = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+QUICK_TO_NOTICE = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 3,
+}
+
+
+class Nodes:
+    """The cluster's nodes of one core each; the head has none."""
+
+    def __init__(self, cluster):
+        self.cluster = cluster
+        self.nodes = []
+
+    def add(self):
+        self.nodes.append(self.cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20))
+
+    def lose(self):
+        """Without a word, as a machine is that loses its power."""
+        self.cluster.remove_node(self.nodes.pop(), allow_graceful=False)
+
+    def set(self, count):
+        while len(self.nodes) < count:
+            self.add()
+        while len(self.nodes) > count:
+            self.lose()
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    # Read by Ray when it is imported.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "_system_config": QUICK_TO_NOTICE, **SMALL},
+    )
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield Nodes(cluster)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.fixture
+def two(nodes):
+    nodes.set(2)
+    return nodes
+
+
+def on_ray(**settings):
+    return ParallelConfig(**{"backend": "ray", "workers": 2, "ray_address": "auto", **settings})
+
+
+def search(problem, parallel, generations=4, popsize=8, episodes=2, **config):
+    """(what evolution found, the scheduler's counts of lost, repeated and copied jobs)."""
+    evaluation = EvaluationConfig(episodes, **config)
+    with Evaluation(problem, evaluation, parallel, seed=1) as evaluate:
+        result = evolve(evaluate, np.zeros(4), EvolutionConfig(popsize, 0.5, generations), 1)
+        scheduler = evaluate._scheduler
+        counts = (scheduler.lost, scheduler.repeated, scheduler.copied) if scheduler else None
+    return result, counts
+
+
+def assert_as_in_one_process(result, problem=sphere, **sizes):
+    expected, _ = search(problem, ParallelConfig(), **sizes)
+    assert result.generations == expected.generations
+    assert np.array_equal(result.mean, expected.mean)
+
+
+@pytest.mark.parametrize(("count", "workers"), [(1, 1), (2, 2), (2, 0)])
+def test_nodes_and_workers_leave_no_trace_in_the_scores(nodes, count, workers):
+    nodes.set(count)
+    result, counts = search(sphere, on_ray(workers=workers))
+    assert_as_in_one_process(result)
+    assert counts == (0, 0, 0)
+    # Four workers of half a core, and a problem whose scores tell what was scored together.
+    result, _ = search(Batch(), on_ray(workers=2 * count, cpus=0.5), candidates_per_task=3)
+    assert_as_in_one_process(result, Batch(), candidates_per_task=3)
+
+
+def test_what_a_problem_raises_is_raised(two):
+    with pytest.raises(ZeroDivisionError, match="axle") as caught:
+        search(broken, on_ray())
+    assert "after 3 steps" in caught.value.__notes__[0]
+    assert "raise error" in caught.value.__notes__[1]  # the worker's traceback
+
+
+@contextmanager
+def killer(problem, every):
+    """Kills, every so many seconds, the process that began an episode last; yields the victims."""
+    victims, over = [], threading.Event()
+
+    def kill():
+        while not over.wait(every):
+            calls = sorted(problem.folder.iterdir(), key=lambda path: int(path.name.split(".")[3]))
+            pids = [int(path.name.split(".")[2]) for path in calls]
+            last = next((pid for pid in reversed(pids) if alive({pid})), None)
+            if last is not None:
+                os.kill(last, signal.SIGKILL)
+                victims.append(last)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield victims
+    finally:
+        over.set()
+        thread.join()
+
+
+def kill_workers(tmp_path, parallel, generations, capfd):
+    problem, sizes = Logged(tmp_path, 0.1), {"popsize": 16, "episodes": 1}
+    sizes["generations"] = generations
+    with killer(problem, 2.0) as victims:
+        result, (lost, repeated, _) = search(problem, parallel, **sizes)
+    assert_as_in_one_process(result, **sizes)
+    assert len(victims) > generations // 7
+    assert problem.episodes() == 16 * generations
+    assert problem.calls() - problem.episodes() == repeated <= lost
+    assert lost <= len(victims)  # the last one may not have been noticed any more
+    return capfd.readouterr().err
+
+
+def test_a_worker_killed_every_two_seconds(two, tmp_path, capfd):
+    """20 generations of 16; no kill costs more than the episode that it hit."""
+    told = kill_workers(tmp_path, on_ray(straggler=0.0), 20, capfd)
+    assert "a worker was lost (ActorDiedError, process" in told
+    assert "another one takes it over" in told
+
+
+def test_a_process_killed_every_two_seconds(tmp_path, capfd):
+    told = kill_workers(tmp_path, ParallelConfig("processes", 2, straggler=0.0), 20, capfd)
+    assert "a worker was lost (exit code -9) on job" in told
+
+
+def test_the_last_lines_of_a_dead_workers_log_are_shown(two, tmp_path, capfd):
+    problem = Logged(tmp_path, 0.05, "speak and die", share=0.2)
+    result, (lost, *_) = search(problem, on_ray(straggler=0.0))
+    assert lost
+    assert_as_in_one_process(result)
+    assert "\n    the axle is about to break" in capfd.readouterr().err
+
+
+def test_a_worker_that_hangs_and_one_that_dawdles(two, tmp_path, capfd):
+    (tmp_path / "hang").mkdir()
+    problem = Logged(tmp_path / "hang", 0.02, "hang")
+    result, (lost, repeated, _) = search(problem, on_ray(deadline=1.0, straggler=0.0))
+    assert_as_in_one_process(result)
+    assert 0 < lost == repeated == problem.calls() - problem.episodes()
+    (tmp_path / "slow").mkdir()
+    problem = Logged(tmp_path / "slow", 0.02, "slow")
+    result, (lost, _, copied) = search(problem, on_ray())
+    assert_as_in_one_process(result)
+    assert lost == 0
+    assert 0 < copied == problem.calls() - problem.episodes()
+    told = capfd.readouterr().err
+    assert "no answer within the 1 s" in told
+    assert "a second worker tries it too" in told
+
+
+def search_while(action, problem, calls, **settings):
+    """`search`, and something that happens as soon as so many episodes have begun.
+
+    The search runs in a thread, because nodes can only be added by the main one.
+    """
+    sizes = {key: settings.pop(key) for key in ("generations",) if key in settings}
+    with ThreadPoolExecutor() as pool:
+        found = pool.submit(search, problem, on_ray(**settings), **sizes)
+        while problem.calls() < calls and not found.done():
+            time.sleep(0.02)
+        action()
+        result, counts = found.result()
+    assert_as_in_one_process(result, **sizes)
+    return counts
+
+
+def test_a_node_lost_in_the_middle_of_a_generation(two, tmp_path):
+    problem = Logged(tmp_path, 0.1)
+    lost, repeated, _ = search_while(two.lose, problem, 10, straggler=0.0)
+    assert lost >= 1
+    assert problem.calls() - problem.episodes() <= repeated <= 1
+
+
+def test_all_nodes_gone_then_one_returns(two, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("worldmodels.parallel.scheduler.WARN_AFTER", 3.0)
+    problem = Logged(tmp_path, 0.1)
+
+    def outage():
+        two.set(0)
+        time.sleep(8)
+        two.add()
+
+    lost, repeated, _ = search_while(outage, problem, 10, straggler=0.0)
+    assert lost >= 2
+    assert problem.calls() - problem.episodes() <= repeated <= 2
+    told = capfd.readouterr().err
+    assert "no worker for" in told
+    assert "a worker needs 1 CPU, and the 1 nodes of the cluster that are alive have 0 CPU" in told
+
+
+def test_nothing_to_run_on_is_an_error_after_a_set_time(nodes, monkeypatch, capfd):
+    monkeypatch.setattr("worldmodels.parallel.scheduler.WARN_AFTER", 1.0)
+    nodes.set(0)
+    began = time.monotonic()
+    with pytest.raises(NoWorkersError, match=r"no worker for 4 s: a worker needs 1 CPU.*again"):
+        search(sphere, on_ray(patience=4.0))
+    assert 4 < time.monotonic() - began < 20
+    assert "waiting for one, at most 4 s" in capfd.readouterr().err
+
+
+def test_nodes_that_join_are_put_to_use(nodes, tmp_path):
+    nodes.set(1)
+    problem = Logged(tmp_path, 0.1)
+    search_while(nodes.add, problem, 5, workers=0, generations=12)
+    pids = {path.name.split(".")[2] for path in tmp_path.iterdir()}
+    assert len(pids) == 2
+
+
+def test_an_address_without_a_cluster_is_said(nodes):
+    """In a process of its own: this one has joined one already."""
+    script = (
+        "from worldmodels.configs import ParallelConfig\n"
+        "from worldmodels.parallel.ray_pool import connect\n"
+        "connect(ParallelConfig('ray', ray_address='127.0.0.1:1'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "there is no Ray cluster at '127.0.0.1:1'" in done.stderr

@@ -1,0 +1,94 @@
+"""How an evolution goes: a line of progress, metrics.jsonl and TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from generative.training.metrics import Metrics, read_metrics
+from generative.training.progress import Progress
+from worldmodels.evolution import Generation, Restarts
+from worldmodels.journal import Journal
+
+__all__ = ["EvolutionLog"]
+
+
+class EvolutionLog:
+    """`on_generation` of `evolve`, for a search with a journal.
+
+    What is the same in every repeat goes to metrics.jsonl, speeds to TensorBoard alone. What an
+    interrupted run had put into its journal, and not yet into its metrics, is made up for.
+
+    Args:
+        folder: of the journal; metrics go there too.
+        bar: advanced with every generation.
+        speed: numbers to show beside, such as `Evaluation.speed`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        bar: Progress | None = None,
+        speed: Callable[[], dict[str, float]] = dict,
+        tensorboard: bool = True,
+    ):
+        self._metrics, self._bar, self._speed = Metrics(folder, tensorboard), bar, speed
+        known = Journal(self.journal(folder)).generations
+        self._metrics.rewind(len(known))
+        logged = len(read_metrics(folder)) if self._metrics.path.exists() else 0
+        for generation in known[logged:]:
+            self._log(generation)
+        if bar is not None:
+            bar.advance(len(known))
+
+    @staticmethod
+    def journal(folder: Path) -> Path:
+        """The journal's file in a folder."""
+        return folder / "journal.jsonl"
+
+    def __call__(self, generation: Generation, strategy: Restarts) -> None:
+        self._log(generation)
+        speed = self._speed()
+        for name, value in speed.items():
+            self._metrics.log_event(generation.index + 1, name, value)
+        if self._bar is not None:
+            self._bar.advance(1, note=_note(generation, speed))
+
+    def close(self) -> None:
+        """Close TensorBoard's file."""
+        self._metrics.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _log(self, generation: Generation) -> None:
+        values = {
+            "best": generation.best,
+            "average": generation.average,
+            "deviation": generation.deviation,
+            "sigma": generation.sigma,
+            "popsize": len(generation.scores),
+        }
+        if generation.mean_score is not None:
+            values["mean_score"] = generation.mean_score
+        self._metrics.log(generation.index + 1, values)
+
+
+def _note(generation: Generation, speed: dict[str, float]) -> str:
+    """Short enough to stand beside a bar."""
+    parts = [
+        f"best {generation.best:.4g}",
+        f"mean {generation.average:.4g}±{generation.deviation:.2g}",
+        f"σ {generation.sigma:.2g}",
+    ]
+    if generation.mean_score is not None:
+        parts.append(f"test {generation.mean_score:.4g}")
+    if speed.get("steps_per_second"):
+        parts.append(f"{speed['steps_per_second']:,.0f} steps/s")
+    if "workers" in speed:
+        parts.append(f"{speed['workers']:.0f} workers")
+    return " ".join(parts)

@@ -1,0 +1,45 @@
+"""Independent jobs in many places at once, with results that do not depend on where they ran.
+
+`Evaluation` scores candidates in this process, in local processes or on Ray; `run_jobs` runs whole
+searches or episodes side by side. Both stand on `Scheduler`, which survives workers that die.
+"""
+
+from worldmodels.configs import EvaluationConfig, ParallelConfig
+from worldmodels.parallel.evaluation import (
+    BatchProblem,
+    Evaluation,
+    EvaluationError,
+    Scores,
+    evaluate,
+)
+from worldmodels.parallel.processes import (
+    ProcessPool,
+    Workers,
+    become_worker,
+    one_thread,
+    one_thread_each,
+    portable,
+    run_jobs,
+)
+from worldmodels.parallel.scheduler import NoWorkersError, Report, Scheduler, WorkerDiedError
+
+__all__ = [
+    "BatchProblem",
+    "Evaluation",
+    "EvaluationConfig",
+    "EvaluationError",
+    "NoWorkersError",
+    "ParallelConfig",
+    "ProcessPool",
+    "Report",
+    "Scheduler",
+    "Scores",
+    "WorkerDiedError",
+    "Workers",
+    "become_worker",
+    "evaluate",
+    "one_thread",
+    "one_thread_each",
+    "portable",
+    "run_jobs",
+]

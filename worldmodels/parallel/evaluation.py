@@ -1,0 +1,306 @@
+"""Scores of many candidates: the same call in this process, in local processes, or on Ray.
+
+    def episode(candidate, seed):        # pure: the same arguments, the same score
+        ...
+        return score
+
+    with Evaluation(episode, EvaluationConfig(4), ParallelConfig("processes"), seed=1) as evaluate:
+        best = evolve(evaluate, np.zeros(5), EvolutionConfig(popsize=16), seed=1).mean
+
+Every episode's seed comes from (run seed, generation, candidate, episode), and what is scored in
+one go is fixed by the settings. So scores are the same to the last bit for any number of workers,
+whatever happens to them on the way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+
+import numpy as np
+
+from worldmodels.configs import EvaluationConfig, ParallelConfig
+from worldmodels.parallel.processes import ProcessPool, one_thread
+from worldmodels.parallel.scheduler import Pool, Report, Scheduler
+
+__all__ = ["BatchProblem", "Episode", "Evaluation", "EvaluationError", "Scores", "evaluate"]
+
+Episode = Callable[[np.ndarray, int], "float | Scores"]
+"""(candidate (n,), seed) -> its score, or `Scores` to have the steps counted too."""
+SeedOf = Callable[[int, int, int], int]
+"""(generation, candidate, episode) -> seed of the episode."""
+
+
+class EvaluationError(RuntimeError):
+    """A candidate could not be scored: what came back is no score."""
+
+
+class Scores(NamedTuple):
+    """What scoring gave."""
+
+    scores: Any
+    """One number, or (candidates, episodes)."""
+    steps: int
+    """Of the environment, for the display of speed."""
+
+
+@runtime_checkable
+class BatchProblem(Protocol):
+    """Candidates that are scored several at once; `candidates_per_task` of them go together."""
+
+    def score_batch(self, candidates: np.ndarray, seeds: np.ndarray) -> Scores:
+        """Candidates (b, n) and the seeds (b, E) of their episodes -> scores (b, E)."""
+        ...
+
+
+class _Task(NamedTuple):
+    """What a worker is sent."""
+
+    candidates: np.ndarray
+    """(b, n)"""
+    seeds: np.ndarray
+    """(b, E) int64"""
+
+
+class Evaluation:
+    """`evaluation(candidates, generation)` -> mean scores (P,), as `evolve` wants them.
+
+    Args:
+        problem: scores one episode, or is a `BatchProblem`. Pure, and importable in a new process;
+            an object may load what it needs when it is first called.
+        config: episodes and what to do with them.
+        parallel: where they run.
+        seed: of the run.
+        seed_of: the seeds of episodes, if they are to come from elsewhere.
+    """
+
+    def __init__(
+        self,
+        problem: Episode | BatchProblem,
+        config: EvaluationConfig | None = None,
+        parallel: ParallelConfig | None = None,
+        *,
+        seed: int = 0,
+        seed_of: SeedOf | None = None,
+    ):
+        self.config, self.parallel = config or EvaluationConfig(), parallel or ParallelConfig()
+        self._problem, self._batched = problem, isinstance(problem, BatchProblem)
+        if self.config.racing and self._batched:
+            raise ValueError(
+                f"racing is {self.config.racing}, but all episodes of this problem are scored in "
+                "one batch; set racing to 0"
+            )
+        self._seed_of = seed_of or (lambda *numbers: episode_seed(seed, *numbers))
+        self.steps, self.episodes, self._began = 0, 0, time.monotonic()
+        self._scheduler = self._make_scheduler()
+
+    def __call__(self, candidates: np.ndarray, generation: int) -> np.ndarray:
+        """Mean scores (P,) of candidates (P, n) over the episodes of a generation.
+
+        Raises:
+            FloatingPointError: a score is not finite; says generation, candidate and seed.
+            EvaluationError: a score is no number.
+            WorkerDiedError, NoWorkersError: see `Scheduler.run`.
+            Exception: what the problem raised.
+        """
+        config = self.config
+        seeds = np.array(
+            [
+                [
+                    self._seed_of(generation, 0 if config.same_episodes else i, j)
+                    for j in range(config.episodes)
+                ]
+                for i in range(len(candidates))
+            ],
+            np.int64,
+        )
+        if not config.racing:
+            scores = self.scores(candidates, seeds)
+            return self._settle(scores, seeds, generation).mean(1)
+        first = self._settle(self.scores(candidates, seeds[:, : config.racing]), seeds, generation)
+        means, kept = first.mean(1), still_racing(first)
+        if kept.any():
+            rest = self.scores(candidates[kept], seeds[kept, config.racing :])
+            rest = self._settle(rest, seeds[kept, config.racing :], generation)
+            means[kept] = np.concatenate([first[kept], rest], 1).mean(1)
+        return means
+
+    def scores(self, candidates: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        """Scores (P, E) of candidates (P, n) in the episodes of these seeds (P, E).
+
+        They may be not finite. Raises as a call does otherwise.
+        """
+        candidates, seeds = np.asarray(candidates, float), np.asarray(seeds, np.int64)
+        if candidates.ndim != 2 or seeds.ndim != 2 or len(seeds) != len(candidates):
+            raise ValueError(
+                f"got candidates {candidates.shape} and seeds {seeds.shape}; (P, n) and (P, E) are "
+                "needed"
+            )
+        rows = self.config.candidates_per_task if self._batched else 1
+        columns = seeds.shape[1] if self._batched else 1
+        places = [
+            (slice(i, i + rows), slice(j, j + columns))
+            for i in range(0, len(candidates), rows)
+            for j in range(0, seeds.shape[1], columns)
+        ]
+        tasks = [_Task(candidates[i], seeds[i, j]) for i, j in places]
+        result = np.empty(seeds.shape)
+        for (i, j), found in zip(places, self._run(tasks), strict=True):
+            result[i, j] = found.scores
+        return result
+
+    @property
+    def num_workers(self) -> int:
+        """Workers at the moment; 1 for this process."""
+        return self._scheduler.num_workers if self._scheduler else 1
+
+    def speed(self) -> dict[str, float]:
+        """Episodes and steps per second since this was last asked, and workers alive."""
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        found = {
+            "episodes_per_second": self.episodes / seconds,
+            "steps_per_second": self.steps / seconds,
+            "workers": float(self.num_workers),
+        }
+        self.steps, self.episodes, self._began = 0, 0, time.monotonic()
+        return found
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._scheduler is not None:
+            self._scheduler.close()
+            self._scheduler = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _make_scheduler(self) -> Scheduler[_Task, Scores] | None:
+        parallel, function = self.parallel, _Scorer(self._problem, self.config.on_nan)
+        if parallel.backend == "serial":
+            self._scorer = function
+            return None
+        pool: Pool
+        if parallel.backend == "processes":
+            pool = ProcessPool(function, parallel.workers or len(os.sched_getaffinity(0)))
+        else:
+            from worldmodels.parallel.ray_pool import RayPool
+
+            pool = RayPool(function, parallel)
+        return Scheduler(pool, parallel, lambda task: parallel.deadline * task.seeds.size)
+
+    def _run(self, tasks: list[_Task]) -> list[Scores]:
+        if self._scheduler is None:
+            with one_thread():
+                found = []
+                for task in tasks:
+                    found.append(self._scorer(task, lambda n: None))
+                    self._count(found[-1])
+                return found
+        return self._scheduler.run(tasks, finished=self._count)
+
+    def _count(self, found: Scores) -> None:
+        self.steps += found.steps
+        self.episodes += found.scores.size
+
+    def _settle(self, scores: np.ndarray, seeds: np.ndarray, generation: int) -> np.ndarray:
+        """Finite scores: what is not finite stops the run, or becomes the lowest there is."""
+        bad = ~np.isfinite(scores)
+        if not bad.any():
+            return scores
+        i, j = np.argwhere(bad)[0]
+        what = (
+            f"generation {generation}, candidate {i}, episode {j} (seed {seeds[i, j]}): score "
+            f"{scores[i, j]}"
+        )
+        if self.config.on_nan == "stop":
+            raise FloatingPointError(what)
+        print(f"{what}; counted as the lowest of {bad.sum()} such episodes", file=sys.stderr)
+        if bad.all():
+            raise FloatingPointError(f"{what}, and no other score of the generation is finite")
+        # The whole candidate comes last: its other episodes are no measure of it.
+        lowest = scores[~bad].min()
+        return np.where(bad.any(1, keepdims=True), lowest - 1 - abs(lowest), scores)
+
+
+def evaluate(
+    problem: Episode | BatchProblem,
+    candidates: np.ndarray,
+    seeds: np.ndarray,
+    parallel: ParallelConfig | None = None,
+    candidates_per_task: int = 16,
+) -> np.ndarray:
+    """Scores (P, E) of candidates (P, n) in the episodes of these seeds (P, E).
+
+    Starts the workers and ends them; `Evaluation` keeps them from call to call.
+    """
+    config = EvaluationConfig(candidates_per_task=candidates_per_task)
+    with Evaluation(problem, config, parallel) as evaluation:
+        return evaluation.scores(candidates, seeds)
+
+
+def episode_seed(seed: int, generation: int, candidate: int, episode: int) -> int:
+    """A seed in 0 .. 2**31 - 1, which all environments take."""
+    key = json.dumps([seed, generation, candidate, episode]).encode()
+    return int.from_bytes(hashlib.sha256(key).digest()[:4], "little") % 2**31
+
+
+def still_racing(scores: np.ndarray) -> np.ndarray:
+    """Which candidates (P,) may still be among the better half, by their first scores (P, E).
+
+    A candidate is out if its mean lies more than two standard errors (of the difference) below
+    that of the last one of the better half.
+    """
+    means = scores.mean(1)
+    errors = scores.std(1, ddof=1) / math.sqrt(scores.shape[1])
+    last = np.argsort(-means, kind="stable")[(len(means) - 1) // 2]
+    return means[last] - means <= 2 * np.hypot(errors, errors[last])
+
+
+class _Scorer:
+    """What runs in a worker: a task -> its scores."""
+
+    def __init__(self, problem: Episode | BatchProblem, on_nan: str):
+        self.problem, self.on_nan = problem, on_nan
+
+    def __call__(self, task: _Task, _report: Report) -> Scores:
+        if isinstance(self.problem, BatchProblem):
+            scores, steps = self.problem.score_batch(task.candidates, task.seeds)
+        else:
+            parts = [
+                [self._episode(candidate, int(seed)) for seed in seeds]
+                for candidate, seeds in zip(*task, strict=True)
+            ]
+            scores = [[part.scores for part in row] for row in parts]
+            steps = sum(part.steps for row in parts for part in row)
+        try:
+            scores = np.asarray(scores, float)
+        except (TypeError, ValueError) as error:
+            raise EvaluationError(
+                f"the problem scored seed {task.seeds.flat[0]} with {scores!r}; a number is needed"
+            ) from error
+        if scores.shape != task.seeds.shape:
+            raise EvaluationError(
+                f"the problem returned scores of shape {scores.shape} for {len(task.seeds)} "
+                f"candidates and {task.seeds.shape[1]} episodes each"
+            )
+        return Scores(scores, int(steps))
+
+    def _episode(self, candidate: np.ndarray, seed: int) -> Scores:
+        assert not isinstance(self.problem, BatchProblem)
+        try:
+            found = self.problem(candidate, seed)
+        except FloatingPointError as error:
+            if self.on_nan == "stop":
+                raise
+            print(f"seed {seed}: {error}; scored last", file=sys.stderr)
+            return Scores(math.nan, 0)
+        return found if isinstance(found, Scores) else Scores(found, 0)

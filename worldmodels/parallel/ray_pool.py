@@ -1,0 +1,299 @@
+"""Workers on a Ray cluster, or on a Ray that is started for them on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from worldmodels.configs import ParallelConfig
+from worldmodels.parallel.processes import THREAD_VARIABLES, portable
+from worldmodels.parallel.scheduler import Died, Done, Event, Failed, Ready, Report
+
+__all__ = ["RayPool", "connect"]
+
+START = -1
+"""Ticket of an actor's start."""
+LOOK_EVERY = 2.0
+"""Seconds from one look at the cluster's size to the next."""
+LAST_LINES = 8
+
+
+class _Pending(NamedTuple):
+    """An answer that is waited for."""
+
+    worker: int
+    ticket: int
+
+
+class RayPool:
+    """Actors that run `function(job, report)` for one job after another.
+
+    An actor that is lost is replaced by another, which Ray places as soon as there is room for it
+    (so it also asks an autoscaling cluster for a node). Ray itself restarts and retries nothing:
+    what an actor was doing is known here, and is given to another one.
+
+    Args:
+        function: pickled by Ray; what it imports has to be installed on all nodes.
+        config: of workers 0, one is placed for each set of free resources, at any time.
+    """
+
+    def __init__(self, function: Callable[[Any, Report], Any], config: ParallelConfig):
+        self._connected = connect(config)
+        local = self._connected and config.ray_address == "local"
+        self._guard = _start_guard() if local else None
+        import ray
+
+        self._ray, self._config = ray, config
+        self._actor = ray.remote(
+            num_cpus=config.cpus, num_gpus=config.gpus, max_restarts=0, max_task_retries=0
+        )(_Actor)
+        self._function = ray.put(function)
+        self._numbers = itertools.count()
+        self._actors: dict[int, Any] = {}
+        self._logs: dict[int, _Place] = {}
+        self._pending: dict[Any, _Pending] = {}
+        self._looked = 0.0
+        self._grow()
+
+    def send(self, worker: int, ticket: int, job: Any) -> None:
+        """Give a worker a job."""
+        ref = self._actors[worker].work.remote(job)
+        self._pending[ref] = _Pending(worker, ticket)
+
+    def wait(self, seconds: float) -> list[Event]:
+        """What happened within so many seconds."""
+        self._grow()
+        if not self._pending:
+            time.sleep(seconds)
+            return []
+        refs = list(self._pending)
+        # While Ray waits, no signal is handled.
+        ready, _ = self._ray.wait(refs, num_returns=1, timeout=min(seconds, 0.1))
+        if ready:  # and whatever else is there by now
+            ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
+        events: list[Event] = []
+        for ref in ready:
+            worker, ticket = self._pending.pop(ref)
+            if worker in self._actors:
+                events.append(self._event(worker, ticket, ref))
+        return events
+
+    def kill(self, worker: int) -> None:
+        """End a worker and begin another."""
+        self._end(worker)
+        self._grow(at_once=True)
+
+    def why_none(self) -> str:
+        """In words."""
+        ray, config = self._ray, self._config
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        total = ray.cluster_resources()
+        needed = f"{config.cpus:g} CPU" + (f" and {config.gpus:g} GPU" if config.gpus else "")
+        there = f"{total.get('CPU', 0):g} CPU" + (
+            f" and {total.get('GPU', 0):g} GPU" if config.gpus else ""
+        )
+        return (
+            f"a worker needs {needed}, and the {len(nodes)} nodes of the cluster that are alive "
+            f"have {there} in all"
+        )
+
+    def close(self) -> None:
+        """End the workers, and Ray if it was started for them."""
+        for worker in list(self._actors):
+            self._end(worker)
+        if self._connected:
+            # In a thread: waiting for it can be cut short by a second signal.
+            leaving = threading.Thread(target=self._ray.shutdown, daemon=True)
+            leaving.start()
+            leaving.join()
+            if self._guard is not None:
+                self._guard.kill()
+                self._guard.wait()
+
+    def _event(self, worker: int, ticket: int, ref: Any) -> Event:
+        """What an answer says."""
+        try:
+            kind, value = self._ray.get(ref)
+        except self._ray.exceptions.RayError as error:
+            reason = self._last_lines(worker, error)
+            self._end(worker)
+            self._grow(at_once=True)
+            return Died(worker, reason)
+        if kind == "failed":
+            return Failed(worker, ticket, value)
+        if ticket == START:
+            self._logs[worker] = value
+            return Ready(worker)
+        return Done(worker, ticket, value)
+
+    def _grow(self, at_once: bool = False) -> None:
+        """Place workers that are missing."""
+        if not at_once and time.monotonic() - self._looked < LOOK_EVERY:
+            return
+        self._looked = time.monotonic()
+        for _ in range(self._wanted() - len(self._actors)):
+            worker = next(self._numbers)
+            actor = self._actors[worker] = self._actor.remote(self._function)
+            self._pending[actor.place.remote()] = _Pending(worker, START)
+
+    def _wanted(self) -> int:
+        """Workers that there should be."""
+        if self._config.workers:
+            return self._config.workers
+        total = self._ray.cluster_resources()
+        claims = (("CPU", self._config.cpus), ("GPU", self._config.gpus))
+        return max(1, int(min(total.get(name, 0) // n for name, n in claims if n)))
+
+    def _end(self, worker: int) -> None:
+        with contextlib.suppress(Exception):  # it may be dead, or its node
+            self._ray.kill(self._actors[worker], no_restart=True)
+        del self._actors[worker]
+
+    def _last_lines(self, worker: int, error: Exception) -> str:
+        """Why an actor died, and the end of what it wrote to its log, if that can be read."""
+        what = type(error).__name__
+        place = self._logs.get(worker)
+        if place is None:
+            return f"{what} before it was ready"
+        where = f"{what}, process {place.pid} on {place.node}"
+        try:
+            lines = Path(place.log).read_text(errors="replace").splitlines()[-LAST_LINES:]
+        except OSError:  # on another machine
+            lines = self._lines_from_afar(place)
+        return where + "".join(f"\n    {line}" for line in lines)
+
+    def _lines_from_afar(self, place: _Place) -> list[str]:
+        try:
+            from ray.util.state import get_log
+
+            return list(
+                get_log(
+                    node_ip=place.node, filename=Path(place.log).name, tail=LAST_LINES, timeout=5
+                )
+            )
+        except Exception as error:  # no dashboard, or the node is gone
+            return [f"(its log {place.log} cannot be read from here: {error})"]
+
+
+class _Place(NamedTuple):
+    """Where an actor is."""
+
+    pid: int
+    node: str
+    log: str
+
+
+class _Actor:
+    """A worker: computes on one thread, and lets no exception of a job end it."""
+
+    def __init__(self, function: Callable[[Any, Report], Any]):
+        self.function = function
+
+    def place(self) -> tuple[str, Any]:
+        import ray
+
+        # Ray lets a worker of several cores compute on as many threads, and results vary with it.
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(1)
+        log = ""
+        with contextlib.suppress(OSError):
+            log = os.readlink("/proc/self/fd/2")
+        return "ready", _Place(os.getpid(), ray.util.get_node_ip_address(), log)
+
+    def work(self, job: Any) -> tuple[str, Any]:
+        try:
+            return "done", self.function(job, lambda n: None)
+        except Exception as error:
+            return "failed", portable(error)
+
+
+def connect(config: ParallelConfig) -> bool:
+    """Join the cluster of `config.ray_address`, or start one here; False if this process had
+    joined one already.
+
+    A cluster of our own listens on the loopback address alone, asks for a token that only this
+    process and its children know, has no dashboard, and reports no usage. A Ray that this process
+    has joined already is used as it is.
+
+    Raises:
+        ConnectionError: there is no cluster at the address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if config.ray_address == "local" and "ray" not in sys.modules:
+        # Read when Ray is imported. Whoever imported it before gets what Ray does by itself: ports
+        # on all addresses, and a token in the home folder.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else not on loopback
+        if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    import ray
+
+    if ray.is_initialized():
+        return False
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    with _own_signals():
+        if config.ray_address != "local":
+            try:
+                _knock(config.ray_address)
+                ray.init(address=config.ray_address, **quiet)
+            except (OSError, RuntimeError, ValueError) as error:
+                raise ConnectionError(
+                    f"there is no Ray cluster at {config.ray_address!r} ({error}). Start one with "
+                    "`ray start --head`, give --ray-address HOST:PORT, or leave it out to start "
+                    "Ray on this machine"
+                ) from error
+            return True
+        ray.init(
+            address="local",
+            num_cpus=max(config.workers, len(os.sched_getaffinity(0))),
+            include_dashboard=False,
+            object_store_memory=200 * 2**20,
+            **quiet,
+        )
+    return True
+
+
+def _start_guard() -> subprocess.Popen[bytes]:
+    """Ends Ray's processes, should this one be killed; see `guard.py`."""
+    from worldmodels.parallel import guard
+
+    return subprocess.Popen(
+        [sys.executable, "-S", "-E", guard.__file__, str(os.getpid())],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def _knock(address: str) -> None:
+    """Whether anybody answers at HOST:PORT; Ray itself would ask for minutes.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, found, port = address.rpartition(":")
+    if found and port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray puts a handler of SIGTERM in the place of ours."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # not the main thread
+            for number, handler in before.items():
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
