@@ -7,36 +7,117 @@ import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
+from generative.configs.autoencoder import ConvAutoencoderConfig
+from generative.configs.energy import ConvEnergyConfig, LangevinConfig
+from generative.configs.flows import GlowConfig
+from generative.configs.gan import GANConfig, WGANConfig
+from generative.configs.vae import ImageVAEConfig
 from generative.training.cli import start
 from generative.training.run import Run
+from scripts import (
+    train_autoencoder,
+    train_diffusion,
+    train_energy,
+    train_gan,
+    train_glow,
+    train_image_vae,
+    train_pixelcnn,
+    train_score,
+    train_wgan,
+)
 
 MARKS = "<!-- frames: begin -->", "<!-- frames: end -->"
 """Lines of docs/families.md between which the table stands."""
+SHAPE = (3, 32, 32)
+"""What every family gets the frames in."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A family's training script, and its model."""
+    """A family's training script, its model, and what its preset `frames` is changed in."""
 
-    script: str
+    script: ModuleType
     model: str
     """Module and class."""
-    steps: int
-    """Of a short training: one to two minutes of one core each."""
+    changes: dict[str, Any]
+    """Sizes for 32x32 pixels, and steps for two to four minutes of one core."""
+
+    def settings(self) -> Any:
+        """The script's settings."""
+        return replace(self.script.PRESETS["frames"], **self.changes)
 
 
 FAMILIES = {
-    "autoencoder": Entry("train_autoencoder", "generative.autoencoder:ConvAutoencoder", 250),
-    "VAE": Entry("train_image_vae", "generative.vae:ImageVAE", 250),
-    "GAN": Entry("train_gan", "generative.gan:GAN", 250),
-    "WGAN-GP": Entry("train_wgan", "generative.wgan:WGAN", 100),
-    "PixelCNN": Entry("train_pixelcnn", "generative.pixelcnn:PixelCNN", 300),
-    "Glow": Entry("train_glow", "generative.glow:Glow", 100),
-    "energy": Entry("train_energy", "generative.energy:ConvEnergy", 60),
-    "score": Entry("train_score", "generative.score:ScoreNetwork", 60),
-    "diffusion": Entry("train_diffusion", "generative.diffusion:ImageDiffusion", 200),
+    "autoencoder": Entry(
+        train_autoencoder,
+        "generative.autoencoder:ConvAutoencoder",
+        {
+            "model": ConvAutoencoderConfig(SHAPE, latent_dim=32, channels=(32, 64, 128)),
+            "batch_size": 32,
+            "steps": 2000,
+        },
+    ),
+    "VAE": Entry(
+        train_image_vae,
+        "generative.vae:ImageVAE",
+        {
+            "model": ImageVAEConfig(
+                SHAPE, latent_dim=32, channels=(32, 64, 128), likelihood="gaussian"
+            ),
+            "batch_size": 32,
+            "steps": 2000,
+        },
+    ),
+    "GAN": Entry(
+        train_gan,
+        "generative.gan:GAN",
+        {
+            "model": GANConfig(SHAPE, 32, (16, 32, 64), "none", bias=True, dropout=0.0),
+            "steps": 2000,
+        },
+    ),
+    "WGAN-GP": Entry(
+        train_wgan,
+        "generative.wgan:WGAN",
+        {
+            "model": WGANConfig(SHAPE, latent_dim=32, widths=(16, 32, 64), dropout=0.0),
+            "steps": 1000,
+        },
+    ),
+    "PixelCNN": Entry(
+        train_pixelcnn, "generative.pixelcnn:PixelCNN", {"batch_size": 8, "steps": 800}
+    ),
+    "Glow": Entry(
+        train_glow,
+        "generative.glow:Glow",
+        {
+            "model": GlowConfig(SHAPE, num_scales=3, num_steps=4, hidden_dim=48, levels=32),
+            "batch_size": 32,
+            "steps": 800,
+        },
+    ),
+    "energy": Entry(
+        train_energy,
+        "generative.energy:ConvEnergy",
+        {
+            "model": ConvEnergyConfig(SHAPE, langevin=LangevinConfig(steps=100)),
+            "batch_size": 32,
+            "steps": 600,
+        },
+    ),
+    "score": Entry(train_score, "generative.score:ScoreNetwork", {"batch_size": 16, "steps": 1500}),
+    "diffusion": Entry(
+        train_diffusion,
+        "generative.diffusion:ImageDiffusion",
+        {
+            "image": replace(train_diffusion.PRESETS["sprites"].image, levels=32),
+            "batch_size": 16,
+            "steps": 2500,
+        },
+    ),
 }
 
 
@@ -44,7 +125,7 @@ FAMILIES = {
 class Args:
     """Train every family on the same CarRacing frames, and show what each makes of them.
 
-    Every family trains by its `frames` preset, but for fewer steps, in the size that it can manage;
+    Every family trains by its `frames` preset, but on 32x32 pixels and for fewer steps;
     docs/families.md gets a table, docs/images/families a strip of pictures.
     """
 
@@ -112,12 +193,12 @@ def train(name: str, args: Args, run: Run, data_dir: Path) -> dict[str, Any]:
     from generative.training.run import read_result
 
     entry = FAMILIES[name]
-    script = importlib.import_module(f"scripts.{entry.script}")
     folder, file = run.path / name, run.path / f"{name}.json"
     if not file.exists():
-        steps = max(2, round(args.share * entry.steps))
+        settings = entry.settings()
+        steps = max(2, round(args.share * settings.steps))
         settings = replace(
-            script.PRESETS["frames"],
+            settings,
             out=folder,
             data_dir=data_dir,
             steps=steps,
@@ -127,7 +208,7 @@ def train(name: str, args: Args, run: Run, data_dir: Path) -> dict[str, Any]:
             seed=args.seed,
         )
         began = time.process_time()
-        script.main(settings)
+        entry.script.main(settings)
         seconds = round(time.process_time() - began, 1)
         result, model = read_result(folder), load(name, run.path).eval()
         row: dict[str, Any] = {"steps": steps, "cpu_seconds": seconds}
@@ -159,7 +240,8 @@ def load(name: str, run: Path) -> Any:
 
 
 def picture(rows: dict[str, Any], run: Run, data_dir: Path, path: Path) -> None:
-    """A row of eight samples for each family, or of reconstructions where it has no samples."""
+    """A row of eight test frames, then one for each family: samples, or where it has none the
+    frames by way of the codes."""
     import torch
     from PIL import Image
     from torch.nn import functional as F
@@ -167,19 +249,20 @@ def picture(rows: dict[str, Any], run: Run, data_dir: Path, path: Path) -> None:
     from generative.training.pictures import image_grid
     from scripts.common.images import Batches, load_images
 
-    strips = []
+    frames = load_images("frames", data_dir, SHAPE).part("test")
+    shown = Batches(frames, run, 8)(0)
+    strips = [shown]
     for name in rows:
         model = load(name, run.path).eval()
         generator = torch.Generator().manual_seed(run.seed_for("samples", 0) % 2**63)
         if hasattr(model, "sample"):
             images = model.sample(8, generator=generator)
         else:
-            frames = load_images("frames", data_dir, model.config.image_shape).part("test")
             with torch.no_grad():
-                images = model.reconstruct(Batches(frames, run, 8)(0))
-        images = images.expand(-1, 3, -1, -1).clamp(0, 1)
-        strips.append(F.interpolate(images, size=(64, 64), mode="nearest"))
-    grid = image_grid(torch.cat(strips), columns=8)
+                images = model.reconstruct(shown)
+        strips.append(images.clamp(0, 1))
+    strips = F.interpolate(torch.cat(strips), size=(64, 64), mode="nearest")
+    grid = image_grid(strips, columns=8)
     Image.fromarray(grid).save(path, optimize=True)
 
 
@@ -208,8 +291,9 @@ def table(rows: dict[str, Any]) -> str:
     lines = [
         "| row | family | steps | CPU seconds | bits/dim | squared error |",
         "|---|---|---|---|---|---|",
+        "| 1 | recorded frames | | | | |",
     ]
-    for place, (name, row) in enumerate(rows.items(), 1):
+    for place, (name, row) in enumerate(rows.items(), 2):
         cells = [str(place), name, f"{row['steps']:,}", f"{row['cpu_seconds']:.0f}"]
         for key, digits in (("bits_per_dim", 3), ("squared_error", 5)):
             cells.append(f"{row[key]:.{digits}f}" if key in row else "")

@@ -11,7 +11,7 @@ from PIL import Image
 from generative.vae import ImageVAE
 from scripts import compare_families
 from scripts.common.images import load_images
-from scripts.compare_families import FAMILIES, MARKS, Args, load, table
+from scripts.compare_families import FAMILIES, MARKS, SHAPE, Args, load, table
 from tests.generative.families.common import recorded_frames
 
 torch.set_num_threads(1)
@@ -31,7 +31,7 @@ def test_two_families_on_recorded_frames(tmp_path, capsys):
     )
     rows = json.loads(compare_families.main(args).read_text())["families"]
     assert list(rows) == ["autoencoder", "VAE"]
-    frames = load_images("frames", tmp_path / "episodes", (3, 64, 64)).part("test").as_tensor()
+    frames = load_images("frames", tmp_path / "episodes", SHAPE).part("test").as_tensor()
     vae = load("VAE", tmp_path / "run")
     assert isinstance(vae, ImageVAE)
     with torch.no_grad():
@@ -44,17 +44,16 @@ def test_two_families_on_recorded_frames(tmp_path, capsys):
     assert table(rows) in text
     assert table(rows) in capsys.readouterr().out
     picture = np.asarray(Image.open(docs / "images" / "families" / "frames.png"))
-    assert picture.shape == (2 * 64 + 2, 8 * 64 + 7 * 2, 3)
+    assert picture.shape == (3 * 64 + 2 * 2, 8 * 64 + 7 * 2, 3)
     assert (docs / "results" / "families" / "frames.json").exists()
 
 
 def test_every_family_has_a_preset_for_frames():
     for entry in FAMILIES.values():
-        module = compare_families.importlib.import_module(f"scripts.{entry.script}")
-        preset = module.PRESETS["frames"]
-        assert preset.data == "frames"
-        assert preset.steps > 0
-        assert hasattr(preset, "picture_every")
+        settings = entry.settings()
+        assert settings.data == "frames"
+        model = settings.image if hasattr(settings, "image") else settings.model
+        assert SHAPE in vars(model).values()
 
 
 def test_unknown_families_are_refused():
