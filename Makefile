@@ -47,6 +47,9 @@ bench:
 		$(ONE_THREAD) $(HEADLESS) $(RUN) "benchmarks/$$name.py" \
 			--json "docs/results/benchmarks/$$name.json" || exit 1; \
 	done
+	@echo "== benchmarks/scaling.py"
+	@$(ONE_THREAD) $(HEADLESS) $(RUN) benchmarks/scaling.py --page docs/cluster.md \
+		--json docs/results/benchmarks/scaling.json
 	@$(RUN) benchmarks/page.py
 
 certificates:

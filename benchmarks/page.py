@@ -109,12 +109,30 @@ def drawings(data: dict[str, Any]) -> list[Row]:
     ]  # fmt: skip
 
 
+def scaling(data: dict[str, Any]) -> list[Row]:
+    rows = []
+    for name, rates in (("real tracks", data["tracks"]), ("dreams", data["dreams"])):
+        for count, bare in rates["bare loops"].items():
+            rows += [
+                _row(f"{name}, {count} workers, {backend}, steps per second",
+                     f"{rates[backend][count]:,.0f}", f"bare loops {bare:,.0f}",
+                     rates[backend][count] / bare)
+                for backend in ("processes", "ray")
+            ]  # fmt: skip
+    rows += [
+        _row(f"64 candidates for nothing, {name}, ms", f"{spent['clock']:.0f}", "", None)
+        for name, spent in data["overhead_ms"].items()
+    ]
+    return rows
+
+
 PARTS = {
     "dream": dream,
     "car": car,
     "training": training,
     "evolution": evolution,
     "drawings": drawings,
+    "scaling": scaling,
 }
 
 

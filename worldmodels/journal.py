@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from generative.training.files import DamagedFileError, read_file, write_file
+from generative.training.files import DamagedFileError, append_file, read_file, write_file
 
 __all__ = ["Generation", "Journal"]
 
@@ -78,22 +77,7 @@ class Journal:
             OSError: the disk is full, or not writable; the journal is what it was before.
         """
         line, digest = _line(generation, self._digest)
-        whole = self.path.stat().st_size if self.path.exists() else 0
-        try:
-            with open(self.path, "ab") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            if self.path.exists() and self.path.stat().st_size > whole:
-                os.truncate(self.path, whole)
-            raise OSError(
-                error.errno,
-                f"{len(line)} bytes of generation {generation.index} could not be written "
-                f"({error.strerror}); what was scored before is kept, and the same command goes on "
-                "from there when there is room",
-                str(self.path),
-            ) from error
+        append_file(self.path, line, sync=True)
         self._digest = digest
         self.generations.append(generation)
 

@@ -50,6 +50,28 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
+def append_file(path: Path, data: bytes, sync: bool = False) -> None:
+    """Add data to the end of a file, which is made if there is none: all of it or nothing.
+
+    Args:
+        sync: it is on the disk when this returns.
+    Raises:
+        OSError: the disk is full or the file not writable; names it, and how much did not fit.
+    """
+    before = path.stat().st_size if path.exists() else 0
+    try:
+        with open(path, "ab") as file:
+            file.write(data)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+    except OSError as error:
+        if path.exists() and path.stat().st_size > before:
+            os.truncate(path, before)
+        reason = f"{error.strerror}: {len(data)} bytes could not be added"
+        raise OSError(error.errno, reason, str(path)) from error
+
+
 def read_file(path: Path, max_bytes: int | None = None) -> bytes:
     """All bytes of a regular file; links, devices and files above max_bytes are refused.
 

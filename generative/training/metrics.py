@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from generative.training.files import write_file
+from generative.training.files import append_file, write_file
 
 METRICS_NAME = "metrics.jsonl"
 IMAGES_NAME = "images"
@@ -43,8 +43,7 @@ class Metrics:
         numbers = {name: float(value) for name, value in values.items()}
         line = {"step": step, "time": round(time.time(), 3)}
         line |= {name: v if math.isfinite(v) else None for name, v in numbers.items()}
-        with open(self.path, "ab") as file:
-            file.write((json.dumps(line) + "\n").encode())
+        append_file(self.path, (json.dumps(line) + "\n").encode())
         if self._use_tensorboard:
             for name, value in numbers.items():
                 self._events(step).add_scalar(name, value, step)

@@ -31,6 +31,8 @@ from worldmodels.parallel.scheduler import Pool, Report, Scheduler
 
 __all__ = ["BatchProblem", "Episode", "Evaluation", "EvaluationError", "Scores", "evaluate"]
 
+WORTHWHILE = 0.05
+"""Seconds of work beside which it does not matter what sending it to a worker takes."""
 Episode = Callable[[np.ndarray, int], "float | Scores"]
 """(candidate (n,), seed) -> its score, or `Scores` to have the steps counted too."""
 SeedOf = Callable[[int, int, int], int]
@@ -68,6 +70,15 @@ class _Task(NamedTuple):
     """(b, E) int64"""
 
 
+class _Answer(NamedTuple):
+    """What a worker answers."""
+
+    scores: np.ndarray
+    """(b, E)"""
+    steps: int
+    seconds: float
+
+
 class Evaluation:
     """`evaluation(candidates, generation)` -> mean scores (P,), as `evolve` wants them.
 
@@ -98,6 +109,7 @@ class Evaluation:
             )
         self._seed_of = seed_of or (lambda *numbers: episode_seed(seed, *numbers))
         self.steps, self.episodes, self._began = 0, 0, time.monotonic()
+        self._seconds_per_episode = math.inf
         self._scheduler = self._make_scheduler()
 
     def __call__(self, candidates: np.ndarray, generation: int) -> np.ndarray:
@@ -142,18 +154,20 @@ class Evaluation:
                 f"got candidates {candidates.shape} and seeds {seeds.shape}; (P, n) and (P, E) are "
                 "needed"
             )
-        rows = self.config.candidates_per_task if self._batched else 1
-        columns = seeds.shape[1] if self._batched else 1
-        places = [
-            (slice(i, i + rows), slice(j, j + columns))
-            for i in range(0, len(candidates), rows)
-            for j in range(0, seeds.shape[1], columns)
-        ]
-        tasks = [_Task(candidates[i], seeds[i, j]) for i, j in places]
-        result = np.empty(seeds.shape)
-        for (i, j), found in zip(places, self._run(tasks), strict=True):
-            result[i, j] = found.scores
-        return result
+        if self._batched:
+            return self._run(candidates, seeds, self.config.candidates_per_task)
+        # Episode by episode, as many of them in a task as make it worth the way to a worker.
+        flat = self._run(
+            candidates.repeat(seeds.shape[1], 0), seeds.reshape(-1, 1), self._group(seeds)
+        )
+        return flat.reshape(seeds.shape)
+
+    def _group(self, seeds: np.ndarray) -> int:
+        """Episodes of a task, by how long those before took; scores do not depend on it."""
+        if self._scheduler is None:
+            return 1
+        share = seeds.size // (4 * max(1, self._scheduler.num_workers))
+        return max(1, min(share, int(WORTHWHILE / max(self._seconds_per_episode, 1e-6))))
 
     @property
     def num_workers(self) -> int:
@@ -183,7 +197,7 @@ class Evaluation:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _make_scheduler(self) -> Scheduler[_Task, Scores] | None:
+    def _make_scheduler(self) -> Scheduler[_Task, _Answer] | None:
         parallel, function = self.parallel, _Scorer(self._problem, self.config.on_nan)
         if parallel.backend == "serial":
             self._scorer = function
@@ -197,19 +211,26 @@ class Evaluation:
             pool = RayPool(function, parallel)
         return Scheduler(pool, parallel, lambda task: parallel.deadline * task.seeds.size)
 
-    def _run(self, tasks: list[_Task]) -> list[Scores]:
+    def _run(self, candidates: np.ndarray, seeds: np.ndarray, rows: int) -> np.ndarray:
+        """Scores of the shape of seeds; so many rows go to a worker at once."""
+        tasks = [
+            _Task(candidates[i : i + rows], seeds[i : i + rows])
+            for i in range(0, len(candidates), rows)
+        ]
         if self._scheduler is None:
             with one_thread():
-                found = []
+                answers = []
                 for task in tasks:
-                    found.append(self._scorer(task, lambda n: None))
-                    self._count(found[-1])
-                return found
-        return self._scheduler.run(tasks, finished=self._count)
+                    answers.append(self._scorer(task, lambda n: None))
+                    self._count(answers[-1])
+        else:
+            answers = self._scheduler.run(tasks, finished=self._count)
+        self._seconds_per_episode = sum(answer.seconds for answer in answers) / max(1, seeds.size)
+        return np.concatenate([answer.scores for answer in answers])
 
-    def _count(self, found: Scores) -> None:
-        self.steps += found.steps
-        self.episodes += found.scores.size
+    def _count(self, answer: _Answer) -> None:
+        self.steps += answer.steps
+        self.episodes += answer.scores.size
 
     def _settle(self, scores: np.ndarray, seeds: np.ndarray, generation: int) -> np.ndarray:
         """Finite scores: what is not finite stops the run, or becomes the lowest there is."""
@@ -271,7 +292,8 @@ class _Scorer:
     def __init__(self, problem: Episode | BatchProblem, on_nan: str):
         self.problem, self.on_nan = problem, on_nan
 
-    def __call__(self, task: _Task, _report: Report) -> Scores:
+    def __call__(self, task: _Task, _report: Report) -> _Answer:
+        began = time.perf_counter()
         if isinstance(self.problem, BatchProblem):
             scores, steps = self.problem.score_batch(task.candidates, task.seeds)
         else:
@@ -292,7 +314,7 @@ class _Scorer:
                 f"the problem returned scores of shape {scores.shape} for {len(task.seeds)} "
                 f"candidates and {task.seeds.shape[1]} episodes each"
             )
-        return Scores(scores, int(steps))
+        return _Answer(scores, int(steps), time.perf_counter() - began)
 
     def _episode(self, candidate: np.ndarray, seed: int) -> Scores:
         assert not isinstance(self.problem, BatchProblem)
