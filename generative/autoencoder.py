@@ -28,6 +28,7 @@ from generative.configs.autoencoder import (
     LinearAutoencoderConfig,
 )
 from generative.pretrained import Pretrained
+from generative.training.optimisation import Optimisation
 
 __all__ = [
     "AutoencoderLearner",
@@ -218,29 +219,18 @@ class AutoencoderLearner:
         self, model: ConvAutoencoder | LinearAutoencoder, config: AutoencoderLossConfig, steps: int
     ):
         self.model, self.config = model, config
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, eps=config.adam_eps)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            self.optimizer, T_max=max(steps, 1), eta_min=config.final_lr
-        )
+        optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, eps=config.adam_eps)
+        self.optimisation = Optimisation(model, optimizer, steps, config.final_lr)
 
     def update(self, batch: Tensor) -> dict[str, Tensor | float]:
         """One step on images (B, C, H, W) in [0, 1]."""
         noisy = add_noise(batch, self.config.noise) if self.config.noise else None
         losses = self.model.loss(batch, self.config.kind, noisy)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
+        self.optimisation.step(losses.loss)
         return {name: value.detach() for name, value in losses._asdict().items()}
 
     def state_dict(self) -> dict:
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
+        return self.optimisation.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        self.optimisation.load_state_dict(state)

@@ -26,6 +26,7 @@ from generative.configs.classifier import (
     MLPClassifierConfig,
 )
 from generative.pretrained import Pretrained
+from generative.training.optimisation import Optimisation
 
 __all__ = [
     "CNNClassifier",
@@ -215,12 +216,10 @@ class ClassifierLearner:
         self, model: MLPClassifier | CNNClassifier, config: ClassifierLossConfig, steps: int
     ):
         self.model, self.config = model, config
-        self.optimizer = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             model.parameters(), config.lr, eps=config.adam_eps, weight_decay=config.weight_decay
         )
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            self.optimizer, T_max=max(steps, 1), eta_min=config.final_lr
-        )
+        self.optimisation = Optimisation(model, optimizer, steps, config.final_lr)
 
     def update(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor | float]:
         """One step on images (B, C, H, W) in [0, 1] and their classes, int64 (B,)."""
@@ -228,20 +227,11 @@ class ClassifierLearner:
         if self.config.shift:
             x = random_shift(x, self.config.shift)
         losses = self.model.train().loss(x, labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
+        self.optimisation.step(losses.loss)
         return {name: value.detach() for name, value in losses._asdict().items()}
 
     def state_dict(self) -> dict:
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
+        return self.optimisation.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        self.optimisation.load_state_dict(state)

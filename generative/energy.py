@@ -17,7 +17,6 @@ energy with noise (Foster 2023, chapter 7, after Du & Mordatch 2019):
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -25,7 +24,6 @@ from typing import ClassVar, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from generative.checks import check_images, check_vectors
 from generative.configs.energy import (
@@ -36,7 +34,7 @@ from generative.configs.energy import (
 )
 from generative.pretrained import Pretrained
 from generative.toy import Grid, log_normaliser
-from generative.training.average import warm_average
+from generative.training.optimisation import Optimisation
 
 __all__ = [
     "ConvEnergy",
@@ -441,22 +439,18 @@ class EnergyLearner:
         if config.sampler == "mala" and not isinstance(model, PointEnergy):
             raise ValueError("sampler mala is for points; images need sampler langevin")
         self.model, self.config = model, config
-        self.optimizer = torch.optim.Adam(
+        optimizer = torch.optim.Adam(
             model.parameters(), lr=config.lr, betas=(config.beta1, 0.999), eps=config.adam_eps
         )
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            self.optimizer, T_max=max(steps, 1), eta_min=config.final_lr
+        self.optimisation = Optimisation(
+            model, optimizer, steps, config.final_lr, config.clip, config.ema
         )
         self.buffer = SampleBuffer(config.buffer_size)
-        self.average = (
-            AveragedModel(model, multi_avg_fn=warm_average(config.ema)) if config.ema else None
-        )
 
     @property
     def kept(self) -> EnergyModel:
         """A copy of the model with the weights that sampling and scoring should use."""
-        model = self.model if self.average is None else self.average.module
-        return cast("EnergyModel", copy.deepcopy(model).eval())
+        return self.optimisation.kept
 
     def update(self, batch: Tensor) -> dict[str, Tensor | float]:
         """One step on a batch, images (B, C, H, W) in [0, 1] or points (B, D)."""
@@ -470,14 +464,7 @@ class EnergyLearner:
         fake, notes = walk(len(real))
         scores = -model.chain_energy(torch.cat([real, fake]))
         losses = contrastive_divergence(scores[: len(real)], scores[len(real) :], config.alpha)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.loss.backward()
-        if config.clip:
-            nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        self.optimizer.step()
-        self.schedule.step()
-        if self.average is not None:
-            self.average.update_parameters(model)
+        self.optimisation.step(losses.loss)
         return {**{name: value.detach() for name, value in losses._asdict().items()}, **notes}
 
     def _descend(self, n: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -507,21 +494,11 @@ class EnergyLearner:
         return y, {"accepted": accepted, "step_size": model.step_size.clone()}
 
     def state_dict(self) -> dict:
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "buffer": self.buffer.samples,
-        }
-        return state if self.average is None else {**state, "average": self.average.state_dict()}
+        return {**self.optimisation.state_dict(), "buffer": self.buffer.samples}
 
     def load_state_dict(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        self.optimisation.load_state_dict(state)
         buffer = state["buffer"]
         self.buffer.samples = (
             None if buffer is None else buffer.to(next(self.model.parameters()).device, copy=True)
         )
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])

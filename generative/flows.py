@@ -11,7 +11,6 @@ inverse `decode(z)`.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,11 +19,10 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
 
 from generative.checks import check_images
 from generative.configs.flows import FlowLossConfig
-from generative.training.average import warm_average
+from generative.training.optimisation import Optimisation
 
 __all__ = [
     "ActNorm",
@@ -283,21 +281,17 @@ class FlowLearner(Generic[M]):
     ):
         self.model, self.config = model, config
         self._loss = loss or cast("Any", model).loss
-        self.optimizer = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.lr, eps=config.adam_eps, weight_decay=config.weight_decay
         )
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            self.optimizer, T_max=max(steps, 1), eta_min=config.final_lr
-        )
-        self.average = (
-            AveragedModel(model, multi_avg_fn=warm_average(config.ema)) if config.ema else None
+        self.optimisation = Optimisation(
+            model, optimizer, steps, config.final_lr, config.clip, config.ema
         )
 
     @property
     def kept(self) -> M:
         """A copy of the model with the weights that sampling and scoring should use."""
-        model = self.model if self.average is None else cast("M", self.average.module)
-        return copy.deepcopy(model).eval()
+        return self.optimisation.kept
 
     def update(self, x: Tensor) -> dict[str, Tensor]:
         """One step on a batch, points (B, D) or images (B, C, H, W) as the model takes them."""
@@ -306,27 +300,11 @@ class FlowLearner(Generic[M]):
         if self.config.l2:
             weights = (p for p in self.model.parameters() if p.dim() > 1)
             loss = loss + self.config.l2 * sum(w.square().sum() for w in weights)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.config.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        self.optimizer.step()
-        self.schedule.step()
-        if self.average is not None:
-            self.average.update_parameters(self.model)
+        self.optimisation.step(loss)
         return {name: value.detach() for name, value in losses._asdict().items()}
 
     def state_dict(self) -> dict:
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
-        return state if self.average is None else {**state, "average": self.average.state_dict()}
+        return self.optimisation.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
+        self.optimisation.load_state_dict(state)

@@ -17,15 +17,13 @@ place of a logit for every level.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple, cast
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
 
 from generative.checks import check_images
 from generative.configs.pixelcnn import (
@@ -38,7 +36,7 @@ from generative.configs.pixelcnn import (
 from generative.pixelcnn_mixture import LogisticMixture, PlusPlusNet
 from generative.pixelcnn_nets import GatedNet, PlainNet
 from generative.pretrained import Pretrained
-from generative.training.average import warm_average
+from generative.training.optimisation import Optimisation
 
 __all__ = [
     "GatedConfig",
@@ -325,21 +323,17 @@ class PixelCNNLearner:
 
     def __init__(self, model: PixelCNN, config: PixelCNNLossConfig, steps: int):
         self.model, self.config = model, config
-        self.optimizer = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.lr, eps=config.adam_eps, weight_decay=config.weight_decay
         )
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            self.optimizer, T_max=max(steps, 1), eta_min=config.final_lr
-        )
-        self.average = (
-            AveragedModel(model, multi_avg_fn=warm_average(config.ema)) if config.ema else None
+        self.optimisation = Optimisation(
+            model, optimizer, steps, config.final_lr, config.clip, config.ema
         )
 
     @property
     def kept(self) -> PixelCNN:
         """A copy of the model with the weights that sampling and scoring should use."""
-        model = self.model if self.average is None else self.average.module
-        return cast("PixelCNN", copy.deepcopy(model)).eval()
+        return self.optimisation.kept
 
     def update(
         self, batch: Tensor | tuple[Tensor, Tensor | None, Tensor | None]
@@ -347,27 +341,11 @@ class PixelCNNLearner:
         """One step on images (B, C, H, W) in [0, 1], or on (images, labels, views) as in `loss`."""
         x, labels, views = (batch, None, None) if isinstance(batch, Tensor) else batch
         losses = self.model.loss(x, labels, views)
-        self.optimizer.zero_grad(set_to_none=True)
-        (losses.loss / math.prod(self.model.config.image_shape)).backward()
-        if self.config.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        self.optimizer.step()
-        self.schedule.step()
-        if self.average is not None:
-            self.average.update_parameters(self.model)
+        self.optimisation.step(losses.loss / math.prod(self.model.config.image_shape))
         return {name: value.detach() for name, value in losses._asdict().items()}
 
     def state_dict(self) -> dict:
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
-        return state if self.average is None else {**state, "average": self.average.state_dict()}
+        return self.optimisation.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
+        self.optimisation.load_state_dict(state)

@@ -14,7 +14,6 @@ Diffusion models are the next step on this way.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,12 +22,11 @@ from typing import ClassVar, NamedTuple, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
 
 from generative.checks import check_images, check_vectors
 from generative.configs.score import ScoreConfig, ScoreLossConfig
 from generative.pretrained import Pretrained
-from generative.training.average import warm_average
+from generative.training.optimisation import Optimisation
 
 __all__ = [
     "ScoreConfig",
@@ -304,44 +302,24 @@ class ScoreLearner:
 
     def __init__(self, model: ScoreNetwork, config: ScoreLossConfig, steps: int):
         self.model, self.config = model, config
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            self.optimizer, T_max=max(steps, 1), eta_min=config.final_lr
-        )
-        self.average = (
-            AveragedModel(model, multi_avg_fn=warm_average(config.ema)) if config.ema else None
+        optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
+        self.optimisation = Optimisation(
+            model, optimizer, steps, config.final_lr, config.clip, config.ema
         )
 
     @property
     def kept(self) -> ScoreNetwork:
         """A copy of the model with the weights that sampling should use."""
-        model = self.model if self.average is None else self.average.module
-        return cast("ScoreNetwork", copy.deepcopy(model).eval())
+        return self.optimisation.kept
 
     def update(self, batch: Tensor) -> dict[str, Tensor | float]:
         """One step on a batch (B, *shape)."""
         losses = self.model.loss(batch, self.config.method)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.loss.backward()
-        if self.config.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        self.optimizer.step()
-        self.schedule.step()
-        if self.average is not None:
-            self.average.update_parameters(self.model)
+        self.optimisation.step(losses.loss)
         return {name: value.detach() for name, value in losses._asdict().items()}
 
     def state_dict(self) -> dict:
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
-        return state if self.average is None else {**state, "average": self.average.state_dict()}
+        return self.optimisation.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
+        self.optimisation.load_state_dict(state)

@@ -40,7 +40,7 @@ def main(args: Args) -> Path:
         if run.done:
             return run.path / "data"
         vision = load_vision(args.vision, device=run.device)
-        vision.to(memory_format=torch.channels_last)
+        vision.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
         @torch.no_grad()
         def encode(frames):

@@ -6,14 +6,14 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import tyro
 
 from generative.configs.diffusion import ScheduleConfig
 from generative.training.cli import start
 from scripts.common.images import ImageData, load_images
-from scripts.train_diffusion import POINTS, density_of
+from scripts.common.points import PointData, load_density
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +36,7 @@ class Args:
     """Folder of the model, as train_diffusion.py writes it."""
     pictures: Annotated[Path, tyro.conf.arg(name="out")] = Path("runs/diffusion/explore")
     """Where the pictures go."""
-    data: ImageData | Literal["two-moons", "eight-gaussians", "grid-25"] = "flowers"
+    data: ImageData | PointData = "flowers"
     """What the model was trained on."""
     data_dir: Path = Path("data")
     """Where its files are, or in a folder of its name there."""
@@ -92,7 +92,7 @@ def main(args: Args) -> Path:
     from generative.training.files import write_json
 
     kind = kind_of_model(args.model)
-    planar = args.data in POINTS
+    planar = args.data in get_args(PointData)
     if planar != (kind == "PointDiffusion"):
         raise ValueError(
             f"{args.model} holds a {kind}, data is {args.data!r}; name the preset or the data that "
@@ -214,7 +214,7 @@ def of_points(model: PointDiffusion, args: Args) -> dict[str, np.ndarray]:
     from generative.diffusion import denoising_path
     from generative.training.pictures import image_grid, point_clouds
 
-    density = density_of(args.data)
+    density = load_density(args.data)
     generator = torch.Generator().manual_seed(args.seed)
     x = density.sample(args.points, generator)
 

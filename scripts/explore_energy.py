@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from generative.training.cli import start
+from scripts.common.points import PointData, load_density
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -311,11 +312,8 @@ def test_images(args: Args, shape: Any) -> Tensor | None:
 
 def true_density(args: Args):
     """The density that the run's points were drawn from; None if there is no run."""
-    from generative.toy import Standardised, TwoMoons, eight_gaussians
-
-    makers = {"two-moons": TwoMoons, "eight-gaussians": eight_gaussians}
-    maker = makers.get(setting(args, "data", ""))
-    return None if maker is None else Standardised(maker())
+    name = setting(args, "data", "")
+    return load_density(name) if name in get_args(PointData) else None
 
 
 def saved_buffer(args: Args) -> Tensor | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from generative.training.cli import start
 from scripts.common.images import ImageData
+from scripts.common.points import PointData, load_density
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Args:
     """Folder of the trained flow, the `model` in the folder of its run."""
     out: Path = Path("runs/realnvp/explore")
     """Folder of the pictures."""
-    density: Literal["two-moons", "eight-gaussians", "grid-25"] = "two-moons"
+    density: PointData = "two-moons"
     """In the plane: what the flow was trained on."""
     data: ImageData = "sprites"
     """Images: what the flow was trained on."""
@@ -120,7 +120,7 @@ def explore_plane(flow, untrained, args: Args) -> None:
         with torch.no_grad():
             panels = point_clouds([x, model.encode(x), z, model.decode(z)])
         save(panels, args, f"panels-{name}")
-    truth = density_picture(toy_density(args).log_prob, args.side)
+    truth = density_picture(load_density(args.density).log_prob, args.side)
     save(
         side_by_side(truth, density_picture(lambda at: flow.log_prob(at.float()), args.side)),
         args,
@@ -160,19 +160,11 @@ def explore_paths(flow, args: Args) -> None:
     save(drawn_lines(flow.trajectory(z[:150], num_times=33).movedim(0, 1)), args, "paths")
 
 
-def toy_density(args: Args):
-    """What the flow was trained on."""
-    from generative.toy import Standardised, TwoMoons, eight_gaussians, grid_25
-
-    makers = {"two-moons": TwoMoons, "eight-gaussians": eight_gaussians, "grid-25": grid_25}
-    return Standardised(makers[args.density]())
-
-
 def draw_points(args: Args):
     """Data and standard normal points, (N, 2) each."""
     import torch
 
-    x = toy_density(args).sample(args.points, torch.Generator().manual_seed(args.seed))
+    x = load_density(args.density).sample(args.points, torch.Generator().manual_seed(args.seed))
     z = torch.randn(args.points, 2, generator=torch.Generator().manual_seed(args.seed + 1))
     return x, z
 

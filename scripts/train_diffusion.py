@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 from generative.configs.diffusion import (
     DiffusionLossConfig,
@@ -16,8 +16,7 @@ from generative.configs.diffusion import (
 from generative.training.cli import start
 from generative.training.run import Run
 from scripts.common.images import Batches, ImageData, load_images
-
-POINTS = ("two-moons", "eight-gaussians", "grid-25")
+from scripts.common.points import PointData, Points
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Args:
 
     out: Path = Path("runs/diffusion")
     """Run folder; the trained model is in its `model` folder, samples are in `images`."""
-    data: ImageData | Literal["two-moons", "eight-gaussians", "grid-25"] = "flowers"
+    data: ImageData | PointData = "flowers"
     """Images, in the shape of `image`; or points, standardised by their exact moments."""
     data_dir: Path = Path("data")
     """Where files of images are, or in a folder of their name there."""
@@ -139,7 +138,7 @@ def main(args: Args) -> Path:
             return run.path / "model"
         if args.threads:
             torch.set_num_threads(args.threads)
-        task = Points(run) if args.data in POINTS else Images(run)
+        task = Plane(run) if args.data in get_args(PointData) else Images(run)
         torch.manual_seed(run.seed_for("weights"))
         learner = DiffusionLearner(task.model().to(run.device), args.loss, args.steps)
 
@@ -157,12 +156,12 @@ def main(args: Args) -> Path:
         return run.path / "model"
 
 
-class Points:
-    """A density in the plane: batches, pictures, and how far the model is from the best."""
+class Plane:
+    """Points in the plane: batches, pictures, and how far the model is from the best."""
 
     def __init__(self, run: Run):
         self.run, self.args = run, run.config
-        self.density = density_of(self.args.data)
+        self.batch = Points(self.args.data, run, even=True)
 
     def model(self):
         """With fresh weights."""
@@ -170,43 +169,29 @@ class Points:
 
         return PointDiffusion(self.args.point)
 
-    def batch(self, step: int):
-        """Points of a step, (B, 2), spread evenly."""
-        return self._draw(self.args.batch_size, "batch", step).to(self.run.device)
-
     def picture(self, model):
         """Data beside samples."""
         import torch
 
         from generative.training.pictures import point_clouds
 
+        data = self.batch.draw(3000, "points", even=True)
         generator = torch.Generator(self.run.device).manual_seed(0)
-        return point_clouds([self._draw(3000, "points"), model.sample(3000, generator)])
+        return point_clouds([data, model.sample(3000, generator)])
 
     def score(self, model) -> dict[str, float]:
         """Expected negative log-likelihood, nats; simple loss; what of either was avoidable; and
         whether samples of config.steps can be told from fresh points."""
         import torch
 
-        from generative.toy import divergence, energy_test
+        from generative.toy import energy_test
 
-        gap = divergence(
-            self.density, lambda x: model.log_prob(x.float().to(self.run.device)).cpu(), 1.0
-        )
-        entropy = self.density.entropy()
-        found = {"nll": entropy + gap, "entropy": entropy, "gap": gap}
+        found = self.batch.excess(model.log_prob, points_per_std=1.0)
         generator = torch.Generator(self.run.device).manual_seed(self.run.seed_for("samples"))
         made = model.sample(self.args.samples, generator)
-        fresh = self._draw(self.args.samples, "fresh", even=False)
-        test = energy_test(fresh, made.cpu())
+        test = energy_test(self.batch.draw(self.args.samples, "fresh"), made.cpu())
         found |= {"energy_distance": test.distance, "energy_p": test.p_value}
-        return {**found, **simple_loss(model, self.density)}
-
-    def _draw(self, n: int, name: str, *numbers: int, even: bool = True):
-        import torch
-
-        generator = torch.Generator().manual_seed(self.run.seed_for(name, *numbers))
-        return self.density.sample(n, generator, even)
+        return {**found, **simple_loss(model, self.batch.density)}
 
 
 class Images:
@@ -218,7 +203,8 @@ class Images:
             self.args.data,
             self.args.data_dir,
             self.args.image.image_shape,
-            max_images=self.args.max_images,
+            self.args.image.levels,
+            self.args.max_images,
         )
         self.train, self.test = images.part("train"), images.part("test")
         self.batch = Batches(self.train, run, self.args.batch_size)
@@ -266,14 +252,6 @@ class Images:
         nats = torch.cat([model.bound(x, generator=generator) for x in some.split(100)]).mean()
         bits = -float(nats) / math.log(2) / some[0].numel()
         return {**totals, "test_bits_per_dim": bits}
-
-
-def density_of(name: str):
-    """A density by its name, standardised."""
-    from generative.toy import Standardised, TwoMoons, eight_gaussians, grid_25
-
-    makers = {"two-moons": TwoMoons, "eight-gaussians": eight_gaussians, "grid-25": grid_25}
-    return Standardised(makers[name]())
 
 
 def simple_loss(model, density, n: int = 2**15, seed: int = 1) -> dict[str, float]:

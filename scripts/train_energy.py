@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from generative.configs.energy import (
     ConvEnergyConfig,
@@ -15,8 +15,7 @@ from generative.configs.energy import (
 from generative.training.cli import start
 from generative.training.run import Run
 from scripts.common.images import Batches, ImageData, load_images
-
-PointData = Literal["two-moons", "eight-gaussians"]
+from scripts.common.points import PointData, Points
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,9 @@ def main(args: Args) -> Path:
             return run.path / "model"
         if args.threads:
             torch.set_num_threads(args.threads)
-        task = Points(run) if args.data in get_args(PointData) else Images(run)
+        task = Plane(run) if args.data in get_args(PointData) else Images(run)
         torch.manual_seed(run.seed_for("weights"))
-        model = PointEnergy(args.points) if isinstance(task, Points) else ConvEnergy(args.model)
+        model = PointEnergy(args.points) if isinstance(task, Plane) else ConvEnergy(args.model)
         learner = EnergyLearner(model.to(run.device), args.loss, args.steps)
 
         def show(step: int) -> None:
@@ -117,22 +116,11 @@ def main(args: Args) -> Path:
         return run.path / "model"
 
 
-class Points:
-    """A density in the plane: batches, pictures, and how far the model stays above the floor."""
+class Plane:
+    """Points in the plane: batches, pictures, and how far the model stays above the floor."""
 
     def __init__(self, run: Run):
-        from generative.toy import Standardised, TwoMoons, eight_gaussians
-
-        makers = {"two-moons": TwoMoons, "eight-gaussians": eight_gaussians}
-        self.run, self.args = run, run.config
-        self.density = Standardised(makers[self.args.data]())
-
-    def batch(self, step: int):
-        """Fresh points of a step, spread evenly, (B, 2)."""
-        import torch
-
-        generator = torch.Generator().manual_seed(self.run.seed_for("batch", step))
-        return self.density.sample(self.args.batch_size, generator, even=True).to(self.run.device)
+        self.run, self.batch = run, Points(run.config.data, run, even=True)
 
     def validate(self, step: int, learner) -> None:
         """The gap at the end tells all; nothing is logged on the way."""
@@ -144,20 +132,14 @@ class Points:
         from generative.training.pictures import point_clouds
 
         generator = torch.Generator(self.run.device).manual_seed(0)
-        data = self.density.sample(2000, torch.Generator().manual_seed(0))
+        data = self.batch.density.sample(2000, torch.Generator().manual_seed(0))
         return point_clouds([data, learner.buffer.samples, learner.kept.sample(2000, generator)])
 
     def score(self, model) -> dict[str, float]:
         """Expected negative log-likelihood, nats, and what of it was avoidable."""
-        from generative.toy import divergence
-
         log_partition = model.log_partition()
-        gap = divergence(
-            self.density,
-            lambda x: model.log_prob(x.float().to(self.run.device), log_partition).cpu(),
-        )
-        floor = self.density.entropy()
-        return {"nll": floor + gap, "floor": floor, "gap": gap, "log_partition": log_partition}
+        found = self.batch.excess(lambda x: model.log_prob(x, log_partition))
+        return {**found, "log_partition": log_partition}
 
 
 class Images:

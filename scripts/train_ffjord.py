@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from generative.configs.flows import FFJORDConfig, FlowLossConfig
 from generative.training.cli import start
 from generative.training.run import Run
-from scripts.train_realnvp import Points
+from scripts.common.points import PointData
+from scripts.train_realnvp import Plane
 
 MATCHING = FlowLossConfig(lr=4e-3, final_lr=4e-5, clip=1.0, ema=0.998)
 
@@ -23,7 +23,7 @@ class Args:
 
     out: Path = Path("runs/ffjord")
     """Run folder; the trained flow is in its `model` folder, samples are in `images`."""
-    data: Literal["two-moons", "eight-gaussians", "grid-25"] = "two-moons"
+    data: PointData = "two-moons"
     """Points, standardised by their exact moments."""
     points: int = 0
     """Points drawn once to train on; 0 draws fresh ones for every step."""
@@ -89,7 +89,7 @@ def main(args: Args) -> Path:
             return run.path / "model"
         if args.threads:
             torch.set_num_threads(args.threads)
-        task = Points(run)
+        task = Plane(run, args.even, args.points)
         torch.manual_seed(run.seed_for("weights"))
         model = FFJORD(args.model).to(run.device)
         learner = FFJORDLearner(model, args.loss, args.steps, args.matching, args.matching_steps)

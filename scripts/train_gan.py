@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
@@ -13,11 +13,10 @@ from generative.configs.gan import GANConfig, GANLossConfig
 from generative.training.cli import start
 from generative.training.run import Run
 from scripts.common.images import Batches, ImageData, load_images
+from scripts.common.points import PointData, Points
 
 if TYPE_CHECKING:
     from generative.data.image_set import ImageSet
-
-PointData = Literal["grid-25", "eight-gaussians", "two-moons"]
 
 
 @dataclass(frozen=True)
@@ -141,33 +140,23 @@ def main(args: Args) -> Path:
         return run.path / "model"
 
 
-def task_of(run: Run) -> Points | Images:
+def task_of(run: Run) -> Plane | Images:
     """What a run's GAN is trained on, in the shape of its model."""
-    return Images(run) if len(run.config.model.shape) == 3 else Points(run)
+    return Images(run) if len(run.config.model.shape) == 3 else Plane(run)
 
 
-class Points:
-    """A density in the plane: batches, pictures, and how many of its modes a GAN finds."""
+class Plane:
+    """Points in the plane: batches, pictures, and how many modes of their density a GAN finds."""
 
     def __init__(self, run: Run):
-        from generative.toy import Standardised, TwoMoons, eight_gaussians, grid_25
-
-        makers = {"two-moons": TwoMoons, "eight-gaussians": eight_gaussians, "grid-25": grid_25}
-        if run.config.data not in makers:
+        if run.config.data not in get_args(PointData):
             raise ValueError(
                 f"the model makes points of shape {run.config.model.shape}, and the data are "
-                f"{run.config.data}; give --data {' or '.join(makers)}"
+                f"{run.config.data}; give --data {' or '.join(get_args(PointData))}"
             )
-        self.run = run
-        self.density = makers[run.config.data]()
-        self.standardised = Standardised(self.density)
-
-    def batch(self, step: int):
-        """Fresh points of a step, (B, 2)."""
-        import torch
-
-        generator = torch.Generator().manual_seed(self.run.seed_for("batch", step))
-        return self.standardised.sample(self.run.config.batch_size, generator).to(self.run.device)
+        self.run, self.batch = run, Points(run.config.data, run)
+        self.standardised = self.batch.density
+        self.density = self.standardised.density
 
     def picture(self, gan):
         """Data, and what the GAN makes."""

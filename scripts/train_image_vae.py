@@ -11,6 +11,7 @@ from generative.configs.vae import ImageVAEConfig, ImageVAELossConfig
 from generative.training.cli import start
 from generative.training.run import Run
 from scripts.common.images import Batches, ImageData, load_images
+from scripts.common.reports import add_to_report
 
 if TYPE_CHECKING:
     from generative.data.image_set import ImageSet
@@ -176,23 +177,6 @@ def black_and_white(images: ImageSet, threshold: int) -> ImageSet:
     """The same images with two levels: white is what was at least `threshold`."""
     pixels = (images.images >= threshold).astype("uint8")
     return dataclasses.replace(images, images=pixels, levels=2)
-
-
-def add_to_report(file: Path, run: Run) -> None:
-    """Write the run's result beside those of other runs, with what it may depend on."""
-    from generative.training.files import read_json, write_json
-    from generative.training.settings import to_json
-
-    records = read_json(file) if file.exists() else {}
-    settings = {
-        name: value
-        for name, value in to_json(run.config).items()
-        if name not in ("out", "data_dir", "report")
-    }
-    versions = {name: run.versions[name] for name in ("python", "cpu", "packages")}
-    records[run.path.name] = {"result": run.result, "settings": settings, "versions": versions}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, dict(sorted(records.items())))
 
 
 def score(vae, test: ImageSet, args: Args) -> dict[str, float]:

@@ -277,8 +277,8 @@ class Rounds:
         )
         self.memory = stage("memory", train_mdnrnn.main, self._memory(index))
         controllers = stage("controller", train_controller.main, self._controller(index))
-        self.agent = stage("choose", lambda found: self._choose(index, found), controllers)
-        self.controller = self.agent / "controller"
+        agent: Path = stage("choose", lambda found: self._choose(index, found), controllers)
+        self.agent, self.controller = agent, agent / "controller"
         self._record(index, seconds)
 
     def _collect(self, index: int) -> collect_rollouts.Args:
@@ -306,6 +306,7 @@ class Rounds:
         )
 
     def _encode(self, index: int, recordings: tuple[Path, ...]) -> encode_rollouts.Args:
+        assert self.vision is not None
         return encode_rollouts.Args(
             out=self._out(index, "encode"),
             rollouts=recordings,
@@ -388,6 +389,7 @@ class Rounds:
 
         settings = self.args.controller
         clip = read_result(self._out(index, "controller"))["reward_clip"]
+        assert self.memory is not None
         memory = MDNRNN.from_pretrained(self.memory)
         sizes = ControllerConfig(memory.config.latent_dim, memory.config.hidden_dim)
         return train_controller.dream_returns(
@@ -500,6 +502,8 @@ class Rounds:
         from worldmodels.vision import load_vision
         from worldmodels.world_model import WorldModel
 
+        assert self.vision is not None
+        assert self.memory is not None
         world = WorldModel(load_vision(self.vision), MDNRNN.from_pretrained(self.memory))
         WorldModelAgent(world, controller, AgentConfig(self.args.action_repeat)).save_pretrained(
             folder

@@ -33,7 +33,8 @@ class Args:
     max_images: int | None = None
     """Use at most so many of the images."""
     train_on: tuple[str, ...] = ("train",)
-    """Parts of the data: train, or train val where no setting is chosen by the latter."""
+    """Parts of the data: train while settings are chosen by the validation images, train val for
+    the final training once they are."""
     redraw: float = 0.0
     """Share of a batch that is turned, stretched and moved a little, as images of view 1. For grey
     drawings; needs a gated network with num_views 2."""
@@ -110,8 +111,8 @@ PRESETS = {
         data="digits",
         train_on=("train", "val"),
         model=PixelCNNConfig((1, 8, 8), levels=17, network=PlainConfig(hidden_dim=64)),
-        steps=1200,
-        picture_every=1200,
+        steps=2100,
+        picture_every=2100,
         num_samples=64,
     ),
     "sprites": Args(

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from generative.configs.flows import FlowLossConfig, ImageRealNVPConfig, RealNVPConfig
 from generative.training.cli import start
 from generative.training.run import Run
+from scripts.common.points import PointData, Points
+from scripts.common.reports import add_to_report
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Args:
 
     out: Path = Path("runs/realnvp")
     """Run folder; the trained flow is in its `model` folder, samples are in `images`."""
-    data: Literal["two-moons", "eight-gaussians", "grid-25", "digits"] = "two-moons"
+    data: PointData | Literal["digits"] = "two-moons"
     """Points, standardised by their exact moments, or scikit-learn's digits."""
     points: int = 3000
     """Points drawn once to train on; 0 draws fresh ones for every step. Digits: not used."""
@@ -106,7 +111,7 @@ def main(args: Args) -> Path:
             return run.path / "model"
         if args.threads:
             torch.set_num_threads(args.threads)
-        task = Digits(run) if args.data == "digits" else Points(run)
+        task = Digits(run) if args.data == "digits" else Plane(run, args.even, args.points)
         torch.manual_seed(run.seed_for("weights"))
         if isinstance(task, Digits):
             config = ImageRealNVPConfig(args.model, task.levels, args.margin)
@@ -128,32 +133,31 @@ def main(args: Args) -> Path:
         flow.save_pretrained(run.path / "model")
         run.finish({**run.metrics.last(), **task.score(flow)})
         if args.report is not None:
-            from scripts.train_image_vae import add_to_report
-
             add_to_report(args.report, run)
         return run.path / "model"
 
 
-class Points:
-    """A density in the plane: batches, pictures, and how far a flow stays above the floor."""
+class Plane:
+    """Points in the plane: batches, pictures, and how far a flow stays above the floor.
 
-    def __init__(self, run: Run):
-        from generative.toy import Standardised, TwoMoons, eight_gaussians, grid_25
+    Args:
+        run: whose seed, data and batch size are used.
+        even: spread the points of a step evenly.
+        num_fixed: points drawn once, of which every step takes some; 0 draws fresh ones.
+    """
 
-        makers = {"two-moons": TwoMoons, "eight-gaussians": eight_gaussians, "grid-25": grid_25}
-        self.run, self.args = run, run.config
-        self.density = Standardised(makers[self.args.data]())
-        self.fixed = self._draw(self.args.points, "points") if self.args.points else None
-        self.first = self.fixed if self.fixed is not None else self._draw(3000, "points")
+    def __init__(self, run: Run, even: bool, num_fixed: int = 0):
+        self.run, self.num_fixed = run, num_fixed
+        self.points = Points(run.config.data, run, even)
+        self.first = self.points.draw(num_fixed or 3000, "points")
 
-    def batch(self, step: int):
+    def batch(self, step: int) -> Tensor:
         """Points of a step, (B, 2)."""
-        if self.fixed is None:
-            x = self._draw(self.args.batch_size, "batch", step, even=self.args.even)
-        else:
-            rows = self.run.rng("batch", step).integers(len(self.fixed), size=self.args.batch_size)
-            x = self.fixed[rows]
-        return x.to(self.run.device)
+        if not self.num_fixed:
+            return self.points(step)
+        size = self.run.config.batch_size
+        rows = self.run.rng("batch", step).integers(self.num_fixed, size=size)
+        return self.first[rows].to(self.run.device)
 
     def picture(self, flow):
         """Data, their z, normal points, and what the flow makes of these."""
@@ -169,20 +173,7 @@ class Points:
 
     def score(self, flow, points_per_std: float = 3.0) -> dict[str, float]:
         """Expected negative log-likelihood, nats, and what of it was avoidable."""
-        from generative.toy import divergence
-
-        def log_prob(x):
-            return flow.log_prob(x.float().to(self.run.device)).cpu()
-
-        gap = divergence(self.density, log_prob, points_per_std)
-        floor = self.density.entropy()
-        return {"nll": floor + gap, "floor": floor, "gap": gap}
-
-    def _draw(self, n: int, name: str, *numbers: int, even: bool = False):
-        import torch
-
-        generator = torch.Generator().manual_seed(self.run.seed_for(name, *numbers))
-        return self.density.sample(n, generator, even)
+        return self.points.excess(flow.log_prob, points_per_std)
 
 
 class Digits:

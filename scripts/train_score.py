@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from generative.configs.score import ScoreConfig, ScoreLossConfig
 from generative.training.cli import start
 from generative.training.run import Run
 from scripts.common.images import Batches, ImageData, load_images
-
-PointData = Literal["two-moons", "eight-gaussians"]
+from scripts.common.points import PointData, Points
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,8 @@ class Args:
     steps: int = 4000
     """Optimiser steps."""
     batch_size: int = 1024
+    samples: int = 2000
+    """Points: samples in the test of whether they are like fresh points; see energy_test."""
     log_every: int = 100
     picture_every: int = 1000
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
@@ -75,6 +76,7 @@ PRESETS = {
         model=ScoreConfig(hidden_dim=8, num_hidden=1, num_levels=3, sample_steps=3),
         steps=20,
         batch_size=16,
+        samples=100,
         log_every=5,
         picture_every=10,
     ),
@@ -93,7 +95,7 @@ def main(args: Args) -> Path:
             return run.path / "model"
         if args.threads:
             torch.set_num_threads(args.threads)
-        task = Points(run) if args.data in get_args(PointData) else Images(run)
+        task = Plane(run) if args.data in get_args(PointData) else Images(run)
         torch.manual_seed(run.seed_for("weights"))
         learner = ScoreLearner(ScoreNetwork(args.model).to(run.device), args.loss, args.steps)
 
@@ -111,43 +113,32 @@ def main(args: Args) -> Path:
         return run.path / "model"
 
 
-class Points:
-    """A density in the plane: batches, pictures, and whether samples can be told from it."""
+class Plane:
+    """Points in the plane: batches, pictures, and how far the network is from the exact score."""
 
     def __init__(self, run: Run):
-        from generative.toy import Standardised, TwoMoons, eight_gaussians
-
-        makers = {"two-moons": TwoMoons, "eight-gaussians": eight_gaussians}
-        self.run, self.args = run, run.config
-        self.density = Standardised(makers[self.args.data]())
-
-    def batch(self, step: int):
-        """Fresh points of a step, (B, 2)."""
-        return self._draw(self.args.batch_size, "batch", step).to(self.run.device)
+        self.run, self.batch = run, Points(run.config.data, run)
 
     def picture(self, network):
         """Data beside samples."""
         from generative.training.pictures import point_clouds
 
-        return point_clouds([self._draw(2000, "picture"), self._samples(network, 2000)])
+        return point_clouds([self.batch.draw(2000, "picture"), self._samples(network, 2000)])
 
     def score(self, network) -> dict[str, float]:
-        """Energy distance of samples to fresh points, and the p-value of a permutation test."""
+        """What training minimised and what of it was avoidable, and whether samples can be told
+        from fresh points."""
         from generative.toy import energy_test
 
-        found = energy_test(self._samples(network, 500), self._draw(500, "test"))
-        return {"energy_distance": found.distance, "p_value": found.p_value}
+        num = self.run.config.samples
+        test = energy_test(self.batch.draw(num, "fresh"), self._samples(network, num))
+        found = {"energy_distance": test.distance, "energy_p": test.p_value}
+        return {**found, **denoising_loss(network, self.batch.density)}
 
     def _samples(self, network, n: int):
         import torch
 
         return network.sample(n, torch.Generator(self.run.device).manual_seed(0)).cpu()
-
-    def _draw(self, n: int, name: str, *numbers: int):
-        import torch
-
-        generator = torch.Generator().manual_seed(self.run.seed_for(name, *numbers))
-        return self.density.sample(n, generator)
 
 
 class Images:
@@ -176,6 +167,35 @@ class Images:
         with torch.no_grad():
             loss = network.loss(self.test.to(self.run.device), generator=generator).loss
         return {"test_loss": float(loss)}
+
+
+def denoising_loss(network, density, n: int = 2**16, seed: int = 1) -> dict[str, float]:
+    """Denoising loss of a network of points on fresh ones, beside the least there is.
+
+    All that can be told of the noise in x + sigma eps is its mean given the sum, which is -sigma
+    times the exact score; any other answer costs half its squared distance from this one more. So
+    the excess is that distance, which has little noise.
+    """
+    import torch
+
+    from generative.diffusion import MixtureDenoiser
+
+    device = next(network.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    exact = MixtureDenoiser.of(density)
+    x = density.sample(n, generator, even=True)
+    levels = network.levels.cpu()
+    sigma = levels[torch.randint(len(levels), (n,), generator=generator)]
+    noisy = x + sigma[:, None] * torch.randn(x.shape, generator=generator)
+    # There, signal and noise have variances that add up to 1; here, the signal has all of its own.
+    shrunk, log_snr = noisy / (1 + sigma.square()).sqrt()[:, None], -2 * sigma.log()
+    best, _ = exact(shrunk, log_snr)
+    with torch.no_grad():
+        score = network.score(noisy.to(device), sigma.to(device)).cpu()
+    excess = float((-sigma[:, None] * score - best).square().mean()) / 2
+    variance = exact.data_variance(shrunk, log_snr) / sigma.square()
+    floor = float(variance.mean()) / x.shape[1] / 2
+    return {"denoising_loss": floor + excess, "loss_floor": floor, "loss_excess": excess}
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from generative.configs.gan import WGANConfig, WGANLossConfig
 from generative.training.cli import start
 from generative.training.run import Run
 from scripts.common.images import ImageData
-from scripts.train_gan import PointData, task_of
+from scripts.common.points import PointData
+from scripts.train_gan import task_of
 
 
 @dataclass(frozen=True)

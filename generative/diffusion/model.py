@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from generative.checks import check_images, check_vectors
 from generative.configs.diffusion import (
@@ -27,7 +25,7 @@ from generative.diffusion.samplers import (
 )
 from generative.diffusion.schedules import Schedule, signal_and_noise
 from generative.pretrained import Pretrained
-from generative.training.average import warm_average
+from generative.training.optimisation import Optimisation
 
 __all__ = [
     "DiffusionLearner",
@@ -374,63 +372,27 @@ class DiffusionLearner:
         self, model: PointDiffusion | ImageDiffusion, config: DiffusionLossConfig, steps: int
     ):
         self.model, self.config = model, config
-        self.optimizer = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.lr, eps=config.adam_eps, weight_decay=config.weight_decay
         )
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            self.optimizer, T_max=max(steps, 1), eta_min=config.final_lr
-        )
         # Batch statistics are averaged as weights are: those of the last weights fit them only.
-        self.average = (
-            AveragedModel(model, multi_avg_fn=_average(config.ema), use_buffers=True)
-            if config.ema
-            else None
+        self.optimisation = Optimisation(
+            model, optimizer, steps, config.final_lr, config.clip, config.ema, average_buffers=True
         )
 
     @property
     def kept(self) -> Any:
         """A copy of the model with the weights that sampling and scoring should use."""
-        model = self.model if self.average is None else self.average.module
-        return copy.deepcopy(model).eval()
+        return self.optimisation.kept
 
     def update(self, batch: Tensor) -> dict[str, Tensor | float]:
         """One step on points (B, D) or images (B, C, H, W), as the model takes them."""
         losses = self.model.loss(batch, self.config)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.loss.backward()
-        if self.config.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        self.optimizer.step()
-        self.schedule.step()
-        if self.average is not None:
-            self.average.update_parameters(self.model)
+        self.optimisation.step(losses.loss)
         return {name: value.detach() for name, value in losses._asdict().items()}
 
     def state_dict(self) -> dict:
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
-        return state if self.average is None else {**state, "average": self.average.state_dict()}
+        return self.optimisation.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-
-
-def _average(decay: float):
-    """`warm_average`, but counters of batches are taken over: integers have no average."""
-    average = warm_average(decay)
-
-    def blend(averages, values, num_averaged) -> None:
-        if averages[0].is_floating_point():
-            average(averages, values, num_averaged)
-        else:
-            for mean, value in zip(averages, values, strict=True):
-                mean.copy_(value)
-
-    return blend
+        self.optimisation.load_state_dict(state)

@@ -7,7 +7,7 @@ average.module                       # the model to keep
 
 from __future__ import annotations
 
-import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 __all__ = ["warm_average"]
 
@@ -16,11 +16,16 @@ def warm_average(decay: float):
     """Exponential average of weights for `AveragedModel`, with a short memory at first.
 
     After n steps the decay is at most (1 + n) / (10 + n), so that the random first weights do not
-    stay in the average of a short training.
+    stay in the average of a short training. Integers, such as counters of batches, have no average:
+    the last ones are taken over.
     """
 
     def blend(averages, weights, num_averaged) -> None:
+        if not averages[0].is_floating_point():
+            for average, last in zip(averages, weights, strict=True):
+                average.copy_(last)
+            return
         n = float(num_averaged)
-        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + n) / (10 + n)))
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averages, weights, num_averaged)
 
     return blend

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from generative.configs.vae import ConvVAEConfig, VAELossConfig
 from generative.pretrained import Pretrained
+from generative.training.optimisation import Optimisation
 from generative.vae.gaussian import (
     VAELosses,
     gaussian_kl,
@@ -211,10 +212,8 @@ class VAELearner:
     def __init__(self, model: ConvVAE, config: VAELossConfig, steps: int):
         self.model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.config = config
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            self.optimizer, T_max=max(steps, 1), eta_min=config.final_lr
-        )
+        optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
+        self.optimisation = Optimisation(model, optimizer, steps, config.final_lr)
 
     def update(self, frames: Tensor) -> dict[str, Tensor]:
         """One step on uint8 frames (B, 64, 64, 3)."""
@@ -230,20 +229,11 @@ class VAELearner:
             self.config.beta,
             self.config.free_bits,
         )
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
+        self.optimisation.step(losses.loss)
         return {name: value.detach() for name, value in losses._asdict().items()}
 
     def state_dict(self) -> dict:
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
+        return self.optimisation.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        self.optimisation.load_state_dict(state)

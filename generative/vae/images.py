@@ -8,20 +8,18 @@ the book's is asked for, so that the loss is in nats and an upper bound of -log 
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
 
 from generative.checks import check_images, check_vectors
 from generative.configs.vae import ImageVAEConfig, ImageVAELossConfig
 from generative.pretrained import Pretrained
-from generative.training.average import warm_average
+from generative.training.optimisation import Optimisation
 from generative.vae.gaussian import (
     VAELosses,
     gaussian_kl,
@@ -292,49 +290,29 @@ class ImageVAELearner:
 
     def __init__(self, model: ImageVAE | LinearVAE, config: ImageVAELossConfig, steps: int):
         self.model, self.config = model, config
-        self.optimizer = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.lr, eps=config.adam_eps, weight_decay=config.weight_decay
         )
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            self.optimizer, T_max=max(steps, 1), eta_min=config.final_lr
-        )
-        self.average = (
-            AveragedModel(model, multi_avg_fn=warm_average(config.ema)) if config.ema else None
+        self.optimisation = Optimisation(
+            model, optimizer, steps, config.final_lr, config.clip, config.ema
         )
 
     @property
     def kept(self) -> ImageVAE | LinearVAE:
         """A copy of the model with the weights that sampling and scoring should use."""
-        model = self.model if self.average is None else self.average.module
-        return cast("ImageVAE | LinearVAE", copy.deepcopy(model).eval())
+        return self.optimisation.kept
 
     def update(self, x: Tensor) -> dict[str, Tensor]:
         """One step on images (B, C, H, W) in [0, 1]."""
-        config, step = self.config, self.schedule.last_epoch
+        config, step = self.config, self.optimisation.step_number
         if step < config.warmup:
             config = dataclasses.replace(config, beta=config.beta * step / config.warmup)
         losses = self.model.loss(x, config)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.loss.backward()
-        if config.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
-        self.optimizer.step()
-        self.schedule.step()
-        if self.average is not None:
-            self.average.update_parameters(self.model)
+        self.optimisation.step(losses.loss)
         return {name: value.detach() for name, value in losses._asdict().items()}
 
     def state_dict(self) -> dict:
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
-        return state if self.average is None else {**state, "average": self.average.state_dict()}
+        return self.optimisation.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
+        self.optimisation.load_state_dict(state)

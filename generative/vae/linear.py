@@ -34,7 +34,7 @@ class LinearVAE(Pretrained, nn.Module):
 
     config_class = LinearVAEConfig
     capabilities: ClassVar[frozenset[str]] = frozenset(
-        {"loss", "sample", "bound", "encode", "decode", "reconstruct"}
+        {"loss", "sample", "log_prob", "bound", "encode", "decode", "reconstruct"}
     )
 
     def __init__(self, config: LinearVAEConfig | None = None):
@@ -84,7 +84,7 @@ class LinearVAE(Pretrained, nn.Module):
         z = torch.randn(n, self.config.latent_dim, generator=generator, device=weight.device)
         return self.decode(z.to(weight.dtype))
 
-    def exact_log_prob(self, x: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor) -> Tensor:
         """log p(x) of each image, (B, C, H, W) -> (B,), nats; `bound` comes up to it from below."""
         rows = check_images(x, self.config.image_shape, "this VAE").flatten(1)
         noise = self.pixel_logvar.exp().expand(self.dim)

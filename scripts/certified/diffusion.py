@@ -42,7 +42,7 @@ def diffusion_lines(settings: Settings, preset: str, name: str) -> list[Line]:
         ),
         Line(
             f"{name}, likelihood by the probability flow, nats above the entropy",
-            result["nll"], result["entropy"], "entropy", result["gap"], 0.05,
+            result["nll"], result["floor"], "entropy", result["gap"], 0.05,
         ),
         Line(
             f"{name}, {args.samples:,} samples of {steps} DDIM steps and as many fresh points: "

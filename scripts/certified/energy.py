@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from scripts.certified.common import Certificate, Line, Settings
+from scripts.common.points import load_density
 
 __all__ = ["CERTIFICATES"]
 
@@ -16,7 +17,7 @@ def energy_on(preset: str, what: str) -> Callable[[Settings], list[Line]]:
 
     def certify(settings: Settings) -> list[Line]:
         from generative.energy import PointEnergy
-        from generative.toy import Grid, Standardised, TwoMoons, divergence, eight_gaussians
+        from generative.toy import Grid, divergence
         from generative.training.run import read_result
         from scripts import train_energy
 
@@ -27,7 +28,7 @@ def energy_on(preset: str, what: str) -> Callable[[Settings], list[Line]]:
             return train_energy.main(replace(args, out=settings.work / preset, seed=settings.seed))
 
         model = PointEnergy.from_pretrained(train(preset))
-        density = Standardised(TwoMoons() if preset == "two-moons" else eight_gaussians())
+        density = load_density(preset)
         floor, log_partition = density.entropy(), model.log_partition()
         gap = divergence(density, lambda x: model.log_prob(x.float(), log_partition))
         # Half as far out again, and finer: what the quadrature may have missed.

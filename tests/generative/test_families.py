@@ -72,7 +72,7 @@ def test_samples(name):
     family, model = FAMILIES[name], make(name)
     samples = model.sample(5, generator=generator(1))
     assert samples.shape == (5, *family.examples(1).shape[1:])
-    assert samples.dtype == torch.float32
+    assert samples.dtype == family.examples(1).dtype
     assert samples.isfinite().all()
     low, high = family.sample_range
     assert low <= samples.min()
@@ -95,7 +95,8 @@ def test_log_prob_is_one_number_an_example(name):
     log_prob = model.log_prob(x)
     assert log_prob.shape == (6,)
     torch.testing.assert_close(model.log_prob(x[2:4]), log_prob[2:4])
-    torch.testing.assert_close(FAMILIES[name].loss(model, x), -log_prob.mean())
+    if "bound" not in capabilities(name):  # what is trained is the bound, where there is one
+        torch.testing.assert_close(FAMILIES[name].loss(model, x), -log_prob.mean())
 
 
 @having("bound")
@@ -112,7 +113,8 @@ def test_encode_and_decode_fit_together(name):
     z = model.encode(x)
     assert len(z) == 6
     assert model.decode(z).shape == x.shape
-    if "log_prob" in capabilities(name):  # a flow loses nothing
+    if "reconstruct" not in capabilities(name) and "log_prob" in capabilities(name):
+        # A flow loses nothing.
         assert (model.decode(z) - x).abs().max() < 1e-5
 
 
@@ -189,7 +191,7 @@ def test_wrong_input_is_told_what_it_is_and_what_is_needed(name, number):
 def outcome(run) -> dict:
     """All that a run came to, but for the time it took."""
     lines = [{**line, "time": None} for line in read_metrics(run)]
-    files = [*(run / "model").iterdir(), *run.glob("images/*")]
+    files = [*(run / "model").iterdir(), *run.glob("images/*"), *run.glob("texts/*")]
     return {
         "lines": lines,
         "files": {str(path.relative_to(run)): path.read_bytes() for path in files},

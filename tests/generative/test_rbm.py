@@ -148,13 +148,13 @@ def test_bound_of_a_deep_belief_network_is_below_the_exact_sum():
             parameter.copy_(0.8 * torch.randn_like(parameter))
     lower, top = network.stack
     x, h = states(3), states(3)
-    p_v = torch.distributions.Bernoulli(logits=lower._visible_logits(h))
+    p_v = torch.distributions.Bernoulli(logits=lower.visible_logits(h))
     log_p = torch.stack([(top.log_prob(h) + p_v.log_prob(v).sum(1)).logsumexp(0) for v in x])
     assert float(log_p.exp().sum().detach()) == pytest.approx(1)
     bound = network.bound(x, 4000, generator())
     assert bool((bound < log_p).all())
     # The bound itself in closed form: E_q of log p(v, h) - log q(h | v).
-    q_h = torch.distributions.Bernoulli(logits=lower._hidden_logits(x)[:, None])
+    q_h = torch.distributions.Bernoulli(logits=lower.hidden_logits(x)[:, None])
     log_q = q_h.log_prob(h).sum(-1)
     log_joint = torch.stack([top.log_prob(h) + p_v.log_prob(v).sum(1) for v in x])
     exact = (log_q.exp() * (log_joint - log_q)).sum(1)
@@ -305,7 +305,7 @@ def test_weight_decay_leaves_biases_alone():
     learner = BoltzmannLearner(rbm, RBMLossConfig("exact", weight_decay=0.5), 1)
     decays = {
         id(p): group["weight_decay"]
-        for group in learner.optimizer.param_groups
+        for group in learner.optimisation.optimizer.param_groups
         for p in group["params"]
     }
     assert decays[id(rbm.weight)] == 0.5

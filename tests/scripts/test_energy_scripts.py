@@ -14,7 +14,10 @@ from generative.configs.energy import ConvEnergyConfig, LangevinConfig
 from generative.configs.rbm import DBNConfig, RBMConfig
 from generative.configs.score import ScoreConfig
 from generative.rbm import RBM
+from generative.score import ScoreNetwork
+from generative.toy import Mixture, eight_gaussians
 from scripts import explore_energy, train_energy, train_rbm, train_score
+from scripts.common.points import load_density
 from tests.commands import run_script
 
 torch.set_num_threads(1)
@@ -121,8 +124,43 @@ def test_score_of_images(tmp_path, folder):
 def test_score_of_points(tmp_path):
     args = replace(train_score.PRESETS["smoke"], out=tmp_path / "run", data="two-moons")
     model = train_score.main(args)
-    assert 0 < result(tmp_path / "run")["p_value"] <= 1
+    found = result(tmp_path / "run")
+    assert 0 < found["energy_p"] <= 1
+    assert found["denoising_loss"] == pytest.approx(found["loss_floor"] + found["loss_excess"])
     assert explore(model, tmp_path / "pictures") == {"walks", "score_field", "metrics"}
+
+
+def test_excess_of_a_score_is_over_the_exact_one():
+    """The loss itself, with the noise of its draws, is the floor and the excess."""
+    torch.manual_seed(0)
+    density = load_density("eight-gaussians")
+    network = ScoreNetwork(ScoreConfig(hidden_dim=8, num_hidden=1, num_levels=3))
+    found = train_score.denoising_loss(network, density)
+    x = density.sample(200_000, torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        loss = float(network.loss(x, generator=torch.Generator().manual_seed(6)).loss)
+    assert found["denoising_loss"] == pytest.approx(loss, rel=0.01)
+    assert found["loss_excess"] > 0.1 * found["loss_floor"]
+
+
+def test_the_exact_score_has_no_excess():
+    """Of eight Gaussians with noise, which are eight wider Gaussians, by autograd."""
+    plain, network = eight_gaussians(), ScoreNetwork(ScoreConfig(num_levels=3))
+
+    def exact_score(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        scores = torch.empty_like(x)
+        for level in network.levels:
+            noisy = Mixture(plain.centres, math.hypot(plain.scale, float(level)))
+            with torch.enable_grad():
+                at = x[sigma == level].double().requires_grad_()
+                (score,) = torch.autograd.grad(noisy.log_prob(at).sum(), at)
+            scores[sigma == level] = score.float()
+        return scores
+
+    network.score = exact_score
+    found = train_score.denoising_loss(network, plain, n=2000)
+    assert found["loss_excess"] < 1e-8
+    assert 0.1 < found["loss_floor"] < 0.5
 
 
 def test_a_model_without_its_run_is_explored_too(tmp_path):

@@ -14,6 +14,7 @@ from generative.data.sprites import sprites
 from generative.gan import GAN
 from generative.wgan import WGAN
 from scripts import explore_gan, train_conditional_gan, train_gan, train_wgan
+from scripts.certified.gan import colours_shown
 
 torch.set_num_threads(1)
 
@@ -110,6 +111,17 @@ def test_each_combination_of_labels_is_a_class():
     classes = train_gan.classes_of(everything, ("shape", "colour"), 24)
     shape, colour = everything.factors[:, :2].T
     np.testing.assert_array_equal(classes, 6 * shape + colour)
+
+
+def test_colour_that_a_sprite_shows_whatever_its_shape():
+    everything = sprites()
+    rows = np.arange(0, len(everything), 7)
+    images, colour = everything.images[rows] / np.float32(255), everything.factors[rows, 1]
+    np.testing.assert_array_equal(colours_shown(images), colour)
+    np.testing.assert_array_equal(colours_shown(0.8 * images), colour)
+    dots = np.zeros((2, 32, 32, 3), dtype=np.float32)
+    dots[1, 4, 5:7] = np.array([240, 210, 60], dtype=np.float32) / 255  # yellow, far too small
+    np.testing.assert_array_equal(colours_shown(dots), [-1, 3])
 
 
 def test_points_do_not_fit_images(tmp_path):

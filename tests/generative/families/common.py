@@ -71,6 +71,16 @@ def points(n: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(0).normal(size=(n, 2))).float()
 
 
+def tokens(vocab_size: int, length: int) -> Callable[[int], Tensor]:
+    """Texts of tokens 2 and above, as 0 ends a text and 1 is what no vocabulary has."""
+
+    def make(n: int) -> Tensor:
+        rng = np.random.default_rng(0)
+        return torch.from_numpy(rng.integers(2, vocab_size, size=(n, length)))
+
+    return make
+
+
 def wrong_images(c: int, side: int) -> tuple[tuple[Tensor, str], ...]:
     """What no model of such images takes."""
     good = torch.full((2, c, side, side), 0.5)
@@ -78,6 +88,17 @@ def wrong_images(c: int, side: int) -> tuple[tuple[Tensor, str], ...]:
         (good[:, :, 1:], rf"\(2, {c}, {side - 1}, {side}\).*\(B, {c}, {side}, {side}\)"),
         (good.byte(), r"uint8.*float"),
         (255 * good, r"127\.5.*\[0, 1\]"),
+    )
+
+
+def wrong_tokens(vocab_size: int, length: int) -> tuple[tuple[Tensor, str], ...]:
+    """What no model of texts of at most so many tokens takes."""
+    good = torch.full((2, length), 2)
+    return (
+        (good[0], rf"\({length},\).*\(B, T\)"),
+        (torch.full((2, length + 1), 2), rf"\(2, {length + 1}\).*T from 1 to {length}"),
+        (good.float(), r"float32.*int64"),
+        (good + vocab_size, rf"{vocab_size + 2}.*0 to {vocab_size - 1}"),
     )
 
 

@@ -1,0 +1,35 @@
+"""Boltzmann machines: fully connected, restricted, and stacked to deep belief networks.
+
+Bits v and hidden bits h have p(v, h) = exp(-E(v, h)) / Z. In the restricted machine no two units of
+one side are connected, so that a whole side is drawn at once given the other, and h can be summed
+out: F(v) = -log sum_h exp(-E(v, h)) is a formula (Smolensky 1986; Hinton 2002).
+
+    rbm = RBM.from_pretrained("runs/rbm/model")
+    rbm.free_energy(x)                   # (B, *shape) of bits -> (B,)
+    rbm.log_prob(x)                      # exact, if one side has 20 units or fewer
+    estimate = rbm.estimate_log_partition()      # any size, by annealed importance sampling
+    -rbm.free_energy(x) - estimate.log_partition
+    rbm.sample(64)                       # (64, *shape)
+
+`machines` has the fully connected and the restricted one, `deep` the stack of restricted ones,
+`training` their learners.
+"""
+
+from generative.configs.rbm import BoltzmannConfig, DBNConfig, RBMConfig, RBMLossConfig
+from generative.rbm.deep import DeepBeliefNetwork
+from generative.rbm.machines import RBM, BoltzmannMachine, LogPartition, all_bits
+from generative.rbm.training import BoltzmannLearner, DBNLearner
+
+__all__ = [
+    "RBM",
+    "BoltzmannConfig",
+    "BoltzmannLearner",
+    "BoltzmannMachine",
+    "DBNConfig",
+    "DBNLearner",
+    "DeepBeliefNetwork",
+    "LogPartition",
+    "RBMConfig",
+    "RBMLossConfig",
+    "all_bits",
+]
