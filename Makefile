@@ -17,7 +17,7 @@ help:
 	@echo "make install       make .venv and install the project and its pinned versions"
 	@echo "make test          run the tests (test-nightly: the slow ones)"
 	@echo "make bench         measure speed, and write docs/performance.md's table (15 minutes)"
-	@echo "make certificates  train what has a known optimum, and compare (3 minutes)"
+	@echo "make certificates  train what has a known optimum, and compare (20 minutes)"
 	@echo "make lint          check style (format: repair what can be)"
 
 install:
@@ -54,7 +54,7 @@ bench:
 
 certificates:
 	$(INSTALL) data
-	@$(ONE_THREAD) $(HEADLESS) $(RUN) scripts/certificates.py
+	@$(ONE_THREAD) $(HEADLESS) $(RUN) scripts/certificates.py --workers $(JOBS)
 
 lint:
 	$(INSTALL) dev

@@ -30,6 +30,8 @@ class Args:
     """smoke: a few steps, to see that everything runs; nothing will hold."""
     threads: int = 0
     """CPU threads; 0 leaves the choice to torch."""
+    workers: int = 0
+    """Processes of one thread each, which make certificates side by side; 0: none but this one."""
     seed: int = 1
 
 
@@ -48,43 +50,64 @@ def main(args: Args) -> None:
     """Raises SystemExit(1) if a bar of the full size is missed."""
     if args.only and args.only not in CERTIFICATES:
         raise ValueError(f"there is no certificate {args.only!r}; {', '.join(CERTIFICATES)}")
-    import torch
-
     from generative.training.files import write_file, write_json
-    from generative.training.run import collect_versions
+    from worldmodels.parallel import Workers
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
     file = args.docs / "results" / "certificates.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     records = json.loads(file.read_text()) if file.exists() else {}
-    for name in [args.only] if args.only else CERTIFICATES:
-        certificate = CERTIFICATES[name]
-        shutil.rmtree(args.work / name, ignore_errors=True)
-        began, cpu = time.perf_counter(), time.process_time()
-        settings = Settings(args.work / name, args.seed, smoke=args.size == "smoke")
-        lines = certificate.certify(settings)
-        versions = collect_versions()
-        records[name] = {
-            "family": certificate.family,
-            "lines": [{**asdict(line), "holds": line.holds} for line in lines],
-            "seconds": round(time.perf_counter() - began, 1),
-            "cpu_seconds": round(time.process_time() - cpu, 1),
-            "seed": args.seed,
-            "size": args.size,
-            "threads": versions["torch_threads"],
-            "torch": versions["packages"]["torch"],
-            "cpu": versions["cpu"],
-        }
-        for line in lines:
-            verdict = "holds" if line.holds else "MISSED"
-            print(f"{name}: {line.what}: {line.gap:.3g} (bar {line.bar:.3g}) {verdict}", flush=True)
-        records = {key: records[key] for key in CERTIFICATES if key in records}
-        write_json(file, records)
-        write_file(args.docs / "certificates.md", page(records).encode())
+
+    def keep(made: tuple[str, dict]) -> None:
+        name, record = made
+        records[name] = record
+        for line in record["lines"]:
+            verdict = "holds" if line["holds"] else "MISSED"
+            print(f"{name}: {line['what']}: {line['gap']:.3g} (bar {line['bar']:.3g}) {verdict}")
+        ordered = {key: records[key] for key in CERTIFICATES if key in records}
+        write_json(file, ordered)
+        write_file(args.docs / "certificates.md", page(ordered).encode())
+
+    # The longest first, so that no worker is left with it at the end.
+    names = [args.only] if args.only else list(CERTIFICATES)
+    names.sort(key=lambda name: -records.get(name, {}).get("cpu_seconds", 0))
+    jobs = [(name, args) for name in names]
+    if args.workers:
+        with Workers(certify, min(args.workers, len(jobs))) as pool:
+            pool.run(jobs, finished=keep)
+    else:
+        for job in jobs:
+            keep(certify(job))
     missed = [n for n, r in records.items() if not all(line["holds"] for line in r["lines"])]
     if missed and args.size == "full":
         raise SystemExit(f"missed: {', '.join(missed)}")
+
+
+def certify(job: tuple[str, Args], _report: object = None) -> tuple[str, dict]:
+    """(name, record) of a certificate, made anew."""
+    import torch
+
+    from generative.training.run import collect_versions
+
+    name, args = job
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    shutil.rmtree(args.work / name, ignore_errors=True)
+    began, cpu = time.perf_counter(), time.process_time()
+    certificate = CERTIFICATES[name]
+    settings = Settings(args.work / name, args.seed, smoke=args.size == "smoke")
+    lines = certificate.certify(settings)
+    versions = collect_versions()
+    return name, {
+        "family": certificate.family,
+        "lines": [{**asdict(line), "holds": line.holds} for line in lines],
+        "seconds": round(time.perf_counter() - began, 1),
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+        "seed": args.seed,
+        "size": args.size,
+        "threads": versions["torch_threads"],
+        "torch": versions["packages"]["torch"],
+        "cpu": versions["cpu"],
+    }
 
 
 def page(records: dict) -> str:

@@ -34,6 +34,19 @@ def test_every_certificate_can_be_made(name, tmp_path):
     assert all(math.isfinite(line.gap) and math.isfinite(line.bar) for line in lines)
 
 
+def test_workers_make_the_same(tmp_path):
+    for workers in (0, 1):
+        where = ("--docs", tmp_path / f"docs {workers}", "--work", tmp_path / f"work {workers}")
+        done = run_script("certificates", "smoke", "--workers", workers, *where)
+        assert done.returncode == 0, done.stderr
+    found = [
+        json.loads((tmp_path / f"docs {n}" / "results" / "certificates.json").read_text())
+        for n in (0, 1)
+    ]
+    lines = [record["realnvp-two-moons"]["lines"] for record in found]
+    assert lines[0] == lines[1]
+
+
 def test_one_is_done_again_and_the_others_are_kept(tmp_path, monkeypatch):
     values = iter([0.5, 0.1, 0.2])
 
