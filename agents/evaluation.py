@@ -201,11 +201,12 @@ def run_episode(agent: Any, env: Any, seed: int, where: str = "") -> EpisodeScor
     state, start, score, length, info = None, True, 0.0, 0, {}
 
     def check(value: Any, what: str, shape: tuple[int, ...] | None = None) -> None:
-        at = f"{where}, seed {seed}: {what} at step {length}"
-        if not np.isfinite(value).all():
-            raise NotFiniteError(f"{at} is not finite ({np.asarray(value).ravel()[:3]} ...)")
-        if shape is not None and np.shape(value) != shape:
-            raise EpisodeError(f"{at} has shape {np.shape(value)}; the environment says {shape}")
+        at, array = f"{where}, seed {seed}: {what} at step {length}", np.asarray(value)
+        if array.dtype == object or (shape is not None and array.shape != shape):
+            got = f"{value}" if array.dtype == object else f"of shape {array.shape}"
+            raise EpisodeError(f"{at} is {got}; the environment says {shape}")
+        if not np.isfinite(array).all():
+            raise NotFiniteError(f"{at} is not finite ({array.ravel()[:3]} ...)")
 
     try:
         obs, _ = env.reset(seed=seed)

@@ -82,7 +82,8 @@ class RealTracks:
         vision, memory = load_vision(self._folders[0]), MDNRNN.from_pretrained(self._folders[1])
         if vision.config.latent_dim != memory.config.latent_dim:
             raise ValueError(
-                f"{self._names[0]} holds a V with z of {vision.config.latent_dim} dimensions, the M of {self._names[1]} was trained with {memory.config.latent_dim}; pass the V "
+                f"{self._names[0]} holds a V with z of {vision.config.latent_dim} dimensions, the "
+                f"M of {self._names[1]} was trained with {memory.config.latent_dim}; pass the V "
                 "that M was trained on"
             )
         sizes = ControllerConfig(memory.config.latent_dim, memory.config.hidden_dim)

@@ -32,7 +32,7 @@ FAST = "WorldModels/FastCarRacing-v0"
 
 
 class Counter(gymnasium.Env):
-    """Pays seed + action at each of 4 steps; reward or observation go bad at step `bad`."""
+    """Pays seed + action at each of 4 steps; at step `bad` something goes wrong."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
     action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
@@ -49,6 +49,12 @@ class Counter(gymnasium.Env):
         poison = np.nan if self.steps == self.bad else 0.0
         obs = np.full(1, self.steps + (poison if self.what == "observation" else 0), np.float32)
         reward = self.seed + float(action[0]) + (poison if self.what == "reward" else 0)
+        if self.steps == self.bad and self.what == "shape":
+            obs = np.zeros((2, 2), np.float32)
+        if self.steps == self.bad and self.what == "nothing":
+            obs = None
+        if self.steps == self.bad and self.what == "exception":
+            raise ZeroDivisionError("the axle broke")
         return obs, reward, self.steps == 4, False, {"lap_finished": self.steps == 4}
 
 
@@ -129,6 +135,21 @@ def test_seeds_for_choosing_and_reporting_are_apart():
 def test_not_finite_stops_with_seed_and_step(what):
     with pytest.raises(EpisodeError, match=rf"Counter-v0, seed 7: {what} at step 3"):
         evaluate(Echo(), [7], env_id="Counter-v0", env_kwargs={"bad": 3, "what": what})
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "words"),
+    [
+        ("shape", EpisodeError, r"seed 7: observation at step 3 is of shape \(2, 2\); .* \(1,\)"),
+        ("nothing", EpisodeError, r"seed 7: observation at step 3 is None; .* \(1,\)"),
+        ("exception", ZeroDivisionError, "the axle broke"),
+    ],
+)
+def test_an_environment_that_goes_wrong_is_named_with_seed_and_step(what, error, words):
+    with pytest.raises(error, match=words) as caught:
+        evaluate(Echo(), [7], env_id="Counter-v0", env_kwargs={"bad": 3, "what": what})
+    if what == "exception":
+        assert "Counter-v0, seed 7, after 2 steps" in caught.value.__notes__[0]
 
 
 def test_what_is_asked_for_must_make_sense():
