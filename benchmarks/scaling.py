@@ -236,7 +236,7 @@ def write_page(page: Path, text: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     parser.add_argument("--page", type=Path, help="put the prediction between this page's marks")
     parser.add_argument("--workers", type=int, nargs="+", default=None)

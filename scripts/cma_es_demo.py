@@ -127,9 +127,8 @@ def draw(axes, function: Function, moments: list[Moment], place: int) -> None:
     variances, directions = np.linalg.eigh(moment.covariance)
     angle = np.degrees(np.arctan2(directions[1, 1], directions[0, 1]))
     long, short = 4 * np.sqrt(variances[::-1])
-    axes.add_patch(
-        Ellipse(moment.mean, long, short, angle=angle, fill=False, color="tab:orange", lw=2)
-    )
+    centre = (float(moment.mean[0]), float(moment.mean[1]))
+    axes.add_patch(Ellipse(centre, long, short, angle=angle, fill=False, color="tab:orange", lw=2))
     axes.set(xlim=(-width, width), ylim=(-width, width), aspect="equal", xticks=[], yticks=[])
     best = function.value(moment.candidates).min()
     axes.set_title(f"generation {place + 1}: best {best:.2g}", fontsize=11)

@@ -63,7 +63,7 @@ PRESETS = {
             conditioning="projection",
         ),
         loss=replace(PAIRS, penalty_end=0.3),
-        steps=3300,
+        steps=6000,
         batch_size=64,
     ),
     "smoke": Args(
