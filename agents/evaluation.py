@@ -251,6 +251,7 @@ def undrawn(env: Any) -> Iterator[None]:
         yield
         return
     last = game.state
+    assert isinstance(last, np.ndarray)  # the picture of the reset or of a step
     game._render = lambda mode: last.copy()
     try:
         yield

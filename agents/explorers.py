@@ -240,6 +240,7 @@ class NoisyDriver:
             noise.burst_action = rng.uniform([-1, -0.5, -1], [1, 1, 0.6])
         if noise.burst_left > 0:
             noise.burst_left -= 1
+            assert noise.burst_action is not None  # set when the burst began
             return noise.burst_action
         return wanted + shake
 

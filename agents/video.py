@@ -83,6 +83,7 @@ def drive(agent: WorldModelAgent, env: Any, seed: int, max_steps: int) -> Iterat
         if is_new:
             seen = resize_frames(obs) if obs.shape[0] == 96 else obs
             decision = Decision(seen, state.z, state.h, state.c, state.prev_reward, action)
+        assert decision is not None  # the first step brings one
         yield Step(index, decision, is_new, score)
         obs, reward, terminated, truncated, _ = env.step(action)
         score += float(reward)
@@ -139,7 +140,10 @@ def dream_on(
         z (N, T + 1, latent_dim), the first from V.
     """
     world = agent.world
-    z, h, c, prev_reward = (torch.cat([start[i] for start in starts]) for i in (1, 2, 3, 4))
+    z, h, c, prev_reward = (
+        torch.cat(rows)
+        for rows in zip(*((s.z, s.h, s.c, s.prev_reward) for s in starts), strict=True)
+    )
     imagined = world.imagine(
         z,
         torch.as_tensor(actions, device=world.device),
@@ -198,6 +202,7 @@ def drive_and_dream(
         for step in drive(agent, env, seed, max_steps):
             if step.is_new:
                 if dream is not None:
+                    assert previous is not None  # it began in one
                     dream.step(previous.action if actions == "real" else None)
                 if dream is not None and dream.age > dream_decisions:
                     dream, awake_for = None, 0
@@ -207,6 +212,7 @@ def drive_and_dream(
                 previous = step.decision
                 reconstruction = agent.world.decode(previous.z)[0]
             if step.index % STEPS_PER_FRAME == 0:
+                assert reconstruction is not None  # the first step is new
                 age = 0.0 if dream is None else dream.age * repeat / GAME_FPS
                 yield _compose(
                     f"{env_id}, track {seed}",

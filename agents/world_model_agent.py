@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -171,7 +171,7 @@ class WorldModelAgent:
         fresh = self.initial_state(len(started))
         mask = torch.from_numpy(np.array(started, bool)).to(state.h.device)
 
-        def choose(new, old):
+        def choose(new: Any, old: Any) -> Any:
             if isinstance(new, np.ndarray):
                 return np.where(started.reshape(-1, *[1] * (new.ndim - 1)), new, old)
             return torch.where(mask.reshape(-1, *[1] * (new.dim() - 1)), new, old)

@@ -64,7 +64,7 @@ class FastCar(Car):
         self.hull = world.CreateDynamicBody(
             position=(init_x, init_y), angle=init_angle, fixtures=hull_fixtures
         )
-        self.hull.color = (0.8, 0.0, 0.0)
+        self.hull.color = (0.8, 0.0, 0.0)  # type: ignore[attr-defined]  # SWIG's class is open
         self.fuel_spent = 0.0
         self.wheels = []
         for x, y in WHEELPOS:

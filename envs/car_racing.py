@@ -41,7 +41,8 @@ def resize_frames(frames96: np.ndarray) -> np.ndarray:
         )
     lead = frames96.shape[:-3]
     flat = frames96.reshape(*lead, 96, 96 * 3)
-    rows = sum(flat[..., _FIRST_ROW + k, :] * _THREE_WEIGHTS[k] for k in range(3))
+    first, second, third = (flat[..., _FIRST_ROW + k, :] * _THREE_WEIGHTS[k] for k in range(3))
+    rows = first + second + third
     groups = rows.reshape(*lead, 64, 32, 3, 3)  # three columns become two
     left, middle, right = groups[..., 0, :], groups[..., 1, :], groups[..., 2, :]
     total = np.empty((*lead, 64, 32, 2, 3), np.uint16)  # at most 255 * 63
@@ -58,11 +59,13 @@ class FastCarRacing(stock.CarRacing):
     """
 
     _picture_size = 96
+    # From the first reset on; the map takes 14 MB.
+    car: FastCar
+    _map: TrackMap
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self._camera = Camera(self._picture_size)
-        self._map: TrackMap | None = None  # 14 MB, so the first reset makes it
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         """Start an episode on a new track.
@@ -84,10 +87,9 @@ class FastCarRacing(stock.CarRacing):
         # What stock's reset does, in its order; only the car's place and class are ours.
         super(stock.CarRacing, self).reset(seed=seed)
         self._destroy()
-        self.world.contactListener_bug_workaround = stock.FrictionDetector(
-            self, self.lap_complete_percent
-        )
-        self.world.contactListener = self.world.contactListener_bug_workaround
+        detector = stock.FrictionDetector(self, self.lap_complete_percent)
+        self.world.contactListener_bug_workaround = detector  # type: ignore[attr-defined]  # SWIG's
+        self.world.contactListener = detector
         self.reward = 0.0
         self.prev_reward = 0.0
         self.tile_visited_count = 0
@@ -108,12 +110,13 @@ class FastCarRacing(stock.CarRacing):
             self.car.align_wheels()
         if self.render_mode == "human":
             self.render()
-        return self.step(None)[0], {}
+        return self.step(None)[0], {}  # type: ignore[arg-type]  # stock's reset passes None too
 
     def _paint_map(self) -> None:
-        if self._map is None:
+        if not hasattr(self, "_map"):
             self._map = TrackMap()
         self.road_poly = self._map.paint(self.road_poly, self.bg_color, self.grass_color)
+        assert self.road is not None  # a list, once there is a track
         tile_colors = [color for _, color in self.road_poly if not isinstance(color, tuple)]
         for tile, color in zip(self.road, tile_colors, strict=True):
             tile.color = color

@@ -205,7 +205,7 @@ class DreamVectorEnv(VectorEnv):
         self._done = terminated | truncated
         if self.autoreset_mode is AutoresetMode.SAME_STEP and self._done.any():
             final_obs = self._lanes.observe()
-            for lane in np.flatnonzero(self._done):
+            for lane in np.flatnonzero(self._done).tolist():
                 final = {"final_obs": final_obs[lane].copy(), "final_info": {}}
                 infos = self._add_info(infos, final, lane)
             beginning = self._done
@@ -271,7 +271,7 @@ class _Lanes:
         if observation == "frames":
             self.observation_space = spaces.Box(0, 255, (64, 64, 3), np.uint8)
         else:  # h is a sigmoid times a tanh
-            bounds = np.repeat(np.float32([np.inf, 1]), [mem.latent_dim, mem.hidden_dim])
+            bounds = np.repeat(np.array([np.inf, 1], np.float32), [mem.latent_dim, mem.hidden_dim])
             self.observation_space = spaces.Box(-bounds, bounds)
 
         def zeros(*shape: int) -> Tensor:
@@ -337,6 +337,7 @@ class _Lanes:
         )
         out = memory.heads(h if self.mask is None else h * self.mask[row], z)
         reward = out.reward
+        assert reward is not None  # an M without a reward head was refused
         if self.config.reward_clip is not None:
             reward = reward.clamp(*self.config.reward_clip)
         terminated = torch.zeros_like(reward, dtype=torch.bool)

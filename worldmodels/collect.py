@@ -19,7 +19,8 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from multiprocessing.connection import Connection
+from typing import Any, Self, cast
 
 import numpy as np
 
@@ -258,7 +259,7 @@ def _missing(specs: list[EpisodeSpec], store: RolloutStore) -> list[EpisodeSpec]
     if len(by_index) < len(specs):
         raise ValueError(f"{len(specs)} specs share {len(by_index)} indices; number them apart")
     for record in store.records:
-        spec = by_index.pop(record.info.get("index"), None)
+        spec = by_index.pop(record.info.get("index", -1), None)
         if spec is None or record.info.get("spec") != spec.digest():
             raise ValueError(
                 f"{store.folder / record.file} (driver {record.info.get('driver')}, seed "
@@ -322,7 +323,8 @@ class _Pool:
                         running[pipe] = waiting.popleft()
                         with contextlib.suppress(OSError):  # a dead worker; noticed as EOF below
                             pipe.send(specs[running[pipe]])
-                for pipe in multiprocessing.connection.wait(list(running)):
+                ready = multiprocessing.connection.wait(list(running))
+                for pipe in cast("list[Connection]", ready):
                     place = running.pop(pipe)
                     try:
                         result, failure = pipe.recv()

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import safetensors.torch
@@ -53,7 +53,7 @@ class DreamStarts:
     def __len__(self) -> int:
         return len(self.z)
 
-    def take(self, index: Tensor | np.ndarray) -> DreamStarts:
+    def take(self, index: Tensor | np.ndarray | Sequence[int]) -> DreamStarts:
         """The rows of `index`, as float32."""
         index = torch.as_tensor(index)
         fields = (self.z, self.h, self.c, self.prev_reward)
@@ -131,7 +131,7 @@ def warm_up(
             where a car has long lost the road say little about driving.
     """
     memory.eval()
-    device = memory.lstm.weight_ih_l0.device
+    device = memory.device
     z = torch.from_numpy(encoded.mu).float()
     action = torch.from_numpy(encoded.actions)
     reward = torch.from_numpy(encoded.rewards)
@@ -263,7 +263,7 @@ class Dream:
         if config.dropout and not mem.dropout:
             config = replace(config, dropout=False)
         self.memory, self.controller, self.config, self.squash = memory, controller, config, squash
-        self.device = memory.lstm.weight_ih_l0.device
+        self.device = memory.device
         self._join_weights()
 
     @torch.no_grad()
@@ -274,9 +274,9 @@ class Dream:
         maximum over mixtures touches contiguous rows of D.
         """
         memory, mem = self.memory, self.memory.config
-        lstm = memory.lstm
-        self.gate_weight = torch.cat([lstm.weight_ih_l0, lstm.weight_hh_l0], dim=1).t().contiguous()
-        self.gate_bias = (lstm.bias_ih_l0 + lstm.bias_hh_l0).clone()
+        weight_ih, weight_hh, bias_ih, bias_hh = memory.lstm.all_weights[0]
+        self.gate_weight = torch.cat([weight_ih, weight_hh], dim=1).t().contiguous()
+        self.gate_bias = (bias_ih + bias_hh).clone()
         head = memory.mixture_head.linear
         shape = (3, mem.latent_dim, mem.num_mixtures)
         weights = [head.weight.unflatten(0, shape).transpose(1, 2).flatten(0, 2)]
@@ -364,7 +364,8 @@ class Dream:
 
     def _noise(self, num_rollouts: int, generator: torch.Generator) -> Noise:
         """The random numbers of one decision, the same for every candidate."""
-        mem, kind = self.memory.config, {"generator": generator, "device": self.device}
+        mem = self.memory.config
+        kind: dict[str, Any] = {"generator": generator, "device": self.device}
         return Noise(
             torch.rand(mem.num_mixtures, num_rollouts, mem.latent_dim, **kind),
             torch.randn(num_rollouts, mem.latent_dim, **kind),

@@ -197,14 +197,14 @@ class StaticDream:
         self.dream = dream
         mem, device = dream.memory.config, dream.device
         sizes = (mem.latent_dim, mem.hidden_dim, mem.hidden_dim)
-        starts = DreamStarts(
-            *(torch.zeros(num_rollouts, size) for size in sizes), torch.zeros(num_rollouts)
-        )
+        z, h, c = (torch.zeros(num_rollouts, size) for size in sizes)
+        starts = DreamStarts(z, h, c, torch.zeros(num_rollouts))
         candidates = torch.zeros(num_candidates, dream.controller.num_parameters, device=device)
         generator = torch.Generator(device)
         self.lanes = dream._begin(num_candidates, starts)
         self.lanes = self.lanes._make(field.clone() for field in self.lanes)
-        self.controllers = tuple(part.clone() for part in dream._controllers(candidates))
+        weight, bias = dream._controllers(candidates)
+        self.controllers = weight.clone(), bias.clone()
         self.mask = dream._dropout_mask(num_rollouts, generator)
         self.noise = dream._noise(num_rollouts, generator)
         self.step = self._step
@@ -246,7 +246,9 @@ class StaticDream:
         _overwrite(lanes, dream._begin(len(candidates), starts))
         _overwrite(self.controllers, dream._controllers(candidates))
         if self.mask is not None:
-            self.mask.copy_(dream._dropout_mask(len(starts), generator))
+            mask = dream._dropout_mask(len(starts), generator)
+            assert mask is not None  # as it was when self.mask was made
+            self.mask.copy_(mask)
         returns = torch.zeros_like(lanes.alive)
         for t in range(dream.config.horizon):
             # Drawn outside the graph, in the order of `Dream._noise`.

@@ -68,16 +68,23 @@ class MDNRNN(Pretrained, nn.Module):
         self.lstm = nn.LSTM(config.input_dim, config.hidden_dim, batch_first=True)
         # torch keeps two bias vectors that only ever act as their sum. The second stays at zero
         # and is not trained, so that parameters count as in the paper.
-        nn.init.zeros_(self.lstm.bias_hh_l0).requires_grad_(False)
+        _, _, _, bias_hh = self.lstm.all_weights[0]
+        nn.init.zeros_(bias_hh).requires_grad_(False)
         self.mixture_head = MixtureDensityHead(
             config.hidden_dim, config.latent_dim, config.num_mixtures
         )
         self.reward_head = nn.Linear(config.hidden_dim, 1) if config.predict_reward else None
         self.end_head = nn.Linear(config.hidden_dim, 1) if config.predict_end else None
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.mixture_head.linear.weight.device
+
     def initial_state(self, batch_size: int) -> State:
         """(h, c) of an episode that has not begun: zeros, each (B, hidden_dim)."""
-        zeros = self.lstm.weight_ih_l0.new_zeros(batch_size, self.config.hidden_dim)
+        weight = self.mixture_head.linear.weight
+        zeros = weight.new_zeros(batch_size, self.config.hidden_dim)
         return zeros, zeros
 
     def inputs(self, z: Tensor, action: Tensor, prev_reward: Tensor | None) -> Tensor:

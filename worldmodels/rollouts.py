@@ -9,6 +9,7 @@ planes (T+1, C, H, W), where CarRacing's flat areas make long runs: deflate at l
 them to about an eighth. Everything else in this project sees frames as (T+1, H, W, C).
 """
 
+import builtins
 import contextlib
 import dataclasses
 import errno
@@ -138,7 +139,7 @@ class EpisodeRecord:
 
     file: str
     sha256: str
-    bytes: int
+    bytes: int  # hides the type of that name, which is `builtins.bytes` below
     steps: int
     total_reward: float
     terminated: bool
@@ -147,7 +148,7 @@ class EpisodeRecord:
     info: dict[str, Any]
 
     @classmethod
-    def of(cls, episode: Episode, data: bytes) -> "EpisodeRecord":
+    def of(cls, episode: Episode, data: builtins.bytes) -> "EpisodeRecord":
         """Record of an episode and its bytes; the store gives it its file name."""
         return cls(
             file="",
@@ -161,12 +162,12 @@ class EpisodeRecord:
             info=episode.info,
         )
 
-    def to_line(self) -> bytes:
+    def to_line(self) -> builtins.bytes:
         values = {**vars(self), "frame_shape": list(self.frame_shape)}
         return json.dumps({**values, "crc32": _crc32(values)}, sort_keys=True).encode() + b"\n"
 
     @classmethod
-    def from_line(cls, line: bytes) -> "EpisodeRecord":
+    def from_line(cls, line: builtins.bytes) -> "EpisodeRecord":
         """Inverse of `to_line`; raises ValueError on a damaged line."""
         values = json.loads(line)
         if not isinstance(values, dict) or values.pop("crc32", None) != _crc32(values):
@@ -427,7 +428,7 @@ def load_frames(
         ValueError: no episode, or stores of different frame shapes.
     """
     stores = [stores] if isinstance(stores, RolloutStore) else list(stores)
-    shapes = {store.frame_shape: str(store.folder) for store in stores if len(store)}
+    shapes = {store.records[0].frame_shape: str(store.folder) for store in stores if len(store)}
     if not shapes:
         names = ", ".join(str(store.folder) for store in stores) or "no folder"
         raise ValueError(f"no episodes in {names}; collect some with scripts/collect_rollouts.py")

@@ -62,7 +62,7 @@ class WorldModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.memory.lstm.weight_ih_l0.device
+        return self.memory.device
 
     @torch.no_grad()
     def encode(

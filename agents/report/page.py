@@ -109,7 +109,8 @@ def _still(film: Path, seconds: float = 4.0) -> str:
     import imageio
     from PIL import Image
 
-    with imageio.get_reader(film, format="FFMPEG") as reader:
+    reader = imageio.get_reader(film, format="FFMPEG")
+    with reader:
         data = reader.get_meta_data()
         frame = reader.get_data(int(min(seconds, data["duration"] / 2) * data["fps"]))
     buffer = io.BytesIO()
