@@ -1,0 +1,82 @@
+"""Settings of a Transformer block, which GPT, BERT, T5 and the music models have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["BlockConfig", "bert_block", "gpt2_block", "t5_block"]
+
+
+@dataclass(frozen=True)
+class BlockConfig:
+    """A Transformer block; the defaults are the book's (chapter 9)."""
+
+    dim: int = 256
+    """Width of what goes in and comes out."""
+    num_heads: int = 2
+    """Attention heads."""
+    key_dim: int = 256
+    """Width of the queries, keys and values of each head; 0 for dim / num_heads, as most papers
+    have it."""
+    ff_dim: int = 256
+    """Width of the hidden layer behind the attention."""
+    norm: Literal["post", "pre"] = "post"
+    """Normalise sums (Vaswani et al. 2017), or what goes into each half (GPT-2), which deep stacks
+    need."""
+    norm_kind: Literal["layer", "rms"] = "layer"
+    """Layer norm, or only a division by the root mean square (T5)."""
+    norm_eps: float = 1e-6
+    """Added to the variance."""
+    activation: Literal["relu", "gelu", "gelu-tanh"] = "relu"
+    """Of the hidden layer; gelu-tanh is GPT-2's approximation."""
+    dropout: float = 0.1
+    """Share of what each half adds that is left out in training."""
+    attention_dropout: float = 0.0
+    """Share of attention weights left out in training."""
+    bias: bool = True
+    """Whether linear maps add a bias."""
+    scale: bool = True
+    """Divide scores by the root of the key's width (T5 does not)."""
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "num_heads", "ff_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.key_dim < 0 or (self.key_dim == 0 and self.dim % self.num_heads):
+            raise ValueError(
+                f"key_dim is {self.key_dim} with dim {self.dim} and {self.num_heads} heads; give a "
+                "positive one, or 0 where the heads divide dim"
+            )
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give a share from 0 to below 1")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of the queries, keys and values of each head."""
+        return self.key_dim or self.dim // self.num_heads
+
+
+def gpt2_block(dim: int, num_heads: int, dropout: float = 0.1) -> BlockConfig:
+    """GPT-2's block (Radford et al. 2019): norm first, four times as wide inside, GELU."""
+    return BlockConfig(
+        dim, num_heads, 0, 4 * dim, "pre", norm_eps=1e-5, activation="gelu-tanh",
+        dropout=dropout, attention_dropout=dropout,
+    )  # fmt: skip
+
+
+def bert_block(dim: int, num_heads: int, dropout: float = 0.1) -> BlockConfig:
+    """BERT's block (Devlin et al. 2019): norm of sums, four times as wide inside, GELU."""
+    return BlockConfig(
+        dim, num_heads, 0, 4 * dim, norm_eps=1e-12, activation="gelu",
+        dropout=dropout, attention_dropout=dropout,
+    )  # fmt: skip
+
+
+def t5_block(dim: int, num_heads: int, dropout: float = 0.1) -> BlockConfig:
+    """T5's block (Raffel et al. 2020): root-mean-square norm first, no biases, no scaling."""
+    return BlockConfig(
+        dim, num_heads, 0, 4 * dim, "pre", "rms", dropout=dropout, attention_dropout=dropout,
+        bias=False, scale=False,
+    )  # fmt: skip

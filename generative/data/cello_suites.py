@@ -1,0 +1,53 @@
+"""Bach's suites for cello alone as MIDI files, on which the book's music model is trained.
+
+They are not to be had by one link, and not part of this repository: any encoding of the six suites
+will do, one file for each movement (cs1-1pre.mid, cs1-2all.mid, ...).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from generative.data.image_set import PARTS
+from generative.music.parsing import SUFFIXES, read_streams
+from generative.music.tokens import Streams
+
+__all__ = ["find_music", "load_cello_suites"]
+
+
+def find_music(folder: Path | str) -> list[Path]:
+    """Files of music in a folder and below, in the order of their names.
+
+    Raises:
+        FileNotFoundError: there are none; says what to put there.
+    """
+    folder = Path(folder)
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise FileNotFoundError(
+            f"{folder}: holds no music; put MIDI files of the cello suites there, one a movement "
+            f"(or other music, {', '.join(sorted(SUFFIXES))})"
+        )
+    return files
+
+
+def load_cello_suites(
+    folder: Path | str, max_pieces: int | None = None
+) -> tuple[list[Streams], np.ndarray]:
+    """The words of every movement, and uint8 (N,): the part of the split it is in.
+
+    Every ninth movement is for testing and the one before it for validation, so with six suites of
+    six movements four each. The book holds none back.
+
+    Raises:
+        FileNotFoundError: there is no music in the folder; says what to put there.
+        DamagedFileError: a file cannot be read; it is named.
+    """
+    files = find_music(folder)[:max_pieces]
+    number = np.arange(1, len(files) + 1)
+    split = np.full(len(files), PARTS.index("train"), dtype=np.uint8)
+    split[number % 9 == 8] = PARTS.index("val")
+    split[number % 9 == 0] = PARTS.index("test")
+    return [read_streams(file) for file in files], split

@@ -1,0 +1,149 @@
+"""The JSB chorales in the two forms in which results are published: voices and piano rolls.
+
+Both have Boulanger-Lewandowski's split into 229, 76 and 77 chorales (2012). The files are for the
+user to get; none of them is in this repository.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from generative.training.files import DamagedFileError
+
+__all__ = ["KEYS", "PAGE", "load_jsb_rolls", "load_jsb_voices", "roll_of_chords"]
+
+PAGE = "https://github.com/czhuang/JSB-Chorales-dataset"
+VOICE_FILES = ("Jsb16thSeparated.json", "jsb-chorales-16th.json", "Jsb16thSeparated.npz")
+ROLL_FILE = "jsb-chorales-quarter.json"
+PART_NAMES = {"train": "train", "val": "valid", "test": "test"}
+KEYS, LOWEST_KEY = 88, 21
+"""A piano's, from A0 on."""
+
+
+def load_jsb_voices(folder: Path | str) -> dict[str, list[np.ndarray]]:
+    """Soprano, alto, tenor and bass at every sixteenth note, for train, val and test.
+
+    Args:
+        folder: holds Jsb16thSeparated.json, jsb-chorales-16th.json or Jsb16thSeparated.npz.
+    Returns:
+        int64 (T, 4) for each chorale, MIDI pitches, -1 where a voice is silent.
+    Raises:
+        FileNotFoundError: none of them is there; says where to get one.
+        DamagedFileError: it does not hold chorales.
+    """
+    path = _find(Path(folder), VOICE_FILES)
+    raw = _read_npz(path) if path.suffix == ".npz" else _read_json(path)
+    return {name: [_voices(piece, path) for piece in raw[p]] for name, p in PART_NAMES.items()}
+
+
+def load_jsb_rolls(folder: Path | str) -> dict[str, list[np.ndarray]]:
+    """The keys of a piano that sound at every quarter note, for train, val and test.
+
+    Args:
+        folder: holds jsb-chorales-quarter.json.
+    Returns:
+        bool (T, 88) for each chorale.
+    Raises:
+        FileNotFoundError: it is not there; says where to get it.
+        DamagedFileError: it does not hold chorales.
+    """
+    path = _find(Path(folder), (ROLL_FILE,))
+    raw = _read_json(path)
+    try:
+        return {n: [roll_of_chords(piece) for piece in raw[p]] for n, p in PART_NAMES.items()}
+    except (TypeError, IndexError) as error:
+        raise DamagedFileError(f"{path}: does not hold lists of chords ({error})") from error
+
+
+def roll_of_chords(chords: list[list[int]]) -> np.ndarray:
+    """Lists of MIDI pitches, -1 for none -> bool (T, 88).
+
+    Raises:
+        IndexError: a pitch that a piano does not have.
+    """
+    roll = np.zeros((len(chords), KEYS), dtype=bool)
+    for row, chord in zip(roll, chords, strict=True):
+        keys = np.array([pitch for pitch in chord if pitch >= 0], dtype=np.int64) - LOWEST_KEY
+        if len(keys) and keys.min() < 0:
+            raise IndexError(f"pitch {keys.min() + LOWEST_KEY} is below a piano's {LOWEST_KEY}")
+        row[keys] = True
+    return roll
+
+
+def _find(folder: Path, names: tuple[str, ...]) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(
+        f"{folder / names[0]} is missing; get {' or '.join(names)} from {PAGE} and put it into "
+        f"{folder}"
+    )
+
+
+def _voices(piece: Any, path: Path) -> np.ndarray:
+    voices = np.array(piece, dtype=np.float64)
+    if voices.ndim != 2 or voices.shape[1] != 4:
+        raise DamagedFileError(f"{path}: a chorale has the shape {voices.shape}, not (T, 4)")
+    voices = np.nan_to_num(voices, nan=-1).astype(np.int64)
+    if voices.min(initial=0) < -1 or voices.max(initial=0) > 127:
+        raise DamagedFileError(f"{path}: holds pitches beyond -1 to 127")
+    return voices
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DamagedFileError(f"{path}: is not JSON ({error})") from error
+    return _with_parts(raw, path)
+
+
+def _with_parts(raw: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(raw, dict) or not set(PART_NAMES.values()) <= set(raw):
+        raise DamagedFileError(f"{path}: has no parts {', '.join(PART_NAMES.values())}")
+    return raw
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Reads pickled arrays of numbers, and refuses whatever else a pickle could run."""
+
+    ALLOWED = frozenset(
+        {
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy._core.multiarray", "_reconstruct"),
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+            ("_codecs", "encode"),
+        }
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"{module}.{name} is no part of an array")
+        # The old name of the module warns; it is the same function.
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def _read_npz(path: Path) -> dict[str, Any]:
+    """The object arrays of the file, without numpy's `allow_pickle`, which could run code."""
+    raw = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                data = io.BytesIO(archive.read(name))
+                version = np.lib.format.read_magic(data)
+                read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+                _, _, dtype = read_header(data)
+                if not dtype.hasobject:
+                    raise DamagedFileError(f"{path}: {name} holds {dtype}, not a list of chorales")
+                raw[name.removesuffix(".npy")] = _ArraysOnly(data, encoding="latin1").load()
+    except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, AttributeError) as error:
+        raise DamagedFileError(f"{path}: can not be read ({error})") from error
+    return _with_parts(raw, path)

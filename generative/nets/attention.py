@@ -1,0 +1,173 @@
+"""Multi-head attention: causal or not, with a cache, maps on request, and room for relative terms.
+
+    attention = MultiHeadAttention(dim=256, num_heads=4, causal=True)
+    y = attention(x)                           # (B, T, 256) -> (B, T, 256)
+    maps = []
+    y = attention(x, maps=maps)                # appends the weights, (B, 4, T, T)
+    y = attention(x, relative=term)            # term(q, num_keys) is added to the scores
+    y = attention(x, context=memory)           # keys and values from memory (B, S, D)
+
+To generate, keep a `KeyValueCache` and pass only what is new: `attention(x[:, t:], cache=cache)`
+gives the same as the last rows of `attention(x)`. Queries are always the last of the positions
+that the keys stand at, which is what the causal mask and a relative term go by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["KeyValueCache", "MultiHeadAttention", "RelativeTerm", "causal_mask", "padding_mask"]
+
+RelativeTerm: TypeAlias = Callable[[Tensor, int], Tensor]
+"""(queries (B, H, Tq, D), number of keys Tk) -> what is added to their products with the keys,
+broadcastable to (B, H, Tq, Tk), before these are divided by sqrt(D). The queries stand at positions
+Tk - Tq to Tk - 1."""
+
+
+class KeyValueCache:
+    """Keys and values of the positions that an attention layer has seen, (B, H, T, D) each."""
+
+    def __init__(self) -> None:
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Positions seen."""
+        return 0 if self.keys is None else self.keys.shape[2]
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add positions at the end; returns all keys and values."""
+        if self.keys is None or self.values is None:
+            self.keys, self.values = keys, values
+        else:
+            self.keys = torch.cat([self.keys, keys], 2)
+            self.values = torch.cat([self.values, values], 2)
+        return self.keys, self.values
+
+
+class MultiHeadAttention(nn.Module):
+    """softmax(Q K^T / sqrt(D)) V in several heads, joined by a linear map (Vaswani et al. 2017).
+
+    Args:
+        dim: width of the input and of the output.
+        num_heads: heads.
+        key_dim: width D of the queries, keys and values of each head; None for dim / num_heads.
+        context_dim: width of what keys and values are made of; None for dim.
+        causal: a position sees itself and what is before it.
+        bias: whether the four linear maps add one.
+        scale: whether scores are divided by sqrt(D).
+        dropout: share of weights left out in training.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        key_dim: int | None = None,
+        *,
+        context_dim: int | None = None,
+        causal: bool = False,
+        bias: bool = True,
+        scale: bool = True,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.num_heads, self.causal, self.dropout = num_heads, causal, dropout
+        self.key_dim = key_dim or dim // num_heads
+        self.scale = self.key_dim**-0.5 if scale else 1.0
+        inner = num_heads * self.key_dim
+        self.query = nn.Linear(dim, inner, bias)
+        self.key = nn.Linear(context_dim or dim, inner, bias)
+        self.value = nn.Linear(context_dim or dim, inner, bias)
+        self.out = nn.Linear(inner, dim, bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        relative: RelativeTerm | None = None,
+        cache: KeyValueCache | None = None,
+        maps: list[Tensor] | None = None,
+    ) -> Tensor:
+        """What each position of x (B, Tq, dim) gathers, (B, Tq, dim).
+
+        Args:
+            context: (B, Tk, context_dim) to gather from; None for x itself.
+            mask: bool, broadcastable to (B, H, Tq, Tk), True where a query may look. Every query
+                needs at least one key.
+            relative: see `RelativeTerm`.
+            cache: of x itself, it grows by Tq positions; of a context, it is filled by the first
+                call and stands for the context afterwards.
+            maps: gets the weights (B, H, Tq, Tk) appended, whose rows sum to 1.
+        """
+        q = self._heads(self.query(x))
+        if context is not None and cache is not None and cache.keys is not None:
+            k, v = cache.keys, cache.values
+            assert v is not None
+        else:
+            source = x if context is None else context
+            k, v = self._heads(self.key(source)), self._heads(self.value(source))
+            if cache is not None:
+                k, v = cache.append(k, v)
+        gathered = self._gather(q, k, v, mask, relative, maps)
+        return self.out(gathered.transpose(1, 2).flatten(2))
+
+    def _gather(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        relative: RelativeTerm | None,
+        maps: list[Tensor] | None,
+    ) -> Tensor:
+        num_queries, num_keys = q.shape[2], k.shape[2]
+        dropout = self.dropout if self.training else 0.0
+        if maps is None and mask is None and relative is None and num_queries == num_keys:
+            return F.scaled_dot_product_attention(
+                q, k, v, dropout_p=dropout, is_causal=self.causal, scale=self.scale
+            )
+        if self.causal and num_queries > 1:
+            earlier = causal_mask(num_queries, num_keys, q.device)
+            mask = earlier if mask is None else mask & earlier
+        added = relative(q, num_keys) * self.scale if relative is not None else None
+        if maps is None:
+            if added is not None and mask is not None:
+                added = added.masked_fill(~mask, -torch.inf)
+            return F.scaled_dot_product_attention(
+                q, k, v, mask if added is None else added, dropout, scale=self.scale
+            )
+        scores = q @ k.transpose(2, 3) * self.scale
+        scores = scores if added is None else scores + added
+        scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
+        weights = scores.softmax(-1)
+        maps.append(weights)
+        return F.dropout(weights, dropout, self.training) @ v
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(B, T, H * D) -> (B, H, T, D)."""
+        return x.unflatten(2, (self.num_heads, self.key_dim)).transpose(1, 2)
+
+
+def causal_mask(
+    num_queries: int, num_keys: int, device: torch.device | str | None = None
+) -> Tensor:
+    """bool (num_queries, num_keys), True where the key is not after the query.
+
+    The queries are the last of the keys' positions: query i sees key j if j <= i + (number of keys
+    - number of queries).
+    """
+    ones = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device)
+    return ones.tril(num_keys - num_queries)
+
+
+def padding_mask(tokens: Tensor, padding: int = 0) -> Tensor:
+    """Tokens (B, T) -> bool (B, 1, 1, T), True where there is something to look at."""
+    return (tokens != padding)[:, None, None, :]

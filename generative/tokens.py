@@ -1,0 +1,256 @@
+"""What models of texts share: losses over tokens, drawing token after token, the learner.
+
+A text is a row of int64 tokens. Token 0 ends it and fills the row after its end, token 1 is
+whatever is not in the vocabulary. A model of the next token has a probability for every text:
+
+    log p(x) = sum_t log p(x_t | 0, x_1 .. x_(t-1)),   t up to the first 0
+
+where the 0 in front is the end of the text before. Where the first token is given instead, the sum
+begins with the second.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
+
+from generative.configs.text import TextLossConfig
+from generative.sampling import sample_logits
+from generative.training.average import warm_average
+
+__all__ = [
+    "END",
+    "UNKNOWN",
+    "TextLearner",
+    "TextLossConfig",
+    "TextLosses",
+    "after_end",
+    "generate",
+    "next_token_losses",
+    "text_log_prob",
+    "token_log_probs",
+    "token_losses",
+    "up_to_end",
+    "with_start",
+]
+
+END = 0
+"""Ends a text, and stands in the rest of its row."""
+UNKNOWN = 1
+"""Whatever is not in the vocabulary."""
+
+M = TypeVar("M", bound=nn.Module)
+Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
+"""(new tokens (B, T), state or None) -> logits after the last of them (B, V), state."""
+
+
+class TextLosses(NamedTuple):
+    """Means over the tokens that count."""
+
+    loss: Tensor
+    """Cross-entropy, nats."""
+    accuracy: Tensor
+    """Share of tokens that had the highest probability."""
+
+
+def token_losses(logits: Tensor, targets: Tensor, counted: Tensor) -> TextLosses:
+    """Cross-entropy of logits (B, T, V) and tokens (B, T) where `counted` (B, T) is True."""
+    logits, targets = logits[counted], targets[counted]
+    right = (logits.detach().argmax(-1) == targets).float().mean()
+    return TextLosses(F.cross_entropy(logits, targets), right)
+
+
+def up_to_end(tokens: Tensor) -> Tensor:
+    """bool of the shape of tokens (B, T), True up to the first END, which is included."""
+    ends = tokens == END
+    return ends.cumsum(1) - ends.long() == 0
+
+
+def after_end(tokens: Tensor) -> Tensor:
+    """Tokens (B, T), each row begun with the END of the text before and without its last."""
+    return F.pad(tokens[:, :-1], (1, 0), value=END)
+
+
+def with_start(x: Tensor, from_start: bool = True) -> Tensor:
+    """Texts (B, T) with an END in front, (B, T + 1), if `from_start`."""
+    return F.pad(x, (1, 0), value=END) if from_start else x
+
+
+def next_token_losses(
+    logits: Callable[[Tensor], Tensor], x: Tensor, from_start: bool = True, padding: bool = False
+) -> TextLosses:
+    """Losses of a model of the next token on texts (B, T).
+
+    Args:
+        logits: tokens (B, T) -> logits of the token after each, (B, T, V).
+        from_start: the first token comes after an END; else it is given, and not counted.
+        padding: also count what stands after the end of a text.
+    """
+    inputs, targets = (after_end(x), x) if from_start else (x[:, :-1], x[:, 1:])
+    counted = torch.ones_like(targets, dtype=torch.bool) if padding else up_to_end(targets)
+    return token_losses(logits(inputs), targets, counted)
+
+
+def text_log_prob(logits: Callable[[Tensor], Tensor], x: Tensor, from_start: bool = True) -> Tensor:
+    """log p of each text (B, T) up to its end, in nats, (B,); see `next_token_losses`."""
+    each = token_log_probs(logits, x, from_start)
+    return (each * up_to_end(x[:, x.shape[1] - each.shape[1] :])).sum(1)
+
+
+def token_log_probs(
+    logits: Callable[[Tensor], Tensor], x: Tensor, from_start: bool = True
+) -> Tensor:
+    """log p of each token of texts (B, T) after those before it, nats, (B, T); or (B, T - 1)."""
+    inputs, targets = (after_end(x), x) if from_start else (x[:, :-1], x[:, 1:])
+    return -F.cross_entropy(logits(inputs).transpose(1, 2), targets, reduction="none")
+
+
+@torch.no_grad()
+def generate(
+    step: Step,
+    prompt: Tensor,
+    num_tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    generator: torch.Generator | None = None,
+    ends: bool = True,
+) -> Tensor:
+    """Continue each row of prompt (B, T); int64 (B, T + num_tokens).
+
+    Args:
+        step: see `Step`; it is given the prompt, then one token at a time.
+        temperature, top_k, top_p: see `generative.sampling.shape_logits`.
+        ends: whether END ends a text, after which its row is filled with it.
+    """
+    tokens = torch.empty(
+        len(prompt), prompt.shape[1] + num_tokens, dtype=torch.int64, device=prompt.device
+    ).fill_(END)
+    tokens[:, : prompt.shape[1]] = prompt
+    ended = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
+    new, state = prompt, None
+    for place in range(prompt.shape[1], tokens.shape[1]):
+        logits, state = step(new, state)
+        drawn = sample_logits(logits, temperature, top_k, top_p, generator)
+        if ends:
+            drawn = drawn.masked_fill(ended, END)
+            ended |= drawn == END
+        tokens[:, place] = drawn
+        if bool(ended.all()):
+            break
+        new = drawn[:, None]
+    return tokens
+
+
+class TextLearner(Generic[M]):
+    """Adam or Muon on a loss of texts; `kept` holds the weights to keep.
+
+    Args:
+        model: any model with a `loss`.
+        config: see `TextLossConfig`.
+        steps: over which the learning rate falls.
+        loss: of a batch, the field `loss` of what it returns is minimised; if not given, that of a
+            model of the next token, with the config's `padding`.
+    """
+
+    def __init__(
+        self,
+        model: M,
+        config: TextLossConfig,
+        steps: int,
+        loss: Callable[[Any], Any] | None = None,
+    ):
+        self.model, self.config = model, config
+        plain = partial(cast("Any", model).loss, padding=config.padding)
+        self._loss = loss or plain
+        self.optimizers = make_optimizers(model, config)
+        rate = partial(_rate, steps=max(steps, 1), config=config)
+        self.schedules = [torch.optim.lr_scheduler.LambdaLR(o, rate) for o in self.optimizers]
+        self.average = (
+            AveragedModel(model, multi_avg_fn=warm_average(config.ema)) if config.ema else None
+        )
+
+    @property
+    def kept(self) -> M:
+        """A copy of the model with the weights that sampling and scoring should use."""
+        model = self.model if self.average is None else cast("M", self.average.module)
+        return copy.deepcopy(model).eval()
+
+    def update(self, batch: Any) -> dict[str, Tensor]:
+        """One step on a batch of texts (B, T), or whatever `loss` takes."""
+        losses = self._loss(batch)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        losses.loss.backward()
+        if self.config.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return {name: value.detach() for name, value in losses._asdict().items()}
+
+    def state_dict(self) -> dict:
+        state = {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedules": [schedule.state_dict() for schedule in self.schedules],
+        }
+        return state if self.average is None else {**state, "average": self.average.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        for name in ("optimizers", "schedules"):
+            for own, loaded in zip(getattr(self, name), state[name], strict=True):
+                own.load_state_dict(loaded)
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+
+def make_optimizers(model: nn.Module, config: TextLossConfig) -> list[torch.optim.Optimizer]:
+    """AdamW, which decays matrices only; Muon for the matrices between embedding and output."""
+    head = getattr(model, "head", None)
+    inner = {
+        id(layer.weight)
+        for layer in model.modules()
+        if isinstance(layer, nn.Linear) and layer is not head and config.optimizer == "muon"
+    }
+    parameters = list(model.parameters())
+    rest = [p for p in parameters if id(p) not in inner]
+    groups = [
+        {"params": [p for p in rest if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    betas, eps = (0.9, config.beta2), config.adam_eps
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=betas, eps=eps)
+    ]
+    if inner:
+        optimizers.append(
+            torch.optim.Muon(
+                [p for p in parameters if id(p) in inner],
+                lr=config.lr,
+                weight_decay=config.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    return optimizers
+
+
+def _rate(step: int, steps: int, config: TextLossConfig) -> float:
+    """Share of the learning rate that a step has."""
+    if step < config.warmup:
+        return (step + 1) / (config.warmup + 1)
+    done = (step - config.warmup) / max(1, steps - config.warmup)
+    low = config.final_lr / config.lr
+    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

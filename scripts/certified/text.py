@@ -1,0 +1,115 @@
+"""Models of texts against entropies and exact posteriors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from scripts.certified.common import Certificate, Line, Settings
+
+__all__ = ["CERTIFICATES"]
+
+
+def lstm_markov(settings: Settings) -> list[Line]:
+    """Letters that each depend on the two before: nats a letter above the entropy."""
+    from generative.training.run import read_result
+    from scripts import train_recurrent_text
+
+    preset = "smoke" if settings.smoke else "markov"
+    args = train_recurrent_text.PRESETS[preset]
+    train_recurrent_text.main(replace(args, out=settings.work, seed=settings.seed))
+    found = read_result(settings.work)
+    what = "2,000 unseen texts of a Markov chain, nats a letter above the entropy"
+    return [Line(what, found["test_loss"], found["floor"], "exact model", found["gap"], 0.01)]
+
+
+def gpt_reviews(settings: Settings) -> list[Line]:
+    """Every review that the grammar has: expected loss and entropy, nats a text."""
+    import torch
+
+    from generative.gpt import GPT
+    from generative.toy_reviews import Reviews
+    from scripts import train_gpt
+    from scripts.common.text import vocabulary_of
+
+    args = train_gpt.PRESETS["reviews"]
+    steps = 3 if settings.smoke else args.steps
+    folder = train_gpt.main(replace(args, out=settings.work, seed=settings.seed, steps=steps))
+    model, reviews = GPT.from_pretrained(folder), Reviews()
+    rows = vocabulary_of(folder).rows(reviews.texts, args.length)
+    chosen = torch.arange(0, len(rows), 1000 if settings.smoke else 1)
+    with torch.no_grad():
+        parts = torch.from_numpy(rows)[chosen].split(500)
+        log_prob = torch.cat([model.log_prob(x) for x in parts]).double()
+    p = reviews.p[chosen] / reviews.p[chosen].sum()
+    loss, entropy = -float((p * log_prob).sum()), reviews.entropy()
+    what = "all 25,920 texts of a grammar, nats a text above the entropy"
+    return [Line(what, loss, entropy, "entropy", loss - entropy, 0.1)]
+
+
+def bidirectional_hidden_markov(settings: Settings) -> list[Line]:
+    """What forward and backward messages know of hidden letters, by two recurrent networks."""
+    import torch
+
+    from generative.configs.text import BidirectionalConfig, TextLossConfig
+    from generative.corruption import hide_tokens
+    from generative.recurrent_text import Bidirectional
+    from generative.tokens import TextLearner
+    from generative.toy_text import hidden_markov_text
+
+    text = hidden_markov_text()
+    steps = 3 if settings.smoke else 1500
+    generator = torch.Generator().manual_seed(settings.seed)
+    torch.manual_seed(settings.seed)
+    # The first layer's two messages have to be multiplied, which the second can do.
+    model = Bidirectional(BidirectionalConfig(text.vocab_size, 32, 64, num_layers=2))
+    config = TextLossConfig(lr=5e-3, final_lr=5e-5, clip=1.0, ema=0.99)
+    learner = TextLearner(model, config, steps, model.loss)
+    for _ in range(steps):
+        learner.update(text.sample(64, 32, generator))
+    x = text.sample(2000, 32, generator)
+    hidden = hide_tokens(x, model.config.mask_rate, generator)
+    with torch.no_grad():
+        log_p = learner.kept.logits(x.masked_fill(hidden, model.mask_token)).log_softmax(-1)
+    loss, floor = (
+        -float(p.gather(2, x[:, :, None])[:, :, 0][hidden].double().mean())
+        for p in (log_p, text.posterior(x, ~hidden).log())
+    )
+    what = "hidden letters of a hidden Markov model, loss above the exact posterior's, as a share"
+    return [Line(what, loss, floor, "exact posterior", loss / floor - 1, 0.01)]
+
+
+def bert_hidden_markov(settings: Settings) -> list[Line]:
+    """The same of BERT."""
+    from scripts import train_bert
+
+    what = "hidden letters of a hidden Markov model, loss above the exact posterior's, as a share"
+    return [excess_line(train_bert, what, settings)]
+
+
+def t5_hidden_markov(settings: Settings) -> list[Line]:
+    """Pieces of one to several letters, whose lengths have to be guessed too."""
+    from scripts import train_t5
+
+    what = "cut-out pieces of a hidden Markov model, loss above the exact posterior's, as a share"
+    return [excess_line(train_t5, what, settings)]
+
+
+def excess_line(script, what: str, settings: Settings) -> Line:
+    """Trains the preset hidden-markov of a script and reads its result."""
+    from generative.training.run import read_result
+
+    args = script.PRESETS["smoke" if settings.smoke else "hidden-markov"]
+    script.main(replace(args, out=settings.work, seed=settings.seed))
+    found = read_result(settings.work)
+    return Line(what, found["test_loss"], found["floor"], "exact posterior", found["excess"], 0.01)
+
+
+CERTIFICATES = {
+    "lstm-markov": Certificate("LSTM, letters", lstm_markov),
+    "bidirectional-hidden-markov": Certificate(
+        "Bidirectional GRU, hidden letters", bidirectional_hidden_markov
+    ),
+    "gpt-reviews": Certificate("GPT, reviews of a grammar", gpt_reviews),
+    "bert-hidden-markov": Certificate("BERT, hidden letters", bert_hidden_markov),
+    "t5-hidden-markov": Certificate("T5, cut-out pieces", t5_hidden_markov),
+}

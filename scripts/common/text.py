@@ -1,0 +1,254 @@
+"""Any texts as tokens that a model takes, and the batches of a run.
+
+texts = load_texts(TextSource("reviews", length=40), most=10_000)
+texts.batch(run.seed_for("batch", step), 32)     # int64 (32, 40)
+texts.test                                       # int64 (N, 40), never trained on
+texts.floor()                                    # nats a token of the test texts, or None
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from generative.data.text import Tokeniser, TokenKind, load_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+__all__ = [
+    "VOCABULARY_NAME",
+    "TextData",
+    "TextSource",
+    "Texts",
+    "load_texts",
+    "next_token_score",
+    "samples",
+    "vocabulary_of",
+]
+
+TextData = Literal["recipes", "wine-reviews", "text", "reviews", "markov", "hidden-markov"]
+"""Names of the data sets. `text` is any file; of the last three the optimum is known."""
+VOCABULARY_NAME = "vocabulary.json"
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Where texts come from."""
+
+    data: TextData = "recipes"
+    """Recipes or wine reviews (Kaggle), any text file, or texts made by a formula whose optimum is
+    known: reviews of a small grammar, a Markov chain of order two, a hidden Markov model."""
+    data_dir: Path = Path("data")
+    """Where files are; those of recipes and wine reviews may be in a folder of that name there."""
+    text: Path = Path("text.txt")
+    """The file of `text` in data_dir; its last tenth is for testing."""
+    tokens: TokenKind = "words"
+    """Of which a text is made. Formulas have their own."""
+    length: int = 201
+    """Tokens of an example: longer texts are cut, shorter ones filled with 0."""
+
+    def __post_init__(self) -> None:
+        if self.length < 2:
+            raise ValueError(f"length is {self.length}; an example needs at least 2 tokens")
+
+
+@dataclass
+class Texts:
+    """Examples to train on and to test with.
+
+    Args:
+        tokeniser: what the tokens stand for.
+        batch: seed, size -> int64 (size, length).
+        test: int64 (N, length), at most 2,000.
+        log_prob: exact log p of texts (B, length) in nats, (B,), where it is known.
+        source: the object behind a formula.
+    """
+
+    tokeniser: Tokeniser
+    batch: Callable[[int, int], Tensor]
+    test: Tensor
+    log_prob: Callable[[Tensor], Tensor] | None = None
+    source: Any = field(default=None, repr=False)
+
+    @cached_property
+    def num_test_tokens(self) -> int:
+        """Tokens of the test texts up to their ends, as `up_to_end` counts them."""
+        from generative.tokens import up_to_end
+
+        return int(up_to_end(self.test).sum())
+
+    def floor(self) -> float | None:
+        """-log p of the test texts, nats a token: no model can have less but by luck."""
+        if self.log_prob is None:
+            return None
+        return -float(self.log_prob(self.test).sum()) / self.num_test_tokens
+
+
+def load_texts(source: TextSource, most: int) -> Texts:
+    """Texts of a source.
+
+    Args:
+        source: which.
+        most: tokens in all that the model can tell apart; a word vocabulary is cut to them.
+    Raises:
+        FileNotFoundError: a file is missing; says where to get it and where to put it.
+        ValueError: a formula has more tokens than that.
+    """
+    texts = _LOADERS[source.data](source, most)
+    if len(texts.tokeniser) > most:
+        raise ValueError(
+            f"{source.data} has {len(texts.tokeniser)} tokens, the model only {most}; give it more "
+            "by --model.vocab-size"
+        )
+    return texts
+
+
+def vocabulary_of(model: Path) -> Tokeniser:
+    """The vocabulary that a script wrote beside the folder of its model."""
+    return Tokeniser.load(Path(model).parent / VOCABULARY_NAME)
+
+
+def samples(model: Any, texts: Texts, prompt: str, num_tokens: int = 100) -> str:
+    """Texts that begin with the prompt, at three temperatures."""
+    import torch
+
+    device = next(model.parameters()).device
+    tokens = torch.tensor([texts.tokeniser.encode(prompt)], dtype=torch.int64, device=device)
+    lines = []
+    for temperature in (1.0, 0.5, 0.2):
+        generator = torch.Generator(device).manual_seed(0)
+        row = model.generate(tokens, num_tokens, temperature=temperature, generator=generator)[0]
+        lines += [f"temperature {temperature}:", texts.tokeniser.decode(row), ""]
+    return "\n".join(lines)
+
+
+def next_token_score(model: Any, texts: Texts, padding: bool = False) -> dict[str, float]:
+    """Loss of the test texts up to their ends, nats a token; where known, the least there can be.
+
+    The gap is of the same texts, so that chance takes little part in it. With `padding` there is
+    also the mean over all places, which is what such a model was trained for.
+    """
+    import torch
+
+    from generative.tokens import up_to_end
+
+    from_start, device = model.config.from_start, next(model.parameters()).device
+    total = everywhere = tokens = places = 0.0
+    with torch.no_grad():
+        for x in texts.test.split(100):
+            log_p = model.token_log_probs(x.to(device)).double().cpu()
+            counted = up_to_end(x if from_start else x[:, 1:])
+            total, tokens = total - float(log_p[counted].sum()), tokens + int(counted.sum())
+            everywhere, places = everywhere - float(log_p.sum()), places + log_p.numel()
+    result = {"test_loss": total / tokens}
+    if padding:
+        result["test_loss_with_padding"] = everywhere / places
+    floor = texts.floor() if from_start else None
+    if floor is not None:
+        result |= {"floor": floor, "gap": result["test_loss"] - floor}
+    return result
+
+
+def _separate(texts: list[str], source: TextSource, most: int) -> Texts:
+    """Texts of their own; the last tenth is for testing."""
+    import torch
+
+    kept = max(1, len(texts) // 10)
+    tokeniser = Tokeniser.fit(texts[:-kept], source.tokens, most)
+    rows = torch.from_numpy(tokeniser.rows(texts, source.length))
+    train, test = rows[:-kept], rows[-kept:]
+
+    def batch(seed: int, size: int) -> Tensor:
+        return train[torch.from_numpy(np.random.default_rng(seed).integers(len(train), size=size))]
+
+    return Texts(tokeniser, batch, test[:2000])
+
+
+def _recipes(source: TextSource, most: int) -> Texts:
+    from generative.data.recipes import load_recipes
+
+    return _separate(load_recipes(_own_folder(source)), source, most)
+
+
+def _wine_reviews(source: TextSource, most: int) -> Texts:
+    from generative.data.wine_reviews import load_wine_reviews
+
+    return _separate(load_wine_reviews(_own_folder(source)), source, most)
+
+
+def _text(source: TextSource, most: int) -> Texts:
+    """Windows of one long text; those for testing follow each other, one token shared."""
+    import torch
+
+    text = load_text(source.data_dir / source.text)
+    cut = len(text) * 9 // 10
+    tokeniser = Tokeniser.fit([text[:cut]], source.tokens, most)
+    train, test = (torch.tensor(tokeniser.encode(part)) for part in (text[:cut], text[cut:]))
+    if min(len(train), len(test)) <= source.length:
+        raise ValueError(
+            f"{source.text} has {len(train)} tokens to train on and {len(test)} for testing; both "
+            f"need more than length, {source.length}"
+        )
+    windows, step = train.unfold(0, source.length, 1), source.length - 1
+
+    def batch(seed: int, size: int) -> Tensor:
+        starts = np.random.default_rng(seed).integers(len(windows), size=size)
+        return windows[torch.from_numpy(starts)]
+
+    return Texts(tokeniser, batch, test.unfold(0, source.length, step).contiguous()[:2000])
+
+
+def _reviews(source: TextSource, most: int) -> Texts:
+    import torch
+
+    from generative.toy_reviews import Reviews
+
+    reviews = Reviews()
+    tokeniser = Tokeniser.fit(reviews.texts, "words")
+    rows = torch.from_numpy(tokeniser.rows(reviews.texts, source.length))
+    log_p = {row.tobytes(): float(p) for row, p in zip(rows.numpy(), reviews.p.log(), strict=True)}
+
+    def draw(seed: int, size: int) -> Tensor:
+        return rows[reviews.sample(size, torch.Generator().manual_seed(seed))]
+
+    def log_prob(x: Tensor) -> Tensor:
+        return torch.tensor([log_p[row.tobytes()] for row in x.numpy()], dtype=torch.float64)
+
+    return Texts(tokeniser, draw, draw(0, 2000), log_prob, reviews)
+
+
+def _formula(source: TextSource, most: int) -> Texts:
+    import string
+
+    import torch
+
+    from generative.toy_text import hidden_markov_text, markov_text
+
+    text = markov_text() if source.data == "markov" else hidden_markov_text()
+    letters = tuple(string.ascii_lowercase[: text.vocab_size - 2])
+
+    def draw(seed: int, size: int) -> Tensor:
+        return text.sample(size, source.length, torch.Generator().manual_seed(seed))
+
+    tokeniser = Tokeniser("characters", ("", "[UNK]", *letters))
+    return Texts(tokeniser, draw, draw(0, 2000), text.log_prob, text)
+
+
+_LOADERS: dict[str, Callable[[TextSource, int], Texts]] = {
+    "recipes": _recipes,
+    "wine-reviews": _wine_reviews,
+    "text": _text,
+    "reviews": _reviews,
+    "markov": _formula,
+    "hidden-markov": _formula,
+}
+
+
+def _own_folder(source: TextSource) -> Path:
+    own = source.data_dir / source.data
+    return own if own.is_dir() else source.data_dir

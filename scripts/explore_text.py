@@ -1,0 +1,370 @@
+"""Look into a trained model of texts: what comes next, what it writes, where it looks.
+
+python scripts/explore_text.py reviews --model runs/gpt/model
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from generative.training.cli import start
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from generative.data.text import Tokeniser
+
+
+@dataclass(frozen=True)
+class Args:
+    """Look into a trained model of texts: what comes next, what it writes, where it looks.
+
+    Writes pictures, samples.txt, and explore.json with the probabilities of the tables. Of a
+    recurrent network or GPT: the most probable next words at two temperatures, texts, and the
+    probability of each word of a text. Of GPT, BERT and T5 also attention.
+    """
+
+    model: Path = Path("runs/gpt/model")
+    """Folder of the model, as its training script writes it, with vocabulary.json beside it."""
+    pictures: Annotated[Path, tyro.conf.arg(name="out")] = Path("runs/gpt/explore")
+    """Where the pictures go."""
+    prompts: tuple[str, ...] = (
+        "wine review : germany",
+        "wine review : italy : piedmont : nebbiolo : a",
+    )
+    """Texts to go on from. BERT fills in what is written as [MASK]; for T5 they are the sources."""
+    text: str = ""
+    """A text to look at word by word; none for the first that is sampled."""
+    temperatures: tuple[float, ...] = (1.0, 0.5)
+    """Of the tables and of the texts."""
+    top: int = 5
+    """Next words in a table."""
+    top_k: int = 0
+    """Texts: draw from the k most probable words only; 0 for all."""
+    top_p: float = 1.0
+    """Texts: draw from the fewest words of this probability only; 1 for all."""
+    num_tokens: int = 60
+    """Words or characters to write."""
+    device: str = "cpu"
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.prompts or not self.temperatures or min(self.top, self.num_tokens) < 1:
+            raise ValueError(
+                f"prompts are {self.prompts}, temperatures {self.temperatures}, top {self.top}, "
+                f"num_tokens {self.num_tokens}; give at least one of each"
+            )
+
+
+DEFAULT_PRESET = "book"
+PRESETS = {
+    "book": Args(
+        prompts=(
+            "wine review : us",
+            "wine review : italy",
+            "wine review : germany : mosel : riesling : a wine that is slightly",
+        )
+    ),
+    "recipes": Args(
+        model=Path("runs/recurrent_text/model"),
+        pictures=Path("runs/recurrent_text/explore"),
+        prompts=(
+            "recipe for roasted vegetables |",
+            "recipe for roasted vegetables | chop 1 /",
+            "recipe for ice cream |",
+        ),
+        temperatures=(1.0, 0.2),
+        num_tokens=100,
+    ),
+    "reviews": Args(
+        prompts=(
+            "wine review : germany :",
+            "wine review : italy : piedmont : nebbiolo : a firm red wine with notes of",
+            "wine review : germany : mosel : riesling : a fresh white wine with notes of lime and "
+            "slate , slightly",
+        )
+    ),
+    "gaps": Args(
+        model=Path("runs/bert/model"),
+        pictures=Path("runs/bert/explore"),
+        prompts=(
+            "wine review : italy : piedmont : [MASK] : a firm red wine with notes of tar and rose "
+            ", slightly [MASK] . serve it with [MASK] .",
+        ),
+    ),
+    "questions": Args(
+        model=Path("runs/t5/model"),
+        pictures=Path("runs/t5/explore"),
+        prompts=(
+            "sum up : wine review : spain : rioja : tempranillo : a firm red wine with notes of "
+            "fig and plum , slightly dry . serve it with lamb .",
+        ),
+    ),
+    "smoke": Args(prompts=("ab", "c"), num_tokens=8),
+}
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the pictures."""
+    import torch
+
+    from generative.training.files import write_json
+    from scripts.common.text import vocabulary_of
+
+    model = load(args.model, args.device)
+    tokeniser = vocabulary_of(args.model)
+    args.pictures.mkdir(parents=True, exist_ok=True)
+    explore = {"BERT": explore_gaps, "T5": explore_pairs}.get(type(model).__name__, explore_next)
+    with torch.no_grad():
+        found = explore(model, tokeniser, args)
+    write_json(args.pictures / "explore.json", found)
+    print(f"wrote {len(list(args.pictures.glob('*.png')))} pictures into {args.pictures}")
+    return args.pictures
+
+
+def load(folder: Path, device: str) -> Any:
+    """The model of a folder, whichever of the kinds it is."""
+    from generative.bert import BERT
+    from generative.gpt import GPT
+    from generative.recurrent_text import RecurrentText
+    from generative.t5 import T5
+
+    kinds: dict[str, Any] = {kind.__name__: kind for kind in (GPT, RecurrentText, BERT, T5)}
+    file = Path(folder) / "config.json"
+    name = json.loads(file.read_text()).get("class") if file.is_file() else None
+    # A folder that is missing, or the run's, is explained by the class that reads it.
+    return kinds.get(str(name), GPT).from_pretrained(folder, device)
+
+
+# ---------------------------------------------------------------------------------------------
+# What comes next
+# ---------------------------------------------------------------------------------------------
+
+
+def explore_next(model: Any, tokeniser: Tokeniser, args: Args) -> dict[str, Any]:
+    """Tables, texts and the words of one of them; of GPT also where it looks."""
+    import torch
+
+    from generative.gpt import GPT
+    from generative.tokens import with_start
+
+    tables, texts = {}, []
+    start = model.config.from_start
+    longest = model.config.max_len - start if isinstance(model, GPT) else None
+    for prompt in args.prompts:
+        tokens = encode(prompt, tokeniser, args.device)
+        tables[prompt] = next_words(model.next_logits(tokens)[0], tokeniser, args)
+        for temperature in args.temperatures:
+            row = model.generate(
+                tokens,
+                args.num_tokens,
+                temperature=temperature,
+                top_k=args.top_k,
+                top_p=args.top_p,
+                generator=torch.Generator(args.device).manual_seed(args.seed),
+            )[0]
+            texts.append((temperature, tokeniser.decode(row)))
+    (args.pictures / "samples.txt").write_text(
+        "\n\n".join(f"temperature {temperature}:\n{text}" for temperature, text in texts) + "\n"
+    )
+    save(next_words_figure(tables), args.pictures / "next-words.png")
+
+    row = encode(args.text or texts[0][1], tokeniser, args.device)[:, :longest]
+    words, p = tokeniser.pieces(row[0]), model.token_log_probs(row)[0].exp().tolist()
+    words_with_p = words[-len(p) :]  # where the first word is given it has no probability
+    figure = word_figure([(words_with_p, p)], "probability of each word", "YlGn")
+    save(figure, args.pictures / "word-probabilities.png")
+    found = {
+        "next_words": tables,
+        "words": [[word, round(value, 4)] for word, value in zip(words_with_p, p, strict=True)],
+    }
+    if isinstance(model, GPT):
+        maps = model.attention_maps(with_start(row, start))
+        names = ["(start)", *words] if start else words
+        save(maps_figure(maps, names, names), args.pictures / "attention.png")
+        rows = []
+        for prompt in args.prompts:
+            tokens = encode(prompt, tokeniser, args.device)
+            maps = model.attention_maps(with_start(tokens, start))
+            looks = torch.stack(maps)[:, 0, :, -1].mean((0, 1))  # of all blocks and heads
+            rows.append((tokeniser.pieces(tokens[0]), looks[int(start) :].tolist()))
+        title = "where GPT looks to find the next word, mean of all heads"
+        save(word_figure(rows, title, "Purples", True), args.pictures / "looking-back.png")
+    return found
+
+
+def encode(prompt: str, tokeniser: Tokeniser, device: str) -> Tensor:
+    """A prompt as tokens (1, T)."""
+    import torch
+
+    return torch.tensor([tokeniser.encode(prompt)], dtype=torch.int64, device=device)
+
+
+def next_words(logits: Tensor, tokeniser: Tokeniser, args: Args) -> dict[str, list[list[Any]]]:
+    """The most probable next words with their probabilities, for each temperature."""
+    from generative.sampling import shape_logits
+
+    table = {}
+    for temperature in args.temperatures:
+        best = shape_logits(logits, temperature).exp().topk(min(args.top, len(logits)))
+        names = [tokeniser.vocabulary[token] or "(end)" for token in best.indices.tolist()]
+        pairs = zip(names, best.values.tolist(), strict=True)
+        table[str(temperature)] = [[name, round(p, 4)] for name, p in pairs]
+    return table
+
+
+# ---------------------------------------------------------------------------------------------
+# What stands in a gap, what is the answer
+# ---------------------------------------------------------------------------------------------
+
+
+def explore_gaps(model: Any, tokeniser: Tokeniser, args: Args) -> dict[str, Any]:
+    """Words for each [MASK], where BERT looks from it, and attention in the first prompt."""
+    import torch
+
+    mask = model.encoder.mask_token
+    tables: dict[str, Any] = {}
+    rows = []
+    for k, prompt in enumerate(args.prompts):
+        first, *others = map(tokeniser.encode, prompt.split("[MASK]"))
+        tokens = sum(([mask, *piece] for piece in others), first)
+        row = torch.tensor([tokens or [mask]], device=args.device)
+        words = ["____" if t == mask else tokeniser.vocabulary[t] for t in row[0].tolist()]
+        log_p, maps = model.fill(row)[0], model.attention_maps(row)
+        for place in (row[0] == mask).nonzero()[:, 0].tolist():
+            shown = " ".join(words[max(0, place - 5) : place + 4])
+            tables[shown] = next_words(log_p[place], tokeniser, args)
+            looks = torch.stack(maps)[:, 0, :, place + 1].mean((0, 1))
+            rows.append((words, looks[1:].tolist()))  # first is the token for the whole text
+        if k == 0:
+            inner = [weights[:, :, 1:, 1:] for weights in maps]
+            save(maps_figure(inner, words, words), args.pictures / "attention.png")
+    if tables:
+        save(next_words_figure(tables), args.pictures / "gaps.png")
+        title = "where BERT looks from each gap, mean of all heads"
+        save(word_figure(rows, title, "Purples", True), args.pictures / "looking-around.png")
+    return {"gaps": tables}
+
+
+def explore_pairs(model: Any, tokeniser: Tokeniser, args: Args) -> dict[str, Any]:
+    """What T5 writes for each prompt, and where its decoder looks in the first."""
+    from generative.tokens import after_end
+
+    answers = {}
+    for k, prompt in enumerate(args.prompts):
+        source = encode(prompt, tokeniser, args.device)
+        written = model.generate(source, args.num_tokens)
+        words = tokeniser.pieces(written[0])
+        answers[prompt] = " ".join(words)
+        if k == 0:
+            names = [*words, "(end)"][: args.num_tokens]
+            cross = model.attention_maps(source, after_end(written[:, : len(names)])).cross
+            figure = maps_figure(cross, names, tokeniser.pieces(source[0]))
+            save(figure, args.pictures / "cross-attention.png")
+    return {"answers": answers}
+
+
+# ---------------------------------------------------------------------------------------------
+# Pictures
+# ---------------------------------------------------------------------------------------------
+
+
+def save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=90)
+
+
+def next_words_figure(tables: dict[str, dict[str, list[list[Any]]]]) -> Figure:
+    """A row of bars for each prompt, a column for each temperature."""
+    from matplotlib.figure import Figure
+
+    num = len(next(iter(tables.values())))
+    figure = Figure(figsize=(3.7 * num, 0.3 + 1.75 * len(tables)), layout="constrained")
+    parts = figure.subfigures(len(tables), 1, squeeze=False)[:, 0]
+    for part, (prompt, table) in zip(parts, tables.items(), strict=True):
+        shown = f"... {prompt[-75:].partition(' ')[2]}" if len(prompt) > 80 else prompt
+        part.suptitle(f"{shown} ...", fontsize=9, x=0.01, ha="left", family="monospace")
+        axes = part.subplots(1, num, squeeze=False)[0]
+        for k, (axis, (temperature, words)) in enumerate(zip(axes, table.items(), strict=True)):
+            names, values = zip(*words[::-1], strict=True)
+            axis.barh(range(len(names)), values, color=f"C{k}")
+            axis.set(xlim=(0, 1.2), xticks=[])
+            axis.set_yticks(range(len(names)), names, fontsize=8)
+            for place, value in enumerate(values):
+                axis.text(value + 0.02, place, f"{100 * value:.1f} %", va="center", fontsize=8)
+            axis.text(1.2, 0, f"temperature {temperature}", ha="right", va="center", fontsize=8)
+            axis.spines[["top", "right", "bottom"]].set_visible(False)
+    return figure
+
+
+CHARACTER = 5.6
+"""Width of a character of `word_figure` in points."""
+
+
+def word_figure(
+    rows: list[tuple[list[str], list[float]]], title: str, colours: str, relative: bool = False
+) -> Figure:
+    """Texts word by word, darker where the value in [0, 1] is higher.
+
+    Args:
+        relative: the highest value of each text is the darkest.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    per_line = 100
+    lines: list[list[tuple[int, str, float]]] = []
+    for words, values in rows:
+        lines.append([])
+        width, most = 0, max(values) if relative else 1.0
+        for word, value in zip(words, values, strict=True):
+            if width + len(word) + 1 > per_line:
+                lines.append([])
+                width = 0
+            lines[-1].append((width, word.replace("\n", "\u21b5"), value / most))
+            width += len(word) + 1
+        lines.append([])  # a gap between texts
+    lines.pop()
+    figure = Figure(figsize=((per_line + 2) * CHARACTER / 72, 0.45 + 0.26 * len(lines)))
+    axis = figure.add_axes((0.01, 0.0, 0.98, 1 - 0.35 / figure.get_figheight()))
+    axis.set(xlim=(0, per_line), ylim=(len(lines), 0))
+    axis.axis("off")
+    for y, line in enumerate(lines):
+        for x, word, share in line:
+            box = {
+                "facecolor": mpl.colormaps[colours](0.8 * share),
+                "edgecolor": "none",
+                "pad": 1.5,
+            }
+            axis.text(
+                x + 0.3, y + 0.5, word, family="monospace", fontsize=9, va="center", bbox=box,
+                color="white" if share > 0.75 else "black",
+            )  # fmt: skip
+    figure.suptitle(title, fontsize=9, x=0.012, ha="left", y=1 - 0.08 / figure.get_figheight())
+    return figure
+
+
+def maps_figure(maps: list[Tensor], queries: list[str], keys: list[str]) -> Figure:
+    """Attention of the first example: a row for each block, a column for each head."""
+    from matplotlib.figure import Figure
+
+    num_heads = maps[0].shape[1]
+    side = min(7.5, 1.2 + 0.14 * max(len(queries), len(keys)))
+    figure = Figure(figsize=(side * num_heads, side * len(maps)), layout="constrained")
+    grid = figure.subplots(len(maps), num_heads, squeeze=False)
+    for k, (axes, weights) in enumerate(zip(grid, maps, strict=True)):
+        for h, (axis, head) in enumerate(zip(axes, weights[0], strict=True)):
+            axis.imshow(head.cpu().numpy(), cmap="magma_r", vmin=0, vmax=1)
+            axis.set_title(f"block {k + 1}, head {h + 1}", fontsize=8)
+            axis.set_xticks(range(len(keys)), keys, rotation=90, fontsize=6)
+            axis.set_yticks(range(len(queries)), queries if h == 0 else [], fontsize=6)
+    return figure
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)

@@ -1,0 +1,150 @@
+"""Fine-tune BERT on a few labelled texts: which grape is a review about, when it is not named?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from generative.configs.text import BERTConfig, TextLossConfig, bert_block
+from generative.training.cli import start
+from generative.training.run import Run
+from scripts.common.reports import add_to_report
+from scripts.common.text import TextSource, load_texts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from generative.bert import BERTClassifier
+    from generative.toy_reviews import Reviews
+
+
+@dataclass(frozen=True)
+class Args:
+    """Fine-tune BERT on a few labelled texts: which grape is a review about, when it is not named?
+
+    The reviews are those of a small grammar, of which the best guess is known.
+    """
+
+    out: Path = Path("runs/bert-classifier")
+    """Run folder; the trained classifier is in its `model` folder."""
+    start_from: Path | None = Path("runs/bert/model")
+    """Folder of the trained BERT; None begins with random weights instead."""
+    model: BERTConfig = field(
+        default_factory=lambda: BERTConfig(200, 41, 2, bert_block(64, 4, dropout=0.0))
+    )
+    """Sizes where there is no BERT to start from."""
+    labelled: int = 100
+    """Reviews whose grape is told."""
+    loss: TextLossConfig = field(
+        default_factory=lambda: TextLossConfig(lr=1e-3, final_lr=1e-5, warmup=20, clip=1.0)
+    )
+    steps: int = 200
+    """Optimiser steps."""
+    batch_size: int = 32
+    log_every: int = 20
+    report: Path | None = None
+    """JSON file to which the result is added, under the name of the run's folder."""
+    threads: int = 0
+    """CPU threads; 0 leaves the choice to torch."""
+    device: str = "auto"
+    seed: int = 1
+
+
+DEFAULT_PRESET = "reviews"
+PRESETS = {
+    "reviews": Args(),
+    "from-scratch": Args(out=Path("runs/bert-classifier-from-scratch"), start_from=None),
+    "smoke": Args(
+        start_from=None,
+        model=BERTConfig(200, 41, 1, bert_block(16, 2, dropout=0.0)),
+        labelled=20,
+        steps=10,
+        log_every=5,
+    ),
+}
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the trained classifier."""
+    from dataclasses import replace
+
+    import torch
+
+    from generative.bert import BERT, BERTClassifier
+    from generative.tokens import TextLearner
+    from generative.toy_reviews import GRAPES
+    from generative.training.loop import fit
+    from scripts.common.text import VOCABULARY_NAME
+
+    with Run.open(args, kind="fine_tune_bert") as run:
+        if run.done:
+            return run.path / "model"
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        texts = load_texts(TextSource("reviews", length=40), args.model.vocab_size)
+        texts.tokeniser.save(run.path / VOCABULARY_NAME)
+        rows, labels = nameless(texts.source, texts.tokeniser)
+        torch.manual_seed(run.seed_for("weights"))
+        if args.start_from is None:
+            bert = BERT(replace(args.model, vocab_size=len(texts.tokeniser)))
+        else:
+            bert = BERT.from_pretrained(args.start_from)
+        model = BERTClassifier.of(bert, len(GRAPES)).to(run.device)
+        learner = TextLearner(model, args.loss, args.steps, lambda batch: model.loss(*batch))
+        generator = torch.Generator().manual_seed(run.seed_for("labelled"))
+        known = texts.source.sample(args.labelled, generator)
+
+        def batch(step: int) -> tuple[Tensor, Tensor]:
+            chosen = known[run.rng("batch", step).integers(len(known), size=args.batch_size)]
+            return rows[chosen].to(run.device), labels[chosen].to(run.device)
+
+        fit(
+            learner, batch, run, args.steps, log_every=args.log_every, what="fine-tuning BERT",
+        )  # fmt: skip
+        kept = learner.kept
+        kept.save_pretrained(run.path / "model")
+        run.finish({**run.metrics.last(), **score(kept, texts.source, rows, labels)})
+        if args.report is not None:
+            add_to_report(args.report, run)
+        return run.path / "model"
+
+
+def nameless(reviews: Reviews, tokeniser) -> tuple[Tensor, Tensor]:
+    """All reviews with their grape unknown, int64 (N, 40), and the number of the grape, (N,)."""
+    import torch
+
+    from generative.tokens import UNKNOWN
+    from generative.toy_reviews import GRAPES
+
+    rows = torch.from_numpy(tokeniser.rows(reviews.texts, 40))
+    grapes = torch.tensor([tokeniser.encode(grape)[0] for grape in GRAPES])
+    names = list(GRAPES)
+    labels = torch.tensor([names.index(review.grape) for review in reviews.reviews])
+    return rows.masked_fill(torch.isin(rows, grapes), UNKNOWN), labels
+
+
+def score(
+    model: BERTClassifier, reviews: Reviews, rows: Tensor, labels: Tensor, num: int = 2000
+) -> dict[str, float]:
+    """Share of reviews, by their probabilities, whose grape is right; and the most there can be."""
+    import torch
+
+    chosen = reviews.sample(num, torch.Generator().manual_seed(0))
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        logits = torch.cat([model.logits(x.to(device)) for x in rows[chosen].split(200)]).cpu()
+    right = (logits.argmax(1) == labels[chosen]).float().mean()
+    # Of reviews that read the same, the best guess is the grape that most of them have.
+    _, same = torch.unique(rows, dim=0, return_inverse=True)
+    shares = torch.zeros(int(same.max()) + 1, int(labels.max()) + 1, dtype=torch.float64)
+    shares.index_put_((same, labels), reviews.p, accumulate=True)
+    best = shares.argmax(1)[same[chosen]]
+    return {
+        "test_accuracy": float(right),
+        "best_accuracy": float((best == labels[chosen]).float().mean()),
+    }
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)

@@ -1,0 +1,167 @@
+"""Train an LSTM or GRU on piano rolls of chorales."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from generative.configs.music import MusicLossConfig, MusicRNNConfig
+from generative.training.cli import start
+from generative.training.run import Run
+from scripts.common.music import RollData
+
+
+@dataclass(frozen=True)
+class Args:
+    """Train an LSTM or GRU on piano rolls of chorales.
+
+    The result has the nats a frame of the test pieces, and of the others.
+    """
+
+    out: Path = Path("runs/music_rnn")
+    """Run folder; the trained model is in its `model` folder, samples in `images` and `midi`."""
+    data: RollData = "jsb"
+    """jsb: the file jsb-chorales-quarter.json with the split of published results."""
+    data_dir: Path = Path("data")
+    """Where it is, or in a folder of the data's name there."""
+    max_pieces: int | None = None
+    """Use at most so many pieces."""
+    model: MusicRNNConfig = field(default_factory=MusicRNNConfig)
+    loss: MusicLossConfig = field(default_factory=MusicLossConfig)
+    transpose: int = 0
+    """Move each training piece by up to so many keys, at random."""
+    steps: int = 1000
+    """Optimiser steps."""
+    batch_size: int = 32
+    """Pieces of a step."""
+    log_every: int = 50
+    picture_every: int = 500
+    """Steps from one sample to the next, a multiple of log_every; the last step has one too."""
+    threads: int = 0
+    """CPU threads; 0 leaves the choice to torch."""
+    device: str = "auto"
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.transpose < 0:
+            raise ValueError(f"transpose is {self.transpose}; give a number of keys, or 0")
+
+
+DEFAULT_PRESET = "lstm"
+LSTM = Args(
+    model=MusicRNNConfig(hidden_dim=256, dropout=0.3),
+    loss=MusicLossConfig(lr=5e-3, final_lr=1e-5, clip=1.0, ema=0.99, validate_every=50),
+    transpose=2,
+    steps=2000,
+    batch_size=16,
+)
+PRESETS = {
+    "lstm": LSTM,
+    "gru": replace(LSTM, model=replace(LSTM.model, cell="gru")),
+    # What padding costs that is not masked, and a training that nothing keeps from over-fitting.
+    "padded": Args(loss=MusicLossConfig(count_padding=True)),
+    "plain": Args(loss=MusicLossConfig(validate_every=50)),
+    "chorales": replace(LSTM, data="chorales"),
+    "smoke": Args(
+        data="tunes",
+        max_pieces=30,
+        model=MusicRNNConfig(hidden_dim=16, length=16),
+        loss=MusicLossConfig(lr=1e-2, final_lr=1e-3, ema=0.9, validate_every=10),
+        transpose=2,
+        steps=20,
+        batch_size=8,
+        log_every=5,
+        picture_every=10,
+    ),
+}
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the trained model."""
+    import torch
+
+    from generative.music_rnn import MusicLearner, MusicRNN, pad_rolls, shift_keys
+    from generative.training.loop import fit
+    from scripts.common.music import load_rolls, show_scores
+
+    with Run.open(args, kind="train_music_rnn") as run:
+        if run.done:
+            return run.path / "model"
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        rolls = load_rolls(args.data, args.data_dir, args.max_pieces)
+        torch.manual_seed(run.seed_for("weights"))
+        model = MusicRNN(args.model).to(run.device)
+        validation = pad_rolls(rolls["val"]).to(run.device)
+        learner = MusicLearner(
+            model, args.loss, args.steps, lambda model: float(model.loss(validation).loss)
+        )
+
+        by_length = sorted(range(len(rolls["train"])), key=lambda i: len(rolls["train"][i]))
+
+        def batch(step: int):
+            rng = run.rng("batch", step)
+            # Neighbours by length, so that little is padded; all pieces come equally often.
+            first = rng.integers(len(by_length))
+            rows = [by_length[(first + i) % len(by_length)] for i in range(args.batch_size)]
+            by = rng.integers(-args.transpose, args.transpose + 1, size=args.batch_size)
+            chosen = [shift_keys(rolls["train"][i], k) for i, k in zip(rows, by, strict=True)]
+            return pad_rolls(chosen).to(run.device)
+
+        def show(step: int) -> None:
+            if step % args.picture_every == 0 or step == args.steps:
+                generator = torch.Generator(run.device).manual_seed(0)
+                show_scores(run, step, score_rolls(learner.kept.sample(4, generator)))
+
+        fit(
+            learner, batch, run, args.steps,
+            log_every=args.log_every, what="training the recurrent network", on_log=show,
+        )  # fmt: skip
+        kept = learner.kept
+        kept.save_pretrained(run.path / "model")
+        result = {}
+        for part, pieces in rolls.items():
+            result |= score(kept, [pad_rolls([p]).to(run.device) for p in pieces], part)
+        run.finish({**run.metrics.last(), **result})
+        return run.path / "model"
+
+
+def score(model, pieces, part: str) -> dict[str, float]:
+    """Nats a frame over all frames, and over those after the first, as some papers count."""
+    import torch
+
+    with torch.no_grad():
+        nats = [-model.frame_log_probs(piece)[0] for piece in pieces]
+    frames = sum(len(n) for n in nats)
+    total, first = (float(sum(n[:k].sum() for n in nats)) for k in (None, 1))
+    return {
+        f"{part}_nats_per_frame": total / frames,
+        f"{part}_nats_after_first_frame": (total - first) / (frames - len(nats)),
+    }
+
+
+def score_rolls(rolls):
+    """Samples (N, T, 88) of quarter notes as scores; a key held on is one note."""
+    from fractions import Fraction
+
+    from generative.music import Note, Score
+    from scripts.common.music import LOWEST_KEY
+
+    scores = []
+    for roll in rolls.cpu().numpy().astype(bool):
+        notes = []
+        for key in range(roll.shape[1]):
+            start = None
+            for t in range(len(roll) + 1):
+                sounds = t < len(roll) and roll[t, key]
+                if sounds and start is None:
+                    start = t
+                elif not sounds and start is not None:
+                    notes.append(Note(Fraction(start), Fraction(t - start), key + LOWEST_KEY))
+                    start = None
+        scores.append(Score(notes))
+    return scores
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)

@@ -1,0 +1,125 @@
+"""Train an LSTM, a GRU or a stack of them to write texts, word by word or letter by letter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from generative.configs.text import RecurrentTextConfig, TextLossConfig
+from generative.training.cli import start
+from generative.training.run import Run
+from scripts.common.reports import add_to_report
+from scripts.common.text import TextSource, load_texts
+
+
+@dataclass(frozen=True)
+class Args(TextSource):
+    """Train a recurrent network to write texts.
+
+    On texts made by a formula the result says how far the loss stays above the entropy.
+    """
+
+    out: Path = Path("runs/recurrent_text")
+    """Run folder; the trained network is in its `model` folder, samples are in `texts`."""
+    prompt: str = "recipe for"
+    """What samples begin with."""
+    model: RecurrentTextConfig = field(default_factory=RecurrentTextConfig)
+    loss: TextLossConfig = field(default_factory=TextLossConfig)
+    steps: int = 15_700
+    """Optimiser steps (the book: 25 epochs of about 628)."""
+    batch_size: int = 32
+    log_every: int = 100
+    sample_every: int = 600
+    """Steps from one sample to the next, a multiple of log_every; the last step has one too."""
+    report: Path | None = None
+    """JSON file to which the result is added, under the name of the run's folder."""
+    threads: int = 0
+    """CPU threads; 0 leaves the choice to torch."""
+    device: str = "auto"
+    seed: int = 1
+
+
+DEFAULT_PRESET = "book"
+PRESETS = {
+    "book": Args(
+        model=RecurrentTextConfig(from_start=False), loss=TextLossConfig(padding=True)
+    ),
+    # The book's mean is over all 200 places, most of which stand after the end of a recipe.
+    "corrected": Args(length=200, loss=TextLossConfig(clip=1.0)),
+    "stacked": Args(
+        length=200, model=RecurrentTextConfig(num_layers=2), loss=TextLossConfig(clip=1.0)
+    ),
+    "gru": Args(length=200, model=RecurrentTextConfig(cell="gru"), loss=TextLossConfig(clip=1.0)),
+    "markov": Args(
+        data="markov",
+        length=64,
+        prompt="",
+        model=RecurrentTextConfig(10, embed_dim=32, hidden_dim=128, length=64),
+        loss=TextLossConfig(lr=1e-2, final_lr=1e-4, clip=1.0, ema=0.99),
+        steps=1500,
+        batch_size=64,
+    ),
+    "reviews": Args(
+        data="reviews",
+        length=40,
+        prompt="wine review :",
+        model=RecurrentTextConfig(200, embed_dim=64, hidden_dim=128, length=40),
+        loss=TextLossConfig(lr=5e-3, final_lr=5e-5, clip=1.0),
+        steps=800,
+        batch_size=64,
+    ),
+    "smoke": Args(
+        data="markov",
+        length=16,
+        prompt="ab",
+        model=RecurrentTextConfig(10, embed_dim=8, hidden_dim=16, length=16),
+        steps=20,
+        batch_size=8,
+        log_every=5,
+        sample_every=10,
+    ),
+}  # fmt: skip
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the trained network."""
+    from dataclasses import replace
+
+    import torch
+
+    from generative.recurrent_text import RecurrentText
+    from generative.tokens import TextLearner
+    from generative.training.loop import fit
+    from scripts.common.text import VOCABULARY_NAME, next_token_score, samples
+
+    with Run.open(args, kind="train_recurrent_text") as run:
+        if run.done:
+            return run.path / "model"
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        texts = load_texts(args, args.model.vocab_size)
+        texts.tokeniser.save(run.path / VOCABULARY_NAME)
+        torch.manual_seed(run.seed_for("weights"))
+        config = replace(args.model, vocab_size=len(texts.tokeniser))
+        learner = TextLearner(RecurrentText(config).to(run.device), args.loss, args.steps)
+
+        def show(step: int) -> None:
+            if step % args.sample_every == 0 or step == args.steps:
+                run.metrics.log_text(step, "samples", samples(learner.kept, texts, args.prompt))
+
+        fit(
+            learner,
+            lambda step: texts.batch(run.seed_for("batch", step), args.batch_size).to(run.device),
+            run, args.steps,
+            log_every=args.log_every, what="training the recurrent network", on_log=show,
+        )  # fmt: skip
+        model = learner.kept
+        model.save_pretrained(run.path / "model")
+        run.finish({**run.metrics.last(), **next_token_score(model, texts, args.loss.padding)})
+        if args.report is not None:
+            add_to_report(args.report, run)
+        return run.path / "model"
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)
