@@ -173,9 +173,10 @@ def _describe(text: str, presets: Mapping[str, Any], default: str, kind: type) -
         changed = (f"{key} {_short(v)}" for key, v in values.items() if plain.get(key) != v)
         what = "used if none is named" if name == default else ", ".join(changed) or "the same"
         line = f"  {name:<{width}}  {what}"
-        lines.append(
-            line if len(line) <= WIDTH else line[: WIDTH - 3].rpartition(", ")[0] + ", ..."
-        )
+        if len(line) > WIDTH:
+            whole, comma, _ = line[: WIDTH - 3].rpartition(", ")
+            line = f"{whole}, ..." if comma else f"{line[: WIDTH - 4]} ..."
+        lines.append(line)
     if any(field.name == "out" for field in dataclasses.fields(kind)):
         free = sorted("--" + name for name in getattr(kind, "resumable_fields", ()))
         may = f"; may then change: {', '.join(free)}".replace("_", "-") if free else ""

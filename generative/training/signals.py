@@ -96,7 +96,11 @@ def exit_on_signals() -> Iterator[None]:
         yield
         return
 
+    status = 0
+
     def leave(number: int, _frame: FrameType | None) -> None:
+        nonlocal status
+        status = 128 + number
         signal.signal(number, lambda *_: os._exit(128 + number))  # the second time, at once
         name = signal.Signals(number).name
         os.write(2, f"\nstopped ({name}); the same command continues it\n".encode())
@@ -106,6 +110,10 @@ def exit_on_signals() -> Iterator[None]:
     before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
+    except SystemExit:
+        if status:  # Ray makes a 1 of it where it waits
+            raise SystemExit(status) from None
+        raise
     finally:
         _current = outer
         for number, handler in before.items():
