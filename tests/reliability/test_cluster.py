@@ -173,13 +173,13 @@ def test_the_last_lines_of_a_dead_workers_log_are_shown(two, tmp_path, capfd):
 
 
 def test_a_worker_that_hangs_and_one_that_dawdles(two, tmp_path, capfd):
-    (tmp_path / "hang").mkdir()
-    problem = Logged(tmp_path / "hang", 0.02, "hang")
+    (tmp_path / "hang").mkdir()  # episodes long enough to be sent one by one
+    problem = Logged(tmp_path / "hang", 0.06, "hang")
     result, (lost, repeated, _) = search(problem, on_ray(deadline=1.0, straggler=0.0))
     assert_as_in_one_process(result)
     assert 0 < lost == repeated == problem.calls() - problem.episodes()
     (tmp_path / "slow").mkdir()
-    problem = Logged(tmp_path / "slow", 0.02, "slow")
+    problem = Logged(tmp_path / "slow", 0.06, "slow")
     result, (lost, _, copied) = search(problem, on_ray())
     assert_as_in_one_process(result)
     assert lost == 0
