@@ -10,31 +10,21 @@ import dataclasses
 import hashlib
 import json
 import math
-import multiprocessing
-import multiprocessing.connection
 import os
-import signal
-import traceback
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
-from typing import Any, Self, cast
+from typing import Any
 
 import numpy as np
 
 from generative.training.progress import progress
+from worldmodels.configs import ParallelConfig
+from worldmodels.parallel import ProcessPool, Report, Scheduler
 from worldmodels.rollouts import Episode, EpisodeRecord, RolloutStore
 
-# Each worker is one of many, so its libraries must not start threads of their own.
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMBA_NUM_THREADS",
-)
+TWICE = ParallelConfig(attempts=2, straggler=0.0)
+"""A worker may die once in an episode: of memory that ran out, say."""
 
 
 class EpisodeError(RuntimeError):
@@ -232,7 +222,8 @@ def collect(
     Returns:
         Number of episodes appended.
     Raises:
-        EpisodeError: an episode failed, or two workers died on it.
+        EpisodeError: an episode failed.
+        WorkerDiedError: two workers died on an episode.
         ValueError: the store holds episodes of another collection.
     """
     specs = list(specs)
@@ -242,8 +233,12 @@ def collect(
         stack.callback(store.close)
         todo = _missing(specs, store)
         if workers and todo:
-            pool = stack.enter_context(_Pool(job, min(workers, len(todo))))
-            results = pool.run(todo)
+            pool = ProcessPool(job, min(workers, len(todo)))
+            scheduler = stack.enter_context(
+                Scheduler(pool, TWICE, name_of=job.name, tell=warnings.warn)
+            )
+            # Episodes that finish early wait in memory, so workers may not run far ahead.
+            results = scheduler.stream(todo, ahead=4 * workers)
         else:
             results = map(job, todo)
         bar = stack.enter_context(progress(len(specs), "collecting episodes", done=len(store)))
@@ -276,116 +271,20 @@ class _Job:
     make_env: Callable[[EpisodeSpec], Any]
     make_driver: Callable[[EpisodeSpec], Any]
 
-    def __call__(self, spec: EpisodeSpec) -> tuple[EpisodeRecord, bytes]:
-        with contextlib.closing(self.make_env(spec)) as env:
-            episode = run_episode(env, self.make_driver(spec), spec)
+    def __call__(
+        self, spec: EpisodeSpec, _report: Report = lambda n: None
+    ) -> tuple[EpisodeRecord, bytes]:
+        try:
+            with contextlib.closing(self.make_env(spec)) as env:
+                episode = run_episode(env, self.make_driver(spec), spec)
+        except EpisodeError:
+            raise
+        except Exception as error:
+            raise EpisodeError(f"{self.name(spec)}: {type(error).__name__}: {error}") from error
         data = episode.to_bytes()
         return EpisodeRecord.of(episode, data), data
 
-
-class _Pool:
-    """Worker processes that give results in order and survive the death of one of them.
-
-    multiprocessing.Pool hangs when a worker is killed, and ProcessPoolExecutor gives up without
-    saying on which task; so each worker has a pipe and one task at a time.
-    """
-
-    def __init__(self, job: _Job, workers: int) -> None:
-        self._context = multiprocessing.get_context("spawn")
-        self._job = job
-        self._processes: dict[Any, Any] = {}  # our end of the pipe -> process
-        self._num_workers = workers
-
-    def __enter__(self) -> Self:
-        try:
-            for _ in range(self._num_workers):
-                self._start()
-        except BaseException:
-            self._stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop()
-
-    def run(self, specs: Sequence[EpisodeSpec]) -> Iterator[tuple[EpisodeRecord, bytes]]:
-        """Yields the results in the order of the specs."""
-        waiting = deque(range(len(specs)))
-        running: dict[Any, int] = {}  # pipe -> place in specs
-        done: dict[int, tuple[EpisodeRecord, bytes]] = {}
-        died_on: set[int] = set()
-        for wanted in range(len(specs)):
-            while wanted not in done:
-                # Episodes that finish early wait in memory, so workers may not run far ahead.
-                ahead = wanted + 4 * self._num_workers
-                for pipe in self._processes.keys() - running.keys():
-                    if waiting and waiting[0] < ahead:
-                        running[pipe] = waiting.popleft()
-                        with contextlib.suppress(OSError):  # a dead worker; noticed as EOF below
-                            pipe.send(specs[running[pipe]])
-                ready = multiprocessing.connection.wait(list(running))
-                for pipe in cast("list[Connection]", ready):
-                    place = running.pop(pipe)
-                    try:
-                        result, failure = pipe.recv()
-                    except (EOFError, OSError):  # OSError: it died while sending
-                        self._replace(pipe, specs[place], final=place in died_on)
-                        died_on.add(place)
-                        waiting.appendleft(place)
-                        continue
-                    if failure:
-                        raise EpisodeError(f"episode {specs[place].index}: {failure}")
-                    done[place] = result
-            yield done.pop(wanted)
-
-    def _start(self) -> None:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, self._job), daemon=True)
-        before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-        # The libraries read them when the new process imports them.
-        os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
-        try:
-            process.start()
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
-        theirs.close()
-        self._processes[ours] = process
-
-    def _replace(self, pipe: Any, spec: EpisodeSpec, final: bool) -> None:
-        process = self._processes.pop(pipe)
-        pipe.close()
-        process.join()
-        what = f"a worker died (exit code {process.exitcode}) on episode {spec.index}"
-        if final:
-            raise EpisodeError(
-                f"{what}, {spec.env_id}, seed {spec.seed}, the second one to do so; exit code -9 "
-                "usually means that memory ran out: try fewer workers"
-            )
-        warnings.warn(f"{what}; running it again in a new one", stacklevel=2)
-        self._start()
-
-    def _stop(self) -> None:
-        for pipe, process in self._processes.items():
-            pipe.close()
-            process.terminate()
-        for process in self._processes.values():
-            process.join()
-
-
-def _work(pipe: Any, job: _Job) -> None:
-    """A worker: specs in, (result, failure) out, until the other end is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            spec = pipe.recv()
-            try:
-                result, failure = job(spec), ""
-            except EpisodeError as error:
-                result, failure = None, str(error)
-            except Exception:  # whatever it is, the parent must hear of it
-                result, failure = None, f"seed {spec.seed}\n{traceback.format_exc()}"
-            pipe.send((result, failure))
+    @staticmethod
+    def name(spec: EpisodeSpec) -> str:
+        """What an episode is called in messages."""
+        return f"episode {spec.index}, {spec.env_id}, seed {spec.seed}"

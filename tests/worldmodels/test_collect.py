@@ -21,6 +21,7 @@ from worldmodels.collect import (
     make_driver,
     run_episode,
 )
+from worldmodels.parallel import WorkerDiedError
 from worldmodels.rollouts import RolloutStore
 
 ROOT = Path(__file__).parents[2]
@@ -195,8 +196,11 @@ def test_what_is_not_finite_or_of_the_wrong_kind_stops_the_collection(
 
 def test_an_error_in_a_worker_comes_with_its_traceback(tmp_path):
     specs = make_specs(2, env_kwargs={"bad": "raise", "bad_step": 2})
-    with pytest.raises(EpisodeError, match=r"(?s)episode 0: seed 100.*axle broke"):
-        collect_to(tmp_path / "store", specs, 1)
+    words = r"episode 0, .*seed 100: .*axle broke"
+    for workers in (0, 1):
+        with pytest.raises(EpisodeError, match=words) as caught:
+            collect_to(tmp_path / f"store {workers}", specs, workers)
+    assert "in step" in caught.value.__notes__[0]
 
 
 # --- collections ----------------------------------------------------------------------------------
@@ -267,7 +271,9 @@ def driver_seed(index: int) -> int:
 
 def test_a_killed_worker_is_replaced(tmp_path):
     harmless = make_specs(10, deadly(tmp_path / "0", 4, times=0))
-    with pytest.warns(UserWarning, match=r"died \(exit code -9\) on episode 4; running it again"):
+    with pytest.warns(
+        UserWarning, match=r"lost \(exit code -9\) on episode 4, .*seed 104; another"
+    ):
         found = collect_to(tmp_path / "a", make_specs(10, deadly(tmp_path / "1", 4, times=1)), 2)
     assert found == collect_to(tmp_path / "b", harmless)
 
@@ -275,8 +281,10 @@ def test_a_killed_worker_is_replaced(tmp_path):
 def test_an_episode_that_kills_two_workers_stops_the_collection(tmp_path):
     specs = make_specs(3, deadly(tmp_path / "notes", 1, times=9))
     with (
-        pytest.warns(UserWarning, match="died"),
-        pytest.raises(EpisodeError, match=r"episode 1, .*seed 101"),
+        pytest.warns(UserWarning, match="was lost"),
+        pytest.raises(
+            WorkerDiedError, match=r"episode 1, .*seed 101, for the 2\. time; -9 .*memory"
+        ),
     ):
         collect_to(tmp_path / "store", specs, 1)
     assert len(os.listdir(tmp_path / "notes")) == 2

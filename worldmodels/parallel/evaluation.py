@@ -101,7 +101,8 @@ class Evaluation:
         seed_of: SeedOf | None = None,
     ):
         self.config, self.parallel = config or EvaluationConfig(), parallel or ParallelConfig()
-        self._problem, self._batched = problem, isinstance(problem, BatchProblem)
+        self._batched = isinstance(problem, BatchProblem)
+        self._scorer = _Scorer(problem, self.config.on_nan)
         if self.config.racing and self._batched:
             raise ValueError(
                 f"racing is {self.config.racing}, but all episodes of this problem are scored in "
@@ -198,9 +199,8 @@ class Evaluation:
         self.close()
 
     def _make_scheduler(self) -> Scheduler[_Task, _Answer] | None:
-        parallel, function = self.parallel, _Scorer(self._problem, self.config.on_nan)
+        parallel, function = self.parallel, self._scorer
         if parallel.backend == "serial":
-            self._scorer = function
             return None
         pool: Pool
         if parallel.backend == "processes":

@@ -11,7 +11,7 @@ import statistics
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from worldmodels.configs import ParallelConfig
@@ -122,6 +122,7 @@ class Scheduler(Generic[J, R]):
         pool: closed by `close`.
         config: attempts, deadlines and patience.
         seconds_of: how long a job may take; None for as long as it wants.
+        name_of: what a job is called in messages; None for its place among the others.
         tell: takes messages about workers that are lost or slow.
     """
 
@@ -130,11 +131,12 @@ class Scheduler(Generic[J, R]):
         pool: Pool,
         config: ParallelConfig,
         seconds_of: Callable[[J], float] | None = None,
+        name_of: Callable[[J], str] | None = None,
         tell: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
     ):
         self.pool, self.config, self.tell = pool, config, tell
         self.lost, self.copied, self.repeated = 0, 0, 0
-        self._seconds_of = seconds_of
+        self._seconds_of, self._name_of = seconds_of, name_of
         self._idle: set[int] = set()
         self._busy: dict[int, _Run] = {}
         self._next_ticket = 0
@@ -152,11 +154,23 @@ class Scheduler(Generic[J, R]):
         report: Report = lambda n: None,
         finished: Callable[[R], None] = lambda value: None,
     ) -> list[R]:
-        """The results in the order of the jobs. After an error, `close` is all that is left to do.
+        """The results in the order of the jobs; see `stream`."""
+        return list(self.stream(jobs, report, finished))
+
+    def stream(
+        self,
+        jobs: Sequence[J],
+        report: Report = lambda n: None,
+        finished: Callable[[R], None] = lambda value: None,
+        ahead: int | None = None,
+    ) -> Iterator[R]:
+        """Yields the results in the order of the jobs. After an error, `close` is all that is left.
 
         Args:
             report: told of the steps that jobs report.
-            finished: called with every result as it comes.
+            finished: called with every result as it comes, in any order.
+            ahead: no job is begun that lies so many places behind the one whose result is waited
+                for: results that come early are kept in memory.
         Raises:
             WorkerDiedError: the workers of a job died, or missed its deadline, too often.
             NoWorkersError: there was no worker for `config.patience` seconds.
@@ -165,53 +179,59 @@ class Scheduler(Generic[J, R]):
         first, self._next_ticket = self._next_ticket, self._next_ticket + len(jobs)
         waiting, results = deque(range(len(jobs))), {}
         attempts, durations = Counter[int](), list[float]()
+        wanted = 0
+
+        def settled(place: int) -> bool:
+            """Whether the result of a job is here, or not asked for (one of an earlier call)."""
+            return place < wanted or place in results
 
         def give_again(worker: int, why: str) -> None:
             """A worker is lost; its job goes to the front of the queue."""
             self.lost += 1
             place = self._forget(worker) - first
-            if place < 0 or place in results or self._has(place + first) or place in waiting:
-                self.tell(f"a worker was lost ({why}); nothing of this generation is")
+            if settled(place) or self._has(place + first) or place in waiting:
+                self.tell(f"a worker was lost ({why}); nothing that it had is still needed")
                 return
             attempts[place] += 1
-            what = f"a worker was lost ({why}) on job {place + 1} of {len(jobs)}"
+            what = f"a worker was lost ({why}) on {self._name(place, jobs)}"
             if attempts[place] >= self.config.attempts:
                 raise WorkerDiedError(_last_words(what, why, self.config.attempts))
             waiting.appendleft(place)
             self.repeated += 1
             self.tell(f"{what}; another one takes it over")
 
-        while len(results) < len(jobs):
-            while waiting and self._idle:
-                self._send(first, waiting.popleft(), jobs)
-            self._copy_slow_jobs(first, jobs, results, durations)
-            for event in self.pool.wait(self._time_to_wait(jobs, first)):
-                match event:
-                    case Ready(worker):
-                        self._idle.add(worker)
-                        self._deaths_at_start = 0
-                    case Done(worker, ticket, value):
-                        durations.append(time.monotonic() - self._busy.pop(worker).since)
-                        self._idle.add(worker)
-                        # A ticket of an earlier call, or of a copy, is of no further use.
-                        if ticket >= first and ticket - first not in results:
-                            results[ticket - first] = value
-                            finished(value)
-                    case Failed(worker, ticket, error):
-                        if ticket >= first or ticket < 0:
-                            raise error
-                        self._busy.pop(worker)
-                        self._idle.add(worker)
-                    case Steps(_, count):
-                        report(count)
-                    case Died(worker, reason):
-                        self._note_start(worker, reason)
-                        give_again(worker, reason)
-            for worker in self._late(jobs, first):
-                self.pool.kill(worker)
-                give_again(worker, f"no answer within the {self._allowed(worker, jobs, first):g} s")
-            self._look_for_workers()
-        return [results[place] for place in range(len(jobs))]
+        for wanted in range(len(jobs)):
+            while wanted not in results:
+                while waiting and self._idle and (ahead is None or waiting[0] < wanted + ahead):
+                    self._send(first, waiting.popleft(), jobs)
+                self._copy_slow_jobs(first, jobs, settled, durations)
+                for event in self.pool.wait(self._time_to_wait(jobs, first)):
+                    match event:
+                        case Ready(worker):
+                            self._idle.add(worker)
+                            self._deaths_at_start = 0
+                        case Done(worker, ticket, value):
+                            durations.append(time.monotonic() - self._busy.pop(worker).since)
+                            self._idle.add(worker)
+                            if not settled(ticket - first):
+                                results[ticket - first] = value
+                                finished(value)
+                        case Failed(worker, ticket, error):
+                            if ticket >= first or ticket < 0:
+                                raise error
+                            self._busy.pop(worker)
+                            self._idle.add(worker)
+                        case Steps(_, count):
+                            report(count)
+                        case Died(worker, reason):
+                            self._note_start(worker, reason)
+                            give_again(worker, reason)
+                for worker in self._late(jobs, first):
+                    allowed = self._allowed(worker, jobs, first)
+                    self.pool.kill(worker)
+                    give_again(worker, f"no answer within the {allowed:g} s")
+                self._look_for_workers()
+            yield results.pop(wanted)
 
     def close(self) -> None:
         """End the workers, whatever they do."""
@@ -224,6 +244,11 @@ class Scheduler(Generic[J, R]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _name(self, place: int, jobs: Sequence[J]) -> str:
+        if self._name_of is not None:
+            return self._name_of(jobs[place])
+        return f"job {place + 1} of {len(jobs)}"
 
     def _send(self, first: int, place: int, jobs: Sequence[J]) -> None:
         worker = min(self._idle)
@@ -253,7 +278,11 @@ class Scheduler(Generic[J, R]):
             )
 
     def _copy_slow_jobs(
-        self, first: int, jobs: Sequence[J], results: dict[int, R], durations: list[float]
+        self,
+        first: int,
+        jobs: Sequence[J],
+        settled: Callable[[int], bool],
+        durations: list[float],
     ) -> None:
         """Workers with nothing to do take up jobs that others are slow with, one copy of each."""
         if not self.config.straggler or not self._idle or 2 * len(durations) < len(jobs):
@@ -265,9 +294,9 @@ class Scheduler(Generic[J, R]):
             place = run.ticket - first
             if now - run.since < slow or not self._idle:
                 return
-            if place >= 0 and place not in results and held[run.ticket] == 1:
+            if not settled(place) and held[run.ticket] == 1:
                 self.copied += 1
-                self.tell(f"job {place + 1} of {len(jobs)} is slow; a second worker tries it too")
+                self.tell(f"{self._name(place, jobs)} is slow; a second worker tries it too")
                 self._send(first, place, jobs)
 
     def _allowed(self, worker: int, jobs: Sequence[J], first: int) -> float:
