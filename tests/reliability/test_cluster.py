@@ -147,7 +147,8 @@ def kill_workers(tmp_path, parallel, generations, capfd):
     assert_as_in_one_process(result, **sizes)
     assert len(victims) > generations // 7
     assert problem.episodes() == 16 * generations
-    assert problem.calls() - problem.episodes() == repeated <= lost
+    # At most one for each: a worker may be killed before it has begun what it was sent.
+    assert problem.calls() - problem.episodes() <= repeated <= lost
     assert lost <= len(victims)  # the last one may not have been noticed any more
     return capfd.readouterr().err
 
