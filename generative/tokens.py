@@ -11,7 +11,6 @@ begins with the second.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from functools import partial
@@ -20,11 +19,10 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
 
 from generative.configs.text import TextLossConfig
 from generative.sampling import sample_logits
-from generative.training.average import warm_average
+from generative.training.optimisation import Optimisation
 
 __all__ = [
     "END",
@@ -172,49 +170,31 @@ class TextLearner(Generic[M]):
         self.model, self.config = model, config
         plain = partial(cast("Any", model).loss, padding=config.padding)
         self._loss = loss or plain
-        self.optimizers = make_optimizers(model, config)
-        rate = partial(_rate, steps=max(steps, 1), config=config)
-        self.schedules = [torch.optim.lr_scheduler.LambdaLR(o, rate) for o in self.optimizers]
-        self.average = (
-            AveragedModel(model, multi_avg_fn=warm_average(config.ema)) if config.ema else None
+        self.optimisation = Optimisation(
+            model,
+            make_optimizers(model, config),
+            steps,
+            rate=partial(_rate, steps=max(steps, 1), config=config),
+            clip=config.clip,
+            ema=config.ema,
         )
 
     @property
     def kept(self) -> M:
         """A copy of the model with the weights that sampling and scoring should use."""
-        model = self.model if self.average is None else cast("M", self.average.module)
-        return copy.deepcopy(model).eval()
+        return self.optimisation.kept
 
     def update(self, batch: Any) -> dict[str, Tensor]:
         """One step on a batch of texts (B, T), or whatever `loss` takes."""
         losses = self._loss(batch)
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        losses.loss.backward()
-        if self.config.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
-            optimizer.step()
-            schedule.step()
-        if self.average is not None:
-            self.average.update_parameters(self.model)
+        self.optimisation.step(losses.loss)
         return {name: value.detach() for name, value in losses._asdict().items()}
 
     def state_dict(self) -> dict:
-        state = {
-            "model": self.model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "schedules": [schedule.state_dict() for schedule in self.schedules],
-        }
-        return state if self.average is None else {**state, "average": self.average.state_dict()}
+        return self.optimisation.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        for name in ("optimizers", "schedules"):
-            for own, loaded in zip(getattr(self, name), state[name], strict=True):
-                own.load_state_dict(loaded)
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
+        self.optimisation.load_state_dict(state)
 
 
 def make_optimizers(model: nn.Module, config: TextLossConfig) -> list[torch.optim.Optimizer]:

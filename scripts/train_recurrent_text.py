@@ -7,9 +7,7 @@ from pathlib import Path
 
 from generative.configs.text import RecurrentTextConfig, TextLossConfig
 from generative.training.cli import start
-from generative.training.run import Run
-from scripts.common.reports import add_to_report
-from scripts.common.text import TextSource, load_texts
+from scripts.common.text import TextSource, train_writer
 
 
 @dataclass(frozen=True)
@@ -83,42 +81,11 @@ PRESETS = {
 
 def main(args: Args) -> Path:
     """Returns the folder of the trained network."""
-    from dataclasses import replace
-
-    import torch
-
     from generative.recurrent_text import RecurrentText
-    from generative.tokens import TextLearner
-    from generative.training.loop import fit
-    from scripts.common.text import VOCABULARY_NAME, next_token_score, samples
 
-    with Run.open(args, kind="train_recurrent_text") as run:
-        if run.done:
-            return run.path / "model"
-        if args.threads:
-            torch.set_num_threads(args.threads)
-        texts = load_texts(args, args.model.vocab_size)
-        texts.tokeniser.save(run.path / VOCABULARY_NAME)
-        torch.manual_seed(run.seed_for("weights"))
-        config = replace(args.model, vocab_size=len(texts.tokeniser))
-        learner = TextLearner(RecurrentText(config).to(run.device), args.loss, args.steps)
-
-        def show(step: int) -> None:
-            if step % args.sample_every == 0 or step == args.steps:
-                run.metrics.log_text(step, "samples", samples(learner.kept, texts, args.prompt))
-
-        fit(
-            learner,
-            lambda step: texts.batch(run.seed_for("batch", step), args.batch_size).to(run.device),
-            run, args.steps,
-            log_every=args.log_every, what="training the recurrent network", on_log=show,
-        )  # fmt: skip
-        model = learner.kept
-        model.save_pretrained(run.path / "model")
-        run.finish({**run.metrics.last(), **next_token_score(model, texts, args.loss.padding)})
-        if args.report is not None:
-            add_to_report(args.report, run)
-        return run.path / "model"
+    return train_writer(
+        args, "train_recurrent_text", RecurrentText, "training the recurrent network"
+    )
 
 
 if __name__ == "__main__":

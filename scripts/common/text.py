@@ -9,7 +9,7 @@ texts.floor()                                    # nats a token of the test text
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,7 @@ from generative.data.text import Tokeniser, TokenKind, load_text
 
 if TYPE_CHECKING:
     from torch import Tensor
+
 __all__ = [
     "VOCABULARY_NAME",
     "TextData",
@@ -28,6 +29,7 @@ __all__ = [
     "load_texts",
     "next_token_score",
     "samples",
+    "train_writer",
     "vocabulary_of",
 ]
 
@@ -125,6 +127,52 @@ def samples(model: Any, texts: Texts, prompt: str, num_tokens: int = 100) -> str
         row = model.generate(tokens, num_tokens, temperature=temperature, generator=generator)[0]
         lines += [f"temperature {temperature}:", texts.tokeniser.decode(row), ""]
     return "\n".join(lines)
+
+
+def train_writer(args: Any, kind: str, network: Callable[[Any], Any], what: str) -> Path:
+    """Train a model of the next token in a run of its own; the folder of the trained model.
+
+    Args:
+        args: a `TextSource` with out, prompt, model, loss, steps, batch_size, log_every,
+            sample_every, report, threads, device and seed.
+        kind: name of the command.
+        network: settings of a model -> the model, with `loss`, `generate` and `token_log_probs`.
+        what: shown beside the progress.
+    """
+    import torch
+
+    from generative.tokens import TextLearner
+    from generative.training.loop import fit
+    from generative.training.run import Run
+    from scripts.common.reports import add_to_report
+
+    with Run.open(args, kind=kind) as run:
+        if run.done:
+            return run.path / "model"
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        texts = load_texts(args, args.model.vocab_size)
+        texts.tokeniser.save(run.path / VOCABULARY_NAME)
+        torch.manual_seed(run.seed_for("weights"))
+        config = replace(args.model, vocab_size=len(texts.tokeniser))
+        learner = TextLearner(network(config).to(run.device), args.loss, args.steps)
+
+        def show(step: int) -> None:
+            if step % args.sample_every == 0 or step == args.steps:
+                run.metrics.log_text(step, "samples", samples(learner.kept, texts, args.prompt))
+
+        fit(
+            learner,
+            lambda step: texts.batch(run.seed_for("batch", step), args.batch_size).to(run.device),
+            run, args.steps,
+            log_every=args.log_every, what=what, on_log=show,
+        )  # fmt: skip
+        model = learner.kept
+        model.save_pretrained(run.path / "model")
+        run.finish({**run.metrics.last(), **next_token_score(model, texts, args.loss.padding)})
+        if args.report is not None:
+            add_to_report(args.report, run)
+        return run.path / "model"
 
 
 def next_token_score(model: Any, texts: Texts, padding: bool = False) -> dict[str, float]:

@@ -195,17 +195,17 @@ def test_rates_rise_and_fall():
     config = TextLossConfig(lr=0.1, final_lr=0.01, warmup=4)
     learner, rates = TextLearner(model, config, 24), []
     for _ in range(24):
-        rates.append(learner.optimizers[0].param_groups[0]["lr"])
+        rates.append(learner.optimisation.optimizers[0].param_groups[0]["lr"])
         learner.update(torch.tensor([[2, 3, 4]]))
     assert rates[:5] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
     assert rates[14] == pytest.approx(0.055)
-    assert learner.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01)
+    assert learner.optimisation.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01)
 
 
 def test_decay_is_of_matrices_and_muon_of_inner_ones():
     model = tiny("gru-before")
     learner = TextLearner(model, TextLossConfig(optimizer="muon", weight_decay=0.1), 1)
-    adam, muon = learner.optimizers
+    adam, muon = learner.optimisation.optimizers
     decayed, plain = adam.param_groups
     assert {id(p) for p in decayed["params"]} == {
         id(model.embedding.weight), id(model.head.weight)

@@ -32,7 +32,19 @@ def test_rate_falls_along_a_cosine_to_the_last_one():
         optimisation.step(3 * model.weight.sum())
         rate = 0.02 + (0.1 - 0.02) * (1 + math.cos(math.pi * step / 4)) / 2
         assert before - float(model.weight.detach()) == pytest.approx(3 * rate, rel=1e-5)
-    assert optimisation.optimizer.param_groups[0]["lr"] == pytest.approx(0.02)
+    assert optimisation.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.02)
+
+
+def test_several_optimisers_by_a_rate_of_ones_own():
+    """Of loss 3 a + 3 b, each moves its own weight at its own rate, shared by the step's part."""
+    a, b = model = nn.ModuleList([line(), line()])
+    optimizers = [torch.optim.SGD(part.parameters(), lr=lr) for part, lr in ((a, 0.1), (b, 0.2))]
+    optimisation = Optimisation(model, optimizers, 3, rate=lambda step: 1 / (1 + step))
+    for step in range(3):
+        before = [float(part.weight.detach()) for part in model]
+        optimisation.step(3 * (a.weight + b.weight).sum())
+        moved = [w - float(part.weight.detach()) for w, part in zip(before, model, strict=True)]
+        assert moved == pytest.approx([0.3 / (1 + step), 0.6 / (1 + step)], rel=1e-4)
 
 
 @pytest.mark.parametrize(("clip", "length"), [(0.0, 5.0), (10.0, 5.0), (0.5, 0.5)])
