@@ -16,8 +16,8 @@ help:
 	@echo "make drive         film the trained car on a real track, beside its dream"
 	@echo "make install       make .venv and install the project and its pinned versions"
 	@echo "make test          run the tests (test-nightly: the slow ones)"
-	@echo "make bench         measure speed, and write docs/performance.md's table (15 minutes)"
-	@echo "make certificates  train what has a known optimum, and compare (20 minutes)"
+	@echo "make bench         measure speed, and write docs/performance.md's table (20 minutes)"
+	@echo "make certificates  train what has a known optimum, and compare (25 minutes)"
 	@echo "make lint          check style (format: repair what can be)"
 
 install:

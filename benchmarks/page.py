@@ -113,17 +113,25 @@ def scaling(data: dict[str, Any]) -> list[Row]:
     rows = []
     for name, rates in (("real tracks", data["tracks"]), ("dreams", data["dreams"])):
         for count, bare in rates["bare loops"].items():
-            rows += [
-                _row(f"{name}, {count} workers, {backend}, steps per second",
-                     f"{rates[backend][count]:,.0f}", f"bare loops {bare:,.0f}",
-                     rates[backend][count] / bare)
-                for backend in ("processes", "ray")
-            ]  # fmt: skip
+            for backend in ("processes", "ray"):
+                what = f"{name}, {count} worker{'s' * (count != '1')}, {backend}, steps per second"
+                rate = rates[backend][count]
+                peer = f"bare loops {bare:,.0f} ({rate / bare:.0%})"
+                rows.append(_row(what, f"{rate:,.0f}", peer, None))
     rows += [
-        _row(f"64 candidates for nothing, {name}, ms", f"{spent['clock']:.0f}", "", None)
+        _row(f"64 candidates that cost nothing, {name.replace('1 episodes', '1 episode')}, ms",
+             f"{spent['clock']:.0f}", "", None)
         for name, spent in data["overhead_ms"].items()
-    ]
+    ]  # fmt: skip
     return rows
+
+
+def generation(data: dict[str, Any]) -> list[Row]:
+    return [
+        _row(f"256 tokens by {name}, CPU s", f"{times['remembering_s']:.2f}",
+             f"reading anew {times['reading_anew_s']:.2f}", times["times_as_fast"])
+        for name, times in data["cpu_seconds_of_256_tokens"].items()
+    ]  # fmt: skip
 
 
 PARTS = {
@@ -133,6 +141,7 @@ PARTS = {
     "evolution": evolution,
     "drawings": drawings,
     "scaling": scaling,
+    "generation": generation,
 }
 
 
