@@ -67,6 +67,16 @@ def nan_for_some(candidate: np.ndarray, seed: int) -> float:
     return float("nan") if candidate[0] > 0 else float(candidate.sum())
 
 
+class NanAt:
+    """`sphere`, but not a number in the episode of one seed."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def __call__(self, candidate: np.ndarray, seed: int) -> Scores:
+        return Scores(float("nan"), 1) if seed == self.seed else sphere(candidate, seed)
+
+
 def raises_not_finite(candidate: np.ndarray, seed: int) -> float:
     """As an environment does."""
     if candidate[0] > 0:

@@ -93,7 +93,7 @@ def test_not_finite_stops_and_says_where(parallel):
     with Evaluation(problems.nan_for_some, config, parallel, seed=5) as evaluation:
         bad = int(np.flatnonzero(CANDIDATES[:, 0] > 0)[0])
         seed = episode_seed(5, 4, 0, 0)
-        words = rf"generation 4, candidate {bad}, episode 0 \(seed {seed}\): score nan"
+        words = rf"generation 4, candidate {bad}, seed {seed}: score nan"
         with pytest.raises(FloatingPointError, match=words):
             evaluation(CANDIDATES, 4)
 
@@ -178,6 +178,15 @@ def test_racing_saves_episodes_and_leaves_the_others_scores_alone(tmp_path):
     assert found[3:].max() < found[:3].min()
     with Evaluation(problems.sphere, replace(racing), TWO, seed=1) as evaluation:
         np.testing.assert_array_equal(evaluation(candidates, 0), found)
+
+
+def test_racing_names_the_candidate_and_the_seed_of_a_late_score_that_is_not_finite():
+    late = episode_seed(1, 0, 0, 5)
+    candidates = np.concatenate([CANDIDATES[:3] + 100, CANDIDATES[3:]])  # the first three drop out
+    with Evaluation(problems.NanAt(late), EvaluationConfig(8, racing=3), seed=1) as evaluation:
+        told = pytest.raises(FloatingPointError, match=rf"candidate 3, seed {late}: score nan")
+        with told:
+            evaluation(candidates, 0)
 
 
 # ---------------------------------------------------------------------------------------------

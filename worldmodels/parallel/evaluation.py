@@ -133,15 +133,18 @@ class Evaluation:
             ],
             np.int64,
         )
+        everyone = np.arange(len(candidates))
+
+        def score(who: np.ndarray, which: slice) -> np.ndarray:
+            part = seeds[who, which]
+            return self._settle(self.scores(candidates[who], part), part, who, generation)
+
         if not config.racing:
-            scores = self.scores(candidates, seeds)
-            return self._settle(scores, seeds, generation).mean(1)
-        first = self._settle(self.scores(candidates, seeds[:, : config.racing]), seeds, generation)
-        means, kept = first.mean(1), still_racing(first)
-        if kept.any():
-            rest = self.scores(candidates[kept], seeds[kept, config.racing :])
-            rest = self._settle(rest, seeds[kept, config.racing :], generation)
-            means[kept] = np.concatenate([first[kept], rest], 1).mean(1)
+            return score(everyone, slice(None)).mean(1)
+        first = score(everyone, slice(config.racing))
+        means, kept = first.mean(1), np.flatnonzero(still_racing(first))
+        rest = score(kept, slice(config.racing, None))
+        means[kept] = np.concatenate([first[kept], rest], 1).mean(1)
         return means
 
     def scores(self, candidates: np.ndarray, seeds: np.ndarray) -> np.ndarray:
@@ -232,15 +235,21 @@ class Evaluation:
         self.steps += answer.steps
         self.episodes += answer.scores.size
 
-    def _settle(self, scores: np.ndarray, seeds: np.ndarray, generation: int) -> np.ndarray:
-        """Finite scores: what is not finite stops the run, or becomes the lowest there is."""
+    def _settle(
+        self, scores: np.ndarray, seeds: np.ndarray, who: np.ndarray, generation: int
+    ) -> np.ndarray:
+        """Finite scores: what is not finite stops the run, or becomes the lowest there is.
+
+        Args:
+            scores, seeds: (b, E).
+            who: numbers of the candidates, (b,).
+        """
         bad = ~np.isfinite(scores)
         if not bad.any():
             return scores
         i, j = np.argwhere(bad)[0]
         what = (
-            f"generation {generation}, candidate {i}, episode {j} (seed {seeds[i, j]}): score "
-            f"{scores[i, j]}"
+            f"generation {generation}, candidate {who[i]}, seed {seeds[i, j]}: score {scores[i, j]}"
         )
         if self.config.on_nan == "stop":
             raise FloatingPointError(what)
