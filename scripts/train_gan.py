@@ -14,6 +14,7 @@ from generative.training.cli import start
 from generative.training.run import Run
 from scripts.common.images import Batches, ImageData, load_images
 from scripts.common.points import PointData, Points
+from scripts.common.reports import add_to_report
 
 if TYPE_CHECKING:
     from generative.data.image_set import ImageSet
@@ -37,6 +38,8 @@ class Args:
     log_every: int = 100
     picture_every: int = 1000
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
+    report: Path | None = None
+    """JSON file to which the result is added, under the name of the run's folder."""
     threads: int = 0
     """CPU threads; 0 leaves the choice to torch."""
     device: str = "auto"
@@ -137,6 +140,8 @@ def main(args: Args) -> Path:
         gan = learner.kept
         gan.save_pretrained(run.path / "model")
         run.finish({**run.metrics.last(), **task.score(gan)})
+        if args.report is not None:
+            add_to_report(args.report, run)
         return run.path / "model"
 
 

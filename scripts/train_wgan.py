@@ -10,6 +10,7 @@ from generative.training.cli import start
 from generative.training.run import Run
 from scripts.common.images import ImageData
 from scripts.common.points import PointData
+from scripts.common.reports import add_to_report
 from scripts.train_gan import task_of
 
 
@@ -31,6 +32,8 @@ class Args:
     log_every: int = 100
     picture_every: int = 1000
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
+    report: Path | None = None
+    """JSON file to which the result is added, under the name of the run's folder."""
     threads: int = 0
     """CPU threads; 0 leaves the choice to torch."""
     device: str = "auto"
@@ -120,6 +123,8 @@ def main(args: Args) -> Path:
         gan = learner.kept
         gan.save_pretrained(run.path / "model")
         run.finish({**run.metrics.last(), **task.score(gan)})
+        if args.report is not None:
+            add_to_report(args.report, run)
         return run.path / "model"
 
 

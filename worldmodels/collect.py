@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from generative.training.files import DamagedFileError
 from generative.training.progress import progress
 from worldmodels.configs import ParallelConfig
 from worldmodels.parallel import ProcessPool, Report, Scheduler
@@ -223,6 +224,7 @@ def collect(
         Number of episodes appended.
     Raises:
         EpisodeError: an episode failed.
+        DamagedFileError: a file that its driver is made from is.
         WorkerDiedError: two workers died on an episode.
         ValueError: the store holds episodes of another collection.
     """
@@ -277,8 +279,8 @@ class _Job:
         try:
             with contextlib.closing(self.make_env(spec)) as env:
                 episode = run_episode(env, self.make_driver(spec), spec)
-        except EpisodeError:
-            raise
+        except (EpisodeError, DamagedFileError):
+            raise  # a damaged model is not the episode's doing, and its message names the file
         except Exception as error:
             raise EpisodeError(f"{self.name(spec)}: {type(error).__name__}: {error}") from error
         data = episode.to_bytes()

@@ -76,7 +76,7 @@ def test_constants_are_those_of_the_books_framework():
     assert {(m.eps, m.momentum) for m in norms} == {(1e-3, 0.01)}
     assert {m.negative_slope for m in model.modules() if isinstance(m, nn.LeakyReLU)} == {0.3}
     learner = ClassifierLearner(model, ClassifierLossConfig(), 1)
-    group = learner.optimisation.optimizer.param_groups[0]
+    group = learner.optimisation.optimizers[0].param_groups[0]
     assert (group["lr"], group["eps"], group["weight_decay"]) == (5e-4, 1e-7, 0.0)
     for layer in (model.net[1], model.net[-1]):  # Glorot: uniform with variance 2 / (in + out)
         fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(layer.weight)

@@ -305,7 +305,7 @@ def test_weight_decay_leaves_biases_alone():
     learner = BoltzmannLearner(rbm, RBMLossConfig("exact", weight_decay=0.5), 1)
     decays = {
         id(p): group["weight_decay"]
-        for group in learner.optimisation.optimizer.param_groups
+        for group in learner.optimisation.optimizers[0].param_groups
         for p in group["params"]
     }
     assert decays[id(rbm.weight)] == 0.5

@@ -199,7 +199,7 @@ def test_overfits_eight_frames():
     for _ in range(199):
         last = learner.update(frames)
     assert last["recon"] < 0.1 * first
-    assert learner.optimisation.optimizer.param_groups[0]["lr"] == pytest.approx(5e-4)
+    assert learner.optimisation.optimizers[0].param_groups[0]["lr"] == pytest.approx(5e-4)
     error = (to_uint8_bhwc(vae.reconstruct(to_float_bchw(frames))).float() - frames.float()).abs()
     assert error.mean() < 12  # of 255
 
