@@ -1,0 +1,159 @@
+"""MuseGAN as it is called: from noise to rolls and scores, in [0, 1]."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generative.checks import check_images
+from generative.configs.musegan import MuseGANConfig
+from generative.musegan.networks import Critic, Generator, Noise
+from generative.music.score import Score, score_of_voices
+from generative.pretrained import Pretrained
+
+__all__ = ["MuseGAN", "rolls_of_voices", "voices_of_rolls"]
+
+
+class MuseGAN(Pretrained, nn.Module):
+    """Generator and critic; rolls have values in [0, 1]."""
+
+    config_class = MuseGANConfig
+    capabilities: ClassVar[frozenset[str]] = frozenset({"sample"})
+
+    def __init__(self, config: MuseGANConfig | None = None):
+        super().__init__()
+        self.config = config = config or MuseGANConfig()
+        self.generator = Generator(config)
+        self.discriminator = Critic(config)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(tracks, bars, steps, pitches) of one piece."""
+        c = self.config
+        return (c.num_tracks, c.num_bars, c.steps_per_bar, c.num_pitches)
+
+    def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Noise:
+        """Standard normal noise for n pieces."""
+        device = next(self.parameters()).device
+        d, p = self.config.latent_dim, self.config.num_tracks
+        shapes = ((n, d), (n, d), (n, p, d), (n, p, d))
+        return Noise(*(torch.randn(s, generator=generator, device=device) for s in shapes))
+
+    def generate(self, noise: Noise, given: Tensor | None = None) -> Tensor:
+        """Noise -> rolls (B, tracks, bars, steps, pitches) in [0, 1].
+
+        Args:
+            given: with `given="track"` that track (B, bars, steps, pitches), which is in the result
+                too; with `given="bar"` the bar before (B, tracks, steps, pitches), silence if it is
+                left out.
+        Raises:
+            ValueError: what is given does not fit, or is missing.
+        """
+        known = self._check_given(given, len(noise.style))
+        return (self.generator(noise, known) + 1) / 2
+
+    def score(self, rolls: Tensor, given: Tensor | None = None) -> Tensor:
+        """The critic's height of each piece, (B, tracks, bars, steps, pitches) -> (B,).
+
+        Raises:
+            ValueError: another shape or type, or a value outside [0, 1].
+        """
+        rolls = check_images(rolls, self.shape, "this MuseGAN")
+        known = self._check_given(given, len(rolls)) if self.config.given == "bar" else None
+        return self.discriminator(2 * rolls - 1, known)
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, given: Tensor | None = None
+    ) -> Tensor:
+        """n pieces, rolls (n, tracks, bars, steps, pitches); see `generate`."""
+        return self.generate(self.draw_noise(n, generator), given)
+
+    @torch.no_grad()
+    def go_on(
+        self, rolls: Tensor, num_bars: int, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Pieces continued to num_bars bars, (B, tracks, num_bars, steps, pitches).
+
+        Needs `given="bar"`. The style and the groove of a piece stay, chords and melody are new.
+        """
+        if self.config.given != "bar":
+            raise ValueError(f"this MuseGAN is given {self.config.given!r}; train one with 'bar'")
+        noise = self.draw_noise(len(rolls), generator)
+        while rolls.shape[2] < num_bars:
+            new = self.generate(noise, one_hot(rolls[:, :, -1]))
+            rolls = torch.cat([rolls, new], 2)
+            fresh = self.draw_noise(len(rolls), generator)
+            noise = fresh._replace(style=noise.style, groove=noise.groove)
+        return rolls[:, :, :num_bars]
+
+    def scores(self, rolls: Tensor) -> list[Score]:
+        """Rolls as scores of sixteenth notes: at each step the pitch with the largest value."""
+        voices = voices_of_rolls(rolls, self.config.lowest)
+        return [score_of_voices(v, self.config.steps_per_bar // 4) for v in voices]
+
+    def split(self, rolls: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Rolls of the data as (what is to be made, what is given).
+
+        Where the bar before is given, rolls have one bar more, which is the first.
+        """
+        if self.config.given == "bar":
+            return rolls[:, :, 1:], rolls[:, :, 0]
+        return rolls, rolls[:, self.config.given_track] if self.config.given == "track" else None
+
+    def _check_given(self, given: Tensor | None, n: int) -> Tensor | None:
+        """From [0, 1] to [-1, 1]."""
+        c = self.config
+        if c.given == "nothing":
+            if given is not None:
+                raise ValueError("this MuseGAN is given nothing; train one with given 'track'")
+            return None
+        first = c.num_bars if c.given == "track" else c.num_tracks
+        shape = (first, c.steps_per_bar, c.num_pitches)
+        if given is None:
+            if c.given == "track":
+                raise ValueError(f"this MuseGAN needs track {c.given_track}, (B, {shape})")
+            silence = torch.zeros(n, *shape, device=next(self.parameters()).device)
+            silence[..., -1] = 1
+            given = silence
+        return 2 * check_images(given, shape, "what is given to this MuseGAN") - 1
+
+
+def rolls_of_voices(voices: np.ndarray, config: MuseGANConfig, num_bars: int = 0) -> Tensor:
+    """Pitches (N, T, tracks), negative for silence -> rolls (N, tracks, bars, steps, pitches).
+
+    Args:
+        num_bars: T / steps_per_bar; those of the config if not given.
+    Raises:
+        ValueError: another length or number of tracks, or a pitch that the config does not have.
+    """
+    bars = num_bars or config.num_bars
+    if voices.ndim != 3 or voices.shape[1:] != (bars * config.steps_per_bar, config.num_tracks):
+        raise ValueError(
+            f"got voices of shape {voices.shape}; needed are (N, {bars * config.steps_per_bar}, "
+            f"{config.num_tracks})"
+        )
+    index = np.where(voices >= 0, voices - config.lowest, config.num_pitches - 1)
+    sounds = index[voices >= 0]
+    if len(sounds) and (sounds.min() < 0 or sounds.max() >= config.num_pitches - 1):
+        raise ValueError(
+            f"got pitches from {voices[voices >= 0].min()} to {voices.max()}; this MuseGAN has "
+            f"{config.lowest} to {config.lowest + config.num_pitches - 2}"
+        )
+    rolls = F.one_hot(torch.from_numpy(index), config.num_pitches).float()
+    return rolls.unflatten(1, (bars, config.steps_per_bar)).permute(0, 3, 1, 2, 4).contiguous()
+
+
+def voices_of_rolls(rolls: Tensor, lowest: int = 0) -> np.ndarray:
+    """The inverse, by the largest value at each step: int64 (N, T, tracks), -1 for silence."""
+    index = rolls.argmax(-1).flatten(2).movedim(1, 2).cpu().numpy()
+    return np.where(index == rolls.shape[-1] - 1, -1, index + lowest)
+
+
+def one_hot(rolls: Tensor) -> Tensor:
+    """Rolls with 1 at the largest value of each step and 0 elsewhere."""
+    return F.one_hot(rolls.argmax(-1), rolls.shape[-1]).to(rolls)

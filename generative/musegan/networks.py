@@ -1,0 +1,262 @@
+"""Generator and critic of MuseGAN; for them rolls have values from -1 to 1."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generative.configs.musegan import MuseGANConfig
+
+__all__ = ["Critic", "Generator", "Noise", "onsets"]
+
+
+class Noise(NamedTuple):
+    """What a generator makes music of; D numbers each, of B pieces with P tracks."""
+
+    chords: Tensor
+    """(B, D): the same for all tracks, and a network makes another of it for each bar."""
+    style: Tensor
+    """(B, D): the same for all tracks and bars."""
+    melody: Tensor
+    """(B, P, D): of each track, and a network makes another of it for each bar."""
+    groove: Tensor
+    """(B, P, D): of each track, the same for all bars."""
+
+
+class TemporalNetwork(nn.Module):
+    """One noise (B, D) -> one for each bar (B, bars, D): how a bar follows another.
+
+    101,472 parameters at the book's sizes.
+    """
+
+    def __init__(self, config: MuseGANConfig):
+        super().__init__()
+        d, hidden = config.latent_dim, config.temporal_dim
+        self.layers = nn.Sequential(
+            nn.Unflatten(1, (d, 1, 1)),
+            nn.ConvTranspose2d(d, hidden, (2, 1)),
+            _batch_norm(hidden),
+            nn.ReLU(),
+            nn.ConvTranspose2d(hidden, d, (config.num_bars - 1, 1)),
+            _batch_norm(d),
+            nn.ReLU(),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z)[:, :, :, 0].transpose(1, 2)
+
+
+class BarGenerator(nn.Module):
+    """Noise of one bar (N, in_dim) -> logits of its pitches (N, steps, pitches).
+
+    1,517,313 parameters at the book's sizes.
+    """
+
+    def __init__(self, in_dim: int, config: MuseGANConfig):
+        super().__init__()
+        self.layers = nn.Sequential(*_bar_layers(in_dim, config))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z)[:, 0]
+
+
+def _bar_layers(in_dim: int, config: MuseGANConfig) -> Iterator[nn.Module]:
+    yield nn.Linear(in_dim, config.dense_dim)
+    yield nn.BatchNorm1d(config.dense_dim, eps=1e-3, momentum=0.1)
+    yield nn.ReLU()
+    yield nn.Unflatten(1, (config.dense_dim // 2, 2, 1))
+    sizes = (config.dense_dim // 2, *config.channels)
+    octaves = config.num_pitches // 12
+    kernels = [(2, 1)] * (len(sizes) - 2) + [(1, octaves)]
+    for (before, after), kernel in zip(itertools.pairwise(sizes), kernels, strict=True):
+        yield nn.ConvTranspose2d(before, after, kernel, stride=kernel)
+        yield _batch_norm(after)
+        yield nn.ReLU()
+    yield nn.ConvTranspose2d(sizes[-1], 1, (1, 12), stride=(1, 12))
+
+
+class BarEncoder(nn.Module):
+    """A bar of some tracks (N, tracks, steps, pitches) -> D numbers: a bar generator reversed."""
+
+    def __init__(self, num_tracks: int, config: MuseGANConfig):
+        super().__init__()
+        octaves = config.num_pitches // 12
+        sizes = (num_tracks, *config.channels[::-1], config.dense_dim // 2)
+        kernels = [(1, 12), (1, octaves)] + [(2, 1)] * (len(sizes) - 3)
+        layers: list[nn.Module] = []
+        for (before, after), kernel in zip(itertools.pairwise(sizes), kernels, strict=True):
+            layers += [nn.Conv2d(before, after, kernel, stride=kernel), _batch_norm(after)]
+            layers.append(nn.LeakyReLU(0.2))
+        self.layers = nn.Sequential(
+            *layers, nn.Flatten(), nn.Linear(config.dense_dim, config.latent_dim)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class Generator(nn.Module):
+    """Noise, and what is given -> rolls (B, tracks, bars, steps, pitches) in [-1, 1].
+
+    6,576,612 parameters at the book's sizes.
+    """
+
+    def __init__(self, config: MuseGANConfig):
+        super().__init__()
+        self.config = config
+        self.chords = TemporalNetwork(config)
+        self.melodies = nn.ModuleDict(
+            {str(track): TemporalNetwork(config) for track in _made_tracks(config)}
+        )
+        in_dim = 4 * config.latent_dim
+        if config.given != "nothing":
+            known = 1 if config.given == "track" else config.num_tracks
+            self.encoder = BarEncoder(known, config)
+            in_dim += config.latent_dim
+        self.bars = nn.ModuleDict(
+            {str(track): BarGenerator(in_dim, config) for track in _made_tracks(config)}
+        )
+        _initialise(self, config)
+
+    def forward(self, noise: Noise, given: Tensor | None = None) -> Tensor:
+        """
+        Args:
+            given: the known track (B, bars, steps, pitches), which becomes part of the result, or
+                the bar before (B, tracks, steps, pitches).
+        """
+        config = self.config
+        chords = self.chords(noise.chords)
+        everywhere = noise.style[:, None].expand_as(chords)
+        shared = [chords, everywhere]
+        if config.given == "track":
+            assert given is not None
+            shared.append(self.encoder(given.flatten(0, 1)[:, None]).unflatten(0, chords.shape[:2]))
+        elif config.given == "bar":
+            assert given is not None
+            shared.append(self.encoder(given)[:, None].expand_as(chords))
+        tracks = []
+        for track in range(config.num_tracks):
+            if str(track) not in self.bars:
+                assert given is not None
+                tracks.append(given)
+                continue
+            melody = self.melodies[str(track)](noise.melody[:, track])
+            groove = noise.groove[:, track, None].expand_as(melody)
+            z = torch.cat([*shared, melody, groove], 2)
+            # All bars go through at once, and batch normalisation is over them together.
+            tracks.append(self.bars[str(track)](z.flatten(0, 1)).unflatten(0, z.shape[:2]))
+            tracks[-1] = _to_rolls(tracks[-1], config)
+        return torch.stack(tracks, 1)
+
+
+def _made_tracks(config: MuseGANConfig) -> list[int]:
+    known = config.given_track if config.given == "track" else None
+    return [track for track in range(config.num_tracks) if track != known]
+
+
+def _to_rolls(logits: Tensor, config: MuseGANConfig) -> Tensor:
+    """(..., pitches) -> values between -1 and 1."""
+    if config.output == "tanh":
+        return logits.tanh()
+    p = logits.softmax(-1)
+    highest = F.one_hot(logits.argmax(-1), config.num_pitches).to(p)
+    return 2 * (highest + (p - p.detach())) - 1
+
+
+class Critic(nn.Module):
+    """Rolls (B, tracks, bars, steps, pitches) in [-1, 1] -> heights (B,), higher for real ones.
+
+    1,446,401 parameters at the book's sizes. With `given="bar"` the bar before is put in front.
+    """
+
+    def __init__(self, config: MuseGANConfig):
+        super().__init__()
+        self.config = config
+        bars = config.num_bars + (config.given == "bar")
+        octaves = config.num_pitches // 12
+        first, second, *widths = config.critic_channels
+        # What is convolved over bars alone has time and pitch as one side.
+        self.over_bars = nn.Sequential(
+            nn.Conv2d(config.num_tracks * (2 if config.onsets else 1), first, (2, 1)),
+            nn.LeakyReLU(0.3),  # what the book's framework has if nothing is said
+            nn.Conv2d(first, second, (bars - 1, 1)),
+            nn.LeakyReLU(0.3),
+        )
+        kernels = [(1, 12), (1, octaves), (2, 1), (2, 1), (4, 1), (3, 1)]
+        strides = [(1, 12), (1, octaves), *[(2, 1)] * 4]
+        sides = (config.steps_per_bar, config.num_pitches)
+        layers: list[nn.Module] = []
+        sizes = itertools.pairwise((second, *widths))
+        for (before, after), kernel, stride in zip(sizes, kernels, strides, strict=True):
+            (top, bottom), (left, right) = _same(sides, kernel, stride)
+            if top or bottom:
+                layers.append(nn.ZeroPad2d((left, right, top, bottom)))
+            layers += [nn.Conv2d(before, after, kernel, stride), nn.LeakyReLU(0.3)]
+            sides = tuple(-(-n // s) for n, s in zip(sides, stride, strict=True))
+        self.layers = nn.Sequential(
+            *layers,
+            nn.Flatten(),
+            nn.Linear(widths[-1] * sides[0] * sides[1], config.critic_dim),
+            nn.LeakyReLU(0.3),
+            nn.Linear(config.critic_dim, 1),
+        )
+        _initialise(self, config)
+        if config.init == "normal":
+            for layer in self.layers:
+                if isinstance(layer, nn.Linear):
+                    nn.init.normal_(layer.weight, 0, 0.02)
+
+    def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
+        if self.config.given == "bar":
+            assert given is not None
+            x = torch.cat([given[:, :, None], x], 2)
+        if self.config.onsets:
+            x = torch.cat([x, onsets(x)], 1)
+        h = self.over_bars(x.flatten(3))[:, :, 0]
+        return self.layers(h.unflatten(2, x.shape[3:]))[:, 0]
+
+
+def onsets(x: Tensor) -> Tensor:
+    """Where notes begin, of rolls (B, tracks, bars, steps, pitches); all values in [-1, 1].
+
+    1 where a pitch sounds that did not sound a step before; before the first step is silence.
+    """
+    sounds = ((x + 1) / 2).flatten(2, 3)
+    before = F.pad(sounds[:, :, :-1], (0, 0, 1, 0))
+    return (2 * sounds * (1 - before) - 1).view_as(x)
+
+
+def _same(
+    sides: Sequence[int], kernel: Sequence[int], stride: Sequence[int]
+) -> list[tuple[int, int]]:
+    """ "Same" padding: output sides are ceil(side / stride), the odd place is at the end."""
+    pairs = []
+    for n, k, s in zip(sides, kernel, stride, strict=True):
+        total = max((-(-n // s) - 1) * s + k - n, 0)
+        pairs.append((total // 2, total - total // 2))
+    return pairs
+
+
+def _batch_norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.1)
+
+
+def _initialise(network: nn.Module, config: MuseGANConfig) -> None:
+    """First weights; dense layers begin as the book's framework has them."""
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            if config.init == "normal" and not isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, 0, 0.02)
+            else:
+                nn.init.xavier_uniform_(layer.weight)
+            doubles = isinstance(layer, nn.ConvTranspose2d) and layer.stride == (2, 1)
+            if config.init == "held" and doubles:
+                with torch.no_grad():
+                    layer.weight[:, :, 1] = layer.weight[:, :, 0]
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)

@@ -1,0 +1,122 @@
+"""Training MuseGAN, as a Wasserstein GAN with a gradient penalty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from generative.checks import check_images
+from generative.configs.musegan import MuseGANLossConfig
+from generative.gan import (
+    average_of,
+    cosine,
+    energy_coefficient,
+    learner_state,
+    load_learner_state,
+    with_generator,
+)
+from generative.musegan.model import MuseGAN
+from generative.wgan import gradient_penalty
+
+__all__ = ["MuseGANLearner", "track_penalty"]
+
+
+def track_penalty(
+    critic: Callable[[Tensor], Tensor],
+    real: Tensor,
+    fake: Tensor,
+    alpha: str = "normal",
+    norm_eps: float = 0.0,
+) -> Tensor:
+    """The gradient penalty as the book's program has it: every track has a norm of its own.
+
+    Rolls (B, tracks, ...); see `generative.wgan.gradient_penalty` for the paper's.
+    """
+    draw = torch.rand if alpha == "uniform" else torch.randn
+    share = draw(len(real), *[1] * (real.dim() - 1), device=real.device, dtype=real.dtype)
+    x = (real + share * (fake - real)).detach().requires_grad_()
+    (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    norm = (slope.flatten(2).square().sum(2) + norm_eps).sqrt()
+    return (norm - 1).square().mean()
+
+
+class MuseGANLearner:
+    """Several steps of the critic, each on noise of its own, then one of the generator."""
+
+    def __init__(self, model: MuseGAN, config: MuseGANLossConfig, steps: int):
+        self.model, self.config = model, config
+        self.optimizers, self.schedules = {}, {}
+        for name, lr in (("generator", config.lr), ("discriminator", config.critic_lr)):
+            optimizer = torch.optim.Adam(
+                getattr(model, name).parameters(),
+                lr=lr,
+                betas=(config.beta1, config.beta2),
+                eps=config.adam_eps,
+            )
+            self.optimizers[name] = optimizer
+            self.schedules[name] = cosine(optimizer, steps, lr * config.lr_end)
+        self.average = average_of(model.generator, config.ema)
+
+    @property
+    def kept(self) -> MuseGAN:
+        """A copy of the model with the generator that should be sampled."""
+        return with_generator(self.model, self.average)
+
+    def update(self, rolls: Tensor) -> dict[str, Tensor | float]:
+        """One update on rolls (B, tracks, bars, steps, pitches) in [0, 1]; see `MuseGAN.split`.
+
+        Returns:
+            c_loss = c_wass + penalty * c_gp of the critic's last step, where -c_wass estimates the
+            Wasserstein distance; g_loss; energy and spread, see `energy_coefficient`.
+        """
+        model, logged = self.model, {}
+        real, given = model.split(rolls)
+        real = 2 * check_images(real, model.shape, "this MuseGAN") - 1
+        known = None if given is None else 2 * given - 1
+        for _ in range(self.config.critic_steps):
+            logged = self._critic_step(real, known)
+        fake = model.generator(model.draw_noise(len(real)), known)
+        g_loss = -self._height(fake, known).mean()
+        self._move("generator", g_loss)
+        for schedule in self.schedules.values():
+            schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(model.generator)
+        energy = energy_coefficient(real, fake.detach())._asdict()
+        return {**logged, "g_loss": g_loss.detach(), **energy}
+
+    def _critic_step(self, real: Tensor, known: Tensor | None) -> dict[str, Tensor]:
+        config, model = self.config, self.model
+        with torch.no_grad():
+            fake = model.generator(model.draw_noise(len(real)), known)
+        c_wass = self._height(fake, known).mean() - self._height(real, known).mean()
+
+        def critic(x: Tensor) -> Tensor:
+            return self._height(x, known)
+
+        penalty: Any = track_penalty if config.penalty_norm == "track" else gradient_penalty
+        c_gp = penalty(critic, real, fake, alpha=config.alpha, norm_eps=config.norm_eps)
+        c_loss = c_wass + config.penalty * c_gp
+        self._move("discriminator", c_loss)
+        return {"c_loss": c_loss.detach(), "c_wass": c_wass.detach(), "c_gp": c_gp.detach()}
+
+    def _height(self, x: Tensor, known: Tensor | None) -> Tensor:
+        return self.model.discriminator(x, known if self.model.config.given == "bar" else None)
+
+    def _move(self, name: str, loss: Tensor) -> None:
+        """One step of one network; the other keeps its gradients and weights."""
+        network = getattr(self.model, name)
+        parameters = list(network.parameters())
+        gradients = torch.autograd.grad(loss, parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizers[name].step()
+
+    def state_dict(self) -> dict:
+        return learner_state(self)  # pyright: ignore[reportArgumentType]
+
+    def load_state_dict(self, state: dict) -> None:
+        load_learner_state(self, state)  # pyright: ignore[reportArgumentType]
