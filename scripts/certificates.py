@@ -26,6 +26,8 @@ class Args:
     """Where certificates.md and results/certificates.json go."""
     work: Path = Path("runs/certificates")
     """Runs are made here, each anew."""
+    data: Path = Path("data")
+    """Folder of the files that a user brings; certificates whose file is missing are left out."""
     size: Literal["full", "smoke"] = "full"
     """smoke: a few steps, to see that everything runs; nothing will hold."""
     threads: int = 0
@@ -59,6 +61,9 @@ def main(args: Args) -> None:
 
     def keep(made: tuple[str, dict]) -> None:
         name, record = made
+        if "missing" in record:
+            print(f"{name}: left out. {record['missing']}")
+            return
         records[name] = record
         for line in record["lines"]:
             verdict = "holds" if line["holds"] else "MISSED"
@@ -83,7 +88,7 @@ def main(args: Args) -> None:
 
 
 def certify(job: tuple[str, Args], _report: object = None) -> tuple[str, dict]:
-    """(name, record) of a certificate, made anew."""
+    """(name, record) of a certificate, made anew, or (name, {"missing": which file})."""
     import torch
 
     from generative.training.run import collect_versions
@@ -94,8 +99,13 @@ def certify(job: tuple[str, Args], _report: object = None) -> tuple[str, dict]:
     shutil.rmtree(args.work / name, ignore_errors=True)
     began, cpu = time.perf_counter(), time.process_time()
     certificate = CERTIFICATES[name]
-    settings = Settings(args.work / name, args.seed, smoke=args.size == "smoke")
-    lines = certificate.certify(settings)
+    settings = Settings(args.work / name, args.seed, args.data, smoke=args.size == "smoke")
+    try:
+        lines = certificate.certify(settings)
+    except FileNotFoundError as error:
+        if not certificate.given:
+            raise
+        return name, {"missing": str(error)}
     versions = collect_versions()
     return name, {
         "family": certificate.family,

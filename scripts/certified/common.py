@@ -17,6 +17,8 @@ class Settings:
     work: Path
     """Folder of its own, empty; runs go here."""
     seed: int = 1
+    data: Path = Path("data")
+    """Folder of the files that a user brings."""
     smoke: bool = False
     """A few steps, to see that everything runs; nothing will hold."""
 
@@ -46,3 +48,5 @@ class Certificate(NamedTuple):
 
     family: str
     certify: Callable[[Settings], list[Line]]
+    given: bool = False
+    """Needs a file that a user brings; while it is missing, the certificate is left out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from scripts.certified.common import Certificate, Line, Settings
 
@@ -44,6 +45,25 @@ def gpt_reviews(settings: Settings) -> list[Line]:
     loss, entropy = -float((p * log_prob).sum()), reviews.entropy()
     what = "all 25,920 texts of a grammar, nats a text above the entropy"
     return [Line(what, loss, entropy, "entropy", loss - entropy, 0.1)]
+
+
+def gpt_shakespeare(settings: Settings) -> list[Line]:
+    """Nats a character of tiny Shakespeare's last tenth: as many weights, steps and characters as
+    nanoGPT's recipe for a CPU.
+    """
+    from generative.training.run import read_result
+    from scripts import train_gpt
+
+    args = replace(
+        train_gpt.PRESETS["smoke" if settings.smoke else "characters"],
+        out=settings.work,
+        seed=settings.seed,
+    )
+    if not settings.smoke:
+        args = replace(args, data_dir=settings.data, text=Path("tinyshakespeare.txt"))
+    train_gpt.main(args)
+    nats = read_result(settings.work)["test_loss"]
+    return [Line("nats a character", nats, 1.88, "nanoGPT, as large", nats, 1.80)]
 
 
 def bidirectional_hidden_markov(settings: Settings) -> list[Line]:
@@ -110,6 +130,7 @@ CERTIFICATES = {
         "Bidirectional GRU, hidden letters", bidirectional_hidden_markov
     ),
     "gpt-reviews": Certificate("GPT, reviews of a grammar", gpt_reviews),
+    "gpt-shakespeare": Certificate("GPT, characters", gpt_shakespeare, given=True),
     "bert-hidden-markov": Certificate("BERT, hidden letters", bert_hidden_markov),
     "t5-hidden-markov": Certificate("T5, cut-out pieces", t5_hidden_markov),
 }

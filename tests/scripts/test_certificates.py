@@ -67,3 +67,25 @@ def test_one_is_done_again_and_the_others_are_kept(tmp_path, monkeypatch):
     assert "missed" not in page
     with pytest.raises(ValueError, match="no certificate 'c'; a, b"):
         certificates.main(Args(only="c", docs=both.docs))
+
+
+def test_one_whose_file_is_missing_is_left_out(tmp_path, monkeypatch, capsys):
+    def certify(settings):
+        number = float((settings.data / "number.txt").read_text())
+        return [Line("a number", number, 0.0, "zero", number, 0.3)]
+
+    def made(given: bool) -> dict:
+        certificate = Certificate("a", certify, given=given)
+        monkeypatch.setattr(certificates, "CERTIFICATES", {"a": certificate})
+        folder = tmp_path / "docs"
+        certificates.main(Args(docs=folder, work=tmp_path / "work", data=tmp_path))
+        return json.loads((folder / "results" / "certificates.json").read_text())
+
+    (tmp_path / "number.txt").write_text("0.1")
+    record = made(given=True)
+    assert record["a"]["lines"][0]["value"] == 0.1
+    (tmp_path / "number.txt").unlink()
+    assert made(given=True) == record  # what was certified before stays
+    assert "a: left out. " in capsys.readouterr().out
+    with pytest.raises(FileNotFoundError, match=r"number\.txt"):
+        made(given=False)
