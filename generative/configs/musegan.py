@@ -40,9 +40,13 @@ class MuseGANConfig:
     """Units of the critic's dense layer."""
     onsets: bool = False
     """The critic also sees where notes begin, as a track more for each (Dong & Yang 2018)."""
-    output: Literal["tanh", "one-hot"] = "tanh"
-    """What the critic is shown: numbers between -1 and 1, or one pitch at each step, the most
-    probable, with the slope of the probabilities (straight-through; Dong & Yang 2018)."""
+    chroma: bool = False
+    """The critic also sees which pitch classes sound, in all octaves alike: what sounds together is
+    harmony by class, and tracks are octaves apart."""
+    output: Literal["tanh", "one-hot", "held"] = "tanh"
+    """What the critic is shown: numbers between -1 and 1; one pitch at each step, the most
+    probable, with the slope of the probabilities (straight-through; Dong & Yang 2018); or the
+    latter where the generator lets a note begin, which is held until the next."""
     init: Literal["normal", "glorot", "held"] = "normal"
     """First weights of convolutions and of the critic: normal with deviation 0.02, with which a
     narrow critic begins flat; uniform by their size (Glorot); or the latter with both halves of

@@ -20,7 +20,7 @@ it is told the bar before, and `gan.go_on(rolls, 8)` makes a piece as long as wa
 
 from generative.configs.musegan import MuseGANConfig, MuseGANLossConfig
 from generative.musegan.model import MuseGAN, rolls_of_voices, voices_of_rolls
-from generative.musegan.networks import Critic, Generator, Noise, onsets
+from generative.musegan.networks import Critic, Generator, Noise
 from generative.musegan.training import MuseGANLearner, track_penalty
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "MuseGANLearner",
     "MuseGANLossConfig",
     "Noise",
-    "onsets",
     "rolls_of_voices",
     "track_penalty",
     "voices_of_rolls",

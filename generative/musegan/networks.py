@@ -54,15 +54,22 @@ class TemporalNetwork(nn.Module):
 class BarGenerator(nn.Module):
     """Noise of one bar (N, in_dim) -> logits of its pitches (N, steps, pitches).
 
+    Where notes are held it also gives logits of a note's beginning, (N, steps).
+
     1,517,313 parameters at the book's sizes.
     """
 
     def __init__(self, in_dim: int, config: MuseGANConfig):
         super().__init__()
         self.layers = nn.Sequential(*_bar_layers(in_dim, config))
+        octaves = config.num_pitches // 12
+        held = config.output == "held"
+        self.begins = nn.Conv2d(config.channels[-1], 1, (1, octaves)) if held else None
 
-    def forward(self, z: Tensor) -> Tensor:
-        return self.layers(z)[:, 0]
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        features = self.layers[:-1](z)
+        begins = None if self.begins is None else self.begins(features)[:, 0, :, 0]
+        return self.layers[-1](features)[:, 0], begins
 
 
 def _bar_layers(in_dim: int, config: MuseGANConfig) -> Iterator[nn.Module]:
@@ -149,8 +156,8 @@ class Generator(nn.Module):
             groove = noise.groove[:, track, None].expand_as(melody)
             z = torch.cat([*shared, melody, groove], 2)
             # All bars go through at once, and batch normalisation is over them together.
-            tracks.append(self.bars[str(track)](z.flatten(0, 1)).unflatten(0, z.shape[:2]))
-            tracks[-1] = _to_rolls(tracks[-1], config)
+            pitches, begins = self.bars[str(track)](z.flatten(0, 1))
+            tracks.append(_to_rolls(pitches, begins, z.shape[:2], config))
         return torch.stack(tracks, 1)
 
 
@@ -159,13 +166,36 @@ def _made_tracks(config: MuseGANConfig) -> list[int]:
     return [track for track in range(config.num_tracks) if track != known]
 
 
-def _to_rolls(logits: Tensor, config: MuseGANConfig) -> Tensor:
-    """(..., pitches) -> values between -1 and 1."""
+def _to_rolls(
+    pitches: Tensor, begins: Tensor | None, shape: Sequence[int], config: MuseGANConfig
+) -> Tensor:
+    """What a bar generator gives for all bars -> (B, bars, steps, pitches) between -1 and 1."""
+    pitches = pitches.unflatten(0, shape)
     if config.output == "tanh":
-        return logits.tanh()
-    p = logits.softmax(-1)
-    highest = F.one_hot(logits.argmax(-1), config.num_pitches).to(p)
-    return 2 * (highest + (p - p.detach())) - 1
+        return pitches.tanh()
+    p = pitches.softmax(-1)
+    highest = F.one_hot(pitches.argmax(-1), config.num_pitches).to(p)
+    rolls = highest + (p - p.detach())
+    if begins is not None:
+        p = begins.unflatten(0, shape).sigmoid()
+        rolls = hold((p > 0.5).to(p) + (p - p.detach()), rolls)
+    return 2 * rolls - 1
+
+
+def hold(begins: Tensor, rolls: Tensor) -> Tensor:
+    """Each step's pitch where a note begins, and that of the step before where none does.
+
+    Over the bars of a track: a note may be held into the next bar. The first step begins one.
+
+    Args:
+        begins: 1 or 0, (B, bars, steps).
+        rolls: (B, bars, steps, pitches).
+    """
+    new, sounds = begins.flatten(1, 2).unsqueeze(-1), rolls.flatten(1, 2)
+    held = [sounds[:, 0]]
+    for t in range(1, sounds.shape[1]):
+        held.append(torch.lerp(held[-1], sounds[:, t], new[:, t]))
+    return torch.stack(held, 1).view_as(rolls)
 
 
 class Critic(nn.Module):
@@ -182,7 +212,7 @@ class Critic(nn.Module):
         first, second, *widths = config.critic_channels
         # What is convolved over bars alone has time and pitch as one side.
         self.over_bars = nn.Sequential(
-            nn.Conv2d(config.num_tracks * (2 if config.onsets else 1), first, (2, 1)),
+            nn.Conv2d(config.num_tracks * (1 + config.onsets + config.chroma), first, (2, 1)),
             nn.LeakyReLU(0.3),  # what the book's framework has if nothing is said
             nn.Conv2d(first, second, (bars - 1, 1)),
             nn.LeakyReLU(0.3),
@@ -215,8 +245,12 @@ class Critic(nn.Module):
         if self.config.given == "bar":
             assert given is not None
             x = torch.cat([given[:, :, None], x], 2)
+        shown = [x]
         if self.config.onsets:
-            x = torch.cat([x, onsets(x)], 1)
+            shown.append(onsets(x))
+        if self.config.chroma:
+            shown.append(chroma(x))
+        x = torch.cat(shown, 1)
         h = self.over_bars(x.flatten(3))[:, :, 0]
         return self.layers(h.unflatten(2, x.shape[3:]))[:, 0]
 
@@ -229,6 +263,18 @@ def onsets(x: Tensor) -> Tensor:
     sounds = ((x + 1) / 2).flatten(2, 3)
     before = F.pad(sounds[:, :, :-1], (0, 0, 1, 0))
     return (2 * sounds * (1 - before) - 1).view_as(x)
+
+
+def chroma(x: Tensor) -> Tensor:
+    """Which pitch classes sound, of rolls as for `onsets`: alike in all octaves; silence is none.
+
+    A note sounds in its track at 1 in all octaves, so that tracks an octave apart meet.
+    """
+    sounds = ((x + 1) / 2).unflatten(-1, (-1, 12))
+    last = torch.ones(sounds.shape[-2:], device=x.device)
+    last[-1, -1] = 0  # the last pitch stands for silence
+    classes = (sounds * last).sum(-2, keepdim=True).expand_as(sounds)
+    return 2 * classes.flatten(-2) - 1
 
 
 def _same(

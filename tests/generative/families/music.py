@@ -92,7 +92,7 @@ def musegan(output: str, below: float, given: str = "nothing", script: str | Non
     config = MuseGANConfig(
         num_tracks=2, num_pitches=12, lowest=48, latent_dim=4, temporal_dim=8, dense_dim=32,
         channels=(16, 16, 16, 16), critic_channels=(8,) * 8, critic_dim=16, init="glorot",
-        onsets=output == "one-hot",
+        onsets=output != "tanh", chroma=output == "held",
         output=output, given=given,
     )  # fmt: skip
     loss = MuseGANLossConfig(
@@ -126,5 +126,6 @@ FAMILIES = {
     "MusicRNN, LSTM": recurrent("lstm", 1, "train_music_rnn"),
     "MusicRNN, GRU": recurrent("gru", 2),
     "MuseGAN": musegan("tanh", 0.5),
-    "MuseGAN, one-hot": musegan("one-hot", 0.17, script="train_musegan"),
+    "MuseGAN, one-hot": musegan("one-hot", 0.17),
+    "MuseGAN, held notes": musegan("held", 0.17, script="train_musegan"),
 }
