@@ -1,0 +1,115 @@
+"""Drive a real track and its dream side by side, on a page in the browser.
+
+python scripts/play.py                 # prints the page's address; Ctrl-C ends it
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from generative.training.cli import start
+
+if TYPE_CHECKING:
+    from agents.play import PlayServer
+
+
+@dataclass(frozen=True)
+class Args:
+    """Drive a real track and its dream side by side, on a page in the browser.
+
+    You drive by the keyboard, or the agent does; the same actions go to both.
+    """
+
+    agent: tyro.conf.Positional[Path] = Path("pretrained/carracing-dream")
+    """Folder of the agent: its V and M dream, its C drives when asked to."""
+    track: int = 1_000_000
+    """Seed of the first track; a new one has the next."""
+    seconds: float = 60.0
+    """Length of an episode; the stock game's is 20 s."""
+    temperature: float = 1.0
+    """Of M's draws, to begin with."""
+    wake_after: float | None = 3.0
+    """Seconds after which a dream looks at the track again, to begin with; None for never."""
+    host: str = "127.0.0.1"
+    """Address to listen on; any but 127.0.0.1 and ::1 lets other machines reach the page."""
+    port: int = 8123
+    """Of the page; 0 takes a free one."""
+    open: bool = True
+    """Open the page in the browser."""
+    self_test: bool = False
+    """Fetch the page and one view of the game, and end."""
+
+    def __post_init__(self) -> None:
+        wake_after = 1.0 if self.wake_after is None else self.wake_after
+        if not (self.seconds > 0 and 0 <= self.temperature <= 3 and 0.1 <= wake_after <= 60):
+            raise ValueError(
+                f"seconds {self.seconds} must be positive, temperature {self.temperature} lie in "
+                f"0 .. 3, wake_after {self.wake_after} in 0.1 .. 60"
+            )
+        if not (0 <= self.port < 2**16 and 0 <= self.track < 2**31):
+            raise ValueError(
+                f"port {self.port} must lie in 0 .. 65535, track {self.track} in 0 .. 2147483647"
+            )
+
+
+DEFAULT_PRESET = "default"
+PRESETS = {
+    "default": Args(),
+    "smoke": Args(port=0, open=False, self_test=True),
+}
+
+
+def main(args: Args) -> None:
+    import torch
+
+    from agents.play import PlayServer, Session
+    from agents.play.server import is_loopback
+    from agents.world_model_agent import WorldModelAgent
+    from generative.training.signals import stop_signals
+
+    torch.set_num_threads(1)  # one frame at a time: more threads only wait for each other
+    session = Session(
+        WorldModelAgent.from_pretrained(args.agent),
+        args.track,
+        seconds=args.seconds,
+        temperature=args.temperature,
+        wake_after=args.wake_after,
+    )
+    with stop_signals() as stop, PlayServer(session, args.host, args.port) as server:
+        if not is_loopback(args.host):
+            print(
+                f"warning: all who can reach {args.host} and know the address below can play, and "
+                "whoever listens on the way can read it",
+                file=sys.stderr,
+            )
+        print(f"play at {server.url}   (Ctrl-C ends it)", flush=True)
+        if args.self_test:
+            return visit(server)
+        if args.open:
+            import webbrowser
+
+            webbrowser.open(server.url)
+        server.play(stop)
+        assert stop.signal is not None  # nothing else ends the game
+        raise SystemExit(128 + stop.signal)
+
+
+def visit(server: PlayServer) -> None:
+    """Fetch the page and the first view as a browser would."""
+    import json
+    from urllib.request import ProxyHandler, build_opener
+
+    fetch = build_opener(ProxyHandler({})).open  # this machine is not reached by a proxy
+    with fetch(server.url, timeout=30) as page, fetch(server.url + "view", timeout=30) as view:
+        size, pictures = len(page.read()), json.load(view)["pictures"]
+    names = ", ".join(f"{name} {p['width']}x{p['height']}" for name, p in pictures.items())
+    print(f"page: {size:,} bytes; pictures: {names}")
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)

@@ -1,0 +1,302 @@
+"""The command that shows track and dream: by itself, and in a browser without a window."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from generative.training.cli import parse, start
+from scripts import play
+from tests.commands import ROOT, command, run_script
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+
+
+@contextlib.contextmanager
+def playing(*words: object):
+    """A running `play.py` and the address that it printed."""
+    process = subprocess.Popen(
+        command("play", "--port", 0, "--no-open", *words),
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        line = process.stdout.readline()
+        found = re.match(r"play at (http://\S+)", line)
+        assert found, line + process.stderr.read()
+        yield process, found[1]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_smoke_serves_a_view_to_itself():
+    done = run_script("play", "smoke")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^play at http://127\.0\.0\.1:\d+/[\w-]{24}/ ", done.stdout)
+    assert "pictures: track 96x84, seen 64x64, kept 64x64, dream 64x64" in done.stdout
+    assert done.stderr == ""
+
+
+def test_other_hosts_are_warned_of(capsys):
+    play.main(replace(play.PRESETS["smoke"], host="0.0.0.0"))
+    captured = capsys.readouterr()
+    assert "warning: all who can reach 0.0.0.0" in captured.err
+    assert "page: " in captured.out
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_it_cleanly(number, status):
+    with playing() as (process, _):
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == status
+        assert out == ""
+        assert "Traceback" not in err
+
+
+def test_a_port_that_is_taken_is_told(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(SystemExit) as caught:
+            start(play.main, play.PRESETS, argv=["smoke", "--port", str(port)], prog="play.py")
+    assert caught.value.code == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"play.py: can not listen on port {port} of 127.0.0.1")
+    assert "another --port, or 0" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--temperature", "4"], "temperature 4.0 lie in 0 .. 3"),
+        (["--seconds", "0"], "seconds 0.0 must be positive"),
+        (["--wake-after", "0"], "wake_after 0.0 in 0.1 .. 60"),
+        (["--port", "70000"], "port 70000 must lie in 0 .. 65535"),
+    ],
+)
+def test_settings_that_do_not_fit(words, message, capsys):
+    with pytest.raises((SystemExit, ValueError)) as caught:
+        parse(play.PRESETS, play.DEFAULT_PRESET, argv=words, prog="play.py")
+    assert message in " ".join((capsys.readouterr().err + str(caught.value)).split())
+
+
+# ---------------------------------------------------------------------------------------------
+# In a browser
+# ---------------------------------------------------------------------------------------------
+
+
+class Browser:
+    """One page of a headless Chromium, by its DevTools protocol."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.errors, self._count = folder, [], 0
+        words = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"]
+        self.process = subprocess.Popen(
+            [CHROMIUM, *words, "--remote-debugging-port=0", f"--user-data-dir={folder}"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={k: v for k, v in os.environ.items() if "proxy" not in k.lower()},
+        )  # fmt: skip
+        self.runner = asyncio.Runner()
+
+    def __enter__(self):
+        try:
+            self.runner.run(self._connect())
+        except BaseException:
+            self.__exit__()
+            raise
+        for domain in ("Page", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
+        return self
+
+    def __exit__(self, *_):
+        with contextlib.suppress(AttributeError):
+            self.runner.run(self.session.close())
+        self.runner.close()
+        self.process.terminate()
+        self.process.wait()
+
+    async def _connect(self):
+        import aiohttp
+
+        self.session = aiohttp.ClientSession()
+        told = self.folder / "DevToolsActivePort"
+        for _ in range(600):
+            if told.exists() and "\n" in told.read_text():
+                break
+            assert self.process.poll() is None, "Chromium ended"
+            await asyncio.sleep(0.1)
+        base = f"http://127.0.0.1:{told.read_text().split()[0]}"
+        for _ in range(100):
+            async with self.session.get(f"{base}/json/list") as answer:
+                pages = [page for page in await answer.json() if page["type"] == "page"]
+            if pages:
+                break
+            await asyncio.sleep(0.1)
+        self.socket = await self.session.ws_connect(
+            pages[0]["webSocketDebuggerUrl"], max_msg_size=0
+        )
+
+    def call(self, method, **params):
+        """A command of the protocol, and its result."""
+        return self.runner.run(self._call(method, params))
+
+    async def _call(self, method, params):
+        self._count += 1
+        await self.socket.send_json({"id": self._count, "method": method, "params": params})
+        while True:
+            answer = json.loads((await self.socket.receive(60)).data)
+            if answer.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
+                self.errors.append(answer["params"])
+            if answer.get("id") == self._count:
+                assert "error" not in answer, answer
+                return answer["result"]
+
+    def value(self, expression):
+        """What an expression of the page is."""
+        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def wait(self, expression):
+        """Until an expression of the page holds; what it then is."""
+        for _ in range(600):
+            if value := self.value(expression):
+                return value
+            time.sleep(0.05)
+        state = self.value("JSON.stringify({...now, pictures: null})")
+        raise AssertionError(f"never: {expression}; the game: {state}")
+
+    def key(self, code, *kinds, key=""):
+        for kind in kinds or ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, code=code, key=key or code)
+
+    def resize(self, width, height, scheme="light", touch=False):
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width, height=height, deviceScaleFactor=1, mobile=touch,
+        )  # fmt: skip
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.call("Emulation.setEmulatedMedia", features=features)
+
+    def open(self, url):
+        self.call("Page.navigate", url=url)
+        self.wait("typeof now !== 'undefined' && now !== null")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The page, opened, and the process behind it."""
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on the PATH")
+    pytest.importorskip("aiohttp", reason="speaks with the browser; comes with ray[default]")
+    with playing("--track", 5) as (_, url), Browser(tmp_path_factory.mktemp("chromium")) as browser:
+        browser.resize(1280, 800)
+        browser.open(url)
+        yield browser
+        assert browser.errors == []
+
+
+def test_page_is_driven_by_the_keys(page):
+    assert page.value("document.getElementById('line').textContent") == "live"
+    assert page.wait("document.getElementById('banner').textContent").startswith("Hold an arrow")
+    page.key("ArrowUp", "keyDown")
+    page.key("KeyA", "keyDown")
+    page.wait("now.index > 3 && now.action[0] === -1")
+    assert page.value("now.action[1]") == pytest.approx(0.6)
+    page.key("KeyA", "keyUp")
+    page.wait("now.action[0] === 0 && now.action[1] > 0.5")
+    page.key("ArrowUp", "keyUp")
+    page.wait("now.action[1] === 0")
+
+    page.key("Space")
+    page.wait("now.paused")
+    index = page.value("now.index")
+    assert page.value("document.getElementById('pause').getAttribute('aria-pressed')") == "true"
+    page.key("Backspace")
+    page.wait(f"now.index === Math.max(0, {index} - 17)")
+    page.key("KeyF")
+    page.wait("now.dream.age === 0")
+    page.key("KeyG")
+    page.wait("now.driver === 'agent' && !now.paused && now.dream.age > 0")
+    page.key("KeyR")
+    page.wait("now.track === 6")
+    page.key("KeyG")
+    page.wait("now.driver === 'you'")
+
+
+def test_page_shows_the_pictures(page):
+    """What lies on the canvas is what was sent."""
+    page.key("KeyG")
+    page.wait("now.driver === 'agent' && now.index > 10")
+    page.value("ask({paused: true})")
+    page.wait("now.paused")
+    for name in ("track", "dream", "seen", "kept"):
+        assert page.value(
+            f"(() => {{ const c = document.getElementById('{name}'), sent = now.pictures.{name};"
+            "const got = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+            "const rgb = atob(sent.rgb); let same = rgb.length === c.width * c.height * 3;"
+            "for (let i = 0; i < rgb.length / 3; i++) for (let k = 0; k < 3; k++)"
+            "same &&= got[4 * i + k] === rgb.charCodeAt(3 * i + k); return same; })()"
+        )
+    page.value("ask({driver: 'you', track: 5})")
+    page.wait("now.track === 5")
+
+
+def test_settings_reach_the_game(page):
+    """A slider is moved by its own arrow keys, and these do not steer."""
+    page.value("ask({paused: true})")
+    page.value("document.getElementById('temperature').focus()")
+    for _ in range(4):
+        page.key("ArrowRight")
+    page.wait("Math.abs(now.temperature - 1.2) < 1e-9")
+    assert page.wait("document.getElementById('tau').textContent === '1.20'")
+    assert page.value("now.paused")
+    for control, value, wanted in (("wake", "", "null"), ("eyes", "dream", "'dream'")):
+        page.value(
+            f"(() => {{ const s = document.getElementById('{control}'); s.value = '{value}';"
+            "s.dispatchEvent(new Event('change')); })()"
+        )
+        page.wait(f"now.{'wake_after' if control == 'wake' else control} === {wanted}")
+    page.value("ask({wake_after: 3, eyes: 'track', temperature: 1})")
+    page.value("document.activeElement.blur()")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (360, 740)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_fits_and_nothing_jumps(page, width, height, scheme):
+    """Every control lies within the width, and stays where it is while the car drives."""
+    page.resize(width, height, scheme, touch=width < 500)
+    assert page.value("document.documentElement.scrollWidth") <= width
+    if width > 1000:
+        assert page.value("document.documentElement.scrollHeight") <= height
+    boxes = (
+        "JSON.stringify([...document.querySelectorAll('button, input, select, canvas, dd')].map("
+        "e => { const b = e.getBoundingClientRect(); return [b.x, b.y, b.width, b.height]; }))"
+    )
+    page.value("ask({driver: 'you', track: 5, paused: true})")
+    page.wait("now.paused && now.index === 0")
+    before = page.value(boxes)
+    page.value("ask({driver: 'agent'})")
+    page.wait("now.index > 20")
+    assert page.value(boxes) == before
+    page.resize(1280, 800)
+
+
+def test_everything_on_the_page_has_a_name(page):
+    """What a screen reader would call each control."""
+    tree = page.call("Accessibility.getFullAXTree")["nodes"]
+    roles = ("button", "slider", "combobox", "image", "img", "Canvas")
+    found = [node for node in tree if node.get("role", {}).get("value") in roles]
+    names = [node.get("name", {}).get("value", "") for node in found]
+    assert len(found) >= 12
+    assert all(names), found
