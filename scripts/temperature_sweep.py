@@ -1,0 +1,324 @@
+"""Train a controller per temperature on one V and M, and set dreamed scores beside real ones.
+
+python scripts/temperature_sweep.py doom --results docs/results/doom
+
+The study of Ha & Schmidhuber (2018), section 4.3, for any agent: at a low temperature the dream is
+easy to exploit, and what pays there fails in the game; at a high one it is too hard to learn in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from generative.training.cli import start
+from generative.training.run import Run
+from scripts import train_controller
+from worldmodels.configs import DreamConfig, EvaluationConfig, EvolutionConfig
+
+FIRST_EPISODE = 7000
+"""Place of the first real episode among the seeds kept for choosing; training uses earlier ones."""
+
+
+@dataclass(frozen=True)
+class Args:
+    """Train a controller per temperature on one V and M, and set dreamed beside real scores."""
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"workers", "results"})
+
+    out: Path = Path("runs/temperatures")
+    """Run folder; the table is in sweep.json, the chart in sweep.png."""
+    results: Path | None = None
+    """Also put sweep.json and sweep.png there."""
+    agent: Path = Path("pretrained/carracing-dream")
+    """Folder of the agent whose V, M, starts and environment are used; its C is not."""
+    temperatures: tuple[float, ...] = (0.1, 0.5, 1.0, 1.15, 1.3)
+    """Of the dreams, one controller each."""
+    controller: train_controller.Args = field(
+        default_factory=lambda: train_controller.PRESETS["quick"]
+    )
+    """How these are trained; paths, temperature, workers and seeds are set here."""
+    seeds: int = 1
+    """Controllers per temperature."""
+    dreams: int = 100
+    """Dreams that score a controller, at the temperature it was trained at."""
+    dream_decisions: int = 333
+    """Decisions after which these end, or earlier where M says so."""
+    episodes: int = 100
+    """Real episodes that score a controller, the same for all."""
+    episode_steps: int | None = None
+    """Environment steps of these; None: as many as the environment allows."""
+    workers: int = 2
+    """Processes, one controller each; results do not depend on it."""
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        counts = (self.seeds, self.dreams, self.dream_decisions, self.episodes)
+        if not self.temperatures or min(counts) < 1:
+            raise ValueError(
+                f"temperatures {self.temperatures}, seeds {self.seeds}, dreams {self.dreams}, "
+                f"dream_decisions {self.dream_decisions} and episodes {self.episodes}: give at "
+                "least one of each"
+            )
+        if self.controller.where != "dream":
+            raise ValueError("real episodes have no temperature: controller.where must be dream")
+
+
+CAR = replace(
+    train_controller.PRESETS["quick"],
+    dream=DreamConfig(horizon=30, bf16=True, reward_clip=(-1.0, 21.0), pace_cap=2.7),
+)
+DOOM = replace(
+    train_controller.PRESETS["dream"],
+    features="zhc",
+    # Each of the 4 tics of a decision pays 1.
+    dream=DreamConfig(horizon=60, bf16=True, reward_clip=(4.0, 4.0)),
+    evolution=EvolutionConfig(popsize=32, generations=40, diagonal=True),
+    evaluation=EvaluationConfig(episodes=64, candidates_per_task=32),
+)
+DEFAULT_PRESET = "car"
+PRESETS = {
+    "car": Args(controller=CAR, out=Path("runs/temperatures-car")),
+    "doom": Args(
+        agent=Path("pretrained/doom-take-cover"),
+        controller=DOOM,
+        dream_decisions=525,
+        out=Path("runs/temperatures-doom"),
+    ),
+    "smoke": Args(
+        temperatures=(0.5, 1.15),
+        controller=train_controller.PRESETS["smoke"],
+        dreams=4,
+        dream_decisions=6,
+        episodes=2,
+        episode_steps=30,
+        workers=0,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One controller to be trained in the dream, then scored there and in the game."""
+
+    temperature: float
+    number: int
+    """Among those of this temperature."""
+    args: Args
+    folder: Path
+    seed: int
+
+
+def main(args: Args) -> Path:
+    """Returns the file of the table."""
+    from agents.evaluation import random_scores
+    from envs.task import Task
+    from generative.training.files import read_json, write_file, write_json
+    from worldmodels.parallel import run_jobs
+
+    with Run.open(args, kind="temperature_sweep") as run:
+        report = run.path / "sweep.json"
+        if not run.done:
+            trials = [
+                Trial(
+                    temperature,
+                    number,
+                    args,
+                    run.path / "trials" / f"{temperature}-{number}",
+                    run.seed_for("trial", number) % 2**31,  # the same noise at every temperature
+                )
+                for temperature in args.temperatures
+                for number in range(args.seeds)
+            ]
+            outcomes = run_jobs(
+                train_and_score, trials, args.workers, 1 + args.episodes, "training and playing"
+            )
+            task = Task.load(args.agent)
+            chance = random_scores(task.env_id, _kwargs(args, task), _seeds(args))
+            write_json(
+                report,
+                {
+                    "agent": args.agent.name,
+                    "env_id": task.env_id,
+                    "episodes": args.episodes,
+                    "dreams": args.dreams,
+                    "dream_decisions": args.dream_decisions,
+                    "random": summary(chance),
+                    "rows": summarize(outcomes),
+                    "trials": outcomes,
+                    "versions": run.versions,
+                },
+            )
+            draw(read_json(report), run.path / "sweep.png")
+            run.finish({"trials": len(trials)})
+        if args.results is not None:
+            args.results.mkdir(parents=True, exist_ok=True)
+            for name in ("sweep.json", "sweep.png"):
+                write_file(args.results / name, (run.path / name).read_bytes())
+        print(table(read_json(report)))
+        print(f"written to {report}")
+        return report
+
+
+def _seeds(args: Args) -> list[int]:
+    from agents.evaluation import SELECTION_SEEDS
+
+    return list(SELECTION_SEEDS[FIRST_EPISODE : FIRST_EPISODE + args.episodes])
+
+
+def _kwargs(args: Args, task: Any) -> dict[str, Any]:
+    limit = {} if args.episode_steps is None else {"max_episode_steps": args.episode_steps}
+    return {**task.env_kwargs, **limit}
+
+
+def train_and_score(trial: Trial, report: Callable[[int], None]) -> dict[str, Any]:
+    """One trial; one that is done already is only read."""
+    import contextlib
+    import time
+
+    import gymnasium
+    import torch
+
+    from agents.evaluation import run_episode
+    from agents.world_model_agent import WorldModelAgent
+    from envs.dream import STARTS_NAME
+    from generative.training.files import read_json, write_json
+    from worldmodels.controller import ControllerConfig, LinearController
+    from worldmodels.dream import Dream, DreamStarts
+
+    args, file = trial.args, trial.folder / "result.json"
+    if file.exists():
+        report(1 + args.episodes)
+        return read_json(file)
+    trial.folder.mkdir(parents=True, exist_ok=True)
+    agent = WorldModelAgent.from_pretrained(args.agent)
+    memory, action = agent.world.memory, agent.task.action
+    controller = LinearController(
+        ControllerConfig(
+            memory.config.latent_dim,
+            memory.config.hidden_dim,
+            action.size,
+            args.controller.features,
+            action,
+        )
+    )
+    dream = replace(args.controller.dream, temperature=trial.temperature)
+    starts = args.agent / STARTS_NAME
+    search = train_controller.Search(
+        replace(args.controller, memory=args.agent / "memory", dream=dream),
+        starts,
+        controller.to_vector().numpy(),
+        controller.config,
+        trial.folder / "search",
+        trial.seed,
+        "cpu",
+    )
+    begun = time.process_time()
+    found = train_controller.search_dream(search, lambda steps: None)
+    seconds = time.process_time() - begun
+    agent.controller = controller.load_vector(torch.as_tensor(found.vector))
+    agent.controller.save_pretrained(trial.folder / "controller")
+    generator = torch.Generator().manual_seed(trial.seed)
+    moments = DreamStarts.load(starts)
+    rows = torch.randint(len(moments), (args.dreams,), generator=generator)
+    scored = Dream(memory, controller.config, replace(dream, horizon=args.dream_decisions))
+    vector = controller.to_vector().unsqueeze(0)
+    dreamed = scored.evaluate(vector, moments.take(rows), seed=trial.seed).returns[0].tolist()
+    report(1)
+    task, scores = agent.task, []
+    env = gymnasium.make(task.env_id, disable_env_checker=True, **_kwargs(args, task))
+    with contextlib.closing(env):
+        for seed in _seeds(args):
+            scores.append(run_episode(agent, env, seed, task.env_id).score)
+            report(1)
+    write_json(
+        file,
+        {
+            "temperature": trial.temperature,
+            "number": trial.number,
+            "cpu_seconds": round(seconds, 1),
+            "dream_steps": found.dream_steps,
+            "dream": summary(dreamed),
+            "real": summary(scores),
+            "scores": [round(score, 1) for score in scores],
+        },
+    )
+    return read_json(file)
+
+
+def summary(scores: list[float]) -> dict[str, float]:
+    """Mean and deviation (of the scores themselves, divided by N)."""
+    mean = sum(scores) / len(scores)
+    deviation = (sum((score - mean) ** 2 for score in scores) / len(scores)) ** 0.5
+    return {"mean": round(mean, 1), "std": round(deviation, 1)}
+
+
+def summarize(outcomes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per temperature: what its controllers score on average.
+
+    Where there are several, `std` is the mean of their deviations.
+    """
+    rows = []
+    for temperature in dict.fromkeys(outcome["temperature"] for outcome in outcomes):
+        group = [outcome for outcome in outcomes if outcome["temperature"] == temperature]
+        row: dict[str, Any] = {"temperature": temperature}
+        for world in ("dream", "real"):
+            row[world] = {
+                what: round(sum(outcome[world][what] for outcome in group) / len(group), 1)
+                for what in ("mean", "std")
+            }
+        row["best"] = max(outcome["real"]["mean"] for outcome in group)
+        rows.append(row)
+    return rows
+
+
+def table(sweep: dict[str, Any]) -> str:
+    """The rows as text, 80 columns wide."""
+    lines = [f"{'temperature':>11}{'dreamed':>20}{'real':>20}{'best':>10}"]
+    for row in sweep["rows"]:
+        dreamed, real = (
+            f"{row[world]['mean']:.0f} +/- {row[world]['std']:.0f}" for world in ("dream", "real")
+        )
+        lines.append(f"{row['temperature']:11.2f}{dreamed:>20}{real:>20}{row['best']:10.0f}")
+    chance = sweep["random"]
+    lines.append(f"{'random':>11}{'':20}{chance['mean']:>10.0f} +/- {chance['std']:.0f}")
+    return "\n".join(lines)
+
+
+def draw(sweep: dict[str, Any], path: Path) -> None:
+    """Dreamed and real scores by temperature, with deviations."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
+    temperatures = [row["temperature"] for row in sweep["rows"]]
+    for world, colour, label in (
+        ("dream", "#d1495b", "in the dream it was trained in"),
+        ("real", "#2a6f97", "in the real game"),
+    ):
+        axes.errorbar(
+            temperatures,
+            [row[world]["mean"] for row in sweep["rows"]],
+            [row[world]["std"] for row in sweep["rows"]],
+            marker="o",
+            capsize=3,
+            color=colour,
+            label=label,
+        )
+    axes.axhline(sweep["random"]["mean"], color="0.5", ls=":", label="random actions, real")
+    axes.set_xlabel("temperature of the dream")
+    axes.set_ylabel("score, mean and deviation")
+    axes.set_xticks(temperatures, [f"{temperature:g}" for temperature in temperatures])
+    axes.set_ylim(0)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=9)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)
