@@ -111,6 +111,11 @@ class Pretrained:
         self.load_state_dict(earlier.state_dict())
 
     @classmethod
+    def complete_config(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """A saved config with the fields that it lacks because it is older than they are."""
+        return config
+
+    @classmethod
     def _read_config(cls, path: Path, entry: dict[str, Any]) -> Any:
         content = parse_json(read_listed(path, entry, MAX_JSON_BYTES), path)
         if not isinstance(content, dict) or content.get("format") != 1:
@@ -121,8 +126,10 @@ class Pretrained:
                 f"{path.parent} holds a {name}, not a {cls.__name__}; "
                 f"pass the folder of a {cls.__name__}"
             )
+        config = content.get("config")
         try:
-            return from_json(cls.config_class, content.get("config"))
+            config = cls.complete_config(config) if isinstance(config, dict) else config
+            return from_json(cls.config_class, config)
         except ValueError as error:
             raise DamagedFileError(f"{path}: {error}") from error
 

@@ -11,7 +11,7 @@ z_{t+1}, the reward and the end that action a_t brings.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +28,15 @@ from generative.mdn import (
 from generative.pretrained import Pretrained
 from worldmodels.configs import BOOK_MDNRNN, PAPER_MDNRNN, MDNRNNConfig, MemoryLossConfig
 
+if TYPE_CHECKING:
+    from worldmodels.transformer_config import TransformerMemoryConfig
+
 __all__ = [
     "BOOK_MDNRNN",
     "PAPER_MDNRNN",
     "MDNRNN",
     "MDNRNNConfig",
+    "Memory",
     "MemoryLearner",
     "MemoryLossConfig",
     "MemoryLosses",
@@ -54,22 +58,20 @@ class MemoryOutput(NamedTuple):
     end_logit: Tensor | None
     """Logit that the episode ends with this step, (...)."""
     h: Tensor
-    """LSTM output after the step, (..., hidden_dim)."""
+    """What the heads saw, the recurrence's output after the step, (..., hidden_dim)."""
 
 
-class MDNRNN(Pretrained, nn.Module):
-    """LSTM + mixture density head + optional reward and end heads."""
+class Memory(Pretrained, nn.Module):
+    """What every M has beside its recurrence: heads, and how a step's inputs are joined.
 
-    config_class = MDNRNNConfig
+    A subclass builds what `read` needs, then calls `_add_heads`. Its state is a pair (h, c): h
+    (B, hidden_dim) is what the heads and C see, and c (B, state_dim) whatever else it keeps.
+    """
 
-    def __init__(self, config: MDNRNNConfig = PAPER_MDNRNN):
-        super().__init__()
-        self.config = config
-        self.lstm = nn.LSTM(config.input_dim, config.hidden_dim, batch_first=True)
-        # torch keeps two bias vectors that only ever act as their sum. The second stays at zero
-        # and is not trained, so that parameters count as in the paper.
-        _, _, _, bias_hh = self.lstm.all_weights[0]
-        nn.init.zeros_(bias_hh).requires_grad_(False)
+    config: MDNRNNConfig | TransformerMemoryConfig
+
+    def _add_heads(self) -> None:
+        config = self.config
         self.mixture_head = MixtureDensityHead(
             config.hidden_dim, config.latent_dim, config.num_mixtures
         )
@@ -82,10 +84,10 @@ class MDNRNN(Pretrained, nn.Module):
         return self.mixture_head.linear.weight.device
 
     def initial_state(self, batch_size: int) -> State:
-        """(h, c) of an episode that has not begun: zeros, each (B, hidden_dim)."""
+        """(h, c) of an episode that has not begun: zeros, (B, hidden_dim) and (B, state_dim)."""
         weight = self.mixture_head.linear.weight
-        zeros = weight.new_zeros(batch_size, self.config.hidden_dim)
-        return zeros, zeros
+        h = weight.new_zeros(batch_size, self.config.hidden_dim)
+        return h, weight.new_zeros(batch_size, self.config.state_dim)
 
     def inputs(self, z: Tensor, action: Tensor, prev_reward: Tensor | None) -> Tensor:
         """Join what a step reads into (..., input_dim); says what does not fit."""
@@ -118,7 +120,7 @@ class MDNRNN(Pretrained, nn.Module):
         Args:
             z: (B, T, latent_dim).
             action: (B, T, action_dim), as the environment takes it.
-            state: (h, c), each (B, hidden_dim); None begins an episode.
+            state: (h, c), as `initial_state` shapes them; None begins an episode.
             prev_reward: (B, T), the reward of the step before; only for `reward_input`.
         Returns:
             the output at every step, and (h, c) after the last.
@@ -129,11 +131,8 @@ class MDNRNN(Pretrained, nn.Module):
     def read(
         self, z: Tensor, action: Tensor, state: State | None, prev_reward: Tensor | None
     ) -> tuple[Tensor, State]:
-        """The LSTM alone, for filtering a real episode: h at every step, and the last (h, c)."""
-        if state is not None:
-            state = (state[0].unsqueeze(0), state[1].unsqueeze(0))
-        h, (h_last, c_last) = self.lstm(self.inputs(z, action, prev_reward), state)
-        return h, (h_last[0], c_last[0])
+        """The recurrence alone, for filtering a real episode: h at every step, the last (h, c)."""
+        raise NotImplementedError
 
     def step(
         self,
@@ -165,6 +164,32 @@ class MDNRNN(Pretrained, nn.Module):
         return reward, end_logit
 
 
+class MDNRNN(Memory):
+    """LSTM + mixture density head + optional reward and end heads."""
+
+    config_class = MDNRNNConfig
+    config: MDNRNNConfig
+
+    def __init__(self, config: MDNRNNConfig = PAPER_MDNRNN):
+        super().__init__()
+        self.config = config
+        self.lstm = nn.LSTM(config.input_dim, config.hidden_dim, batch_first=True)
+        # torch keeps two bias vectors that only ever act as their sum. The second stays at zero
+        # and is not trained, so that parameters count as in the paper.
+        _, _, _, bias_hh = self.lstm.all_weights[0]
+        nn.init.zeros_(bias_hh).requires_grad_(False)
+        self._add_heads()
+
+    def read(
+        self, z: Tensor, action: Tensor, state: State | None, prev_reward: Tensor | None
+    ) -> tuple[Tensor, State]:
+        """The LSTM alone: h at every step, (B, T, hidden_dim), and the last (h, c)."""
+        if state is not None:
+            state = (state[0].unsqueeze(0), state[1].unsqueeze(0))
+        h, (h_last, c_last) = self.lstm(self.inputs(z, action, prev_reward), state)
+        return h, (h_last[0], c_last[0])
+
+
 class MemoryLosses(NamedTuple):
     """Means over the real steps of a batch."""
 
@@ -178,7 +203,10 @@ class MemoryLosses(NamedTuple):
 
 
 def memory_loss(
-    out: MemoryOutput, batch: dict[str, Tensor], config: MDNRNNConfig, weights: MemoryLossConfig
+    out: MemoryOutput,
+    batch: dict[str, Tensor],
+    config: MDNRNNConfig | TransformerMemoryConfig,
+    weights: MemoryLossConfig,
 ) -> MemoryLosses:
     """Negative log-likelihood of the next z + weighted reward and end errors.
 
@@ -201,7 +229,7 @@ def _joined_losses(
     reward: Tensor | None,
     end_logit: Tensor | None,
     batch: dict[str, Tensor],
-    config: MDNRNNConfig,
+    config: MDNRNNConfig | TransformerMemoryConfig,
     weights: MemoryLossConfig,
 ) -> MemoryLosses:
     """Adds the errors of reward and end (B, T) to the mean negative log-likelihood."""
@@ -332,7 +360,7 @@ def _dropout(x: Tensor, p: float) -> Tensor:
 class MemoryLearner:
     """Adam with clipped gradient values on `memory_loss`; one `update` per batch of windows."""
 
-    def __init__(self, model: MDNRNN, config: MemoryLossConfig, steps: int):
+    def __init__(self, model: Memory, config: MemoryLossConfig, steps: int):
         self.model = model
         self.config = config
         trained = [p for p in model.parameters() if p.requires_grad]

@@ -15,6 +15,8 @@ class ConvVAEConfig:
     """Size of z."""
     channels: tuple[int, int, int, int] = (32, 64, 128, 256)
     """Feature maps of the four encoder convolutions; the decoder mirrors them."""
+    relu_from_z: bool = False
+    """A ReLU behind the decoder's linear map, which the paper has not."""
 
     def __post_init__(self) -> None:
         if self.latent_dim < 1:

@@ -87,6 +87,11 @@ class ConvVAE(Pretrained, nn.Module):
             nn.ConvTranspose2d(c1, 3, 6, stride=2),  # 30 -> 64
         )
 
+    @classmethod
+    def complete_config(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """Models that were saved before there was `relu_from_z` have none."""
+        return {"relu_from_z": False, **config}
+
     def encode_mu_logvar(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, 64, 64) in [0, 1] -> mu, logvar, each (B, latent_dim).
 
@@ -112,7 +117,12 @@ class ConvVAE(Pretrained, nn.Module):
                 f"got z of shape {tuple(z.shape)}; this VAE has {self.config.latent_dim} latent "
                 "dimensions: pass (B, latent_dim)"
             )
-        return self.decoder(self.from_z(z))
+        return self.decoder(self.spread(z))
+
+    def spread(self, z: Tensor) -> Tensor:
+        """z (B, latent_dim) -> what the transposed convolutions begin with, (B, 4 * c4)."""
+        x = self.from_z(z)
+        return x.relu() if self.config.relu_from_z else x
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, latent_dim) -> images (B, 3, 64, 64) in [0, 1]."""
@@ -194,7 +204,7 @@ def decode_logits_as_blocks(model: ConvVAE, z: Tensor) -> Tensor:
     height, width = first.kernel_size
     # Height, width, channels: so the product lies in memory as channels_last wants it.
     weight = first.weight.permute(2, 3, 1, 0).flatten(0, 2)
-    x = F.linear(model.from_z(z), weight, first.bias.repeat(height * width))
+    x = F.linear(model.spread(z), weight, first.bias.repeat(height * width))
     x = x.unflatten(1, (height, width, -1)).permute(0, 3, 1, 2)
     for layer in between:
         x = layer(x)

@@ -1,0 +1,45 @@
+"""Write an agent as ONNX graphs, which drive without torch.
+
+python scripts/export_onnx.py pretrained/carracing-dream --into agent-onnx
+python examples/drive_without_torch.py agent-onnx
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from generative.training.cli import start
+
+
+@dataclass(frozen=True)
+class Args:
+    """Write an agent as ONNX graphs, which drive without torch."""
+
+    agent: tyro.conf.Positional[Path] = Path("pretrained/carracing-dream")
+    """Folder of the agent."""
+    into: Path = Path("runs/agent-onnx")
+    """Folder for the graphs: new, or one that this command wrote."""
+
+
+PRESETS = {"default": Args(), "smoke": Args()}
+DEFAULT_PRESET = "default"
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the graphs."""
+    from agents.world_model_agent import WorldModelAgent
+    from worldmodels.export import export_onnx
+
+    agent = WorldModelAgent.from_pretrained(args.agent)
+    repeat = agent.config.action_repeat
+    found = export_onnx(agent.world, agent.controller, args.into, action_repeat=repeat)
+    for name, difference in found.items():
+        print(f"{args.into / name}: at most {difference:.1e} from the model")
+    return args.into
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)

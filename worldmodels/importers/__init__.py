@@ -1,0 +1,16 @@
+"""World models that others trained, as our V, M and C with equal outputs.
+
+    imported = read_json_weights("WorldModelsExperiments/carracing")   # Ha & Schmidhuber's own
+    imported = read_checkpoints("exp_dir")                             # Tallec, Blier & Kalainathan
+    imported.world.encode(frames)
+    imported.controller.act(z, h, c)
+
+Nothing in the files is run: JSON is data, and of a pickle only tensors and plain values are read.
+`docs/weights.md` says what is mapped to what, and what stays different.
+"""
+
+from worldmodels.importers.checkpoints import read_checkpoints
+from worldmodels.importers.json_weights import read_json_weights
+from worldmodels.importers.source import ForeignWeightsError, Imported
+
+__all__ = ["ForeignWeightsError", "Imported", "read_checkpoints", "read_json_weights"]

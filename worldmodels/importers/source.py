@@ -1,0 +1,73 @@
+"""What the importers have in common: what they give, and how they say what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from worldmodels.controller import LinearController
+from worldmodels.world_model import WorldModel
+
+__all__ = ["ForeignWeightsError", "Imported", "check_shape", "fill", "find"]
+
+
+class ForeignWeightsError(ValueError):
+    """A file of weights cannot become a model of ours; names file, weight and shapes."""
+
+
+class Imported(NamedTuple):
+    """What was read."""
+
+    world: WorldModel
+    controller: LinearController | None
+    """None if the folder holds no controller."""
+    files: tuple[Path, ...]
+    """That were read: V's, M's, and C's if there is one."""
+
+
+def check_shape(path: Path, key: str, got: tuple[int, ...], needed: tuple[int, ...]) -> None:
+    """Raise ForeignWeightsError if the shapes differ."""
+    if tuple(got) != tuple(needed):
+        raise ForeignWeightsError(
+            f"{path}: {key} has shape {tuple(got)}, needed is {tuple(needed)}"
+        )
+
+
+def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Put weights into all of a model's parameters, which must be these; in evaluation mode."""
+    model.load_state_dict({name: w.float().contiguous() for name, w in weights.items()})
+    return model.eval()
+
+
+def find(folder: Path, what: str, names: tuple[str, ...]) -> Path:
+    """The first of these files of a folder that is there.
+
+    Raises:
+        FileNotFoundError: none is; lists them.
+    """
+    for name in names:
+        if (folder / name).exists():
+            return folder / name
+    raise FileNotFoundError(f"{folder} holds no {what}: looked for {', '.join(names)}")
+
+
+def lstm_weights(
+    weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, prefix: str = "lstm."
+) -> dict[str, Tensor]:
+    """The parameters of our LSTM, whose second bias is always zero. Gates in the order i, f, g, o.
+
+    Args:
+        weight_ih: (4H, inputs).
+        weight_hh: (4H, H).
+        bias: (4H,), of both.
+    """
+    return {
+        f"{prefix}weight_ih_l0": weight_ih,
+        f"{prefix}weight_hh_l0": weight_hh,
+        f"{prefix}bias_ih_l0": bias,
+        f"{prefix}bias_hh_l0": torch.zeros_like(bias),
+    }
