@@ -134,6 +134,15 @@ def generation(data: dict[str, Any]) -> list[Row]:
     ]  # fmt: skip
 
 
+def sb3_dream(data: dict[str, Any]) -> list[Row]:
+    rows = []
+    for lanes, rates in data["lane_steps_per_cpu_second"].items():
+        ours, peer = rates["DreamVecEnv, tensors"], rates["DreamVectorEnv"]
+        what = f"dreams for a learner, {int(lanes):,} lanes, float32, steps per CPU-second"
+        rows.append(_row(what, f"{ours:,.0f}", f"DreamVectorEnv {peer:,.0f}", ours / peer))
+    return rows
+
+
 PARTS = {
     "dream": dream,
     "car": car,
@@ -142,6 +151,7 @@ PARTS = {
     "drawings": drawings,
     "scaling": scaling,
     "generation": generation,
+    "sb3_dream": sb3_dream,
 }
 
 

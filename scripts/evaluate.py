@@ -1,12 +1,14 @@
 """Drive an agent on real tracks with published seeds and print its scores.
 
 python scripts/evaluate.py pretrained/carracing-dream --episodes 100 --workers 2
+python scripts/evaluate.py runs/ppo/agent
+python scripts/evaluate.py model.zip --trust
 """
 
 from __future__ import annotations
 
 import textwrap
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ import tyro
 from generative.training.cli import start
 
 if TYPE_CHECKING:
+    from agents.configs import PolicyConfig
     from agents.evaluation import Evaluation, TrainingFacts
 
 
@@ -23,20 +26,24 @@ class Args:
     """Drive an agent on real tracks with published seeds and print its scores."""
 
     agent: tyro.conf.Positional[Path] = Path("pretrained/carracing-dream")
-    """Folder of the agent."""
+    """Folder of the agent, or an archive of Stable-Baselines3 (PPO, DQN or SAC)."""
     episodes: int = 100
     """Tracks to drive: the first so many of the published seeds, 1000000 to 1000099."""
     workers: int = 2
     """Processes; 0 drives in this one. The scores do not depend on it."""
     fast: bool = False
     """Our own drawing instead of the stock game's: quicker, pixels differ a little."""
-    max_steps: int = 1000
-    """Environment steps after which an episode ends; the stock game's limit is 1000."""
+    max_steps: int | None = None
+    """Environment steps after which an episode ends; the environment's own limit if not given, for
+    CarRacing 1000."""
+    trust: bool = False
+    """Read an archive, though it can run any code of those who made it. Folders cannot."""
     json: Path | None = None
     """Also write everything to this file."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.episodes <= 100 or self.workers < 0 or self.max_steps < 1:
+        least = 1 if self.max_steps is None else self.max_steps
+        if not 1 <= self.episodes <= 100 or self.workers < 0 or least < 1:
             raise ValueError(
                 f"episodes {self.episodes} must lie in 1 .. 100, workers {self.workers} must not "
                 f"be negative, max_steps {self.max_steps} must be positive"
@@ -47,29 +54,46 @@ PRESETS = {"paper": Args(), "smoke": Args(episodes=2, workers=0, max_steps=30, f
 
 
 def main(args: Args) -> Evaluation:
+    from agents.configs import PolicyConfig
     from agents.evaluation import EVALUATION_SEEDS, TrainingFacts, evaluate
+    from agents.loading import load_agent
     from generative.training.files import write_json
     from generative.training.run import collect_versions
+    from generative.training.settings import to_json
 
-    facts = TrainingFacts.load(args.agent)
+    agent = load_agent(args.agent, args.trust)
+    facts = None if args.agent.is_file() else TrainingFacts.load(args.agent)
+    policy = agent.config if isinstance(agent.config, PolicyConfig) else None
+    task = agent.task
+    if args.fast:
+        if task.env_id != "CarRacing-v3":
+            raise ValueError(f"fast draws CarRacing, this agent is for {task.env_id}; leave it out")
+        task = replace(task, env_id="WorldModels/FastCarRacing-v0")
+    limit = {} if args.max_steps is None else {"max_episode_steps": args.max_steps}
     evaluation = evaluate(
-        args.agent,
+        agent,
         EVALUATION_SEEDS[: args.episodes],
         workers=args.workers,
-        env_id="WorldModels/FastCarRacing-v0" if args.fast else "CarRacing-v3",
-        env_kwargs={"max_episode_steps": args.max_steps},
+        env_id=task.env_id,
+        env_kwargs={**task.env_kwargs, **limit},
     )
     versions = collect_versions()
-    print(describe(args.agent, evaluation, facts, versions))
+    print(describe(args.agent, evaluation, facts, versions, policy))
     if args.json:
         training = {"training": asdict(facts)} if facts else {}
+        if policy:
+            training["policy"] = to_json(policy)
         everything = {"agent": str(args.agent), **evaluation.to_json(), **training}
         write_json(args.json, {**everything, "versions": versions})
     return evaluation
 
 
 def describe(
-    agent: Path, evaluation: Evaluation, facts: TrainingFacts | None, versions: dict[str, Any]
+    agent: Path,
+    evaluation: Evaluation,
+    facts: TrainingFacts | None,
+    versions: dict[str, Any],
+    policy: PolicyConfig | None = None,
 ) -> str:
     """The whole result as text of at most 80 columns."""
     low, high = evaluation.interval
@@ -83,7 +107,7 @@ def describe(
         ("game", f"{evaluation.env_id}, seeds {tracks[0].seed} to {tracks[-1].seed}"),
         ("action", f"held for {_count(evaluation.action_repeat, 'step')}"),
         ("versions", ", ".join(f"{name} {packages[name]}" for name in names if name in packages)),
-        *_training_rows(facts),
+        *(_training_rows(facts) if policy is None else _policy_rows(policy)),
         ("", ""),
         ("episodes", f"{len(tracks)}, driven in {evaluation.seconds:,.0f} s"),
         ("mean", f"{evaluation.mean:.1f}"),
@@ -111,6 +135,18 @@ def _training_rows(facts: TrainingFacts | None) -> list[tuple[str, str]]:
         ("C was chosen", f"by {_count(facts.selection_episodes, 'real episode')}"),
         ("training time", f"{facts.wall_seconds:,.0f} s"),
     ]
+
+
+def _policy_rows(policy: PolicyConfig) -> list[tuple[str, str]]:
+    sees = {"pixels": "frames", "z": "V's z", "zh": "V's z and M's h"}[policy.observation]
+    if policy.trained_in == "dream":
+        budget = f"{policy.decisions:,} dreamed decisions, never on a real reward"
+    else:
+        budget = (
+            f"{_count(policy.decisions, 'real decision')}, each held for "
+            f"{_count(policy.action_repeat, 'step')}"
+        )
+    return [("policy", f"{policy.algorithm.upper()} of {sees}"), ("was trained", f"on {budget}")]
 
 
 def _score_table(evaluation: Evaluation) -> list[str]:

@@ -1,0 +1,109 @@
+"""The agent that a path holds, whichever made it."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gymnasium import spaces
+
+from agents.configs import POLICY_NAME, Algorithm
+from agents.world_model_agent import AgentConfig, WorldModelAgent
+from envs.task import Preprocess, Task
+from worldmodels.configs import ActionHead
+
+if TYPE_CHECKING:
+    from agents.policy_agent import PolicyAgent
+
+__all__ = ["ArchiveAgent", "load_agent"]
+
+
+def load_agent(
+    path: Path | str, trust: bool = False
+) -> PolicyAgent | WorldModelAgent | ArchiveAgent:
+    """The agent that a path holds.
+
+    Args:
+        path: folder of a policy, or of V, M and C; or an archive of Stable-Baselines3.
+        trust: open an archive, which may run any code of those who made it. Folders cannot.
+    Raises:
+        ValueError: an archive that is not trusted; a run folder instead of its agent.
+        FileNotFoundError: there is no agent.
+    """
+    path = Path(path)
+    if path.is_file():
+        return ArchiveAgent.load(path, trust)
+    if (path / "agent" / POLICY_NAME).is_dir():
+        raise ValueError(f"{path} is the folder of a run; pass its agent, {path / 'agent'}")
+    if (path / POLICY_NAME).is_dir():
+        from agents.policy_agent import PolicyAgent  # imports Stable-Baselines3
+
+        return PolicyAgent.from_pretrained(path)
+    return WorldModelAgent.from_pretrained(path)
+
+
+class ArchiveAgent:
+    """A model.zip of Stable-Baselines3, driven on the single frames it was trained on."""
+
+    def __init__(self, model: Any, where: str = "the model"):
+        space = model.observation_space
+        sides = {side: [(side, side, 3), (3, side, side)] for side in (96, 64)}
+        if space.shape not in sides[96] + sides[64]:
+            raise ValueError(
+                f"{where} was trained on {space}; supported are policies that see one frame of "
+                "CarRacing, 96x96x3, or 64x64x3 without the status bar"
+            )
+        choices = model.action_space.n if isinstance(model.action_space, spaces.Discrete) else 0
+        self.task = (
+            Task(env_kwargs={"continuous": False}, action=ActionHead("discrete", num=int(choices)))
+            if choices
+            else Task()
+        )
+        self.model, self.config = model, AgentConfig()
+        self._small = space.shape in sides[64]
+
+    @classmethod
+    def load(cls, path: Path, trust: bool = False) -> ArchiveAgent:
+        """Read an archive, if it is trusted; see `load_agent`."""
+        if not zipfile.is_zipfile(path):
+            raise ValueError(f"{path} is a file, but no archive of Stable-Baselines3")
+        if not trust:
+            raise ValueError(
+                f"{path} is an archive of Stable-Baselines3, which holds pickles: reading it can "
+                "run any code of those who made it. If you know where it is from, pass --trust"
+            )
+        from agents.policy_agent import ALGORITHMS
+
+        model = ALGORITHMS[_algorithm(path)].load(path, device="cpu")
+        return cls(model, str(path))
+
+    def predict(
+        self,
+        obs: np.ndarray,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+    ) -> tuple[Any, Any]:
+        """Action for CarRacing's frame (96, 96, 3), or one of (64, 64, 3), or for a batch."""
+        batch, single = Preprocess().batch_of(np.asarray(obs))
+        frames = Preprocess()(batch) if self._small else batch
+        actions, _ = self.model.predict(frames, deterministic=deterministic)
+        return (actions[0] if single else actions), None
+
+
+def _algorithm(path: Path) -> Algorithm:
+    """Whose settings an archive lists; reads its JSON only."""
+    telling: dict[Algorithm, str] = {
+        "ppo": "clip_range",
+        "dqn": "exploration_fraction",
+        "sac": "target_entropy",
+    }
+    with zipfile.ZipFile(path) as archive:
+        listed = json.loads(archive.read("data")) if "data" in archive.namelist() else {}
+    found: list[Algorithm] = [name for name, key in telling.items() if key in listed]
+    if len(found) != 1:
+        raise ValueError(f"{path} is no archive of PPO, DQN or SAC; others are not supported")
+    return found[0]

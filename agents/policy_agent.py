@@ -1,0 +1,322 @@
+"""A policy that Stable-Baselines3 trained, as an agent that drives the game without a wrapper.
+
+    agent = PolicyAgent.from_pretrained("runs/ppo/agent")
+    action, state = agent.predict(obs, state, episode_start=start)     # a frame of CarRacing-v3
+
+On disk it is sizes as JSON and weights as safetensors, nothing that can run code when it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.torch
+import torch
+from gymnasium import spaces
+from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3.common.policies import BasePolicy
+from torch import Tensor, nn
+
+from agents.configs import POLICY_NAME, Algorithm, NetworkConfig, PolicyConfig, SpaceConfig
+from agents.world_model_agent import AgentConfig, WorldModelAgent
+from envs.latent import look
+from envs.task import Task, action_space
+from generative.pretrained import CONFIG_NAME, WEIGHTS_NAME
+from generative.training.checkpoint import read_header, read_tensors
+from generative.training.files import (
+    MANIFEST_NAME,
+    DamagedFileError,
+    json_bytes,
+    parse_json,
+    read_file,
+    read_folder,
+    write_folder,
+)
+from generative.training.settings import from_json, to_json
+from worldmodels.actions import from_env
+from worldmodels.configs import ControllerConfig
+from worldmodels.memories import load_memory
+from worldmodels.memory import Memory
+from worldmodels.vision import Vision, load_vision
+from worldmodels.world_model import WorldModel
+
+__all__ = [
+    "ALGORITHMS",
+    "PolicyAgent",
+    "policy_kwargs",
+    "space_from_config",
+    "space_to_config",
+]
+
+ALGORITHMS = {"ppo": PPO, "dqn": DQN, "sac": SAC}
+ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
+
+class FrameState(NamedTuple):
+    """What an agent without an M remembers between calls, one row per environment."""
+
+    frames: np.ndarray
+    """The last observations as V sees them: (N, 64, 64, 3 * stack), or vectors (N, D)."""
+    action: np.ndarray
+    """The action being held, (N, *shape)."""
+    countdown: np.ndarray
+    """Calls for which it is still held, (N,)."""
+
+
+class PolicyAgent:
+    """`predict` of whole frames by a policy that sees pixels, z, or z and h.
+
+    With h, `agents.world_model_agent.WorldModelAgent` does all but choose the action: it holds
+    actions and lets M read the decisions that are over.
+
+    Args:
+        policy: of Stable-Baselines3.
+        config: what it sees and how it is driven.
+        vision, memory: V for "z", V and M for "zh".
+        task: the environment it is for; the paper's car race if not given.
+    """
+
+    def __init__(
+        self,
+        policy: BasePolicy,
+        config: PolicyConfig,
+        vision: Vision | None = None,
+        memory: Memory | None = None,
+        task: Task | None = None,
+    ):
+        needs = {"pixels": (), "z": ("V",), "zh": ("V", "M")}[config.observation]
+        given = [name for name, part in (("V", vision), ("M", memory)) if part is not None]
+        if missing := sorted(set(needs) - set(given)):
+            raise ValueError(f"this policy sees {config.observation}; it needs {missing} too")
+        self.policy, self.config = policy, config
+        self.policy.set_training_mode(False)
+        self.vision, self.memory = vision, memory
+        self.task = task = task or Task()
+        self._driver: WorldModelAgent | None = None
+        if config.observation == "zh":
+            assert vision is not None
+            assert memory is not None
+            self._controller = _PolicyController(policy, memory, task)
+            self._driver = WorldModelAgent(
+                WorldModel(vision, memory),
+                self._controller,  # type: ignore[arg-type]  # all that is asked of C
+                AgentConfig(config.action_repeat),
+                task=task,
+            )
+
+    def predict(
+        self,
+        obs: np.ndarray,
+        state: Any = None,
+        episode_start: np.ndarray | bool | None = None,
+        deterministic: bool = True,
+    ) -> tuple[Any, Any]:
+        """Action for what is seen.
+
+        Args:
+            obs: what the environment returns, or a batch of it.
+            state: what the last call returned; None at the very beginning.
+            episode_start: (N,) or a bool: which environments have just been reset.
+            deterministic: the policy's mean or likeliest action; otherwise a draw from it (and
+                from V's posterior, with h).
+        Returns:
+            an action of the policy's space, or a batch of them, and the state to pass next time.
+        """
+        if self._driver is not None:
+            self._controller.deterministic = deterministic
+            return self._driver.predict(obs, state, episode_start, deterministic)
+        return self._predict_by_frames(np.asarray(obs), state, episode_start, deterministic)
+
+    def _predict_by_frames(
+        self, obs: np.ndarray, state: FrameState | None, episode_start: Any, deterministic: bool
+    ) -> tuple[Any, FrameState]:
+        batch, single = self.task.preprocess.batch_of(obs)
+        new, n = self.task.preprocess(batch), len(batch)
+        if state is None:
+            none_yet = [np.zeros_like(new)] * self.config.frame_stack
+            space = action_space(self.task.action)
+            state = FrameState(
+                np.concatenate(none_yet, axis=-1),
+                np.zeros((n, *(space.shape or ())), space.dtype),
+                np.zeros(n, np.int64),
+            )
+        if len(state.action) != n:
+            raise ValueError(f"got {n} observations and the state of {len(state.action)}")
+        seen, action, countdown = (array.copy() for array in state)
+        started = np.broadcast_to(False if episode_start is None else episode_start, n)
+        seen[started], countdown[started] = 0, 0
+        due = countdown == 0
+        if due.any():
+            seen[due] = np.concatenate([seen[due][..., new.shape[-1] :], new[due]], axis=-1)
+            shown = seen[due] if self.vision is None else look(self.vision, seen[due]).cpu().numpy()
+            action[due], _ = self.policy.predict(shown, deterministic=deterministic)
+            countdown[due] = self.config.action_repeat
+        state = FrameState(seen, action, countdown - 1)
+        return (action[0] if single else action).copy(), state
+
+    def save_pretrained(self, folder: Path | str, world: Path | str | None = None) -> None:
+        """Write policy/, and V and M beside it where the policy sees by them.
+
+        Args:
+            world: a folder that holds this V and M already. Its place, seen from the agent's, is
+                written down instead of a copy.
+        """
+        folder = Path(folder)
+        place = folder if world is None else Path(world)
+        if world is None:
+            if self.vision is not None:
+                self.vision.save_pretrained(folder / "vision")
+            if self.memory is not None:
+                self.memory.save_pretrained(folder / "memory")
+        config = replace(
+            self.config,
+            world="." if world is None else os.path.relpath(place, folder),
+            world_sha256=_digest(place, self.config),
+        )
+        weights = {name: x.detach().cpu().contiguous() for name, x in _weights(self.policy).items()}
+        for name, weight in weights.items():
+            if not weight.isfinite().all():
+                raise ValueError(f"weight {name} of the policy is not finite; it was not saved")
+        content = {"class": type(self).__name__, "format": 1, "config": to_json(config)}
+        files = {CONFIG_NAME: json_bytes(content), WEIGHTS_NAME: safetensors.torch.save(weights)}
+        write_folder(folder / POLICY_NAME, files)
+        self.task.save(folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> PolicyAgent:
+        """Read what `save_pretrained` wrote; nothing in it can run code.
+
+        Raises:
+            DamagedFileError: a file is missing, cut, changed, or does not fit the others.
+            ValueError: V or M are others than the policy was trained on.
+        """
+        folder = Path(folder)
+        path = folder / POLICY_NAME / CONFIG_NAME
+        files = read_folder(folder / POLICY_NAME, {CONFIG_NAME, WEIGHTS_NAME})
+        content = parse_json(files[CONFIG_NAME], path)
+        if not isinstance(content, dict) or content.get("class") != cls.__name__:
+            raise DamagedFileError(f"{path}: is not the config of a saved policy")
+        try:
+            config = from_json(PolicyConfig, content.get("config"))
+            policy = build_policy(config)
+        except ValueError as error:
+            raise DamagedFileError(f"{path}: {error}") from error
+        path = folder / POLICY_NAME / WEIGHTS_NAME
+        expected = {name: list(x.shape) for name, x in _weights(policy).items()}
+        header = read_header(files[WEIGHTS_NAME], path)
+        if expected != {name: entry["shape"] for name, entry in header.items()}:
+            raise DamagedFileError(f"{path}: its weights are not those that config.json asks for")
+        # Names that share a tensor with one of these need none of their own.
+        policy.load_state_dict(read_tensors(files[WEIGHTS_NAME], path), strict=False)
+        place = folder / config.world
+        if config.observation != "pixels" and _digest(place, config) != config.world_sha256:
+            raise ValueError(
+                f"{folder} was trained on another V or M than {place} holds; put those of its own "
+                "training there"
+            )
+        vision = load_vision(place / "vision") if config.observation != "pixels" else None
+        memory = load_memory(place / "memory") if config.observation == "zh" else None
+        return cls(policy, config, vision, memory, Task.load(folder))
+
+
+class _PolicyController(nn.Module):
+    """What `WorldModelAgent` asks of C, done by a policy."""
+
+    def __init__(self, policy: BasePolicy, memory: Memory, task: Task):
+        super().__init__()
+        mem = memory.config
+        self.config = ControllerConfig(
+            mem.latent_dim, mem.hidden_dim, mem.action_dim, action=task.action
+        )
+        self.policy, self.deterministic = policy, True
+
+    def act(self, z: Tensor, h: Tensor, c: Tensor) -> Tensor:
+        """Actions as M reads them, (B, action_dim)."""
+        seen = torch.cat([z, h], dim=1).cpu().numpy()
+        actions, _ = self.policy.predict(seen, deterministic=self.deterministic)
+        return torch.from_numpy(from_env(actions, self.config.action)).to(z)
+
+
+def policy_kwargs(algorithm: Algorithm, network: NetworkConfig) -> dict[str, Any]:
+    """What Stable-Baselines3 calls `policy_kwargs`."""
+    policy, value = list(network.policy), list(network.value)
+    kwargs: dict[str, Any] = {"activation_fn": ACTIVATIONS[network.activation]}
+    if algorithm == "dqn":
+        return {**kwargs, "net_arch": policy}
+    if algorithm == "sac":
+        return {**kwargs, "net_arch": {"pi": policy, "qf": value}, "use_sde": network.sde}
+    return {
+        **kwargs,
+        "net_arch": {"pi": policy, "vf": value},
+        "log_std_init": network.log_std,
+        "use_sde": network.sde,
+    }
+
+
+def build_policy(config: PolicyConfig) -> BasePolicy:
+    """The networks of a saved policy, with weights drawn at random."""
+    name = "CnnPolicy" if len(config.observation_space.shape) == 3 else "MlpPolicy"
+    kind = ALGORITHMS[config.algorithm].policy_aliases[name]
+    with torch.random.fork_rng(devices=[]):  # initial weights must not use up random numbers
+        policy = kind(
+            space_from_config(config.observation_space),
+            space_from_config(config.action_space),
+            lr_schedule=_no_learning,
+            **policy_kwargs(config.algorithm, config.network),
+        )
+    policy.set_training_mode(False)
+    return policy
+
+
+def _no_learning(_progress: float) -> float:
+    return 0.0
+
+
+def _weights(policy: BasePolicy) -> dict[str, Tensor]:
+    """The policy's tensors by name; of names that share one (a common feature extractor), one."""
+    named, places = {}, set()
+    for name, tensor in policy.state_dict().items():
+        if tensor.data_ptr() not in places:
+            named[name] = tensor
+            places.add(tensor.data_ptr())
+    return named
+
+
+def _digest(place: Path, config: PolicyConfig) -> str:
+    """SHA-256 of the manifests of V and M, as far as a policy sees by them; "" for pixels."""
+    names = {"pixels": (), "z": ("vision",), "zh": ("vision", "memory")}[config.observation]
+    if not names:
+        return ""
+    manifests = [read_file(place / name / MANIFEST_NAME) for name in names]
+    return hashlib.sha256(b"".join(manifests)).hexdigest()
+
+
+def space_to_config(space: spaces.Space) -> SpaceConfig:
+    """Raises ValueError for spaces that are neither Box nor Discrete."""
+    if isinstance(space, spaces.Discrete):
+        return SpaceConfig("Discrete", n=int(space.n), start=int(space.start))
+    if not isinstance(space, spaces.Box):
+        raise ValueError(f"the space is {space}; supported are Box and Discrete")
+    low, high = (
+        tuple(np.unique(b).tolist() if len(np.unique(b)) == 1 else b.reshape(-1).tolist())
+        for b in (space.low, space.high)
+    )
+    low, high = tuple(map(float, low)), tuple(map(float, high))
+    return SpaceConfig("Box", tuple(space.shape), low, high, str(space.dtype))
+
+
+def space_from_config(config: SpaceConfig) -> spaces.Box | spaces.Discrete:
+    """The inverse of `space_to_config`."""
+    if config.kind == "Discrete":
+        return spaces.Discrete(config.n, start=config.start)
+    dtype = np.dtype(config.dtype).type
+    low, high = (
+        np.broadcast_to(np.array(b, dtype), (int(np.prod(config.shape)),)).reshape(config.shape)
+        for b in (config.low, config.high)
+    )
+    return spaces.Box(low, high, dtype=dtype)
