@@ -42,7 +42,7 @@ test-nightly:
 bench:
 	$(INSTALL) bench
 	@mkdir -p docs/results/benchmarks
-	@for name in dream car training evolution drawings generation; do \
+	@for name in dream car training evolution drawings generation sb3_dream; do \
 		echo "== benchmarks/$$name.py"; \
 		$(ONE_THREAD) $(HEADLESS) $(RUN) "benchmarks/$$name.py" \
 			--json "docs/results/benchmarks/$$name.json" || exit 1; \

@@ -1,5 +1,6 @@
 """Everything is in pyproject.toml, except what makes Gymnasium find our environments."""
 
+import shutil
 from pathlib import Path
 
 from setuptools import setup
@@ -19,6 +20,11 @@ class BuildWithStartupFile(build_py):
         source = Path(__file__).parent / "envs" / "gymnasium_startup.py"
         (root / f"{MODULE}.py").write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
         (root / f"{MODULE}.pth").write_text(f"import {MODULE}\n", encoding="utf-8")
+        if not self.editable_mode:  # see worldmodels/__main__.py
+            target = root / "worldmodels" / "commands" / "scripts"
+            shutil.rmtree(target, ignore_errors=True)  # of an earlier build
+            target.parent.mkdir(exist_ok=True)
+            (root / "scripts").rename(target)
 
 
 setup(cmdclass={"build_py": BuildWithStartupFile})

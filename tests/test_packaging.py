@@ -1,0 +1,95 @@
+"""What is installed under which name, and what an import of ours loads."""
+
+import configparser
+import importlib
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ROOT
+
+PACKAGES = ("agents", "envs", "generative", "worldmodels")
+HEAVY = ("ray", "stable_baselines3", "music21", "vizdoom", "cma", "onnx")
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_everyday_names_are_ours(name):
+    """`agents` and `envs` are names that others use too."""
+    found = importlib.import_module(name).__file__
+    assert found, f"`import {name}` finds a folder without __init__.py that is not this project's"
+    assert Path(found).parent == ROOT / name, (
+        f"`import {name}` finds {found}, another project's package; uninstall that one, or put "
+        "this project's folder before it on sys.path"
+    )
+
+
+def test_importing_the_packages_loads_nothing_heavy():
+    code = f"import sys, {', '.join(PACKAGES)}\nprint(*sorted(set({HEAVY}) & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel, built from a copy: setuptools writes beside its source."""
+    pytest.importorskip("setuptools", minversion="77", reason="the wheel is built with setuptools")
+    base = tmp_path_factory.mktemp("wheel")
+    source = base / "source"
+    source.mkdir()
+    for name in (*PACKAGES, "scripts"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, source / name, ignore=ignore)
+    for name in ("pyproject.toml", "setup.py", "README.md"):
+        shutil.copy(ROOT / name, source)
+    words = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", base, source]
+    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    [path] = base.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def shipped(wheel):
+    """Names of the files in the wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def test_wheel_ships_only_our_packages_and_gymnasiums_startup_file(shipped):
+    tops = {name.partition("/")[0] for name in shipped}
+    tops = {name for name in tops if not name.endswith(".dist-info")}
+    assert tops == {*PACKAGES, "_worldmodels_gymnasium.py", "_worldmodels_gymnasium.pth"}
+
+
+def test_wheel_holds_every_module_and_the_page(shipped):
+    for package in PACKAGES:
+        modules = {str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py")}
+        assert modules <= shipped
+    assert "agents/play/page.html" in shipped
+
+
+def test_console_command_of_the_wheel_lists_its_own_verbs(wheel, tmp_path):
+    """As installed: the entry point, from a folder that is not the project's."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    [info] = tmp_path.glob("*.dist-info/entry_points.txt")
+    settings = configparser.ConfigParser()
+    settings.read(info)
+    module, _, function = settings["console_scripts"]["worldmodels"].partition(":")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        f"from {module} import {function}; sys.argv = ['worldmodels', '--help']\n"
+        f"status = {function}(); import scripts; print(scripts.__file__); sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    for path in (ROOT / "scripts").glob("[!_]*.py"):
+        assert f"\n  {path.stem} " in done.stdout
+    assert Path(done.stdout.splitlines()[-1]).is_relative_to(tmp_path)
