@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import pickle
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,8 @@ import gymnasium
 import numpy as np
 
 import envs  # noqa: F401  registers this project's environments
+from agents.lanes import play_in_lanes
+from envs.task import Task
 from generative.training.files import read_json, write_json
 from generative.training.settings import from_json
 from worldmodels.collect import EpisodeError, NotFiniteError
@@ -37,6 +40,7 @@ __all__ = [
     "bootstrap_interval",
     "evaluate",
     "evaluate_many",
+    "random_scores",
     "run_episode",
     "undrawn",
 ]
@@ -259,12 +263,36 @@ def undrawn(env: Any) -> Iterator[None]:
         del game._render  # the class's own again
 
 
+def random_scores(
+    env_id: str, env_kwargs: dict[str, Any] | None, seeds: Sequence[int]
+) -> list[float]:
+    """What uniformly random actions score in the same episodes, as a yardstick."""
+    scores = []
+    with contextlib.closing(
+        gymnasium.make(env_id, disable_env_checker=True, **dict(env_kwargs or {}))
+    ) as env:
+        for seed in seeds:
+            env.action_space.seed(int(seed))
+            scores.append(run_episode(_Random(env.action_space), env, int(seed), env_id).score)
+    return scores
+
+
+@dataclass(frozen=True)
+class _Random:
+    """Draws from an action space."""
+
+    space: gymnasium.Space
+
+    def predict(self, obs: Any, state: Any = None, **_: Any) -> tuple[Any, Any]:
+        return self.space.sample(), state
+
+
 def evaluate(
     agent: Any,
     seeds: Sequence[int] = EVALUATION_SEEDS,
     *,
     workers: int = 0,
-    env_id: str = "CarRacing-v3",
+    env_id: str | None = None,
     env_kwargs: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Drive one episode per seed; see `evaluate_many` for the arguments."""
@@ -276,7 +304,7 @@ def evaluate_many(
     seeds: Sequence[int],
     *,
     workers: int = 0,
-    env_id: str = "CarRacing-v3",
+    env_id: str | None = None,
     env_kwargs: dict[str, Any] | None = None,
 ) -> list[Evaluation]:
     """Drive every agent on every seed, in one set of worker processes.
@@ -286,7 +314,9 @@ def evaluate_many(
             can be pickled.
         seeds: one episode each, distinct.
         workers: processes of one thread each; 0 drives in this one. Scores do not depend on it.
-        env_id, env_kwargs: for `gymnasium.make`, e.g. {"max_episode_steps": 50}.
+            Agents that see vectors play in this one, many episodes at once.
+        env_id, env_kwargs: for `gymnasium.make`, e.g. {"max_episode_steps": 50}; if no id is given,
+            what the first agent was trained on (`task`), or CarRacing-v3.
     Returns:
         One evaluation per agent. `seconds` is that of the whole, for each of them.
     Raises:
@@ -300,13 +330,30 @@ def evaluate_many(
             f"{len(agents)} agents and {len(seeds)} seeds, {len(set(seeds))} of them distinct; "
             "pass at least one of each, and no seed twice"
         )
-    gymnasium.spec(env_id)  # an unknown one is told here, not by every worker
-    driver = _Driver([_load(agent) for agent in agents], env_id, dict(env_kwargs or {}))
-    tasks = [(index, seed) for index in range(len(agents)) for seed in seeds]
+    loaded = [_load(agent) for agent in agents]
+    tasks: list[Task | None] = [getattr(agent, "task", None) for agent in loaded]
+    kwargs = dict(env_kwargs or {})
+    if env_id is None:
+        task = tasks[0] or Task()
+        env_id, kwargs = task.env_id, {**task.env_kwargs, **kwargs}
+    module, _, name = env_id.rpartition(":")
+    if module:
+        importlib.import_module(module)  # which registers it
+    gymnasium.spec(name)  # an unknown one is told here, not by every worker
     started = time.monotonic()
-    with contextlib.closing(driver):
-        what = "driving real tracks"
-        scores = run_jobs(driver, tasks, workers, 1, what)
+    if all(task is not None and task.preprocess.kind == "vector" for task in tasks):
+        played = [play_in_lanes(agent, env_id, kwargs, seeds) for agent in loaded]
+        scores = [
+            EpisodeScore(seed, score, length, None, False)
+            for results in played
+            for seed, (score, length) in zip(seeds, results, strict=True)
+        ]
+    else:
+        driver = _Driver(loaded, env_id, kwargs)
+        jobs = [(index, seed) for index in range(len(agents)) for seed in seeds]
+        with contextlib.closing(driver):
+            what = "driving real tracks" if "CarRacing" in env_id else "playing real episodes"
+            scores = run_jobs(driver, jobs, workers, 1, what)
     seconds = time.monotonic() - started
     return [
         Evaluation(
@@ -315,16 +362,16 @@ def evaluate_many(
             scores[i * len(seeds) : (i + 1) * len(seeds)],
             seconds,
         )
-        for i, agent in enumerate(driver.agents)
+        for i, agent in enumerate(loaded)
     ]
 
 
 def _load(agent: Any) -> Any:
     if not isinstance(agent, str | Path):
         return agent
-    from agents.world_model_agent import WorldModelAgent
+    from agents.loading import load_agent
 
-    return WorldModelAgent.from_pretrained(agent)
+    return load_agent(agent)
 
 
 class _Driver:

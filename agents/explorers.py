@@ -5,17 +5,20 @@ only what its data shows: every speed, the road and the lawn, skids, and ways ba
 walks give the first data; once there is a controller, noise around it gives the rest (as in rounds
 of Ha & Schmidhuber 2018, section 5, and the DAgger idea of visiting what the controller meets).
 
-Actions are CarRacing's: steering -1 (left) to 1 (right), gas 0 to 1, brake 0 to 1.
+Actions are CarRacing's: steering -1 (left) to 1 (right), gas 0 to 1, brake 0 to 1. For any others
+see `agents.random_actions`.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+
+from agents.random_actions import NoisyActions
 
 _LOW = np.array([-1, 0, 0], np.float32)
 _HIGH = np.array([1, 1, 1], np.float32)
@@ -245,15 +248,21 @@ class NoisyDriver:
         return wanted + shake
 
 
-def noisy_agent(seed: int, folder: str, noise: float, action_repeat: int = 3) -> NoisyDriver:
+def noisy_agent(
+    seed: int, folder: str, noise: float, action_repeat: int = 3
+) -> NoisyDriver | NoisyActions:
     """A `NoisyDriver` around the world-model agent of a folder, asked once per decision.
 
-    The agent is loaded once per process. It draws z from V's posterior as it is asked to by
-    `deterministic`, so it is given a generator of the episode.
+    Where the agent does not drive CarRacing it is a `NoisyActions`. The agent is loaded once per
+    process. It draws z from V's posterior as it is asked to by `deterministic`, so it is given a
+    generator of the episode.
     """
     agent = _load_agent(folder)
     agent.generator.manual_seed(seed)
-    return NoisyDriver(agent, seed, scale=noise, action_repeat=action_repeat)
+    head = agent.task.action
+    if head.kind == "car_racing":
+        return NoisyDriver(agent, seed, scale=noise, action_repeat=action_repeat)
+    return NoisyActions(agent, seed, head, scale=noise)
 
 
 @functools.lru_cache(maxsize=2)
@@ -262,6 +271,7 @@ def _load_agent(folder: str) -> Any:
 
     agent = WorldModelAgent.from_pretrained(folder)
     agent.config = AgentConfig(action_repeat=1)  # whoever collects holds the action
+    agent.task = replace(agent.task, preprocess=agent.task.preprocess.seen)  # ... and prepares
     return agent
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from envs.task import Task
 from worldmodels.configs import ControllerConfig
 from worldmodels.parallel import Scores
 
@@ -26,7 +27,8 @@ class RealTracks:
         vision, memory: folders of V and M.
         action_repeat: environment steps per decision.
         controller: what the candidates are; C of the paper on this V and M if not given.
-        env_id, env_kwargs: an environment of 64x64 or 96x96 frames, for `gymnasium.make`.
+        env_id, env_kwargs: the environment, for `gymnasium.make`.
+        task: what of it V sees and how actions reach it; CarRacing's if not given.
     Raises:
         ValueError: V, M and C do not belong together.
     """
@@ -40,11 +42,13 @@ class RealTracks:
         controller: ControllerConfig | None = None,
         env_id: str = "WorldModels/CarRacing64-v0",
         env_kwargs: Mapping[str, Any] = MappingProxyType({}),
+        task: Task | None = None,
     ):
         self._names = vision, memory
         self._folders = Path(vision).absolute(), Path(memory).absolute()
         self._action_repeat, self._controller = action_repeat, controller
         self._env_id, self._env_kwargs = env_id, dict(env_kwargs)
+        self._task = task or Task()
         self._agent = self._load()  # what does not fit is told before workers start
 
     def __call__(self, candidate: np.ndarray, seed: int) -> Scores:
@@ -75,20 +79,26 @@ class RealTracks:
         """An agent whose controller is replaced from episode to episode."""
         from agents.world_model_agent import AgentConfig, WorldModelAgent
         from worldmodels.controller import LinearController
-        from worldmodels.memory import MDNRNN
+        from worldmodels.memories import load_memory
         from worldmodels.vision import load_vision
         from worldmodels.world_model import WorldModel
 
-        vision, memory = load_vision(self._folders[0]), MDNRNN.from_pretrained(self._folders[1])
+        vision, memory = load_vision(self._folders[0]), load_memory(self._folders[1])
         if vision.config.latent_dim != memory.config.latent_dim:
             raise ValueError(
                 f"{self._names[0]} holds a V with z of {vision.config.latent_dim} dimensions, the "
                 f"M of {self._names[1]} was trained with {memory.config.latent_dim}; pass the V "
                 "that M was trained on"
             )
-        sizes = ControllerConfig(memory.config.latent_dim, memory.config.hidden_dim)
+        sizes = ControllerConfig(
+            memory.config.latent_dim,
+            memory.config.hidden_dim,
+            self._task.action.size,
+            action=self._task.action,
+        )
         return WorldModelAgent(
             WorldModel(vision, memory),
             LinearController(self._controller or sizes),
             AgentConfig(self._action_repeat),
+            task=self._task,
         )

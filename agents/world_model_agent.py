@@ -1,4 +1,5 @@
-"""V + M + C behind one `predict`: drives a stock CarRacing-v3 with no wrapper.
+"""V + M + C behind one `predict`: drives a stock CarRacing-v3, or what else it was trained on,
+with no wrapper.
 
 agent = WorldModelAgent.from_pretrained("pretrained/carracing-dream")
 env = gymnasium.make("CarRacing-v3")
@@ -20,10 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.car_racing import resize_frames
+from envs.task import Task
 from generative.training.files import DamagedFileError, read_json, write_json
 from generative.training.settings import from_json, to_json
+from worldmodels.actions import to_env
 from worldmodels.controller import LinearController
+from worldmodels.vision import check_observations
 from worldmodels.world_model import WorldModel
 
 __all__ = ["AgentConfig", "AgentState", "WorldModelAgent"]
@@ -55,19 +58,23 @@ class AgentState(NamedTuple):
     prev_reward: Tensor
     """M's own estimate: `predict` is not told rewards."""
     action: np.ndarray
-    """The action being held, (N, 3)."""
+    """The action being held, as M reads it (`worldmodels.actions`), (N, A)."""
     countdown: np.ndarray
     """Calls for which it is still held, (N,)."""
     begun: np.ndarray
     """Whether there was a decision in this episode, (N,) bool."""
 
     def executed(self, action: np.ndarray) -> AgentState:
-        """The state if `action` (N, 3) is what the environments are really given."""
+        """The state if `action` (N, A), as M reads it, is what is really done."""
         return self._replace(action=np.array(action, np.float32).reshape(self.action.shape))
 
 
 class WorldModelAgent:
-    """Stable-Baselines3's `predict` over a world model and a linear controller."""
+    """Stable-Baselines3's `predict` over a world model and a linear controller.
+
+    Args:
+        task: what it is for; the paper's car race if not given.
+    """
 
     def __init__(
         self,
@@ -75,6 +82,7 @@ class WorldModelAgent:
         controller: LinearController,
         config: AgentConfig | None = None,
         seed: int = 0,
+        task: Task | None = None,
     ):
         mem, con = world.memory.config, controller.config
         sizes = [(c.latent_dim, c.hidden_dim, c.action_dim) for c in (con, mem)]
@@ -83,13 +91,22 @@ class WorldModelAgent:
                 "the controller was trained on z {}, h {} and actions {}, this M has z {}, h {} "
                 "and actions {}; pass the V and M of its own run".format(*sizes[0], *sizes[1])
             )
+        self.task = task = task or Task()
+        if con.action != task.action:
+            raise ValueError(
+                f"the controller was trained for actions of {con.action}, {task.env_id} takes "
+                f"{task.action}; pass the controller of this environment"
+            )
+        check_observations(
+            world.vision, task.preprocess.seen_shape, f"{task.env_id} shows", "this agent's V"
+        )
         self.world, self.controller = world.eval(), controller.eval()
         self.config = config or AgentConfig()
         self.generator = torch.Generator(world.device).manual_seed(seed)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, device: str = "cpu") -> WorldModelAgent:
-        """Load `folder`/vision, /memory, /controller and agent.json."""
+        """Load `folder`/vision, /memory, /controller, agent.json and task.json, if there is one."""
         folder = Path(folder)
         path = folder / "agent.json"
         if not path.exists():
@@ -104,7 +121,7 @@ class WorldModelAgent:
             raise DamagedFileError(f"{path}: {error}") from error
         world = WorldModel.from_pretrained(folder, device=device)
         controller = LinearController.from_pretrained(folder / "controller", device=device)
-        return cls(world, controller, config)
+        return cls(world, controller, config, task=Task.load(folder))
 
     def save_pretrained(self, folder: Path | str, dtype: torch.dtype | None = None) -> None:
         """Write the agent; `dtype` torch.float16 halves V and M (C stays float32)."""
@@ -112,6 +129,7 @@ class WorldModelAgent:
         self.world.save_pretrained(folder, dtype=dtype)
         self.controller.save_pretrained(folder / "controller")
         write_json(folder / "agent.json", to_json(self.config))
+        self.task.save(folder)
 
     def initial_state(self, num_envs: int) -> AgentState:
         """Of episodes that have not begun."""
@@ -137,23 +155,16 @@ class WorldModelAgent:
         """Action for what is seen.
 
         Args:
-            obs: uint8 (96, 96, 3) as CarRacing-v3 returns it, or (64, 64, 3) as CarRacing64
-                does; or a batch of either.
+            obs: what the environment returns, or a batch of it. For CarRacing uint8 (96, 96, 3)
+                or, from CarRacing64, (64, 64, 3).
             state: what the last call returned; None at the very beginning.
             episode_start: (N,) or a bool: which environments have just been reset.
             deterministic: use V's mean; otherwise draw z from V's posterior.
         Returns:
-            actions float32 (3,) or (N, 3), and the state to pass next time.
+            actions as the environment takes them, float32 (A,) or (N, A) or, of a discrete space,
+            one int64 or (N,) of them; and the state to pass next time.
         """
-        obs = np.asarray(obs)
-        single = obs.ndim == 3
-        frames = obs[None] if single else obs
-        known = frames.shape[1:] in ((96, 96, 3), (64, 64, 3))
-        if frames.ndim != 4 or frames.dtype != np.uint8 or not known:
-            raise ValueError(
-                f"got observations of shape {obs.shape} and {obs.dtype}; this agent needs uint8 "
-                "(96, 96, 3) frames of CarRacing-v3 or (64, 64, 3) of CarRacing64, or a batch"
-            )
+        frames, single = self.task.preprocess.batch_of(np.asarray(obs))
         num_envs = len(frames)
         state = self.initial_state(num_envs) if state is None else state
         if len(state.action) != num_envs:
@@ -165,7 +176,8 @@ class WorldModelAgent:
         if due.any():
             state = self._decide(frames, state, due, deterministic)
         state = state._replace(countdown=state.countdown - 1)
-        return (state.action[0] if single else state.action).copy(), state
+        actions = to_env(state.action, self.task.action)
+        return (actions[0] if single else actions).copy(), state
 
     def _forget(self, state: AgentState, started: np.ndarray) -> AgentState:
         fresh = self.initial_state(len(started))
@@ -184,9 +196,7 @@ class WorldModelAgent:
         """M reads the decision that has run its time, V looks, C acts, in the rows that are due."""
         rows = torch.from_numpy(np.flatnonzero(due)).to(state.h.device)
         h, c, prev_reward = self._remember(state, due, rows)
-        seen = frames[due]
-        if seen.shape[1] == 96:
-            seen = resize_frames(seen)
+        seen = self.task.preprocess(frames[due])
         z = self.world.encode(seen, sample=not deterministic, generator=self.generator)
         actions, countdown = state.action.copy(), state.countdown.copy()
         actions[due] = self.controller.act(z, h, c).cpu().numpy()
@@ -208,13 +218,14 @@ class WorldModelAgent:
         h, c, prev_reward = state.h[rows], state.c[rows], state.prev_reward[rows]
         memory = self.world.memory
         reads_reward = memory.config.reward_input
-        action = torch.from_numpy(state.action[due]).to(h.device)
-        out, read = memory.step(
-            state.z[rows], action, (h, c), prev_reward if reads_reward else None
-        )
+        z, action = state.z[rows], torch.from_numpy(state.action[due]).to(h.device)
+        previous = prev_reward.unsqueeze(1) if reads_reward else None
+        h_read, read = memory.read(z.unsqueeze(1), action.unsqueeze(1), (h, c), previous)
         begun = torch.from_numpy(state.begun[due]).to(h.device)
         h = torch.where(begun[:, None], read[0], h)
         c = torch.where(begun[:, None], read[1], c)
-        if reads_reward and out.reward is not None:
-            prev_reward = torch.where(begun, out.reward, prev_reward)
+        if reads_reward and memory.config.predict_reward:
+            reward = memory.heads(h_read[:, 0], z).reward
+            assert reward is not None  # since M predicts it
+            prev_reward = torch.where(begun, reward, prev_reward)
         return h, c, prev_reward

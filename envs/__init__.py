@@ -1,8 +1,14 @@
 """Environments: the fast car race, and the world model as an environment of its own.
 
+`envs.LatentObservation` puts a world model's z and h in front of any agent (`envs.latent`).
+
 Importing this package registers their ids, and so does naming it in the id:
 `gymnasium.make("envs:WorldModels/CarRacing64-v0")`.
 """
+
+from __future__ import annotations
+
+from typing import Any
 
 
 def register_envs() -> None:
@@ -24,6 +30,10 @@ def register_envs() -> None:
                 vector_entry_point=f"envs.pool:{pool}",
                 max_episode_steps=1000,
             )
+    if "WorldModels/TakeCover64-v0" not in gymnasium.registry:  # truncates itself
+        gymnasium.register(
+            id="WorldModels/TakeCover64-v0", entry_point="envs.take_cover:TakeCover64"
+        )
     # A dream truncates itself at its `horizon`, in decisions.
     if "WorldModels/CarRacingDream-v0" not in gymnasium.registry:
         gymnasium.register(
@@ -31,6 +41,15 @@ def register_envs() -> None:
             entry_point="envs.dream:DreamEnv",
             vector_entry_point="envs.dream:DreamVectorEnv",
         )
+
+
+def __getattr__(name: str) -> Any:
+    # Loads torch, which those who only register the environments do not need.
+    if name == "LatentObservation":
+        from envs.latent import LatentObservation
+
+        return LatentObservation
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 register_envs()

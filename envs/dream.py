@@ -27,6 +27,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from envs.task import Task, action_space
+from worldmodels.actions import from_env
 from worldmodels.configs import DreamConfig
 from worldmodels.dream import DreamStarts
 from worldmodels.world_model import WorldModel
@@ -44,9 +46,10 @@ Observation = Literal["zh", "frames"]
 class DreamEnv(gymnasium.Env):
     """One dream.
 
-    Actions are those of CarRacing, float32 [steering -1..1, gas 0..1, brake 0..1], clipped to
-    these ranges. Rewards and ends are M's: the expected reward of a decision, and an end drawn
-    with the probability that M gives it (never, if M has no end head).
+    Actions are those of the environment that M was trained on: by default CarRacing's, float32
+    [steering -1..1, gas 0..1, brake 0..1]; a Box is clipped to its ranges. Rewards and ends are
+    M's: the expected reward of a decision, and an end drawn with the probability that M gives it
+    (never, if M has no end head).
 
     Args:
         model: a folder with vision/ and memory/, as training leaves it, or a `WorldModel` (put
@@ -58,8 +61,10 @@ class DreamEnv(gymnasium.Env):
         dropout: one dropout mask per episode over M's outputs, if M was trained with dropout.
         reward_clip: bounds of the reward of a decision; None for none.
         observation: "zh" for z and h as one float32 vector, or "frames" for the decoded
-            (64, 64, 3) uint8 picture of z.
+            (64, 64, 3) uint8 picture of z (where V is of vectors: the decoded vector).
         render_mode: None or "rgb_array", the decoded picture.
+        task: the environment that M was trained on; None for the task.json of the model folder, or
+            CarRacing where there is none.
         device: where to load the model, if it is a folder.
     Raises:
         FileNotFoundError: the model folder or its starts are missing.
@@ -81,9 +86,10 @@ class DreamEnv(gymnasium.Env):
         observation: Observation = "zh",
         render_mode: str | None = None,
         device: str = "cpu",
+        task: Task | None = None,
     ):
         config = DreamConfig(horizon, temperature, dropout, reward_clip)
-        self._lanes = _Lanes(1, model, starts, config, observation, render_mode, device)
+        self._lanes = _Lanes(1, model, starts, config, observation, render_mode, device, task)
         self.render_mode = render_mode
         self.observation_space = self._lanes.observation_space
         self.action_space = self._lanes.action_space
@@ -97,7 +103,7 @@ class DreamEnv(gymnasium.Env):
         [info] = self._lanes.begin(np.array([0]), [episode_seed])
         return self._lanes.observe()[0], info
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Dream one decision.
 
         Raises:
@@ -140,9 +146,12 @@ class DreamVectorEnv(VectorEnv):
         render_mode: str | None = None,
         device: str = "cpu",
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        task: Task | None = None,
     ):
         config = DreamConfig(horizon, temperature, dropout, reward_clip)
-        self._lanes = _Lanes(num_envs, model, starts, config, observation, render_mode, device)
+        self._lanes = _Lanes(
+            num_envs, model, starts, config, observation, render_mode, device, task
+        )
         self.num_envs, self.render_mode = num_envs, render_mode
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**DreamEnv.metadata, "autoreset_mode": self.autoreset_mode}
@@ -181,7 +190,8 @@ class DreamVectorEnv(VectorEnv):
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Dream one decision in every lane; actions (num_envs, action_dim).
+        """Dream one decision in every lane; actions (num_envs, action_dim), or (num_envs,) of a
+        discrete space.
 
         Raises:
             FloatingPointError: M gave something that is not finite; names lane, seed and step.
@@ -244,6 +254,7 @@ class _Lanes:
         observation: Observation,
         render_mode: str | None,
         device: str,
+        task: Task | None,
     ):
         if num_lanes < 1:
             raise ValueError(f"num_envs is {num_lanes}; it must be at least 1")
@@ -262,22 +273,32 @@ class _Lanes:
         mem = self.world.memory.config
         if not mem.predict_reward:
             raise ValueError("this M has no reward head; train it with predict_reward=True")
-        low, high = np.array([-1, 0, 0], np.float32), np.array([1, 1, 1], np.float32)
-        if mem.action_dim != len(low):
-            raise ValueError(f"this M takes {mem.action_dim} actions, CarRacing has {len(low)}")
+        if task is None:
+            task = Task() if isinstance(model, WorldModel) else Task.load(model)
+        self.head = task.action
+        if mem.action_dim != self.head.size:
+            raise ValueError(
+                f"this M takes {mem.action_dim} actions, {task.env_id} has {self.head.size}; pass "
+                "the `task` that M was trained on"
+            )
         self.starts.check_fits(mem)
+        vectors = self.world.sees_vectors
+        if vectors and render_mode is not None:
+            raise ValueError("this V is of vectors, of which there is no picture: no render_mode")
 
-        self.action_space = spaces.Box(low, high)
-        if observation == "frames":
+        self.action_space = action_space(self.head)
+        if observation == "frames" and vectors:
+            self.observation_space = spaces.Box(-np.inf, np.inf, (mem.latent_dim,))
+        elif observation == "frames":
             self.observation_space = spaces.Box(0, 255, (64, 64, 3), np.uint8)
-        else:  # h is a sigmoid times a tanh
+        else:  # h ends in a tanh
             bounds = np.repeat(np.array([np.inf, 1], np.float32), [mem.latent_dim, mem.hidden_dim])
             self.observation_space = spaces.Box(-bounds, bounds)
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(num_lanes, *shape, device=self.world.device)
 
-        self.z, self.h, self.c = zeros(mem.latent_dim), zeros(mem.hidden_dim), zeros(mem.hidden_dim)
+        self.z, self.h, self.c = zeros(mem.latent_dim), zeros(mem.hidden_dim), zeros(mem.state_dim)
         self.prev_reward = zeros()
         self.mask = zeros(mem.hidden_dim) if config.dropout and mem.dropout else None
         self.steps = np.zeros(num_lanes, np.int64)
@@ -315,13 +336,7 @@ class _Lanes:
         """Dream one decision in these lanes: rewards, terminated, truncated, each (n,)."""
         if any(self.episode_seeds[lane] is None for lane in lanes):
             raise gymnasium.error.ResetNeeded("call reset() before step()")
-        low, high = self.action_space.low, self.action_space.high
-        for action in actions:
-            if action.shape != low.shape or not np.isfinite(action).all():
-                raise ValueError(
-                    f"an action is {action.tolist()}; needed are {len(low)} finite numbers "
-                    f"between {low.tolist()} and {high.tolist()}"
-                )
+        given = from_env(actions, self.head)
         memory, tau = self.world.memory, self.config.temperature
         shape = (memory.config.latent_dim, memory.config.num_mixtures)
         rngs = [self.rngs[lane] for lane in lanes]
@@ -330,7 +345,7 @@ class _Lanes:
         uniform = self._tensor([rng.random() for rng in rngs])
 
         row = torch.from_numpy(lanes).to(self.world.device)
-        z, action = self.z[row], self._tensor(np.clip(actions, low, high))
+        z, action = self.z[row], self._tensor(given)
         prev_reward, state = self.prev_reward[row], (self.h[row], self.c[row])
         _, (h, c) = memory.read(
             z.unsqueeze(1), action.unsqueeze(1), state, prev_reward.unsqueeze(1)
@@ -357,7 +372,7 @@ class _Lanes:
         return torch.cat([self.z, self.h], dim=1).cpu().numpy()
 
     def frames(self) -> np.ndarray:
-        """The pictures that V makes of every z, uint8 (N, 64, 64, 3)."""
+        """What V makes of every z: pictures, uint8 (N, 64, 64, 3), or vectors."""
         return self.world.decode(self.z)
 
     def _tensor(self, values: Any) -> Tensor:

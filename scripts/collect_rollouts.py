@@ -1,25 +1,40 @@
-"""Record episodes of CarRacing: driven at random, or by an agent with noise on its actions."""
+"""Record episodes: played at random, or by an agent with noise on its actions."""
 
 from __future__ import annotations
 
+import functools
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from generative.training.cli import start
 from generative.training.run import Run
 
+if TYPE_CHECKING:
+    from envs.task import Prepared, Task
+    from worldmodels.collect import EpisodeSpec
+
+CAR_ENV = "WorldModels/CarRacing64-v0"
+"""CarRacing in our own drawing."""
+
 
 @dataclass(frozen=True)
 class Args:
-    """Record episodes of CarRacing: driven at random, or by an agent with noise on its actions."""
+    """Record episodes: played at random, or by an agent with noise on its actions."""
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"workers"})
 
     out: Path = Path("runs/rollouts")
     """Run folder; the episodes are in its `episodes` folder."""
+    env: str = ""
+    """Any Gymnasium environment of images or vectors; CarRacing, in our own drawing, if empty."""
+    env_kwargs: str = "{}"
+    """For gymnasium.make, as a JSON object: '{"continuous": false}'."""
     agent: Path | None = None
     """Folder of the agent that drives; random drivers if not given."""
+    hold: float = 8.0
+    """Longest mean time, in decisions, that a random action lasts (CarRacing has its own walks)."""
     noise: float = 0.3
     """Strength of the noise on an agent's actions; each episode draws its own from 0 to this."""
     episodes: int = 10_000
@@ -54,21 +69,58 @@ def track_seed(number: int) -> int:
     return seed + 2**30 if reserved else seed
 
 
+def task_of(env: str, env_kwargs: str) -> Task | None:
+    """What `--env` and `--env-kwargs` ask for; None for the car race as always.
+
+    Raises:
+        ValueError: the arguments are no JSON object, or the environment's spaces do not fit.
+    """
+    try:
+        kwargs = json.loads(env_kwargs)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"env_kwargs is {env_kwargs!r}, which is no JSON: {error}") from None
+    if not isinstance(kwargs, dict) or (kwargs and not env):
+        raise ValueError(
+            f"env_kwargs is {env_kwargs!r}; it has to be a JSON object of arguments for the "
+            "environment that --env names"
+        )
+    if not env:
+        return None
+    from envs.task import Task
+
+    return Task.of(env, kwargs)
+
+
+def make_prepared(task: Task, _spec: EpisodeSpec) -> Prepared:
+    """`make_env` for `worldmodels.collect`."""
+    return task.make()
+
+
 def main(args: Args) -> Path:
     """Returns the folder of the recorded episodes."""
     import hashlib
 
     from agents.explorers import RandomWalkDriver, noisy_agent
+    from agents.random_actions import RandomActions
+    from envs.task import TASK_NAME, Task
+    from generative.training.settings import to_json
     from generative.training.signals import stop_signals
-    from worldmodels.collect import DriverSpec, EpisodeSpec, collect
+    from worldmodels.collect import DriverSpec, EpisodeSpec, collect, make_env
     from worldmodels.rollouts import RolloutStore
 
     with Run.open(args, kind="collect_rollouts") as run, stop_signals() as stop:
         folder = run.path / "episodes"
         if run.done:
             return folder
-        if args.agent is None:
+        task = task_of(args.env, args.env_kwargs)
+        if args.agent is not None and task is None and (args.agent / TASK_NAME).exists():
+            task = Task.load(args.agent)
+        if args.agent is None and task is None:
             driver = DriverSpec(RandomWalkDriver, {"action_repeat": args.action_repeat})
+        elif args.agent is None:
+            assert task is not None  # as it is not CarRacing
+            head = to_json(task.action)
+            driver = DriverSpec(RandomActions, {"head": head, "hold": args.hold})
         else:
             weights = args.agent / "controller" / "model.safetensors"
             if not weights.exists():
@@ -89,7 +141,8 @@ def main(args: Args) -> Path:
             EpisodeSpec(
                 index=i,
                 seed=track_seed(run.seed_for("episode", i)),
-                env_id="WorldModels/CarRacing64-v0",
+                env_id=task.env_id if task else CAR_ENV,
+                env_kwargs=task.env_kwargs if task else {},
                 driver=driver,
                 action_repeat=args.action_repeat,
                 reset_options=anywhere if run.rng("start", i).random() < args.anywhere else {},
@@ -99,7 +152,8 @@ def main(args: Args) -> Path:
             for i in range(args.episodes)
         ]
         store = RolloutStore(folder)
-        collect(specs, store, workers=args.workers, stop=lambda: stop.requested)
+        make = make_env if task is None else functools.partial(make_prepared, task)
+        collect(specs, store, workers=args.workers, make_env=make, stop=lambda: stop.requested)
         if len(store) < args.episodes:
             stop.exit(f"{len(store)} of {args.episodes} episodes recorded")
         run.finish(

@@ -103,7 +103,12 @@ class Source:
         kind, settings = read_config(run)
         if kind != "train_in_dream":
             raise ValueError(f"{run} is a run of {kind}; pass one of train_in_dream.py")
-        rounds = from_json(train_in_dream.Args, settings).rounds
+        args = from_json(train_in_dream.Args, settings)
+        if args.env:
+            raise ValueError(
+                f"{run} was trained for {args.env}, and trials drive CarRacing; pass a run for that"
+            )
+        rounds = args.rounds
         folder = run / f"round-{index % rounds:02d}"
         if not -rounds <= index < rounds or not (folder / "choose" / "result.json").exists():
             raise ValueError(f"{run} has {rounds} rounds, and round {index} is not finished")
@@ -239,13 +244,13 @@ def train_and_drive(trial: Trial, report: Callable[[int], None]) -> dict[str, An
     from agents.evaluation import run_episode
     from agents.world_model_agent import WorldModelAgent
     from worldmodels.controller import LinearController
-    from worldmodels.memory import MDNRNN
+    from worldmodels.memories import load_memory
 
     file = trial.folder / "result.json"
     if not file.exists():
         trial.folder.mkdir(parents=True, exist_ok=True)
         begun = time.process_time()
-        memory = MDNRNN.from_pretrained(trial.args.memory)
+        memory = load_memory(trial.args.memory)
         starts = trial.folder / "starts.safetensors"
         clip = train_controller.write_starts(trial.args, memory, starts)
         agent = WorldModelAgent.from_pretrained(trial.source.agent)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from generative.training.cli import start
 from generative.training.run import Run
 from worldmodels.configs import (
+    CAR_RACING,
+    ActionHead,
     ControllerConfig,
     DreamConfig,
     EvaluationConfig,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from generative.training.progress import Progress
     from worldmodels.controller import LinearController
     from worldmodels.evolution import EvolutionResult, Generation, Restarts
+    from worldmodels.transformer_config import TransformerMemoryConfig
 
 TEST_STREAM = 2**32
 """Sets the random numbers of a finished controller's test apart from those of its training."""
@@ -52,6 +55,10 @@ class Args:
     """Encoded episodes: dreams begin at their moments."""
     start_from: Path | None = None
     """Folder of a controller to go on from; zeros if not given."""
+    features: Literal["z", "zh", "zhc"] = "zh"
+    """What C sees: z alone, z and h, or z, h and c."""
+    action: ActionHead = CAR_RACING
+    """What becomes of C's outputs; train_in_dream.py chooses it by the environment's actions."""
     searches: int = 1
     """Independent searches with other random numbers; each gives a controller to choose from."""
     dream: DreamConfig = field(default_factory=DreamConfig)
@@ -61,8 +68,8 @@ class Args:
     """How CMA-ES scores candidates, in dreams or on real tracks."""
     test_dreams: int = 512
     """Dreams by which a finished controller's dream return is measured."""
-    max_idle: int = 12
-    """Dreams begin at most this many decisions after a reward."""
+    max_idle: int | None = 12
+    """Dreams begin at most this many decisions after a reward; None: anywhere."""
     trouble_weight: int = 1
     """Times that a moment counts as a start if the car then soon lost its way."""
     reward_quantile: float = 0.9995
@@ -92,6 +99,11 @@ class Args:
             raise ValueError(
                 f"real tracks have no gradient, and method is {self.method}: use method cma, or "
                 "where dream"
+            )
+        if self.where == "real" and self.action != CAR_RACING:
+            raise ValueError(
+                f"real tracks are those of CarRacing, and action is {self.action}; train in the "
+                "dream"
             )
         if min(self.searches, self.test_dreams, self.trouble_weight) < 1:
             raise ValueError(
@@ -151,16 +163,22 @@ def main(args: Args) -> list[Path]:
     from generative.training.progress import progress
     from generative.training.signals import exit_on_signals
     from worldmodels.controller import LinearController
-    from worldmodels.memory import MDNRNN
+    from worldmodels.memories import load_memory
     from worldmodels.parallel import run_jobs
 
     with Run.open(args, kind="train_controller") as run:
         folders = [run.path / f"model-{i}" for i in range(args.searches)]
         if run.done:
             return folders
-        memory = MDNRNN.from_pretrained(args.memory, device=str(run.device))
+        memory = load_memory(args.memory, device=str(run.device))
         controller = LinearController(
-            ControllerConfig(memory.config.latent_dim, memory.config.hidden_dim)
+            ControllerConfig(
+                memory.config.latent_dim,
+                memory.config.hidden_dim,
+                args.action.size,
+                args.features,
+                args.action,
+            )
         )
         if args.start_from is not None:
             controller = LinearController.from_pretrained(args.start_from)
@@ -249,10 +267,10 @@ def search_dream(
 
     from worldmodels.dream import Dream, DreamStarts
     from worldmodels.gradient import climb
-    from worldmodels.memory import MDNRNN
+    from worldmodels.memories import load_memory
 
     args = job.args
-    memory = MDNRNN.from_pretrained(args.memory, device=job.device).requires_grad_(False)
+    memory = load_memory(args.memory, device=job.device).requires_grad_(False)
     starts = DreamStarts.load(job.starts)
     dream = Dream(memory, job.controller, args.dream)
     vector, curve, dreams = torch.from_numpy(job.vector), [], 0
@@ -330,7 +348,9 @@ def dream_returns(dream, starts, vectors, dreams: int, seed: int) -> list[float]
     return result.returns.mean(1).tolist()
 
 
-def _check_sizes(args: Args, memory: MDNRNNConfig, controller: ControllerConfig) -> None:
+def _check_sizes(
+    args: Args, memory: MDNRNNConfig | TransformerMemoryConfig, controller: ControllerConfig
+) -> None:
     """Stop early where M and C do not fit, or M cannot dream."""
     sizes = [(c.latent_dim, c.hidden_dim, c.action_dim) for c in (memory, controller)]
     if sizes[0] != sizes[1]:

@@ -76,6 +76,11 @@ def main(args: Args) -> Path:
                 f"{args.encoded[0]} holds z of {encoded.z_dim} dimensions, this M is to have "
                 f"{args.model.latent_dim}; pass --model.latent-dim {encoded.z_dim}"
             )
+        if encoded.action_dim != args.model.action_dim:
+            raise ValueError(
+                f"{args.encoded[0]} holds actions of {encoded.action_dim} numbers, this M is to "
+                f"read {args.model.action_dim}; pass --model.action-dim {encoded.action_dim}"
+            )
         windows = SequenceBatches(
             encoded,
             args.batch_size,

@@ -57,7 +57,8 @@ def main(args: Args) -> Path:
             return run.path / "model"
         if args.threads:
             torch.set_num_threads(args.threads)
-        frames = load_frames([RolloutStore(folder) for folder in args.rollouts])
+        stores = [RolloutStore(folder) for folder in args.rollouts]
+        frames = load_frames(stores, shape=(64, 64, 3))
         torch.manual_seed(run.seed_for("weights"))
         model = ConvVAE(args.model)
         if args.start_from is not None:
@@ -70,7 +71,8 @@ def main(args: Args) -> Path:
 
         fit(learner, batch, run, args.steps, what="training V")
         model.save_pretrained(run.path / "model")
-        run.finish({"frames": len(frames), **run.metrics.last()})
+        env_ids = sorted({name for store in stores for name in store.env_ids})
+        run.finish({"frames": len(frames), "env_ids": env_ids, **run.metrics.last()})
         return run.path / "model"
 
 

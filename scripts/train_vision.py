@@ -73,7 +73,8 @@ def main(args: Args) -> Path:
             return run.path / "model"
         if args.threads:
             torch.set_num_threads(args.threads)
-        frames = load_frames([RolloutStore(folder) for folder in args.rollouts])
+        stores = [RolloutStore(folder) for folder in args.rollouts]
+        frames = load_frames(stores, shape=(64, 64, 3))
         torch.manual_seed(run.seed_for("weights"))
         model = ConvAutoencoder(args.model)
         if args.start_from is not None:
@@ -101,7 +102,10 @@ def main(args: Args) -> Path:
         standardise(model, torch.cat(codes))
         model.save_pretrained(run.path / "model")
         recon = squared_error / len(rows)  # of a whole frame, as train_vae.py counts it
-        run.finish({"frames": len(frames), **run.metrics.last(), "recon": recon})
+        env_ids = sorted({name for store in stores for name in store.env_ids})
+        run.finish(
+            {"frames": len(frames), "env_ids": env_ids, **run.metrics.last(), "recon": recon}
+        )
         return run.path / "model"
 
 

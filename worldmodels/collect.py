@@ -122,22 +122,25 @@ def run_episode(env: Any, driver: Any, spec: EpisodeSpec) -> Episode:
     """Drives one episode and records it.
 
     Args:
-        env: a fresh Gymnasium environment with uint8 (H, W, C) observations and a Box of actions.
+        env: a fresh Gymnasium environment whose observations are uint8 (H, W, C) or float32 (D,)
+            and whose actions are a Box, as M reads them (`envs.task.Prepared` makes one of others).
         driver: has SB3's `predict(obs, state, episode_start, deterministic) -> (action, state)`.
     Raises:
         EpisodeError: an observation, action or reward is not finite or has the wrong shape.
     """
-    frame_shape = env.observation_space.shape
+    frame_shape, frame_type = env.observation_space.shape, env.observation_space.dtype
     box = env.action_space
     where = f"{spec.env_id}, seed {spec.seed}"
 
     def check_frame(obs: Any, step: int) -> np.ndarray:
         obs = np.asarray(obs)
-        if obs.shape != frame_shape or obs.dtype != np.uint8:
+        if obs.shape != frame_shape or obs.dtype != frame_type:
             raise EpisodeError(
                 f"{where}: observation at step {step} is {obs.dtype} {obs.shape}; "
-                f"rollouts hold uint8 {frame_shape}"
+                f"rollouts hold {frame_type} {frame_shape}"
             )
+        if frame_type != np.uint8 and not np.isfinite(obs).all():
+            raise NotFiniteError(f"{where}: observation at step {step} is not finite")
         return obs.copy()  # some environments draw into the same array again
 
     obs, reset_info = env.reset(seed=spec.seed, options=dict(spec.reset_options))

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+
+@dataclass(frozen=True)
+class VectorVisionConfig:
+    """V of an environment whose observations are vectors already: it only standardises them."""
+
+    latent_dim: int = 4
+    """Numbers in an observation, and in z."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,11 @@ class MDNRNNConfig:
         mixture = 3 * self.num_mixtures * self.latent_dim
         return mixture + self.predict_reward + self.predict_end
 
+    @property
+    def state_dim(self) -> int:
+        """Numbers in c, what M keeps of the past beside h."""
+        return self.hidden_dim
+
 
 PAPER_MDNRNN = MDNRNNConfig()
 """Ha & Schmidhuber (2018): input 35, output 480; 422,368 trained parameters."""
@@ -75,6 +89,55 @@ class MemoryLossConfig:
 
 
 @dataclass(frozen=True)
+class ActionHead:
+    """What becomes of C's raw outputs: what M reads, and what the environment is given.
+
+    `worldmodels.actions` does it; `envs.task.action_head` chooses one by an action space.
+    """
+
+    kind: Literal["car_racing", "box", "discrete", "raw"] = "car_racing"
+    """CarRacing's steering, gas and brake; a bounded Box, by tanh; one of `num` actions, the one of
+    the highest output; or the `num` outputs as they are (imported controllers)."""
+    low: tuple[float, ...] = ()
+    """Lower bounds of a Box, one per number of an action."""
+    high: tuple[float, ...] = ()
+    """Upper bounds."""
+    num: int = 0
+    """Actions of a discrete space, or outputs that are not changed."""
+    first: int = 0
+    """The lowest of these, as the environment counts them."""
+
+    def __post_init__(self) -> None:
+        given = bool(self.low or self.high), bool(self.num or self.first)
+        wanted = {"car_racing": (False, False), "box": (True, False), "discrete": (False, True)}
+        wanted["raw"] = wanted["discrete"]
+        if given != wanted[self.kind]:
+            raise ValueError(
+                f"an action head of kind {self.kind} with low {self.low}, high {self.high}, num "
+                f"{self.num} and first {self.first}: box takes low and high, discrete num (and "
+                "first), raw num, car_racing none of them"
+            )
+        if self.kind == "discrete" and self.num < 2:
+            raise ValueError(f"num is {self.num}; there must be 2 actions or more to choose from")
+        pairs = list(zip(self.low, self.high, strict=False))
+        finite = all(math.isfinite(low) and math.isfinite(high) for low, high in pairs)
+        if len(self.low) != len(self.high) or not finite or any(a >= b for a, b in pairs):
+            raise ValueError(
+                f"low is {self.low} and high {self.high}; a Box of actions needs as many finite "
+                "bounds of each, the lower ones below: wrap the environment "
+                "(gymnasium.wrappers.RescaleAction, ClipAction) where it has none"
+            )
+
+    @property
+    def size(self) -> int:
+        """Numbers that C gives and M reads, A."""
+        return {"car_racing": 3, "box": len(self.low)}.get(self.kind, self.num)
+
+
+CAR_RACING = ActionHead()
+
+
+@dataclass(frozen=True)
 class ControllerConfig:
     """C: a linear map from M's features to actions."""
 
@@ -86,6 +149,15 @@ class ControllerConfig:
     """Numbers in an action."""
     features: Literal["z", "zh", "zhc"] = "zh"
     """What C sees: z alone, z and h (CarRacing in the paper), or z, h and c (Doom)."""
+    action: ActionHead = CAR_RACING
+    """What becomes of the outputs."""
+
+    def __post_init__(self) -> None:
+        if self.action_dim != self.action.size and self.action != CAR_RACING:
+            raise ValueError(
+                f"action_dim is {self.action_dim} and the action head has {self.action.size} "
+                f"numbers ({self.action}); give both the same size"
+            )
 
     @property
     def feature_dim(self) -> int:

@@ -1,37 +1,22 @@
 """C, the controller: one linear map from z and h to the action (867 parameters for CarRacing).
 
-Ha & Schmidhuber (2018), section 2.4: a = W [z h] + b, squashed to the environment's ranges.
+Ha & Schmidhuber (2018), section 2.4: a = W [z h] + b, squashed to the environment's ranges
+(`worldmodels.actions`).
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from generative.pretrained import Pretrained
-from worldmodels.configs import ControllerConfig
+from generative.training.settings import to_json
+from worldmodels.actions import car_racing_action, squash
+from worldmodels.configs import ActionHead, ControllerConfig
 
 __all__ = ["ControllerConfig", "LinearController", "car_racing_action", "split_candidates"]
-
-BRAKE_LEAK = 0.2
-"""Share of the gradient that passes a released brake."""
-
-
-def car_racing_action(y: Tensor) -> Tensor:
-    """Raw outputs (..., 3) -> [steering -1..1, gas 0..1, brake 0..1].
-
-    All three by tanh; gas is (tanh + 1) / 2 and brake the positive part, as in the paper's
-    program, so that a controller of zeros steers straight at half gas and does not brake.
-
-    A released brake has no gradient, and a controller that learns by gradient not to brake on
-    the straights would never find out about bends: part of it leaks through (`BRAKE_LEAK`).
-    """
-    steering, gas, brake = torch.tanh(y).unbind(-1)
-    applied = brake.clamp_min(0.0)
-    if y.requires_grad:
-        released = brake.clamp_max(0.0)
-        applied = applied + BRAKE_LEAK * (released - released.detach())  # adds a gradient only
-    return torch.stack([steering, 0.5 * (gas + 1.0), applied], dim=-1)
 
 
 def split_candidates(candidates: Tensor, config: ControllerConfig) -> tuple[Tensor, Tensor]:
@@ -56,6 +41,11 @@ class LinearController(Pretrained, nn.Module):
 
     config_class = ControllerConfig
 
+    @classmethod
+    def complete_config(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """Controllers that were saved before there were action heads drive CarRacing."""
+        return {"action": to_json(ActionHead()), **config}
+
     def __init__(self, config: ControllerConfig | None = None):
         super().__init__()
         self.config = config = config or ControllerConfig()
@@ -71,8 +61,8 @@ class LinearController(Pretrained, nn.Module):
         return self.linear(self.features(z, h, c))
 
     def act(self, z: Tensor, h: Tensor, c: Tensor) -> Tensor:
-        """Action in the environment's ranges, (B, action_dim)."""
-        return car_racing_action(self(z, h, c))
+        """The action as M reads it, (B, action_dim); `worldmodels.actions.to_env` goes on."""
+        return squash(self(z, h, c), self.config.action)
 
     def to_vector(self) -> Tensor:
         """All parameters as one flat vector (num_parameters,): weights row by row, then biases."""

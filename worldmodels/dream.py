@@ -27,12 +27,14 @@ from torch import Tensor
 from generative.mdn import LOG_STD_MAX, LOG_STD_MIN
 from generative.training.checkpoint import read_tensors
 from generative.training.files import DamagedFileError, read_file, write_file
+from worldmodels.actions import squash as squash_by
 from worldmodels.configs import ControllerConfig, DreamConfig, MDNRNNConfig
-from worldmodels.controller import car_racing_action, split_candidates
-from worldmodels.memory import MDNRNN
+from worldmodels.controller import split_candidates
+from worldmodels.memory import MDNRNN, Memory
 
 if TYPE_CHECKING:
     from worldmodels.sequences import EncodedRollouts
+    from worldmodels.transformer_config import TransformerMemoryConfig
 
 __all__ = ["Dream", "DreamConfig", "DreamResult", "DreamStarts", "soon_in_trouble", "warm_up"]
 
@@ -46,7 +48,7 @@ class DreamStarts:
     h: Tensor
     """(N, hidden_dim)."""
     c: Tensor
-    """(N, hidden_dim)."""
+    """(N, state_dim)."""
     prev_reward: Tensor
     """(N,), the reward of the decision before."""
 
@@ -63,14 +65,15 @@ class DreamStarts:
         """n rows drawn with replacement."""
         return self.take(rng.integers(len(self), size=n))
 
-    def check_fits(self, memory: MDNRNNConfig) -> None:
+    def check_fits(self, memory: MDNRNNConfig | TransformerMemoryConfig) -> None:
         """Raise ValueError if an M of these sizes cannot have had them in mind, or if empty."""
-        sizes = (len(self), memory.latent_dim), (len(self), memory.hidden_dim)
-        if not len(self) or (self.z.shape, self.h.shape, self.c.shape) != (*sizes, sizes[1]):
+        sizes = memory.latent_dim, memory.hidden_dim, memory.state_dim
+        shapes = self.z.shape, self.h.shape, self.c.shape
+        if not len(self) or shapes != tuple((len(self), size) for size in sizes):
             raise ValueError(
                 f"the starts have z {tuple(self.z.shape)}, h {tuple(self.h.shape)} and c "
-                f"{tuple(self.c.shape)}; this M needs z (N, {memory.latent_dim}), h and c "
-                f"(N, {memory.hidden_dim}): take the starts that were stored with it"
+                f"{tuple(self.c.shape)}; this M needs z (N, {sizes[0]}), h (N, {sizes[1]}) and c "
+                f"(N, {sizes[2]}): take the starts that were stored with it"
             )
 
     def save(self, path: Path | str, dtype: torch.dtype = torch.float16) -> None:
@@ -115,7 +118,7 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 
 @torch.no_grad()
 def warm_up(
-    memory: MDNRNN,
+    memory: Memory,
     encoded: EncodedRollouts,
     max_idle: int | None = None,
     trouble_weight: int = 1,
@@ -123,7 +126,8 @@ def warm_up(
 ) -> DreamStarts:
     """Let M read every recorded episode and keep (z, h, c) at each frame that an action followed.
 
-    Rows stand in the order of the recording, in half precision: 1.1 KB each at hidden_dim 256.
+    Rows stand in the order of the recording, in half precision: 1.1 KB each for an MDN-RNN of 256
+    units, 16 KB for a Transformer of 2 layers that keeps 64 numbers of 32 decisions.
 
     Args:
         max_idle: keep only moments that at most this many decisions without a positive reward
@@ -136,7 +140,8 @@ def warm_up(
     action = torch.from_numpy(encoded.actions)
     reward = torch.from_numpy(encoded.rewards)
     h_all = torch.zeros(len(z), memory.config.hidden_dim, dtype=torch.float16)
-    c_all, previous_all = torch.zeros_like(h_all), torch.zeros(len(z), dtype=torch.float16)
+    c_all = torch.zeros(len(z), memory.config.state_dim, dtype=torch.float16)
+    previous_all = torch.zeros(len(z), dtype=torch.float16)
     bounds = list(zip(encoded.starts[:-1].tolist(), encoded.starts[1:].tolist(), strict=True))
     # Episodes of like length share a batch, so that little of it is padding.
     bounds.sort(key=lambda bound: bound[1] - bound[0])
@@ -241,15 +246,16 @@ class Dream:
         memory: M with a reward head (and an end head, if dreams may end).
         controller: what the candidates are.
         config: horizon, temperature and so on.
-        squash: raw outputs (..., action_dim) -> actions as the environment takes them.
+        squash: raw outputs (..., action_dim) -> actions as M reads them; by the controller's
+            action head if not given.
     """
 
     def __init__(
         self,
-        memory: MDNRNN,
+        memory: Memory,
         controller: ControllerConfig,
         config: DreamConfig,
-        squash: Callable[[Tensor], Tensor] = car_racing_action,
+        squash: Callable[[Tensor], Tensor] | None = None,
     ):
         mem = memory.config
         if not mem.predict_reward:
@@ -262,21 +268,23 @@ class Dream:
             )
         if config.dropout and not mem.dropout:
             config = replace(config, dropout=False)
-        self.memory, self.controller, self.config, self.squash = memory, controller, config, squash
+        self.memory, self.controller, self.config = memory, controller, config
+        self.squash = squash or (lambda raw: squash_by(raw, controller.action))
         self.device = memory.device
         self._join_weights()
 
     @torch.no_grad()
     def _join_weights(self) -> None:
-        """One matrix for the LSTM's gates and one for all heads, laid out for the dream.
+        """One matrix for an LSTM's gates and one for all heads, laid out for the dream.
 
         The mixture's outputs are reordered from (3, D, K) to (3, K, D), so that the running
         maximum over mixtures touches contiguous rows of D.
         """
         memory, mem = self.memory, self.memory.config
-        weight_ih, weight_hh, bias_ih, bias_hh = memory.lstm.all_weights[0]
-        self.gate_weight = torch.cat([weight_ih, weight_hh], dim=1).t().contiguous()
-        self.gate_bias = (bias_ih + bias_hh).clone()
+        if isinstance(memory, MDNRNN):
+            weight_ih, weight_hh, bias_ih, bias_hh = memory.lstm.all_weights[0]
+            self.gate_weight = torch.cat([weight_ih, weight_hh], dim=1).t().contiguous()
+            self.gate_bias = (bias_ih + bias_hh).clone()
         head = memory.mixture_head.linear
         shape = (3, mem.latent_dim, mem.num_mixtures)
         weights = [head.weight.unflatten(0, shape).transpose(1, 2).flatten(0, 2)]
@@ -288,8 +296,9 @@ class Dream:
         self.head_weight = torch.cat(weights).t().contiguous()
         self.head_bias = torch.cat(biases).clone()
         if self.config.bf16:
-            self.gate_weight = self.gate_weight.bfloat16()
             self.head_weight = self.head_weight.bfloat16()
+            if isinstance(memory, MDNRNN):
+                self.gate_weight = self.gate_weight.bfloat16()
 
     def rollout(
         self, candidates: Tensor, starts: DreamStarts, generator: torch.Generator
@@ -335,11 +344,13 @@ class Dream:
 
     @cached_property
     def _fast(self) -> Callable[[Tensor, DreamStarts, torch.Generator], DreamResult]:
-        """`rollout`, or what takes its place where no gradient is needed."""
+        """`rollout`, or what takes its place for an LSTM where no gradient is needed."""
         from worldmodels.fast_dream import FusedDream, GraphedDream
 
         fast = {"cpu": FusedDream, "cuda": GraphedDream}.get(self.device.type)
-        if fast is None or self.gate_bias.dtype != torch.float32:
+        if fast is None or self.head_bias.dtype != torch.float32:
+            return self.rollout
+        if fast is FusedDream and not isinstance(self.memory, MDNRNN):
             return self.rollout
         return fast(self).rollout
 
@@ -376,14 +387,10 @@ class Dream:
         self, lanes: Lanes, controllers: tuple[Tensor, Tensor], noise: Noise, mask: Tensor | None
     ) -> Lanes:
         """One decision in every lane. Overwrites `noise.uniform`."""
-        mem = self.memory.config
         z, h, c = lanes.z, lanes.h, lanes.c
         raw = self._drive(torch.cat([z, h, c][: len(self.controller.features)], -1), controllers)
         action = self.squash(raw)
-        parts = [z, action, h]
-        if mem.reward_input:
-            parts.insert(2, (lanes.previous / mem.reward_scale).unsqueeze(-1))
-        h, c = self._lstm_step(torch.cat(parts, dim=-1), c)
+        h, c = self._remember(z, action, h, c, lanes.previous)
         features = h if mask is None else h * mask
         out = self._linear(features, self.head_weight) + self.head_bias
         z = self._sample_z(out, z, noise)
@@ -431,8 +438,23 @@ class Dream:
         """inputs @ weight in the weight's precision, the result in that of the inputs."""
         return torch.matmul(inputs.to(weight.dtype), weight).to(inputs.dtype)
 
-    def _lstm_step(self, inputs: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        gates = self._linear(inputs, self.gate_weight) + self.gate_bias
+    def _remember(
+        self, z: Tensor, action: Tensor, h: Tensor, c: Tensor, previous: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(h, c) after M has read a decision, all (P, R, ...)."""
+        mem = self.memory.config
+        if not isinstance(self.memory, MDNRNN):
+            lanes = [x.flatten(0, 1) for x in (z, action, h, c, previous)]
+            paid = lanes[4].unsqueeze(1) if mem.reward_input else None
+            state = self.memory.read(
+                lanes[0].unsqueeze(1), lanes[1].unsqueeze(1), (lanes[2], lanes[3]), paid
+            )[1]
+            h, c = (x.unflatten(0, z.shape[:2]) for x in state)
+            return h, c
+        parts = [z, action, h]
+        if mem.reward_input:
+            parts.insert(2, (previous / mem.reward_scale).unsqueeze(-1))
+        gates = self._linear(torch.cat(parts, dim=-1), self.gate_weight) + self.gate_bias
         i, f, g, o = gates.chunk(4, dim=-1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(c), c

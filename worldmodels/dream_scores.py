@@ -60,9 +60,9 @@ class DreamReturns:
 
     def _load(self) -> tuple[Any, Any]:
         from worldmodels.dream import Dream, DreamStarts
-        from worldmodels.memory import MDNRNN
+        from worldmodels.memories import load_memory
 
-        memory = MDNRNN.from_pretrained(self._files[0], device=self._device)
+        memory = load_memory(self._files[0], device=self._device)
         dream = Dream(memory.requires_grad_(False), self._controller, self._config)
         return dream, DreamStarts.load(self._files[1])
 

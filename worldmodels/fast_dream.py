@@ -196,7 +196,7 @@ class StaticDream:
 
         self.dream = dream
         mem, device = dream.memory.config, dream.device
-        sizes = (mem.latent_dim, mem.hidden_dim, mem.hidden_dim)
+        sizes = (mem.latent_dim, mem.hidden_dim, mem.state_dim)
         z, h, c = (torch.zeros(num_rollouts, size) for size in sizes)
         starts = DreamStarts(z, h, c, torch.zeros(num_rollouts))
         candidates = torch.zeros(num_candidates, dream.controller.num_parameters, device=device)

@@ -6,7 +6,8 @@ written last, after the file has reached the disk, so a crash at any moment leav
 
 The episode files are ordinary .npz archives without pickled objects. Frames lie in them as colour
 planes (T+1, C, H, W), where CarRacing's flat areas make long runs: deflate at level 1 then takes
-them to about an eighth. Everything else in this project sees frames as (T+1, H, W, C).
+them to about an eighth. Everything else in this project sees frames as (T+1, H, W, C). What an
+environment shows as vectors is kept as such, float32 (T+1, D), under the same name.
 """
 
 import builtins
@@ -49,8 +50,9 @@ class Episode:
     seen before action t; frame T is what was seen after the last one.
 
     Args:
-        frames: uint8 (T+1, H, W, C).
-        actions: float32 (T, A), as the environment takes them.
+        frames: uint8 (T+1, H, W, C), or float32 (T+1, D) where vectors are seen.
+        actions: float32 (T, A), as M reads them (`worldmodels.actions`): those of CarRacing as the
+            game takes them, of a Box in [-1, 1], of a discrete space as one-hot vectors.
         rewards: float32 (T,), summed over the repeated steps.
         terminated: bool (T,), true only where the environment ended the episode. A time limit is no
             termination; it is kept as `info["truncated"]`.
@@ -66,7 +68,11 @@ class Episode:
     def __post_init__(self) -> None:
         steps = len(self.rewards)
         wanted = {
-            "frames": (np.uint8, (steps + 1, *self.frames.shape[1:]), 4),
+            "frames": (
+                np.float32 if self.frames.ndim == 2 else np.uint8,
+                (steps + 1, *self.frames.shape[1:]),
+                2 if self.frames.ndim == 2 else 4,
+            ),
             "actions": (np.float32, (steps, *self.actions.shape[1:]), 2),
             "rewards": (np.float32, (steps,), 1),
             "terminated": (np.bool_, (steps,), 1),
@@ -80,7 +86,7 @@ class Episode:
                 )
         if steps == 0:
             raise ValueError("an episode needs at least one decision, this one has none")
-        for name in ("actions", "rewards"):
+        for name in ("frames", "actions", "rewards")[self.frames.ndim == 4 :]:
             bad = ~np.isfinite(getattr(self, name))
             if bad.any():
                 step = int(np.argwhere(bad)[0, 0])
@@ -97,7 +103,7 @@ class Episode:
     def to_bytes(self) -> bytes:
         """The episode as the bytes of its .npz file; equal episodes give equal bytes."""
         members = {
-            "frames": np.ascontiguousarray(self.frames.transpose(0, 3, 1, 2)),
+            "frames": _planes(self.frames, (0, 3, 1, 2)),
             "actions": self.actions,
             "rewards": self.rewards,
             "terminated": self.terminated,
@@ -125,12 +131,17 @@ class Episode:
         """Inverse of `to_bytes`."""
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             return cls(
-                frames=np.ascontiguousarray(archive["frames"].transpose(0, 2, 3, 1)),
+                frames=_planes(archive["frames"], (0, 2, 3, 1)),
                 actions=archive["actions"],
                 rewards=archive["rewards"],
                 terminated=archive["terminated"],
                 info=json.loads(archive["info.json"]),
             )
+
+
+def _planes(frames: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
+    """Frames with their axes in another order; vectors as they are."""
+    return np.ascontiguousarray(frames.transpose(order) if frames.ndim == 4 else frames)
 
 
 @dataclass(frozen=True)
@@ -255,8 +266,14 @@ class RolloutStore:
         return np.array([record.total_reward for record in self.records], dtype=np.float64)
 
     @property
+    def env_ids(self) -> list[str]:
+        """Environments that the episodes say they come from, sorted."""
+        found = {record.info.get("env_id") for record in self.records}
+        return sorted(name for name in found if isinstance(name, str))
+
+    @property
     def frame_shape(self) -> tuple[int, ...] | None:
-        """(H, W, C); None while the store is empty and no shape was asked for."""
+        """(H, W, C), or (D,) of vectors; None while the store is empty and none was asked for."""
         return self.records[0].frame_shape if self.records else self._needed_frame_shape
 
     @property
@@ -416,16 +433,20 @@ class RolloutStore:
 def load_frames(
     stores: RolloutStore | Iterable[RolloutStore],
     *,
+    shape: tuple[int, ...] | None = None,
     max_frames: int | None = None,
     seed: int = 0,
 ) -> np.ndarray:
     """Frames of all episodes in one array, uint8 (N, H, W, C), in the order of the stores.
 
+    Vectors come as float32 (N, D).
+
     Args:
         stores: one store or several of the same frame shape.
+        shape: what the caller needs, such as (64, 64, 3).
         max_frames: keep at most this many, drawn without replacement from `seed`, order kept.
     Raises:
-        ValueError: no episode, or stores of different frame shapes.
+        ValueError: no episode, or stores of different frame shapes or not of the one needed.
     """
     stores = [stores] if isinstance(stores, RolloutStore) else list(stores)
     shapes = {store.records[0].frame_shape: str(store.folder) for store in stores if len(store)}
@@ -435,21 +456,29 @@ def load_frames(
     if len(shapes) > 1:
         held = ", ".join(f"{folder} {shape}" for shape, folder in shapes.items())
         raise ValueError(f"stores of different frame shapes: {held}; train on one of them")
+    if shape not in (None, *shapes):
+        found, folder = next(iter(shapes.items()))
+        kind = "vectors" if len(found) == 1 else "frames"
+        raise ValueError(
+            f"{folder} holds {kind} of {found}, this V is trained on frames of {shape}; vectors "
+            "need none but scripts/standardise_vectors.py, other frames are to be resized first"
+        )
     total = sum(store.num_frames for store in stores)
     count = total if max_frames is None else min(total, max_frames)
     chosen = np.arange(total)
     if count < total:
         chosen = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
-    frames = np.empty((count, *next(iter(shapes))), np.uint8)
+    found = next(iter(shapes))
+    frames = np.empty((count, *found), np.float32 if len(found) == 1 else np.uint8)
     episodes = [(store, i) for store in stores for i in range(len(store))]
     first = 0  # of this episode, among all frames
     for store, i in progress(episodes, "reading frames"):
         end = first + store.records[i].steps + 1
         low, high = np.searchsorted(chosen, (first, end))
         if low < high:
-            found = store.episode(i).frames
-            whole = high - low == len(found)
-            frames[low:high] = found if whole else found[chosen[low:high] - first]
+            seen = store.episode(i).frames
+            whole = high - low == len(seen)
+            frames[low:high] = seen if whole else seen[chosen[low:high] - first]
         first = end
     return frames
 

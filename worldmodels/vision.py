@@ -10,6 +10,9 @@ be about as large as a standard normal. In a VAE the prior sees to that; the cod
 has whatever scale training leaves it, and `standardise` rescales it. And M must not learn single
 values by heart: a VAE gives it fresh draws from q(z|x). An autoencoder has one code for a frame and
 no draws, which stands in the same files as a variance of zero (`NO_NOISE`).
+
+Where an environment shows vectors and no pictures, V has nothing to learn: `VectorVision` rescales
+each number to mean 0 and deviation 1 over the recorded data, and `decode` takes it back.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from generative.autoencoder import ConvAutoencoder, LinearAutoencoder
-from generative.pretrained import CONFIG_NAME, WEIGHTS_NAME
+from generative.pretrained import CONFIG_NAME, WEIGHTS_NAME, Pretrained
 from generative.training.files import (
     MAX_JSON_BYTES,
     DamagedFileError,
@@ -30,13 +33,17 @@ from generative.training.files import (
     read_manifest,
 )
 from generative.vae import ConvVAE, ImageVAE, LinearVAE
+from worldmodels.configs import VectorVisionConfig
 
 __all__ = [
     "FAMILIES",
     "FRAME_SHAPE",
     "NO_NOISE",
+    "VectorVision",
+    "VectorVisionConfig",
     "Vision",
     "VisionModel",
+    "check_observations",
     "check_vision",
     "encode_mu_logvar",
     "load_vision",
@@ -50,7 +57,41 @@ NO_NOISE = -1000.0
 """The logvar of a code without noise. It is finite in half precision, and exp(NO_NOISE / 2) is
 exactly zero in single precision, so that a draw is the mean, bit for bit."""
 
-VisionModel = ConvVAE | ImageVAE | LinearVAE | ConvAutoencoder | LinearAutoencoder
+
+class VectorVision(Pretrained, nn.Module):
+    """V for vectors: z = (x - mean) / std, number by number."""
+
+    config_class = VectorVisionConfig
+
+    def __init__(self, config: VectorVisionConfig | None = None):
+        super().__init__()
+        self.config = config = config or VectorVisionConfig()
+        self.mean = nn.Buffer(torch.zeros(config.latent_dim))
+        self.std = nn.Buffer(torch.ones(config.latent_dim))
+
+    @classmethod
+    def of(cls, vectors: Tensor) -> VectorVision:
+        """The one that gives these vectors (N, D) mean 0 and deviation 1.
+
+        A number that never changes only loses its mean.
+        """
+        vision = cls(VectorVisionConfig(vectors.shape[1]))
+        std, mean = torch.std_mean(vectors.double(), dim=0, correction=0)
+        constant = std <= 1e-6 * (1 + mean.abs())
+        vision.mean.copy_(mean)
+        vision.std.copy_(torch.where(constant, 1.0, std))
+        return vision
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Vectors (B, D) -> z (B, D)."""
+        return (x - self.mean) / self.std
+
+    def decode(self, z: Tensor) -> Tensor:
+        """z (B, D) -> vectors (B, D)."""
+        return z * self.std + self.mean
+
+
+VisionModel = ConvVAE | ImageVAE | LinearVAE | ConvAutoencoder | LinearAutoencoder | VectorVision
 
 FAMILIES: dict[str, type[VisionModel]] = {
     family.__name__: family for family in get_args(VisionModel)
@@ -129,8 +170,29 @@ def check_vision(vision: Vision, who: str = "") -> None:
         )
 
 
+def check_observations(vision: Vision, shape: tuple[int, ...], whose: str, who: str = "") -> None:
+    """Raise ValueError if a V cannot see observations of this shape, (H, W, C) or (D,).
+
+    Args:
+        whose: names the observations in the message.
+        who: names the V.
+    """
+    channels, height, width = FRAME_SHAPE
+    is_vector = isinstance(vision, VectorVision)
+    needed = (vision.config.latent_dim,) if is_vector else (height, width, channels)
+    if tuple(shape) != needed:
+        raise ValueError(
+            f"{who or f'this {type(vision).__name__}'} sees {_kind(needed)} of {needed}, {whose} "
+            f"{_kind(shape)} of {tuple(shape)}; pass the V that was trained on them"
+        )
+
+
+def _kind(shape: tuple[int, ...]) -> str:
+    return "vectors" if len(shape) == 1 else "frames"
+
+
 def encode_mu_logvar(vision: Vision, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Images (B, 3, 64, 64) in [0, 1] -> mean and log variance of z, each (B, D).
+    """Images (B, 3, 64, 64) in [0, 1], or vectors -> mean and log variance of z, each (B, D).
 
     Where the family has no variance, the code is the mean and the log variance is `NO_NOISE`.
     """

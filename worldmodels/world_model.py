@@ -16,8 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from generative.vae import sample_gaussian, to_float_bchw, to_uint8_bhwc
-from worldmodels.memory import MDNRNN, MemoryOutput, State
-from worldmodels.vision import Vision, check_vision, encode_mu_logvar, load_vision
+from worldmodels.memories import load_memory
+from worldmodels.memory import Memory, MemoryOutput, State
+from worldmodels.vision import (
+    VectorVision,
+    Vision,
+    check_vision,
+    encode_mu_logvar,
+    load_vision,
+)
 
 __all__ = ["Imagined", "WorldModel"]
 
@@ -34,7 +41,7 @@ class Imagined(NamedTuple):
 class WorldModel(nn.Module):
     """V (`vision`) and M (`memory`), which must share one latent size."""
 
-    def __init__(self, vision: Vision, memory: MDNRNN):
+    def __init__(self, vision: Vision, memory: Memory):
         super().__init__()
         check_vision(vision)
         if vision.config.latent_dim != memory.config.latent_dim:
@@ -50,7 +57,7 @@ class WorldModel(nn.Module):
         folder = Path(folder)
         return cls(
             load_vision(folder / "vision", device=device),
-            MDNRNN.from_pretrained(folder / "memory", device=device),
+            load_memory(folder / "memory", device=device),
         ).eval()
 
     def save_pretrained(self, folder: Path | str, dtype: torch.dtype | None = None) -> None:
@@ -64,6 +71,11 @@ class WorldModel(nn.Module):
         """Where the weights are."""
         return self.memory.device
 
+    @property
+    def sees_vectors(self) -> bool:
+        """Whether observations are vectors, and not frames."""
+        return isinstance(self.vision, VectorVision)
+
     @torch.no_grad()
     def encode(
         self,
@@ -71,7 +83,8 @@ class WorldModel(nn.Module):
         sample: bool = False,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """uint8 frames (B, 64, 64, 3) -> z (B, latent_dim): the mean, or one draw.
+        """uint8 frames (B, 64, 64, 3), or float32 vectors (B, D) where V is of these -> z (B,
+        latent_dim): the mean, or one draw.
 
         Where V has no posterior to draw from, the draw is the code itself.
         """
@@ -80,16 +93,20 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def encode_mu_logvar(self, frames: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 frames (B, 64, 64, 3) -> mu, logvar, each (B, latent_dim)."""
-        frames = torch.as_tensor(frames)
+        """uint8 frames (B, 64, 64, 3) or float32 vectors (B, D) -> mu, logvar, (B, latent_dim)."""
+        frames = torch.as_tensor(frames).to(self.device)
+        if self.sees_vectors:
+            return encode_mu_logvar(self.vision, frames.float())
         if frames.dtype != torch.uint8:
             raise ValueError(f"frames are {frames.dtype}; pass uint8 (B, 64, 64, 3)")
-        x = to_float_bchw(frames.to(self.device)).contiguous(memory_format=torch.channels_last)
+        x = to_float_bchw(frames).contiguous(memory_format=torch.channels_last)
         return encode_mu_logvar(self.vision, x)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> np.ndarray:
-        """z (..., latent_dim) -> uint8 frames (..., 64, 64, 3)."""
+        """z (..., latent_dim) -> uint8 frames (..., 64, 64, 3), or float32 vectors (..., D)."""
+        if self.sees_vectors:
+            return self.vision.decode(z).cpu().numpy()
         images = self.vision.decode(z.reshape(-1, z.shape[-1]))
         return to_uint8_bhwc(images).reshape(*z.shape[:-1], 64, 64, 3).cpu().numpy()
 

@@ -18,6 +18,7 @@ from generative.training.files import read_json, write_file, write_json
 from generative.training.run import collect_versions, read_config
 
 __all__ = [
+    "RANDOM_NAME",
     "Candidate",
     "RoundRecord",
     "RunRecord",
@@ -25,6 +26,10 @@ __all__ = [
     "read_rounds",
     "write_report",
 ]
+
+
+RANDOM_NAME = "random.json"
+"""What random actions score in the episodes of the evaluation, where a run has tried."""
 
 
 def write_report(
@@ -75,7 +80,15 @@ def write_report(
         agent = WorldModelAgent.from_pretrained(agent_folder)
         check = check_world_model(agent, num_drives=check_drives, max_steps=check_steps)
     _, args = read_config(run_folder)
-    record = RunRecord(args, read_rounds(run_folder), evaluation, facts, collect_versions())
+    yardstick = run_folder / RANDOM_NAME
+    record = RunRecord(
+        args,
+        read_rounds(run_folder),
+        evaluation,
+        facts,
+        collect_versions(),
+        read_json(yardstick) if yardstick.exists() else None,
+    )
     content = record.to_json()
     if check is not None:
         content["prediction_error"] = check.to_json()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agents.report.charts import Line, histogram, line_chart, scatter
+from agents.report.charts import Line, histogram, line_chart, scatter, ticks
 from agents.report.records import RoundRecord, RunRecord
 from generative.training.progress import format_seconds
 from generative.training.settings import flatten
@@ -59,9 +59,21 @@ def render_page(
 def _head(record: RunRecord) -> str:
     evaluation, facts = record.evaluation, record.facts
     low, high = evaluation.interval
+    yardstick = ""
+    if record.random_scores:
+        yardstick = (
+            f"Random actions score {np.mean(record.random_scores):.0f} ± "
+            f"{np.std(record.random_scores):.0f} in the same episodes. "
+        )
     dream = "-" if record.dream_mean is None else f"{record.dream_mean:.0f}"
     tiles = [
-        (dream, "points dreamed", "from the moments it trained at, at the pace of 1,000 steps"),
+        (
+            dream,
+            "points dreamed",
+            "from the moments it trained at, at the pace of 1,000 steps"
+            if record.is_car
+            else "from the moments it trained at, up to the dream's end",
+        ),
         (f"{facts.real_frames:,}", "real frames", "that V and M learned from"),
         (f"{facts.dream_steps:,}", "dreamed decisions", "that the controller was trained on"),
         (f"{facts.selection_episodes:,}", "real episodes", "driven to choose between controllers"),
@@ -74,11 +86,12 @@ def _head(record: RunRecord) -> str:
         for value, name, note in tiles
     )
     return (
-        "<header><h1>A car trained in its own dream</h1>"
+        f"<header><h1>{'A car' if record.is_car else 'An agent'} trained in its own dream</h1>"
         f'<p class="score"><b>{evaluation.mean:.0f}</b> <span>± {evaluation.std:.0f} points on '
         f"{_tracks(record)} of {escape(evaluation.env_id)}</span></p>"
-        f"<p>95 % interval of the mean: {low:.0f} to {high:.0f}. Real rewards were never used to "
-        "change the controller: it learned inside the world model, and real episodes only chose "
+        f"<p>95 % interval of the mean: {low:.0f} to {high:.0f}. {yardstick}Real rewards were "
+        "never used to change the controller: it learned inside the world model, and real episodes "
+        "only chose "
         f'between finished controllers.</p><div class="cards">{cards}</div></header>'
     )
 
@@ -126,9 +139,9 @@ def _rounds(record: RunRecord) -> str:
     dots = [(r.index, score) for r in rounds for score in r.real_scores]
     gap = line_chart(
         [
-            Line("dreamed, at the pace of 1,000 steps", index, [r.dream_score() for r in rounds],
-                 "dream"),
-            Line("real, mean on the tracks for choosing", index, [r.real_mean for r in rounds],
+            Line("dreamed, at the pace of 1,000 steps" if record.is_car else "dreamed", index,
+                 [r.dream_score() for r in rounds], "dream"),
+            Line("real, mean of the episodes for choosing", index, [r.real_mean for r in rounds],
                  "real", dots=dots),
         ],
         "round",
@@ -250,7 +263,11 @@ _PREDICTOR_STYLE = {
 
 def _scores(record: RunRecord) -> str:
     evaluation = record.evaluation
-    chart = histogram(evaluation.scores.tolist(), "score", "tracks")
+    scores = evaluation.scores
+    # CarRacing's bins are of 100 points; others follow from the range of the scores.
+    bins = ticks(scores.min(), scores.max(), 12)
+    width = 100.0 if record.is_car else bins[1] - bins[0]
+    chart = histogram(scores.tolist(), "score", _name(record, 2), width=width)
     rows = [
         [
             str(t.seed),
@@ -261,17 +278,17 @@ def _scores(record: RunRecord) -> str:
         ]
         for t in evaluation.tracks
     ]
-    laps = sum(track.lap_finished for track in evaluation.tracks)
-    scores = evaluation.scores
+    head, laps = ["seed", "score", "steps"], ""
+    if record.is_car:
+        head += ["tiles", "lap finished"]
+        laps = f"; {sum(track.lap_finished for track in evaluation.tracks)} laps finished"
+    rows = [row[: len(head)] for row in rows]
     return _section(
         "Scores",
         f"{_tracks(record)} with published seeds, from {scores.min():.0f} to {scores.max():.0f}, "
-        f"median {np.median(scores):.0f}; {laps} laps finished. Neither training nor choosing "
-        "used them.",
+        f"median {np.median(scores):.0f}{laps}. Neither training nor choosing used them.",
         _grid([_figure(chart, "")]),
-        "<details><summary>Every track</summary>"
-        + _table(["seed", "score", "steps", "tiles", "lap finished"], rows)
-        + "</details>",
+        f"<details><summary>Every {_name(record, 1)}</summary>" + _table(head, rows) + "</details>",
     )
 
 
@@ -345,7 +362,13 @@ def _png(picture: np.ndarray) -> str:
 
 def _tracks(record: RunRecord) -> str:
     count = len(record.evaluation.tracks)
-    return f"{count} track" + ("" if count == 1 else "s")
+    return f"{count} {_name(record, count)}"
+
+
+def _name(record: RunRecord, count: int) -> str:
+    """What so many of the real episodes are called."""
+    name = "track" if record.is_car else "episode"
+    return name if count == 1 else name + "s"
 
 
 def _optional(value: float | None) -> str:

@@ -65,12 +65,18 @@ class RoundRecord:
     def real_mean(self) -> float:
         return float(np.mean(self.real_scores))
 
+    pace: bool = True
+    """Whether what is earned grows with time, as on a road, so that a short dream can be scaled."""
+
     def dream_score(self, dream_return: float | None = None) -> float:
         """An imagined return (this round's) at the same pace for an episode of 1,000 steps.
 
-        An estimate, to be compared with scores: a real episode ends when the lap does.
+        An estimate, to be compared with scores: a real episode ends when the lap does. Without
+        `pace` it is the imagined return as it is.
         """
         value = self.dream_return if dream_return is None else dream_return
+        if not self.pace:
+            return value
         return value * EPISODE_STEPS / (self.dream_decisions * self.action_repeat)
 
 
@@ -121,6 +127,13 @@ class RunRecord:
     evaluation: Evaluation
     facts: TrainingFacts
     versions: dict[str, Any]
+    random_scores: list[float] | None = None
+    """What random actions score in the episodes of the evaluation."""
+
+    @property
+    def is_car(self) -> bool:
+        """Whether it is a report on the car race, with its laps, tiles and tracks."""
+        return "CarRacing" in self.evaluation.env_id
 
     @property
     def dream_mean(self) -> float | None:
@@ -132,8 +145,18 @@ class RunRecord:
     def to_json(self) -> dict[str, Any]:
         """The content of report.json."""
         facts = self.facts
+        beside = {}
+        if self.random_scores:
+            beside = {
+                "random_mean": float(np.mean(self.random_scores)),
+                "random_std": float(np.std(self.random_scores)),
+            }
+        evaluation = self.evaluation.to_json()
+        if not self.is_car:
+            del evaluation["laps_finished"]
         return {
-            **self.evaluation.to_json(),
+            **evaluation,
+            **beside,
             "dream_mean": self.dream_mean,
             "real_frames": facts.real_frames,
             "selection_episodes": facts.selection_episodes,

@@ -10,11 +10,15 @@ import torch
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from agents.evaluation import evaluate
 from agents.world_model_agent import AgentConfig, AgentState, WorldModelAgent
 from envs.car_racing import resize_frames
+from envs.task import Preprocess, Task
 from generative.vae import ConvVAE, ConvVAEConfig
+from worldmodels.configs import ActionHead
 from worldmodels.controller import ControllerConfig, LinearController
 from worldmodels.memory import MDNRNN, MDNRNNConfig
+from worldmodels.vision import VectorVision
 from worldmodels.world_model import WorldModel
 
 torch.set_num_threads(1)
@@ -231,3 +235,76 @@ def test_stable_baselines3_drives_it_in_the_stock_game():
     )
     assert lengths == [12, 12]
     assert np.isfinite(returns).all()
+
+
+POLE = Task("CartPole-v1", {}, Preprocess("vector", (4,)), ActionHead("discrete", num=2))
+
+
+def pole_agent(repeat: int = 1) -> WorldModelAgent:
+    torch.manual_seed(1)
+    vision = VectorVision.of(torch.randn(100, 4) * torch.tensor([1.0, 2.0, 0.1, 3.0]))
+    memory = MDNRNN(MDNRNNConfig(4, 2, 8, 2, predict_reward=True))
+    controller = LinearController(ControllerConfig(4, 8, 2, "zh", POLE.action))
+    controller.load_vector(torch.randn(controller.config.num_parameters))
+    return WorldModelAgent(WorldModel(vision, memory), controller, AgentConfig(repeat), task=POLE)
+
+
+@torch.no_grad()
+def test_acts_on_vectors_as_the_chain_by_hand():
+    agent = pole_agent()
+    vision, memory = agent.world.vision, agent.world.memory
+    seen = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
+    state, h, c, chosen = None, torch.zeros(1, 8), torch.zeros(1, 8), []
+    for obs in seen:
+        action, state = agent.predict(obs, state)
+        z = (torch.from_numpy(obs)[None] - vision.mean) / vision.std
+        y = agent.controller.linear(torch.cat([z, h], 1))
+        assert action == int(y.argmax())
+        assert gymnasium.spaces.Discrete(2).contains(action)
+        one_hot = torch.eye(2)[int(action)][None]
+        _, (h, c) = memory.read(z[:, None], one_hot[:, None], (h, c), None)
+        chosen.append(int(action))
+    assert set(chosen) == {0, 1}
+
+
+def test_a_batch_of_vectors_is_its_rows():
+    agent = pole_agent()
+    seen = np.random.default_rng(1).normal(size=(6, 3, 4)).astype(np.float32)
+    together, state = [], None
+    for obs in seen:
+        actions, state = agent.predict(obs, state)
+        together.append(actions)
+    for lane in range(3):
+        state = None
+        for t, obs in enumerate(seen[:, lane]):
+            action, state = agent.predict(obs, state)
+            assert action == together[t][lane]
+
+
+def test_an_agent_is_saved_with_its_task(tmp_path):
+    agent = pole_agent(repeat=2)
+    agent.save_pretrained(tmp_path / "a")
+    again = WorldModelAgent.from_pretrained(tmp_path / "a")
+    assert again.task == POLE
+    result = evaluate(tmp_path / "a", range(3))
+    assert result.env_id == "CartPole-v1"
+    env = gymnasium.make("CartPole-v1")
+    obs, _ = env.reset(seed=1)
+    state, score, over = None, 0.0, False
+    while not over:
+        action, state = again.predict(obs, state)
+        obs, reward, terminated, truncated, _ = env.step(action)
+        score, over = score + float(reward), terminated or truncated
+    assert result.tracks[1].score == score
+
+
+def test_an_agent_of_another_environment_is_refused(tmp_path):
+    agent = pole_agent()
+    with pytest.raises(ValueError, match=r"this agent's V sees vectors of \(4,\), LunarLander-v3 "
+                       r"shows vectors of \(8,\)"):  # fmt: skip
+        task = Task("LunarLander-v3", {}, Preprocess("vector", (8,)), POLE.action)
+        WorldModelAgent(agent.world, agent.controller, task=task)
+    with pytest.raises(ValueError, match=r"the controller was trained for actions of .*num=2"):
+        WorldModelAgent(agent.world, agent.controller)
+    with pytest.raises(ValueError, match=r"got observations of shape \(3,\)"):
+        agent.predict(np.zeros(3, np.float32))

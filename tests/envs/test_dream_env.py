@@ -14,10 +14,13 @@ from torch import nn
 
 import envs
 from envs.dream import STARTS_NAME, DreamEnv, DreamVectorEnv
+from envs.task import Preprocess, Task
 from generative.training.files import DamagedFileError
 from generative.vae import ConvVAE, ConvVAEConfig
+from worldmodels.configs import ActionHead
 from worldmodels.dream import DreamStarts
 from worldmodels.memory import MDNRNN, MDNRNNConfig
+from worldmodels.vision import VectorVision
 from worldmodels.world_model import WorldModel
 
 torch.set_num_threads(1)
@@ -399,3 +402,49 @@ def test_stable_baselines3_trains_in_it_unchanged():
     agent = PPO("MlpPolicy", make(), n_steps=16, batch_size=16, n_epochs=1, seed=0, device="cpu")
     agent.learn(32)
     assert agent.num_timesteps == 32
+
+
+POLE = Task("CartPole-v1", {}, Preprocess("vector", (D,)), ActionHead("discrete", num=3, first=1))
+
+
+def vector_world(**changes) -> WorldModel:
+    world = small_world(**changes)
+    return WorldModel(VectorVision.of(torch.randn(50, D) * 2 + 1), world.memory)
+
+
+def test_a_dream_has_the_spaces_of_its_task(tmp_path):
+    vector_world().save_pretrained(tmp_path)
+    random_starts().save(tmp_path / STARTS_NAME)
+    POLE.save(tmp_path)
+    env = DreamEnv(tmp_path)  # the task is read from the folder
+    assert env.action_space == gymnasium.spaces.Discrete(3, start=1)
+    assert env.observation_space.shape == (D + H,)
+    with warnings.catch_warnings(record=True):
+        check_env(env, skip_render_check=True)
+    lanes = DreamVectorEnv(3, tmp_path, observation="frames")
+    assert lanes.single_observation_space.shape == (D,)
+    obs, _ = lanes.reset(seed=0)
+    assert obs.shape == (3, D)
+    assert lanes.step(lanes.action_space.sample())[1].shape == (3,)
+    with pytest.raises(ValueError, match="no picture"):
+        DreamEnv(tmp_path, render_mode="rgb_array")
+    with pytest.raises(ValueError, match="this M takes 3 actions, Pendulum-v1 has 1"):
+        box = ActionHead("box", low=(-2.0,), high=(2.0,))
+        DreamEnv(tmp_path, task=Task("Pendulum-v1", {}, POLE.preprocess, box))
+
+
+def test_a_discrete_action_is_dreamed_as_its_one_hot_vector():
+    world = vector_world(end_chance=1e-9)
+    env = DreamEnv(world, random_starts(), temperature=0.0, dropout=False, task=POLE)
+    obs, info = env.reset(seed=5)
+    start = random_starts().take([info["start"]])
+    z, state, reward = start.z, (start.h, start.c), start.prev_reward
+    for action in (1, 3, 2, 2):
+        obs, paid, *_ = env.step(action)
+        one_hot = torch.eye(3)[action - 1][None]
+        z, out, state = world.step(z, one_hot, state, reward, temperature=0.0)
+        reward = out.reward
+        np.testing.assert_allclose(obs, torch.cat([z, state[0]], 1)[0], atol=1e-5)
+        assert paid == pytest.approx(reward.item(), abs=1e-5)
+    with pytest.raises(ValueError, match=r"whole numbers .* from 1 to 3"):
+        env.step(0)

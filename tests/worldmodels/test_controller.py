@@ -5,11 +5,10 @@ import math
 import pytest
 import torch
 
+from worldmodels.actions import BRAKE_LEAK, car_racing_action
 from worldmodels.controller import (
-    BRAKE_LEAK,
     ControllerConfig,
     LinearController,
-    car_racing_action,
     split_candidates,
 )
 

@@ -226,7 +226,7 @@ def test_what_does_not_fit_is_explained():
     starts = random_starts()
     wide = DreamStarts(torch.zeros(5, D + 1), starts.h, starts.c, starts.prev_reward)
     for wrong in (wide, starts.take(np.zeros(0, int))):
-        with pytest.raises(ValueError, match=r"this M needs z \(N, 4\), h and c \(N, 10\)"):
+        with pytest.raises(ValueError, match=r"this M needs z \(N, 4\), h \(N, 10\) and c"):
             dream.rollout(torch.zeros(2, 45), wrong, torch.Generator())
     for wrong in (
         {"horizon": 0},

@@ -27,7 +27,7 @@ def random_starts(n: int, d: int, h: int, dtype=torch.float32) -> DreamStarts:
 def test_gradient_of_the_return_by_finite_differences(features, mixtures, residual, monkeypatch):
     """With several mixtures the return jumps where another one is drawn; not within 1e-6 here."""
     # What a released brake lets through is no derivative of the return.
-    monkeypatch.setattr("worldmodels.controller.BRAKE_LEAK", 0.0)
+    monkeypatch.setattr("worldmodels.actions.BRAKE_LEAK", 0.0)
     torch.manual_seed(1)
     config = MDNRNNConfig(
         3, 3, 5, mixtures, reward_input=True, predict_reward=True, residual=residual, dropout=0.2

@@ -470,3 +470,44 @@ def test_batch_comes_from_seed_and_step_alone():
         assert all(torch.equal(batch[name], forward[step][name]) for name in batch)
     other = SequenceBatches(encoded, 8, 20, seed=4)(0)
     assert not torch.equal(other["z"], forward[0]["z"])
+
+
+def vector_episode(seed: int = 0, steps: int = 5) -> Episode:
+    rng = np.random.default_rng(seed)
+    return replace(
+        make_episode(seed, steps), frames=rng.normal(size=(steps + 1, 3)).astype(np.float32)
+    )
+
+
+def test_an_episode_of_vectors_survives_the_round_trip(tmp_path):
+    episodes = [vector_episode(seed) for seed in range(2)]
+    assert_same(Episode.from_bytes(episodes[0].to_bytes()), episodes[0])
+    store = RolloutStore(tmp_path / "vectors")
+    for episode in episodes:
+        store.append(episode)
+    assert store.frame_shape == (3,)
+    loaded = load_frames(RolloutStore(tmp_path / "vectors"))
+    assert loaded.dtype == np.float32
+    np.testing.assert_array_equal(loaded, np.concatenate([e.frames for e in episodes]))
+    with pytest.raises(ValueError, match=r"frames of \(4, 4, 3\) and actions of 2; the store"):
+        store.append(make_episode(0))
+    with pytest.raises(ValueError, match=r"holds vectors of \(3,\), this V is trained on frames"):
+        load_frames(store, shape=(64, 64, 3))
+
+
+def test_vectors_have_to_be_finite_floats():
+    episode = vector_episode()
+    frames = episode.frames.copy()
+    frames[4, 1] = np.nan
+    with pytest.raises(ValueError, match="frames are not finite at decision 4"):
+        replace(episode, frames=frames)
+    with pytest.raises(ValueError, match="frames are float64"):
+        replace(episode, frames=episode.frames.astype(np.float64))
+
+
+def test_a_store_knows_the_environments_of_its_episodes(tmp_path):
+    store = RolloutStore(tmp_path / "s")
+    for name in ("B-v0", "A-v1", "B-v0", None):
+        info = {} if name is None else {"env_id": name}
+        store.append(replace(make_episode(0), info=info))
+    assert store.env_ids == ["A-v1", "B-v0"]

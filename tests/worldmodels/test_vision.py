@@ -29,7 +29,15 @@ from worldmodels.controller import ControllerConfig, LinearController
 from worldmodels.dream import DreamStarts
 from worldmodels.memory import MDNRNN, MDNRNNConfig
 from worldmodels.sequences import EncodedRollouts, SequenceBatches
-from worldmodels.vision import FAMILIES, NO_NOISE, encode_mu_logvar, load_vision, standardise
+from worldmodels.vision import (
+    FAMILIES,
+    NO_NOISE,
+    VectorVision,
+    check_observations,
+    encode_mu_logvar,
+    load_vision,
+    standardise,
+)
 from worldmodels.world_model import WorldModel
 
 torch.set_num_threads(1)
@@ -68,7 +76,7 @@ def world(name: str) -> WorldModel:
 
 
 def test_all_families_are_tried_here():
-    assert MAKE.keys() == FAMILIES.keys()
+    assert MAKE.keys() | {"VectorVision"} == FAMILIES.keys()  # that one sees no frames
 
 
 @every_family
@@ -228,7 +236,7 @@ def test_another_class_is_named_with_those_that_can_be_v(tmp_path):
     MDNRNN(MDNRNNConfig(D, 3, 8, 2)).save_pretrained(tmp_path / "m")
     message = (
         r"m holds a MDNRNN, which cannot be V; pass the folder of a ConvVAE, ImageVAE, LinearVAE, "
-        r"ConvAutoencoder or LinearAutoencoder"
+        r"ConvAutoencoder, LinearAutoencoder or VectorVision"
     )
     with pytest.raises(ValueError, match=message):
         load_vision(tmp_path / "m")
@@ -282,3 +290,39 @@ def test_a_model_for_other_images_is_refused(tmp_path):
 def test_a_code_of_another_size_than_ms_is_refused(name):
     with pytest.raises(ValueError, match="V has z of 4 dimensions, M was trained with 5"):
         WorldModel(make(name), MDNRNN(MDNRNNConfig(5, 3, 8, 2)))
+
+
+def test_vectors_are_standardised(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal([5.0, -3.0, 7.0], [0.01, 40.0, 0.0], size=(500, 3)).astype(np.float32)
+    vision = VectorVision.of(torch.from_numpy(x))
+    z = vision.encode(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(z[:, :2], (x - x.mean(0))[:, :2] / x.std(0)[:2], atol=2e-3)
+    np.testing.assert_allclose(z[:, 2], 0, atol=1e-6)  # never changes: only its mean goes
+    np.testing.assert_allclose(vision.decode(torch.from_numpy(z)), x, rtol=1e-5)
+    mu, logvar = encode_mu_logvar(vision, torch.from_numpy(x))
+    np.testing.assert_array_equal(mu, z)
+    assert (logvar == NO_NOISE).all()
+    vision.save_pretrained(tmp_path / "v")
+    again = load_vision(tmp_path / "v")
+    assert isinstance(again, VectorVision)
+    np.testing.assert_array_equal(again.encode(torch.from_numpy(x)), z)
+
+
+def test_a_world_of_vectors():
+    vision = VectorVision.of(torch.randn(50, D) * 3 + 1)
+    model = WorldModel(vision, MDNRNN(MDNRNNConfig(D, 3, 8, 2, predict_reward=True))).eval()
+    x = np.random.default_rng(0).normal(size=(5, D)).astype(np.float32)
+    z = model.encode(x)
+    np.testing.assert_allclose(model.decode(z), x, atol=1e-5)
+    assert model.decode(z.view(5, 1, D)).shape == (5, 1, D)
+
+
+def test_observations_that_a_v_does_not_see_are_told():
+    vision = VectorVision.of(torch.randn(50, 4))
+    check_observations(vision, (4,), "CartPole-v1 shows")
+    with pytest.raises(ValueError, match=r"the V of v sees vectors of \(4,\), LunarLander-v3 shows "
+                       r"vectors of \(8,\)"):  # fmt: skip
+        check_observations(vision, (8,), "LunarLander-v3 shows", "the V of v")
+    with pytest.raises(ValueError, match=r"this ConvVAE sees frames of \(64, 64, 3\), CartPole"):
+        check_observations(make("ConvVAE"), (4,), "CartPole-v1 shows")

@@ -1,0 +1,66 @@
+"""The examples around Stable-Baselines3 and CleanRL, run small, and the arithmetic of one."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(name: str, *words: object) -> str:
+    done = subprocess.run(
+        [sys.executable, f"examples/{name}.py", *map(str, words)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_vae_in_front_of_sb3():
+    shown = run("vae_in_front_of_sb3", 64)
+    assert re.search(r"total_timesteps +\| 64 ", shown)
+    assert re.search(r"two episodes: -?\d+ on average, deviation \d+\n$", shown)
+
+
+def load_cleanrl():
+    import importlib.util
+
+    path = ROOT / "examples" / "dream_ppo_cleanrl.py"
+    spec = importlib.util.spec_from_file_location("dream_ppo_cleanrl", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_advantages_are_those_of_sb3():
+    from gymnasium import spaces
+    from stable_baselines3.common.buffers import RolloutBuffer
+
+    module, rng = load_cleanrl(), np.random.default_rng(0)
+    rewards, values = rng.normal(size=(2, 6, 3)).astype(np.float32)
+    dones, last = rng.random((6, 3)) < 0.3, rng.normal(size=3).astype(np.float32)
+    box = spaces.Box(-1, 1, (1,))
+    buffer = RolloutBuffer(6, box, box, "cpu", module.LAMBDA, module.GAMMA, n_envs=3)
+    starts = np.zeros(3)
+    for reward, value, done in zip(rewards, values, dones, strict=True):
+        zeros = np.zeros((3, 1))
+        buffer.add(zeros, zeros, reward, starts, torch.from_numpy(value), torch.zeros(3))
+        starts = done
+    buffer.compute_returns_and_advantage(torch.from_numpy(last), dones[-1])
+    ours = module.advantages(*map(torch.from_numpy, (rewards, values, dones, last)))
+    np.testing.assert_allclose(ours.numpy(), buffer.advantages, atol=1e-5)
+
+
+def test_dream_ppo_learns_to_drive(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    curve = load_cleanrl().main(updates=12, lanes=48, steps=50)
+    assert np.mean(curve[-2:]) > curve[0] + 0.2

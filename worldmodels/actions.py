@@ -1,0 +1,120 @@
+"""Actions: from C's raw outputs to what M reads and what an environment takes.
+
+M reads an action as a few numbers of about unit size, and that is the form in which episodes hold
+it: CarRacing's [steering, gas, brake] as the game takes them, a Box scaled to [-1, 1], a discrete
+action as a one-hot vector. `squash` makes it of C's outputs, `to_env` hands it to an environment,
+`from_env` reads what somebody else did there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from worldmodels.configs import ActionHead
+
+if TYPE_CHECKING:  # who only names actions should not have to load torch
+    from torch import Tensor
+
+__all__ = ["ActionHead", "bounds", "car_racing_action", "from_env", "squash", "to_env"]
+
+BRAKE_LEAK = 0.2
+"""Share of the gradient that passes a released brake."""
+
+
+def squash(y: Tensor, head: ActionHead) -> Tensor:
+    """Raw outputs (..., A) -> the action as M reads it, (..., A).
+
+    A Box goes by tanh. Of discrete actions the highest output is taken, which has no gradient:
+    that of the softmax stands in for it (the straight-through estimator; Bengio et al. 2013).
+    """
+    if head.kind == "car_racing":
+        return car_racing_action(y)
+    if head.kind == "box":
+        return y.tanh()
+    if head.kind == "raw":
+        return y
+    from torch.nn.functional import one_hot
+
+    chosen = one_hot(y.argmax(-1), y.shape[-1]).to(y.dtype)
+    if y.requires_grad:
+        soft = y.softmax(-1)
+        chosen = chosen + (soft - soft.detach())  # adds a gradient only
+    return chosen
+
+
+def car_racing_action(y: Tensor) -> Tensor:
+    """Raw outputs (..., 3) -> [steering -1..1, gas 0..1, brake 0..1].
+
+    All three by tanh; gas is (tanh + 1) / 2 and brake the positive part, as in the paper's
+    program, so that a controller of zeros steers straight at half gas and does not brake.
+
+    A released brake has no gradient, and a controller that learns by gradient not to brake on
+    the straights would never find out about bends: part of it leaks through (`BRAKE_LEAK`).
+    """
+    import torch
+
+    steering, gas, brake = torch.tanh(y).unbind(-1)
+    applied = brake.clamp_min(0.0)
+    if y.requires_grad:
+        released = brake.clamp_max(0.0)
+        applied = applied + BRAKE_LEAK * (released - released.detach())  # adds a gradient only
+    return torch.stack([steering, 0.5 * (gas + 1.0), applied], dim=-1)
+
+
+def bounds(head: ActionHead) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest numbers that M reads, each float32 (A,)."""
+    if head.kind == "raw":
+        return np.full(head.size, -np.inf, np.float32), np.full(head.size, np.inf, np.float32)
+    low = {"car_racing": [-1, 0, 0], "box": [-1] * head.size, "discrete": [0] * head.size}
+    return np.array(low[head.kind], np.float32), np.ones(head.size, np.float32)
+
+
+def to_env(actions: np.ndarray, head: ActionHead) -> np.ndarray:
+    """Actions as M reads them (N, A) -> as the environment takes them.
+
+    Returns:
+        float32 (N, A), or int64 (N,) of a discrete space.
+    """
+    if head.kind == "discrete":
+        return actions.argmax(-1) + head.first
+    if head.kind in ("car_racing", "raw"):
+        return actions
+    low, high = np.array(head.low), np.array(head.high)
+    scaled = low + (actions.astype(np.float64) + 1) / 2 * (high - low)
+    return np.clip(scaled, low, high).astype(np.float32)
+
+
+def from_env(actions: np.ndarray, head: ActionHead) -> np.ndarray:
+    """Inverse of `to_env`; numbers beyond a Box's bounds are clipped, as environments do.
+
+    Raises:
+        ValueError: the actions have another shape, are not finite, or are none of the discrete
+            ones.
+    """
+    actions = np.asarray(actions)
+    if head.kind == "discrete":
+        index = actions - head.first
+        if index.ndim != 1 or not np.isin(index, np.arange(head.num)).all():
+            raise ValueError(
+                f"actions are {_some(actions)} of shape {actions.shape}; needed are whole numbers "
+                f"(N,) from {head.first} to {head.first + head.num - 1}"
+            )
+        return np.eye(head.num, dtype=np.float32)[index.astype(np.int64)]
+    low, high = bounds(head)
+    if head.kind == "box":
+        low, high = np.array(head.low), np.array(head.high)
+    if actions.ndim != 2 or actions.shape[1] != head.size or not np.isfinite(actions).all():
+        raise ValueError(
+            f"actions are {_some(actions)} of shape {actions.shape}; needed are {head.size} finite "
+            f"numbers between {low.tolist()} and {high.tolist()} for each"
+        )
+    clipped = np.clip(actions, low, high)
+    if head.kind == "box":
+        clipped = 2 * (clipped.astype(np.float64) - low) / (high - low) - 1
+    return clipped.astype(np.float32)
+
+
+def _some(actions: np.ndarray) -> str:
+    return f"{np.ravel(actions)[:4].tolist()}"
