@@ -25,7 +25,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import TimeLimit
 
-from worldmodels.parallel import WorkerDiedError, become_worker, one_thread_each, portable
+from worldmodels.parallel import WorkerDiedError, become_worker, portable, starting_workers
 
 __all__ = ["PooledVectorEnv", "fast_car_racing_pool", "car_racing_64_pool"]
 
@@ -111,7 +111,7 @@ class PooledVectorEnv(VectorEnv):
         edges = np.linspace(0, num_envs, count + 1).round().astype(int).tolist()
         self._slices = [slice(a, b) for a, b in itertools.pairwise(edges)]
         try:
-            with one_thread_each():
+            with starting_workers():
                 for rows in self._slices:
                     ours, theirs = context.Pipe()
                     process = context.Process(

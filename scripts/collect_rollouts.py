@@ -13,6 +13,7 @@ from generative.training.run import Run
 
 if TYPE_CHECKING:
     from envs.task import Prepared, Task
+    from generative.training.signals import Stop
     from worldmodels.collect import EpisodeSpec
 
 CAR_ENV = "WorldModels/CarRacing64-v0"
@@ -98,72 +99,76 @@ def make_prepared(task: Task, _spec: EpisodeSpec) -> Prepared:
 
 def main(args: Args) -> Path:
     """Returns the folder of the recorded episodes."""
+    from generative.training.signals import stop_signals
+
+    with Run.open(args, kind="collect_rollouts") as run, stop_signals() as stop:
+        if not run.done:
+            record(args, run, stop)
+        return run.path / "episodes"
+
+
+def record(args: Args, run: Run, stop: Stop) -> None:
+    """The episodes that are not recorded yet."""
     import hashlib
 
     from agents.explorers import RandomWalkDriver, noisy_agent
     from agents.random_actions import RandomActions
     from envs.task import TASK_NAME, Task
     from generative.training.settings import to_json
-    from generative.training.signals import stop_signals
     from worldmodels.collect import DriverSpec, EpisodeSpec, collect, make_env
     from worldmodels.rollouts import RolloutStore
 
-    with Run.open(args, kind="collect_rollouts") as run, stop_signals() as stop:
-        folder = run.path / "episodes"
-        if run.done:
-            return folder
-        task = task_of(args.env, args.env_kwargs)
-        if args.agent is not None and task is None and (args.agent / TASK_NAME).exists():
-            task = Task.load(args.agent)
-        if args.agent is None and task is None:
-            driver = DriverSpec(RandomWalkDriver, {"action_repeat": args.action_repeat})
-        elif args.agent is None:
-            assert task is not None  # as it is not CarRacing
-            head = to_json(task.action)
-            driver = DriverSpec(RandomActions, {"head": head, "hold": args.hold})
-        else:
-            weights = args.agent / "controller" / "model.safetensors"
-            if not weights.exists():
-                raise FileNotFoundError(
-                    f"{args.agent} holds no agent; pass the `agent` folder of a train_in_dream run"
-                )
-            driver = DriverSpec(
-                noisy_agent,
-                {
-                    "folder": str(args.agent),
-                    "noise": args.noise,
-                    "action_repeat": args.action_repeat,
-                },
-                key=f"{hashlib.sha256(weights.read_bytes()).hexdigest()[:16]}, noise {args.noise}",
+    task = task_of(args.env, args.env_kwargs)
+    if args.agent is not None and task is None and (args.agent / TASK_NAME).exists():
+        task = Task.load(args.agent)
+    if args.agent is None and task is None:
+        driver = DriverSpec(RandomWalkDriver, {"action_repeat": args.action_repeat})
+    elif args.agent is None:
+        assert task is not None  # as it is not CarRacing
+        head = to_json(task.action)
+        driver = DriverSpec(RandomActions, {"head": head, "hold": args.hold})
+    else:
+        weights = args.agent / "controller" / "model.safetensors"
+        if not weights.exists():
+            raise FileNotFoundError(
+                f"{args.agent} holds no agent; pass the `agent` folder of a train_in_dream run"
             )
-        anywhere = {"start_tile": "random", "zoom": False}
-        specs = [
-            EpisodeSpec(
-                index=i,
-                seed=track_seed(run.seed_for("episode", i)),
-                env_id=task.env_id if task else CAR_ENV,
-                env_kwargs=task.env_kwargs if task else {},
-                driver=driver,
-                action_repeat=args.action_repeat,
-                reset_options=anywhere if run.rng("start", i).random() < args.anywhere else {},
-                max_decisions=args.decisions,
-                max_idle=args.max_idle,
-            )
-            for i in range(args.episodes)
-        ]
-        store = RolloutStore(folder)
-        make = make_env if task is None else functools.partial(make_prepared, task)
-        collect(specs, store, workers=args.workers, make_env=make, stop=lambda: stop.requested)
-        if len(store) < args.episodes:
-            stop.exit(f"{len(store)} of {args.episodes} episodes recorded")
-        run.finish(
+        driver = DriverSpec(
+            noisy_agent,
             {
-                "episodes": len(store),
-                "frames": store.num_frames,
-                "return_mean": float(store.returns.mean()),
-            }
+                "folder": str(args.agent),
+                "noise": args.noise,
+                "action_repeat": args.action_repeat,
+            },
+            key=f"{hashlib.sha256(weights.read_bytes()).hexdigest()[:16]}, noise {args.noise}",
         )
-        return folder
+    anywhere = {"start_tile": "random", "zoom": False}
+    specs = [
+        EpisodeSpec(
+            index=i,
+            seed=track_seed(run.seed_for("episode", i)),
+            env_id=task.env_id if task else CAR_ENV,
+            env_kwargs=task.env_kwargs if task else {},
+            driver=driver,
+            action_repeat=args.action_repeat,
+            reset_options=anywhere if run.rng("start", i).random() < args.anywhere else {},
+            max_decisions=args.decisions,
+            max_idle=args.max_idle,
+        )
+        for i in range(args.episodes)
+    ]
+    store = RolloutStore(run.path / "episodes")
+    make = make_env if task is None else functools.partial(make_prepared, task)
+    collect(specs, store, workers=args.workers, make_env=make, stop=lambda: stop.requested)
+    if len(store) < args.episodes:
+        stop.exit(f"{len(store)} of {args.episodes} episodes recorded")
+    run.finish(
+        {
+            "episodes": len(store),
+            "frames": store.num_frames,
+            "return_mean": float(store.returns.mean()),
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Drive an agent on real tracks with published seeds and print its scores.
+"""Let an agent play its real environment with published seeds and print its scores.
 
 python scripts/evaluate.py pretrained/carracing-dream --episodes 100 --workers 2
 python scripts/evaluate.py runs/ppo/agent
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Args:
-    """Drive an agent on real tracks with published seeds and print its scores."""
+    """Let an agent play its real environment with published seeds and print its scores."""
 
     agent: tyro.conf.Positional[Path] = Path("pretrained/carracing-dream")
     """Folder of the agent, or an archive of Stable-Baselines3 (PPO, DQN or SAC)."""
     episodes: int = 100
-    """Tracks to drive: the first so many of the published seeds, 1000000 to 1000099."""
+    """As many, of the first of the published seeds, 1000000 to 1000099; of CarRacing, tracks."""
     workers: int = 2
-    """Processes; 0 drives in this one. The scores do not depend on it."""
+    """Processes; 0 plays in this one. The scores do not depend on it."""
     fast: bool = False
-    """Our own drawing instead of the stock game's: quicker, pixels differ a little."""
+    """CarRacing in our own drawing instead of the stock game's: quicker, pixels differ a little."""
     max_steps: int | None = None
     """Environment steps after which an episode ends; the environment's own limit if not given, for
     CarRacing 1000."""
@@ -101,7 +101,9 @@ def describe(
     known = [track.tiles for track in tracks if track.tiles is not None]
     packages = {"python": versions["python"], **versions["packages"]}
     names = ("python", "gymnasium", "torch", "numpy", "box2d")
-    tiles = f"; {sum(known) / len(known):.1%} of the tiles on average" if known else ""
+    laps = f"{data['laps_finished']} of {len(tracks)} finished"
+    if known:  # only CarRacing has any
+        laps += f"; {sum(known) / len(known):.1%} of the tiles on average"
     rows = [
         ("agent", str(agent)),
         ("game", f"{evaluation.env_id}, seeds {tracks[0].seed} to {tracks[-1].seed}"),
@@ -109,12 +111,12 @@ def describe(
         ("versions", ", ".join(f"{name} {packages[name]}" for name in names if name in packages)),
         *(_training_rows(facts) if policy is None else _policy_rows(policy)),
         ("", ""),
-        ("episodes", f"{len(tracks)}, driven in {evaluation.seconds:,.0f} s"),
+        ("episodes", f"{len(tracks)}, played in {evaluation.seconds:,.0f} s"),
         ("mean", f"{evaluation.mean:.1f}"),
         ("deviation", f"{evaluation.std:.1f}   (of the scores, divided by n)"),
         ("95 % interval", f"{low:.1f} to {high:.1f}   (of the mean; bootstrap, 10,000 resamples)"),
         ("range", "{real_min:.1f} to {real_max:.1f}, median {real_median:.1f}".format(**data)),
-        ("laps", f"{data['laps_finished']} of {len(tracks)} finished{tiles}"),
+        *([("laps", laps)] if known or data["laps_finished"] else []),
     ]
     lines = ["", *_score_table(evaluation), "", *_histogram(evaluation), ""]
     for name, value in rows:
@@ -150,8 +152,9 @@ def _policy_rows(policy: PolicyConfig) -> list[tuple[str, str]]:
 
 
 def _score_table(evaluation: Evaluation) -> list[str]:
-    lines = ["score of every track (* lap finished)"]
     tracks = evaluation.tracks
+    laps = " (* lap finished)" if any(track.lap_finished for track in tracks) else ""
+    lines = [f"score of every episode{laps}"]
     for i in range(0, len(tracks), 10):
         cells = [f"{t.score:6.0f}{'*' if t.lap_finished else ' '}" for t in tracks[i : i + 10]]
         lines.append(f"{tracks[i].seed:>8} " + "".join(cells).rstrip())
@@ -163,7 +166,7 @@ def _histogram(evaluation: Evaluation, width: int = 50) -> list[str]:
     bins = [int(score // 100) for score in evaluation.scores]
     counts = {b: bins.count(b) for b in range(min(bins), max(bins) + 1)}
     longest = max(counts.values())
-    lines = ["how many tracks scored what"]
+    lines = ["how many episodes scored what"]
     for b, count in counts.items():
         bar = "#" * (-(-count * width // longest) if longest > width else count)
         lines.append(f"{100 * b:>6} to {100 * (b + 1):>5}  {bar} {count or ''}".rstrip())

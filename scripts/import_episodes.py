@@ -50,6 +50,7 @@ class Args:
     """Where the frame after the last action is missing (T frames), show the one before it again."""
 
 
+DEFAULT_PRESET = "own"
 PRESETS = {"own": Args(), "smoke": Args()}
 
 ARRAYS = ("frames", "actions", "rewards", "ends")
@@ -272,4 +273,4 @@ def to_episode(args: Args, file: Path, task: Task) -> Episode:
 
 
 if __name__ == "__main__":
-    start(main, PRESETS)
+    start(main, PRESETS, DEFAULT_PRESET)

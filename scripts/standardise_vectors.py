@@ -17,12 +17,13 @@ class Args:
     """Run folder; V is in its `model` folder."""
     rollouts: tuple[Path, ...] = (Path("runs/rollouts/episodes"),)
     """Folders of episodes recorded by collect_rollouts.py."""
-    max_vectors: int = 1_000_000
-    """Vectors, at most, that decide the scale."""
+    max_observations: int = 1_000_000
+    """As many, at most, decide the scale."""
     seed: int = 1
 
 
-PRESETS = {"vector": Args(), "smoke": Args(max_vectors=100)}
+DEFAULT_PRESET = "vector"
+PRESETS = {"vector": Args(), "smoke": Args(max_observations=100)}
 
 
 def main(args: Args) -> Path:
@@ -43,7 +44,7 @@ def main(args: Args) -> Path:
                     "vectors; train one on them by train_vae.py or train_vision.py"
                 )
         vectors = load_frames(
-            stores, max_frames=args.max_vectors, seed=run.seed_for("vectors") % 2**32
+            stores, max_frames=args.max_observations, seed=run.seed_for("vectors") % 2**32
         )
         VectorVision.of(torch.from_numpy(vectors)).save_pretrained(run.path / "model")
         env_ids = sorted({name for store in stores for name in store.env_ids})
@@ -52,4 +53,4 @@ def main(args: Args) -> Path:
 
 
 if __name__ == "__main__":
-    start(main, PRESETS)
+    start(main, PRESETS, DEFAULT_PRESET)

@@ -61,7 +61,13 @@ LSTM = Args(
 )
 PRESETS = {
     "lstm": LSTM,
-    "gru": replace(LSTM, model=replace(LSTM.model, cell="gru")),
+    "gru": replace(
+        LSTM,
+        model=MusicRNNConfig(cell="gru", hidden_dim=400, input_dropout=0.1, dropout=0.5),
+        loss=replace(LSTM.loss, lr=1e-2),
+        transpose=4,
+        steps=6000,
+    ),
     # What padding costs that is not masked, and a training that nothing keeps from over-fitting.
     "padded": Args(loss=MusicLossConfig(count_padding=True)),
     "plain": Args(loss=MusicLossConfig(validate_every=50)),

@@ -208,6 +208,7 @@ def test_learns_watched_and_evaluated_by_sb3(tmp_path):
     again = PPO.load(tmp_path / "model.zip", env=env, device="cpu")
     obs = env.reset()
     np.testing.assert_array_equal(again.predict(obs)[0].shape, (8, 3))
+    env.close()
     mean, _ = evaluate_policy(again, VecMonitor(make(4, horizon=5)), n_eval_episodes=8)
     assert np.isfinite(mean)
 

@@ -138,7 +138,8 @@ REAL = ("--where", "real", "--evolution.popsize", "2", "--evolution.generations"
         (
             train_controller,
             ("--memory", "{v32}", "--encoded", "{e32}"),
-            "v32 holds a ConvVAE, not a MDNRNN; pass the folder of a MDNRNN",
+            "v32 holds a ConvVAE, which cannot be M; pass the folder of a MDNRNN or "
+            "TransformerMemory",
         ),
         (
             encode_rollouts,

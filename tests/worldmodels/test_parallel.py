@@ -102,6 +102,14 @@ def test_one_thread_is_put_back(two_threads):
     assert torch.get_num_threads() == 2
 
 
+def test_signals_while_workers_start_are_left_to_their_parent():
+    with Workers(work, 2) as pool:
+        for pid in children(os.getpid()):
+            os.kill(pid, signal.SIGTERM)  # it still imports
+        assert [value for _, value, _ in pool.run([("sleep", 0.0), ("sleep", 0.1)])] == [0.0, 0.1]
+        assert pool.lost == 0
+
+
 SCRIPT = """
 import sys
 from tests.worldmodels.parallel_jobs import work

@@ -17,9 +17,9 @@ from worldmodels.parallel.processes import (
     Workers,
     become_worker,
     one_thread,
-    one_thread_each,
     portable,
     run_jobs,
+    starting_workers,
 )
 from worldmodels.parallel.scheduler import NoWorkersError, Report, Scheduler, WorkerDiedError
 
@@ -39,7 +39,7 @@ __all__ = [
     "become_worker",
     "evaluate",
     "one_thread",
-    "one_thread_each",
+    "starting_workers",
     "portable",
     "run_jobs",
 ]

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.resource_tracker
 import os
 import pickle
 import signal
@@ -33,7 +34,7 @@ __all__ = [
     "Workers",
     "become_worker",
     "one_thread",
-    "one_thread_each",
+    "starting_workers",
     "portable",
     "run_jobs",
 ]
@@ -44,6 +45,8 @@ R = TypeVar("R")
 THREAD_VARIABLES = tuple(
     f"{library}_NUM_THREADS" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")
 )
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+"""The parent's to handle: it ends its workers."""
 ONCE = ParallelConfig(attempts=1, straggler=0.0)
 """For jobs that write files: none is begun twice."""
 
@@ -92,7 +95,7 @@ class ProcessPool(Generic[J, R]):
         self._numbers = itertools.count()
         self._workers: dict[int, tuple[Any, Any]] = {}  # number -> (process, our end of the pipe)
         try:
-            with one_thread_each():
+            with starting_workers():
                 for _ in range(count):
                     self._start()
         except BaseException:
@@ -117,7 +120,7 @@ class ProcessPool(Generic[J, R]):
                 process, _ = self._workers[number]
                 process.join(5)  # it may still be on its way out, with an exit code of its own
                 self._end(number)
-                with one_thread_each():
+                with starting_workers():
                     self._start()
                 events.append(Died(number, f"exit code {process.exitcode}"))
         return events
@@ -125,7 +128,7 @@ class ProcessPool(Generic[J, R]):
     def kill(self, worker: int) -> None:
         """End a worker and begin another."""
         self._end(worker)
-        with one_thread_each():
+        with starting_workers():
             self._start()
 
     def why_none(self) -> str:
@@ -185,18 +188,25 @@ def one_thread() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Numerical libraries read their variables when a process that is started here imports them."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+def starting_workers() -> Iterator[None]:
+    """Processes that are started here have one thread each, and leave signals to this one.
+
+    Numerical libraries read their variables when the process imports them. That takes seconds in
+    which a signal to the whole group would end it: they are blocked until `become_worker`.
+    """
+    variables = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    multiprocessing.resource_tracker.ensure_running()  # started with the first, it would unblock
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in variables.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _work(pipe: Any, function: Callable[[Any, Report], Any]) -> None:
@@ -215,8 +225,9 @@ def _work(pipe: Any, function: Callable[[Any, Report], Any]) -> None:
 
 def become_worker() -> None:
     """Called first in a new process: from now on it lives as long as the one that started it."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the parent's to handle; it ends its workers
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
