@@ -18,7 +18,7 @@ from worldmodels.configs import ActionHead
 if TYPE_CHECKING:
     from agents.policy_agent import PolicyAgent
 
-__all__ = ["ArchiveAgent", "load_agent"]
+__all__ = ["ArchiveAgent", "load_agent", "load_car"]
 
 
 def load_agent(
@@ -43,6 +43,22 @@ def load_agent(
 
         return PolicyAgent.from_pretrained(path)
     return WorldModelAgent.from_pretrained(path)
+
+
+def load_car(folder: Path | str) -> WorldModelAgent:
+    """V, M and C of CarRacing with its three numbers of an action, for who shows that alone.
+
+    Raises:
+        ValueError: the folder's agent plays something else.
+    """
+    agent = WorldModelAgent.from_pretrained(folder)
+    task = agent.task
+    if task.preprocess.kind != "car_racing" or task.action.kind not in ("car_racing", "raw"):
+        raise ValueError(
+            f"{folder} plays {task.env_id} with {task.env_kwargs or 'no arguments'}; "
+            "films and the page show CarRacing-v3 with continuous actions"
+        )
+    return agent
 
 
 class ArchiveAgent:

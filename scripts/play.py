@@ -67,14 +67,14 @@ PRESETS = {
 def main(args: Args) -> None:
     import torch
 
+    from agents.loading import load_car
     from agents.play import PlayServer, Session
     from agents.play.server import is_loopback
-    from agents.world_model_agent import WorldModelAgent
     from generative.training.signals import stop_signals
 
     torch.set_num_threads(1)  # one frame at a time: more threads only wait for each other
     session = Session(
-        WorldModelAgent.from_pretrained(args.agent),
+        load_car(args.agent),
         args.track,
         seconds=args.seconds,
         temperature=args.temperature,

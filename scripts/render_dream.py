@@ -54,13 +54,13 @@ def main(args: Args) -> Path:
     """Returns the path of the film."""
     import torch
 
+    from agents.loading import load_car
     from agents.video import FPS, drive_and_dream, poster, write_gif, write_video
-    from agents.world_model_agent import WorldModelAgent
     from generative.training.progress import progress
 
     torch.set_num_threads(1)  # frames are small: more threads only wait for each other
     film = args.film if args.film.suffix == ".mp4" else args.film / "drive.mp4"
-    agent = WorldModelAgent.from_pretrained(args.agent)
+    agent = load_car(args.agent)
     env_id = "WorldModels/FastCarRacing-v0" if args.fast else "CarRacing-v3"
     steps = round(args.seconds * 50)
     what = {"env_id": env_id, "max_steps": steps, "temperature": args.temperature}

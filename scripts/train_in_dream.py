@@ -225,7 +225,8 @@ PRESETS |= {
         controller=replace(
             VECTOR_CONTROLLER,
             dream=replace(VECTOR_CONTROLLER.dream, horizon=100),
-            evolution=replace(VECTOR_CONTROLLER.evolution, generations=60),
+            evolution=replace(VECTOR_CONTROLLER.evolution, generations=150),
+            searches=2,
         ),
     ),
     "lunar-lander": replace(

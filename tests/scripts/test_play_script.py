@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from generative.training.cli import parse, start
-from scripts import play
+from scripts import play, render_dream
 from tests.commands import ROOT, command, run_script
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -88,6 +88,13 @@ def test_settings_that_do_not_fit(words, message, capsys):
     with pytest.raises((SystemExit, ValueError)) as caught:
         parse(play.PRESETS, play.DEFAULT_PRESET, argv=words, prog="play.py")
     assert message in " ".join((capsys.readouterr().err + str(caught.value)).split())
+
+
+@pytest.mark.parametrize("script", [play, render_dream])
+def test_agents_of_other_games_are_refused(script):
+    args = replace(script.PRESETS["smoke"], agent=ROOT / "pretrained" / "doom-take-cover")
+    with pytest.raises(ValueError, match="doom-take-cover plays WorldModels/TakeCover64-v0"):
+        script.main(args)
 
 
 # ---------------------------------------------------------------------------------------------
