@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -21,7 +22,7 @@ from generative.training.files import (
 )
 from generative.training.settings import from_json, to_json
 
-__all__ = ["DamagedFileError", "Pretrained"]
+__all__ = ["DamagedFileError", "Pretrained", "saved_class"]
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -132,6 +133,36 @@ class Pretrained:
             return from_json(cls.config_class, config)
         except ValueError as error:
             raise DamagedFileError(f"{path}: {error}") from error
+
+
+def saved_class(folder: Path | str, known: Collection[str], part: str) -> str:
+    """The name of the class of a saved model, one of those known.
+
+    Args:
+        part: what it is wanted for, in messages: "V".
+    Raises:
+        FileNotFoundError: there is no such folder.
+        DamagedFileError: a file is missing, cut, changed, or no config.
+        ValueError: the folder holds another class, or is the run that made a model.
+    """
+    folder = Path(folder)
+    *names, last = known
+    needed = f"{', '.join(names)} or {last}" if names else last
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; pass one with {part} ({needed})")
+    if (folder / "model").is_dir():
+        raise ValueError(f"{folder} is the folder of a run; pass its model, {folder / 'model'}")
+    path = folder / CONFIG_NAME
+    entry = read_manifest(folder, {CONFIG_NAME, WEIGHTS_NAME})[CONFIG_NAME]
+    content = parse_json(read_listed(path, entry, MAX_JSON_BYTES), path)
+    name = content.get("class") if isinstance(content, dict) else None
+    if not isinstance(name, str):
+        raise DamagedFileError(f"{path}: is not the config of a saved model")
+    if name not in known:
+        raise ValueError(
+            f"{folder} holds a {name}, which cannot be {part}; pass the folder of a {needed}"
+        )
+    return name
 
 
 def _check_shapes(expected: dict[str, Tensor], header: dict[str, Any], path: Path) -> None:

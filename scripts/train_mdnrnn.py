@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from generative.training.cli import start
-from generative.training.run import Run
+from scripts.common.memory import train_memory
 from worldmodels.configs import BOOK_MDNRNN, PAPER_MDNRNN, MDNRNNConfig, MemoryLossConfig
 
 
@@ -59,48 +59,9 @@ PRESETS = {
 
 def main(args: Args) -> Path:
     """Returns the folder of the trained M."""
-    import torch
+    from worldmodels.memory import MDNRNN
 
-    from generative.training.loop import fit
-    from worldmodels.memory import MDNRNN, MemoryLearner
-    from worldmodels.sequences import EncodedRollouts, SequenceBatches
-
-    with Run.open(args, kind="train_mdnrnn") as run:
-        if run.done:
-            return run.path / "model"
-        if args.threads:
-            torch.set_num_threads(args.threads)
-        encoded = EncodedRollouts.concat([EncodedRollouts.load(folder) for folder in args.encoded])
-        if encoded.z_dim != args.model.latent_dim:
-            raise ValueError(
-                f"{args.encoded[0]} holds z of {encoded.z_dim} dimensions, this M is to have "
-                f"{args.model.latent_dim}; pass --model.latent-dim {encoded.z_dim}"
-            )
-        if encoded.action_dim != args.model.action_dim:
-            raise ValueError(
-                f"{args.encoded[0]} holds actions of {encoded.action_dim} numbers, this M is to "
-                f"read {args.model.action_dim}; pass --model.action-dim {encoded.action_dim}"
-            )
-        windows = SequenceBatches(
-            encoded,
-            args.batch_size,
-            args.length,
-            seed=run.seed_for("windows"),
-            start_fraction=args.start_fraction,
-        )
-        torch.manual_seed(run.seed_for("weights"))
-        model = MDNRNN(args.model)
-        if args.start_from is not None:
-            model.continue_from(args.start_from)
-        learner = MemoryLearner(model.to(run.device).train(), args.loss, args.steps)
-
-        def batch(step: int) -> dict[str, torch.Tensor]:
-            return {name: value.to(run.device) for name, value in windows(step).items()}
-
-        fit(learner, batch, run, args.steps, what="training M")
-        model.save_pretrained(run.path / "model")
-        run.finish({"frames": encoded.num_frames, **run.metrics.last()})
-        return run.path / "model"
+    return train_memory(args, "train_mdnrnn", lambda: MDNRNN(args.model))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from generative.training.cli import start
-from generative.training.run import Run
+from scripts.common.memory import train_memory
 from worldmodels.configs import MemoryLossConfig
 from worldmodels.transformer_config import TransformerMemoryConfig
 
@@ -68,44 +68,9 @@ DEFAULT_PRESET = "quick"
 
 def main(args: Args) -> Path:
     """Returns the folder of the trained M."""
-    import torch
-
-    from generative.training.loop import fit
-    from worldmodels.memory import MemoryLearner
-    from worldmodels.sequences import EncodedRollouts, SequenceBatches
     from worldmodels.transformer_memory import TransformerMemory
 
-    with Run.open(args, kind="train_transformer_memory") as run:
-        if run.done:
-            return run.path / "model"
-        if args.threads:
-            torch.set_num_threads(args.threads)
-        encoded = EncodedRollouts.concat([EncodedRollouts.load(folder) for folder in args.encoded])
-        if encoded.z_dim != args.model.latent_dim:
-            raise ValueError(
-                f"{args.encoded[0]} holds z of {encoded.z_dim} dimensions, this M is to have "
-                f"{args.model.latent_dim}; pass --model.latent-dim {encoded.z_dim}"
-            )
-        windows = SequenceBatches(
-            encoded,
-            args.batch_size,
-            args.length,
-            seed=run.seed_for("windows"),
-            start_fraction=args.start_fraction,
-        )
-        torch.manual_seed(run.seed_for("weights"))
-        model = TransformerMemory(args.model)
-        if args.start_from is not None:
-            model.continue_from(args.start_from)
-        learner = MemoryLearner(model.to(run.device).train(), args.loss, args.steps)
-
-        def batch(step: int) -> dict[str, torch.Tensor]:
-            return {name: value.to(run.device) for name, value in windows(step).items()}
-
-        fit(learner, batch, run, args.steps, what="training M")
-        model.save_pretrained(run.path / "model")
-        run.finish({"frames": encoded.num_frames, **run.metrics.last()})
-        return run.path / "model"
+    return train_memory(args, "train_transformer_memory", lambda: TransformerMemory(args.model))
 
 
 if __name__ == "__main__":

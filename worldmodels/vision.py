@@ -24,14 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from generative.autoencoder import ConvAutoencoder, LinearAutoencoder
-from generative.pretrained import CONFIG_NAME, WEIGHTS_NAME, Pretrained
-from generative.training.files import (
-    MAX_JSON_BYTES,
-    DamagedFileError,
-    parse_json,
-    read_listed,
-    read_manifest,
-)
+from generative.pretrained import Pretrained, saved_class
 from generative.vae import ConvVAE, ImageVAE, LinearVAE
 from worldmodels.configs import VectorVisionConfig
 
@@ -140,21 +133,7 @@ def load_vision(folder: Path | str, device: torch.device | str = "cpu") -> Visio
         ValueError: the folder holds another class, a V for other images, or is the run that made
             a V.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; pass one with a V ({_known()})")
-    if (folder / "model").is_dir():
-        raise ValueError(f"{folder} is the folder of a run; pass its model, {folder / 'model'}")
-    path = folder / CONFIG_NAME
-    entry = read_manifest(folder, {CONFIG_NAME, WEIGHTS_NAME})[CONFIG_NAME]
-    content = parse_json(read_listed(path, entry, MAX_JSON_BYTES), path)
-    name = content.get("class") if isinstance(content, dict) else None
-    if not isinstance(name, str):
-        raise DamagedFileError(f"{path}: is not the config of a saved model")
-    if name not in FAMILIES:
-        raise ValueError(
-            f"{folder} holds a {name}, which cannot be V; pass the folder of a {_known()}"
-        )
+    name = saved_class(folder, FAMILIES, "V")
     vision = FAMILIES[name].from_pretrained(folder, device=device)
     check_vision(vision, f"the {name} of {folder}")
     return vision
@@ -231,8 +210,3 @@ def _maps_beside_code(model: ConvAutoencoder | LinearAutoencoder) -> tuple[nn.Li
     assert isinstance(into, nn.Linear)
     assert isinstance(out_of, nn.Linear)
     return into, out_of
-
-
-def _known() -> str:
-    *names, last = FAMILIES
-    return f"{', '.join(names)} or {last}"

@@ -269,7 +269,7 @@ def test_a_changed_config_is_damaged_and_not_another_class(tmp_path):
 
 
 def test_folders_that_hold_no_model(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nothing: no such folder; pass one with a V"):
+    with pytest.raises(FileNotFoundError, match="nothing: no such folder; pass one with V"):
         load_vision(tmp_path / "nothing")
     make("ConvVAE").save_pretrained(tmp_path / "run" / "model")
     with pytest.raises(ValueError, match="run is the folder of a run; pass its model"):
