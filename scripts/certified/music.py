@@ -103,5 +103,5 @@ CERTIFICATES = {
     "music-transformer-chorales": Certificate(
         "Music Transformer, relative, chained", transformer_chorales
     ),
-    "musegan-chorales": Certificate("MuseGAN, one-hot", musegan_chorales),
+    "musegan-chorales": Certificate("MuseGAN, held notes", musegan_chorales),
 }
