@@ -232,8 +232,23 @@ PRESETS |= {
     "lunar-lander": replace(
         VECTOR,
         env="LunarLander-v3",
+        rounds=12,
         action_repeat=2,
-        controller=replace(LINEAR, evolution=replace(LINEAR.evolution, popsize=32, generations=40)),
+        collect=replace(VECTOR.collect, episodes=100),
+        memory=replace(
+            VECTOR_MEMORY,
+            model=replace(VECTOR_MEMORY.model, hidden_dim=128, dropout=0.2),
+            length=32,
+        ),
+        memory_steps=1500,
+        controller=replace(
+            LINEAR,
+            searches=3,
+            # An M that is sure of itself is exploited: dreams of +200 were real crashes.
+            dream=replace(LINEAR.dream, horizon=120, temperature=1.3, dropout=True),
+            evolution=replace(LINEAR.evolution, popsize=32, generations=40),
+        ),
+        choose_episodes=10,
     ),
     "car-discrete": replace(
         PRESETS["quick"],
