@@ -257,19 +257,13 @@ PRESETS |= {
     ),
     "doom": Args(
         env="WorldModels/TakeCover64-v0",
-        rounds=4,
+        rounds=7,
         action_repeat=4,
         first=collect_rollouts.Args(episodes=400, decisions=525),
         collect=collect_rollouts.Args(episodes=100, decisions=525),
-        vision=replace(
-            VISION,
-            model=replace(VISION.model, latent_dim=64),
-            # A fireball far away is ten bright pixels: V must take its time, and many bits.
-            loss=replace(VISION.loss, beta=0.03),
-            steps=8000,
-        ),
-        vision_rounds=4,
-        vision_steps=3000,
+        vision=replace(VISION, model=replace(VISION.model, latent_dim=64), steps=3000),
+        vision_rounds=2,
+        vision_steps=1000,
         memory=replace(
             MEMORY,
             model=replace(MEMORY.model, hidden_dim=512, dropout=0.25),
@@ -277,7 +271,7 @@ PRESETS |= {
             loss=replace(MEMORY.loss, end_weight=10.0),
             steps=1500,
         ),
-        memory_steps=1500,
+        memory_steps=1000,
         memory_from_recording=True,
         controller=DOOM,
         pace=None,
