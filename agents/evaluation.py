@@ -22,6 +22,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 
 import envs  # noqa: F401  registers this project's environments
 from agents.lanes import play_in_lanes
@@ -185,7 +186,9 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def run_episode(agent: Any, env: Any, seed: int, where: str = "") -> EpisodeScore:
+def run_episode(
+    agent: Any, env: Any, seed: int, where: str = "", sampled: bool = False
+) -> EpisodeScore:
     """Drive one whole episode.
 
     CarRacing does not draw the frames that an agent is not going to look at, because it still
@@ -196,6 +199,7 @@ def run_episode(agent: Any, env: Any, seed: int, where: str = "") -> EpisodeScor
         env: a Gymnasium environment that ends its episodes.
         seed: for `env.reset`.
         where: names the environment in errors.
+        sampled: let the agent draw its actions (by torch's global generator).
     Raises:
         EpisodeError: an observation has another shape than the environment says, or (as
             NotFiniteError) an observation, action or reward is not finite; says seed and step.
@@ -216,7 +220,9 @@ def run_episode(agent: Any, env: Any, seed: int, where: str = "") -> EpisodeScor
         obs, _ = env.reset(seed=seed)
         check(obs, "observation", env.observation_space.shape)
         while True:
-            action, state = agent.predict(obs, state, episode_start=start, deterministic=True)
+            action, state = agent.predict(
+                obs, state, episode_start=start, deterministic=not sampled
+            )
             check(action, "action")
             with undrawn(env) if _holds_its_action(state) else contextlib.nullcontext():
                 obs, reward, terminated, truncated, info = env.step(action)
@@ -294,9 +300,12 @@ def evaluate(
     workers: int = 0,
     env_id: str | None = None,
     env_kwargs: dict[str, Any] | None = None,
+    sampled: bool = False,
 ) -> Evaluation:
     """Drive one episode per seed; see `evaluate_many` for the arguments."""
-    return evaluate_many([agent], seeds, workers=workers, env_id=env_id, env_kwargs=env_kwargs)[0]
+    return evaluate_many(
+        [agent], seeds, workers=workers, env_id=env_id, env_kwargs=env_kwargs, sampled=sampled
+    )[0]
 
 
 def evaluate_many(
@@ -306,6 +315,7 @@ def evaluate_many(
     workers: int = 0,
     env_id: str | None = None,
     env_kwargs: dict[str, Any] | None = None,
+    sampled: bool = False,
 ) -> list[Evaluation]:
     """Drive every agent on every seed, in one set of worker processes.
 
@@ -317,6 +327,8 @@ def evaluate_many(
             Agents that see vectors play in this one, many episodes at once.
         env_id, env_kwargs: for `gymnasium.make`, e.g. {"max_episode_steps": 50}; if no id is given,
             what the first agent was trained on (`task`), or CarRacing-v3.
+        sampled: actions are drawn, as when a policy is trained, not the mean or likeliest ones;
+            the draws of an episode follow from its seed.
     Returns:
         One evaluation per agent. `seconds` is that of the whole, for each of them.
     Raises:
@@ -341,7 +353,8 @@ def evaluate_many(
         importlib.import_module(module)  # which registers it
     gymnasium.spec(name)  # an unknown one is told here, not by every worker
     started = time.monotonic()
-    if all(task is not None and task.preprocess.kind == "vector" for task in tasks):
+    vectors = all(task is not None and task.preprocess.kind == "vector" for task in tasks)
+    if vectors and not sampled:
         played = [play_in_lanes(agent, env_id, kwargs, seeds) for agent in loaded]
         scores = [
             EpisodeScore(seed, score, length, None, False)
@@ -349,7 +362,7 @@ def evaluate_many(
             for seed, (score, length) in zip(seeds, results, strict=True)
         ]
     else:
-        driver = _Driver(loaded, env_id, kwargs)
+        driver = _Driver(loaded, env_id, kwargs, sampled)
         jobs = [(index, seed) for index in range(len(agents)) for seed in seeds]
         with contextlib.closing(driver):
             what = "driving real tracks" if "CarRacing" in env_id else "playing real episodes"
@@ -377,19 +390,23 @@ def _load(agent: Any) -> Any:
 class _Driver:
     """Drives one episode after another; each process has a copy with an environment of its own."""
 
-    def __init__(self, agents: list[Any], env_id: str, env_kwargs: dict[str, Any]):
+    def __init__(self, agents: list[Any], env_id: str, env_kwargs: dict[str, Any], sampled: bool):
         self.agents, self.env_id, self.env_kwargs = agents, env_id, env_kwargs
+        self.sampled = sampled
         self._env: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # As bytes, for torch would pass tensors to another process by shared memory.
-        return _unpack, (pickle.dumps(self.agents), self.env_id, self.env_kwargs)
+        return _unpack, (pickle.dumps(self.agents), self.env_id, self.env_kwargs, self.sampled)
 
     def __call__(self, task: tuple[int, int], report: Report) -> EpisodeScore:
         index, seed = task
         if self._env is None:
             self._env = gymnasium.make(self.env_id, disable_env_checker=True, **self.env_kwargs)
-        score = run_episode(self.agents[index], self._env, seed, self.env_id)
+        with torch.random.fork_rng(devices=[], enabled=self.sampled):
+            if self.sampled:
+                torch.manual_seed(seed)
+            score = run_episode(self.agents[index], self._env, seed, self.env_id, self.sampled)
         report(1)
         return score
 
@@ -398,5 +415,5 @@ class _Driver:
             self._env.close()
 
 
-def _unpack(agents: bytes, env_id: str, env_kwargs: dict[str, Any]) -> _Driver:
-    return _Driver(pickle.loads(agents), env_id, env_kwargs)
+def _unpack(agents: bytes, env_id: str, env_kwargs: dict[str, Any], sampled: bool) -> _Driver:
+    return _Driver(pickle.loads(agents), env_id, env_kwargs, sampled)

@@ -122,14 +122,14 @@ class PolicyAgent:
             obs: what the environment returns, or a batch of it.
             state: what the last call returned; None at the very beginning.
             episode_start: (N,) or a bool: which environments have just been reset.
-            deterministic: the policy's mean or likeliest action; otherwise a draw from it (and
-                from V's posterior, with h).
+            deterministic: the policy's mean or likeliest action; otherwise a draw from it, by
+                torch's global generator. z is V's mean either way, as in training.
         Returns:
             an action of the policy's space, or a batch of them, and the state to pass next time.
         """
         if self._driver is not None:
             self._controller.deterministic = deterministic
-            return self._driver.predict(obs, state, episode_start, deterministic)
+            return self._driver.predict(obs, state, episode_start)
         return self._predict_by_frames(np.asarray(obs), state, episode_start, deterministic)
 
     def _predict_by_frames(

@@ -36,6 +36,8 @@ class Args:
     max_steps: int | None = None
     """Environment steps after which an episode ends; the environment's own limit if not given, for
     CarRacing 1000."""
+    sampled: bool = False
+    """Let a policy draw its actions, as in training, in place of its mean or likeliest ones."""
     trust: bool = False
     """Read an archive, though it can run any code of those who made it. Folders cannot."""
     json: Path | None = None
@@ -76,14 +78,16 @@ def main(args: Args) -> Evaluation:
         workers=args.workers,
         env_id=task.env_id,
         env_kwargs={**task.env_kwargs, **limit},
+        sampled=args.sampled,
     )
     versions = collect_versions()
-    print(describe(args.agent, evaluation, facts, versions, policy))
+    print(describe(args.agent, evaluation, facts, versions, policy, args.sampled))
     if args.json:
         training = {"training": asdict(facts)} if facts else {}
         if policy:
             training["policy"] = to_json(policy)
         everything = {"agent": str(args.agent), **evaluation.to_json(), **training}
+        everything["sampled"] = args.sampled
         write_json(args.json, {**everything, "versions": versions})
     return evaluation
 
@@ -94,12 +98,14 @@ def describe(
     facts: TrainingFacts | None,
     versions: dict[str, Any],
     policy: PolicyConfig | None = None,
+    sampled: bool = False,
 ) -> str:
     """The whole result as text of at most 80 columns."""
     low, high = evaluation.interval
     data, tracks = evaluation.to_json(), evaluation.tracks
     known = [track.tiles for track in tracks if track.tiles is not None]
     packages = {"python": versions["python"], **versions["packages"]}
+    drawn = "drawn, " if sampled else ""
     names = ("python", "gymnasium", "torch", "numpy", "box2d")
     laps = f"{data['laps_finished']} of {len(tracks)} finished"
     if known:  # only CarRacing has any
@@ -107,7 +113,7 @@ def describe(
     rows = [
         ("agent", str(agent)),
         ("game", f"{evaluation.env_id}, seeds {tracks[0].seed} to {tracks[-1].seed}"),
-        ("action", f"held for {_count(evaluation.action_repeat, 'step')}"),
+        ("action", f"{drawn}held for {_count(evaluation.action_repeat, 'step')}"),
         ("versions", ", ".join(f"{name} {packages[name]}" for name in names if name in packages)),
         *(_training_rows(facts) if policy is None else _policy_rows(policy)),
         ("", ""),

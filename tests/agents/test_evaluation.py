@@ -74,6 +74,31 @@ class Echo:
         return obs / 10, "remembered"
 
 
+class Dice:
+    """Acts by torch's global generator; asserts that it is asked to."""
+
+    def predict(self, obs, state=None, episode_start=None, deterministic=True):
+        assert not deterministic
+        return torch.rand(1).numpy(), state
+
+
+def test_drawn_actions_follow_from_the_seed_of_the_episode():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    alone, reversed_order, in_a_worker = (
+        evaluate(Dice(), seeds, env_id=f"{__name__}:Counter-v0", workers=workers, sampled=True)
+        for seeds, workers in (([5, 2, 9], 0), ([9, 2, 5], 0), ([5, 2, 9], 1))
+    )
+    expected = []
+    for seed in (5, 2, 9):
+        torch.manual_seed(seed)
+        expected.append(4 * seed + sum(float(torch.rand(1)) for _ in range(4)))
+    torch.set_rng_state(before)
+    assert alone.scores.tolist() == pytest.approx(expected)
+    assert in_a_worker.scores.tolist() == alone.scores.tolist()
+    assert reversed_order.scores.tolist() == alone.scores.tolist()[::-1]
+
+
 def tiny_agent(gas=1.0):
     torch.manual_seed(1)
     world = WorldModel(
