@@ -22,7 +22,6 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
 
 import envs  # noqa: F401  registers this project's environments
 from agents.lanes import play_in_lanes
@@ -400,6 +399,8 @@ class _Driver:
         return _unpack, (pickle.dumps(self.agents), self.env_id, self.env_kwargs, self.sampled)
 
     def __call__(self, task: tuple[int, int], report: Report) -> EpisodeScore:
+        import torch
+
         index, seed = task
         if self._env is None:
             self._env = gymnasium.make(self.env_id, disable_env_checker=True, **self.env_kwargs)
