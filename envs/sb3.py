@@ -232,18 +232,21 @@ class DreamVecEnv(VecEnv):
         return [getattr(self, attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        raise NotImplementedError(
+        """Refused: always raises AttributeError."""
+        raise AttributeError(
             f"set_attr({attr_name!r}): the lanes of a DreamVecEnv have no attributes of their own; "
             "build another one with the setting you want"
         )
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> Any:
-        raise NotImplementedError(
+        """Refused: always raises AttributeError."""
+        raise AttributeError(
             f"env_method({method_name!r}): the lanes of a DreamVecEnv are rows of one batch and "
             "have no methods of their own"
         )
 
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
+        """Never: wrappers are around the whole."""
         return [False for _ in self._get_indices(indices)]
 
     # Pieces.

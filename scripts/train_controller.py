@@ -17,7 +17,7 @@ from worldmodels.configs import (
     EvaluationConfig,
     EvolutionConfig,
     GradientConfig,
-    MDNRNNConfig,
+    MemoryConfig,
     ParallelConfig,
 )
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from generative.training.progress import Progress
     from worldmodels.controller import LinearController
     from worldmodels.evolution import EvolutionResult, Generation, Restarts
-    from worldmodels.transformer_config import TransformerMemoryConfig
 
 TEST_STREAM = 2**32
 """Sets the random numbers of a finished controller's test apart from those of its training."""
@@ -348,9 +347,7 @@ def dream_returns(dream, starts, vectors, dreams: int, seed: int) -> list[float]
     return result.returns.mean(1).tolist()
 
 
-def _check_sizes(
-    args: Args, memory: MDNRNNConfig | TransformerMemoryConfig, controller: ControllerConfig
-) -> None:
+def _check_sizes(args: Args, memory: MemoryConfig, controller: ControllerConfig) -> None:
     """Stop early where M and C do not fit, or M cannot dream."""
     sizes = [(c.latent_dim, c.hidden_dim, c.action_dim) for c in (memory, controller)]
     if sizes[0] != sizes[1]:

@@ -6,35 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from generative.training.cli import start
-from scripts.common.memory import train_memory
+from scripts.common.memory import MemoryArgs, train_memory
 from worldmodels.configs import MemoryLossConfig
 from worldmodels.transformer_config import TransformerMemoryConfig
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(MemoryArgs):
     """Train M as a causal Transformer on encoded episodes."""
 
     out: Path = Path("runs/transformer_memory")
     """Run folder; the trained M is in its `model` folder."""
-    encoded: tuple[Path, ...] = (Path("runs/encoded/data"),)
-    """Folders written by encode_rollouts.py, all with the same V."""
-    start_from: Path | None = None
-    """Folder of an M to go on from; its sizes must be those of `model`."""
     model: TransformerMemoryConfig = field(default_factory=TransformerMemoryConfig)
-    loss: MemoryLossConfig = field(default_factory=MemoryLossConfig)
-    steps: int = 100_000
-    """Optimiser steps."""
-    batch_size: int = 100
-    """Windows per step."""
-    length: int = 999
-    """Decisions per window; shorter episodes are padded, and padding never counts."""
-    start_fraction: float = 0.3
-    """Share of windows that begin where an episode begins; the others begin anywhere."""
-    threads: int = 0
-    """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
 
 
 PRESETS = {

@@ -16,15 +16,15 @@ class VectorVisionConfig:
 
 
 @dataclass(frozen=True)
-class MDNRNNConfig:
-    """M: an LSTM with a mixture density head; the defaults are the paper's form."""
+class MemoryConfig:
+    """What every M has: its inputs, the h that C sees, and the heads on it."""
 
     latent_dim: int = 32
     """Size of V's z."""
     action_dim: int = 3
     """Numbers in an action."""
     hidden_dim: int = 256
-    """LSTM units."""
+    """Size of h."""
     num_mixtures: int = 5
     """Gaussians per latent dimension."""
     reward_input: bool = False
@@ -36,7 +36,7 @@ class MDNRNNConfig:
     residual: bool = False
     """Mixture means are changes of z instead of z itself."""
     dropout: float = 0.0
-    """Share of the LSTM's outputs hidden from the heads in training; a dream keeps one mask."""
+    """Share of h hidden from the heads in training; a dream keeps one mask."""
     reward_scale: float = 1.0
     """Rewards are divided by this inside M and multiplied by it on the way out."""
 
@@ -48,7 +48,7 @@ class MDNRNNConfig:
 
     @property
     def input_dim(self) -> int:
-        """Numbers that enter the LSTM at a step."""
+        """Numbers that are read at a step."""
         return self.latent_dim + self.action_dim + self.reward_input
 
     @property
@@ -61,6 +61,11 @@ class MDNRNNConfig:
     def state_dim(self) -> int:
         """Numbers in c, what M keeps of the past beside h."""
         return self.hidden_dim
+
+
+@dataclass(frozen=True)
+class MDNRNNConfig(MemoryConfig):
+    """M: an LSTM with a mixture density head; the defaults are the paper's form."""
 
 
 PAPER_MDNRNN = MDNRNNConfig()

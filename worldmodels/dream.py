@@ -28,13 +28,12 @@ from generative.mdn import LOG_STD_MAX, LOG_STD_MIN
 from generative.training.checkpoint import read_tensors
 from generative.training.files import DamagedFileError, read_file, write_file
 from worldmodels.actions import squash as squash_by
-from worldmodels.configs import ControllerConfig, DreamConfig, MDNRNNConfig
+from worldmodels.configs import ControllerConfig, DreamConfig, MemoryConfig
 from worldmodels.controller import split_candidates
 from worldmodels.memory import MDNRNN, Memory
 
 if TYPE_CHECKING:
     from worldmodels.sequences import EncodedRollouts
-    from worldmodels.transformer_config import TransformerMemoryConfig
 
 __all__ = ["Dream", "DreamConfig", "DreamResult", "DreamStarts", "soon_in_trouble", "warm_up"]
 
@@ -65,7 +64,7 @@ class DreamStarts:
         """n rows drawn with replacement."""
         return self.take(rng.integers(len(self), size=n))
 
-    def check_fits(self, memory: MDNRNNConfig | TransformerMemoryConfig) -> None:
+    def check_fits(self, memory: MemoryConfig) -> None:
         """Raise ValueError if an M of these sizes cannot have had them in mind, or if empty."""
         sizes = memory.latent_dim, memory.hidden_dim, memory.state_dim
         shapes = self.z.shape, self.h.shape, self.c.shape

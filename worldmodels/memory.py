@@ -11,7 +11,8 @@ z_{t+1}, the reward and the end that action a_t brings.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +27,13 @@ from generative.mdn import (
     MixtureDensityHead,
 )
 from generative.pretrained import Pretrained
-from worldmodels.configs import BOOK_MDNRNN, PAPER_MDNRNN, MDNRNNConfig, MemoryLossConfig
-
-if TYPE_CHECKING:
-    from worldmodels.transformer_config import TransformerMemoryConfig
+from worldmodels.configs import (
+    BOOK_MDNRNN,
+    PAPER_MDNRNN,
+    MDNRNNConfig,
+    MemoryConfig,
+    MemoryLossConfig,
+)
 
 __all__ = [
     "BOOK_MDNRNN",
@@ -61,14 +65,14 @@ class MemoryOutput(NamedTuple):
     """What the heads saw, the recurrence's output after the step, (..., hidden_dim)."""
 
 
-class Memory(Pretrained, nn.Module):
+class Memory(Pretrained, nn.Module, ABC):
     """What every M has beside its recurrence: heads, and how a step's inputs are joined.
 
     A subclass builds what `read` needs, then calls `_add_heads`. Its state is a pair (h, c): h
     (B, hidden_dim) is what the heads and C see, and c (B, state_dim) whatever else it keeps.
     """
 
-    config: MDNRNNConfig | TransformerMemoryConfig
+    config: MemoryConfig
 
     def _add_heads(self) -> None:
         config = self.config
@@ -128,11 +132,11 @@ class Memory(Pretrained, nn.Module):
         h, state = self.read(z, action, state, prev_reward)
         return self.heads(h, z), state
 
+    @abstractmethod
     def read(
         self, z: Tensor, action: Tensor, state: State | None, prev_reward: Tensor | None
     ) -> tuple[Tensor, State]:
         """The recurrence alone, for filtering a real episode: h at every step, the last (h, c)."""
-        raise NotImplementedError
 
     def step(
         self,
@@ -205,7 +209,7 @@ class MemoryLosses(NamedTuple):
 def memory_loss(
     out: MemoryOutput,
     batch: dict[str, Tensor],
-    config: MDNRNNConfig | TransformerMemoryConfig,
+    config: MemoryConfig,
     weights: MemoryLossConfig,
 ) -> MemoryLosses:
     """Negative log-likelihood of the next z + weighted reward and end errors.
@@ -229,7 +233,7 @@ def _joined_losses(
     reward: Tensor | None,
     end_logit: Tensor | None,
     batch: dict[str, Tensor],
-    config: MDNRNNConfig | TransformerMemoryConfig,
+    config: MemoryConfig,
     weights: MemoryLossConfig,
 ) -> MemoryLosses:
     """Adds the errors of reward and end (B, T) to the mean negative log-likelihood."""

@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from generative.training.run import Run
+from worldmodels.configs import PAPER_MDNRNN, MemoryConfig, MemoryLossConfig
 
 if TYPE_CHECKING:
-    from scripts import train_mdnrnn, train_transformer_memory
     from worldmodels.memory import Memory
 
 
-def train_memory(
-    args: train_mdnrnn.Args | train_transformer_memory.Args, kind: str, make: Callable[[], Memory]
-) -> Path:
+@dataclass(frozen=True)
+class MemoryArgs:
+    """How M is trained, whichever network it is."""
+
+    out: Path = Path("runs/memory")
+    """Run folder; the trained M is in its `model` folder."""
+    encoded: tuple[Path, ...] = (Path("runs/encoded/data"),)
+    """Folders written by encode_rollouts.py, all with the same V."""
+    start_from: Path | None = None
+    """Folder of an M to go on from; its sizes must be those of `model`."""
+    model: MemoryConfig = PAPER_MDNRNN
+    loss: MemoryLossConfig = field(default_factory=MemoryLossConfig)
+    steps: int = 100_000
+    """Optimiser steps."""
+    batch_size: int = 100
+    """Windows per step."""
+    length: int = 999
+    """Decisions per window; shorter episodes are padded, and padding never counts."""
+    start_fraction: float = 0.3
+    """Share of windows that begin where an episode begins; the others begin anywhere."""
+    threads: int = 0
+    """CPU threads; 0 leaves the choice to torch."""
+    device: str = "auto"
+    seed: int = 1
+
+
+def train_memory(args: MemoryArgs, kind: str, make: Callable[[], Memory]) -> Path:
     """Returns the folder of the trained M.
 
     Args:

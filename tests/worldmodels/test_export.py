@@ -91,7 +91,18 @@ def test_a_transformer_is_stepped_by_its_graph():
     """A whole episode, beyond its context, with the state handed on."""
     torch.manual_seed(0)
     memory = TransformerMemory(
-        TransformerMemoryConfig(D, 3, H, 2, 2, 2, 4, 8, 4, reward_input=True)
+        TransformerMemoryConfig(
+            D,
+            3,
+            H,
+            2,
+            num_layers=2,
+            num_heads=2,
+            head_dim=4,
+            ff_dim=8,
+            context=4,
+            reward_input=True,
+        )
     ).eval()
     world = world_with(memory)
     graph = export.graphs(world, None)["memory.onnx"]

@@ -35,7 +35,18 @@ def lstm(**changes) -> MDNRNN:
 
 def transformer(**changes) -> TransformerMemory:
     torch.manual_seed(0)
-    config = TransformerMemoryConfig(D, 3, H, 2, 1, 2, 4, 8, 4, **{**HEADS, **changes})
+    config = TransformerMemoryConfig(
+        D,
+        3,
+        H,
+        2,
+        num_layers=1,
+        num_heads=2,
+        head_dim=4,
+        ff_dim=8,
+        context=4,
+        **{**HEADS, **changes},
+    )
     return TransformerMemory(config).eval()
 
 
