@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 
 from generative.training.cli import start
 from generative.training.run import Run
-from scripts import train_controller
-from worldmodels.configs import DreamConfig, EvaluationConfig, EvolutionConfig
+from scripts import train_controller, train_in_dream
+from worldmodels.configs import DreamConfig
 
 FIRST_EPISODE = 7000
 """Place of the first real episode among the seeds kept for choosing; training uses earlier ones."""
@@ -70,13 +70,9 @@ CAR = replace(
     train_controller.PRESETS["quick"],
     dream=DreamConfig(horizon=30, bf16=True, reward_clip=(-1.0, 21.0), pace_cap=2.7),
 )
+# Each of the 4 tics of a decision pays 1.
 DOOM = replace(
-    train_controller.PRESETS["dream"],
-    features="zhc",
-    # Each of the 4 tics of a decision pays 1.
-    dream=DreamConfig(horizon=60, bf16=True, reward_clip=(4.0, 4.0)),
-    evolution=EvolutionConfig(popsize=32, generations=40, diagonal=True),
-    evaluation=EvaluationConfig(episodes=64, candidates_per_task=32),
+    train_in_dream.DOOM, dream=replace(train_in_dream.DOOM.dream, reward_clip=(4.0, 4.0))
 )
 DEFAULT_PRESET = "car"
 PRESETS = {
