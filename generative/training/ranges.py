@@ -1,0 +1,139 @@
+"""Ranges of settings: said once, beside the type, and checked wherever settings come from.
+
+    @dataclass(frozen=True)
+    class Args(Checked):
+        steps: Count = 100_000
+        dropout: Share = 0.0
+
+`Args(steps=-5)`, `--steps -5` and a config.json with "steps": -5 then raise the same error.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Union
+
+__all__ = [
+    "Checked",
+    "Count",
+    "CountOrZero",
+    "Depth",
+    "Finite",
+    "NonNegative",
+    "Positive",
+    "Probability",
+    "Range",
+    "Share",
+    "Size",
+]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from low to high; NaN lies in none.
+
+    Args:
+        above: low itself lies outside.
+        below: high itself lies outside.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        low = value > self.low if self.above else value >= self.low
+        return low and (value < self.high if self.below else value <= self.high)
+
+    def __str__(self) -> str:
+        """What a value must be, in words: "at least 1", "above 0 and below 1"."""
+        low = f"{'above' if self.above else 'at least'} {self.low:,}"
+        high = f"{'below' if self.below else 'at most'} {self.high:,}"
+        if math.isinf(self.low) or math.isinf(self.high):
+            finite = [text for text, end in ((low, self.low), (high, self.high)) if math.isfinite(end)]
+            return " ".join([*finite, *["and finite"] * self.below]) if finite else "finite"
+        return f"{low} and {high}"
+
+
+Count = Annotated[int, Range(1, 2**40)]
+"""How many: steps, episodes, examples in a batch."""
+CountOrZero = Annotated[int, Range(0, 2**40)]
+"""How many, where none is possible or means "choose for me"."""
+Size = Annotated[int, Range(1, 2**20)]
+"""The width of a layer, an image or a vocabulary."""
+Depth = Annotated[int, Range(1, 1024)]
+"""How many layers or blocks stand behind each other."""
+Finite = Annotated[float, Range(-math.inf, math.inf, above=True, below=True)]
+"""Any number but infinities and NaN."""
+Positive = Annotated[float, Range(0, math.inf, above=True, below=True)]
+NonNegative = Annotated[float, Range(0, math.inf, below=True)]
+Share = Annotated[float, Range(0, 1, below=True)]
+"""A part that is not the whole, such as dropout or the decay of an average."""
+Probability = Annotated[float, Range(0, 1)]
+
+
+class Checked:
+    """Gives a settings dataclass a `__post_init__` that checks the ranges of its annotations.
+
+    A subclass that has a `__post_init__` of its own calls `super().__post_init__()` first.
+
+    Raises:
+        ValueError: names every field that is out of its range, and the range.
+    """
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"{field.name} is {_short(getattr(self, field.name))}, and must be {limits}"
+            for field in fields(self)  # type: ignore[arg-type]  # subclasses are dataclasses
+            for limits in _violated(_hints(type(self))[field.name], getattr(self, field.name))
+        ]
+        if wrong:
+            raise ValueError("; ".join(wrong))
+
+
+def _violated(kind: Any, value: Any) -> Iterator[str]:
+    """The range that a value leaves, if it leaves one; of a tuple, the first of its values'."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        ranges = [extra for extra in args[1:] if isinstance(extra, Range)]
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        broken = [str(limits) for limits in ranges if number and value not in limits]
+        yield from broken[:1] or _violated(args[0], value)
+    elif origin in (Union, types.UnionType):
+        inner = [list(_violated(part, value)) for part in args if _fits(part, value)]
+        yield from (inner[0] if inner and all(inner) else [])
+    elif origin is tuple and isinstance(value, (tuple, list)):
+        kinds = [args[0]] * len(value) if args[1:] == (Ellipsis,) else args
+        for part, item in zip(kinds, value, strict=False):
+            for limits in _violated(part, item):
+                yield limits
+                return
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    """Whether a value can be of one part of a union."""
+    if kind is type(None) or value is None:
+        return kind is type(None) and value is None
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return _fits(args[0], value)
+    plain = origin or kind
+    if plain is float:
+        plain = (int, float)
+    return not isinstance(plain, (type, tuple)) or isinstance(value, plain)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:56]} ..."
+
+
+@functools.lru_cache(maxsize=512)
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
