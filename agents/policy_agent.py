@@ -258,6 +258,7 @@ def policy_kwargs(algorithm: Algorithm, network: NetworkConfig) -> dict[str, Any
     }
 
 
+@torch.inference_mode(False)  # whoever loads a policy inside it can still train it
 def build_policy(config: PolicyConfig) -> BasePolicy:
     """The networks of a saved policy, with weights drawn at random."""
     name = "CnnPolicy" if len(config.observation_space.shape) == 3 else "MlpPolicy"
@@ -269,7 +270,7 @@ def build_policy(config: PolicyConfig) -> BasePolicy:
             lr_schedule=_no_learning,
             **policy_kwargs(config.algorithm, config.network),
         )
-    policy.set_training_mode(False)
+    policy.float().set_training_mode(False)  # whatever torch's default is
     return policy
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 import envs  # noqa: F401  registers this project's environments
 from agents.world_model_agent import WorldModelAgent
 from envs.car_racing import resize_frames
+from generative.checks import placed
 
 __all__ = [
     "FPS",
@@ -109,7 +110,7 @@ class LoneDream:
         if action is None:
             chosen = agent.controller.act(self.z, *self.state)
         else:
-            chosen = torch.as_tensor(action, device=world.device).unsqueeze(0)
+            chosen = torch.as_tensor(action, **placed(world.memory)).unsqueeze(0)
         self.z, out, self.state = world.step(
             self.z,
             chosen,
@@ -146,7 +147,7 @@ def dream_on(
     )
     imagined = world.imagine(
         z,
-        torch.as_tensor(actions, device=world.device),
+        torch.as_tensor(actions, **placed(world.memory)),
         (h, c),
         prev_reward if world.memory.config.reward_input else None,
         temperature,

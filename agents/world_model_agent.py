@@ -199,7 +199,7 @@ class WorldModelAgent:
         seen = self.task.preprocess(frames[due])
         z = self.world.encode(seen, sample=not deterministic, generator=self.generator)
         actions, countdown = state.action.copy(), state.countdown.copy()
-        actions[due] = self.controller.act(z, h, c).cpu().numpy()
+        actions[due] = self.controller.act(z, h, c).float().cpu().numpy()
         countdown[due] = self.config.action_repeat
         return AgentState(
             state.h.index_copy(0, rows, h),
@@ -218,7 +218,7 @@ class WorldModelAgent:
         h, c, prev_reward = state.h[rows], state.c[rows], state.prev_reward[rows]
         memory = self.world.memory
         reads_reward = memory.config.reward_input
-        z, action = state.z[rows], torch.from_numpy(state.action[due]).to(h.device)
+        z, action = state.z[rows], torch.from_numpy(state.action[due]).to(h)
         previous = prev_reward.unsqueeze(1) if reads_reward else None
         h_read, read = memory.read(z.unsqueeze(1), action.unsqueeze(1), (h, c), previous)
         begun = torch.from_numpy(state.begun[due]).to(h.device)

@@ -28,6 +28,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from envs.task import Task, action_space
+from generative.checks import placed
 from worldmodels.actions import from_env
 from worldmodels.configs import DreamConfig
 from worldmodels.dream import DreamStarts
@@ -296,7 +297,7 @@ class _Lanes:
             self.observation_space = spaces.Box(-bounds, bounds)
 
         def zeros(*shape: int) -> Tensor:
-            return torch.zeros(num_lanes, *shape, device=self.world.device)
+            return torch.zeros(num_lanes, *shape, **placed(self.world.memory))
 
         self.z, self.h, self.c = zeros(mem.latent_dim), zeros(mem.hidden_dim), zeros(mem.state_dim)
         self.prev_reward = zeros()
@@ -319,7 +320,7 @@ class _Lanes:
             begun = torch.from_numpy(lanes).to(self.world.device)
             moments = self.starts.take(rows)
             for name in ("z", "h", "c", "prev_reward"):
-                getattr(self, name)[begun] = getattr(moments, name).to(self.world.device)
+                getattr(self, name)[begun] = getattr(moments, name).to(self.z)
             if self.mask is not None:
                 self.mask[begun] = self._tensor(masks)
             self.steps[lanes] = 0
@@ -369,14 +370,14 @@ class _Lanes:
         """What all lanes show now, in memory of its own."""
         if self.observation == "frames":
             return self.frames()
-        return torch.cat([self.z, self.h], dim=1).cpu().numpy()
+        return torch.cat([self.z, self.h], dim=1).float().cpu().numpy()
 
     def frames(self) -> np.ndarray:
         """What V makes of every z: pictures, uint8 (N, 64, 64, 3), or vectors."""
         return self.world.decode(self.z)
 
     def _tensor(self, values: Any) -> Tensor:
-        return torch.from_numpy(np.asarray(values, np.float32)).to(self.world.device)
+        return torch.from_numpy(np.asarray(values, np.float32)).to(self.z)
 
     def _check_finite(self, lanes: np.ndarray) -> None:
         """Stop at the first lane whose z, h or reward is not finite."""

@@ -20,6 +20,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from envs.task import Preprocess, Task, action_head, preprocess_for
+from generative.checks import placed
 from generative.vae import to_float_bchw
 from worldmodels.actions import from_env
 from worldmodels.configs import ActionHead
@@ -148,7 +149,7 @@ class LatentObservation(gymnasium.Wrapper):
         obs, info = self.env.reset(seed=seed, options=options)
         if self.memory is not None:
             self._state = self.memory.initial_state(1)
-            self._prev_reward = torch.zeros(1, device=self.memory.device)
+            self._prev_reward = self._state[0].new_zeros(1)
         return self._look(obs), info
 
     def step(self, action: Any) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -161,7 +162,7 @@ class LatentObservation(gymnasium.Wrapper):
     @torch.no_grad()
     def _remember(self, memory: Memory, action: Any) -> None:
         assert self._state is not None, "call reset() before step()"
-        read = torch.from_numpy(from_env(np.asarray(action)[None], self._head)).to(memory.device)
+        read = torch.from_numpy(from_env(np.asarray(action)[None], self._head)).to(self._z)
         out, self._state = memory.step(self._z, read, self._state, self._prev_reward)
         if out.reward is not None:
             self._prev_reward = out.reward
@@ -170,17 +171,18 @@ class LatentObservation(gymnasium.Wrapper):
         batch, _ = self._preprocess.batch_of(np.asarray(obs))
         self._z = look(self.vision, self._preprocess(batch))
         parts = [self._z] if self._state is None else [self._z, self._state[0]]
-        return torch.cat(parts, dim=1)[0].cpu().numpy()
+        return torch.cat(parts, dim=1)[0].float().cpu().numpy()
 
 
 @torch.no_grad()
 def look(vision: Vision, seen: np.ndarray) -> Tensor:
     """What V makes of frames (N, 64, 64, 3) uint8 or vectors (N, D): its mean, (N, latent_dim)."""
     assert isinstance(vision, nn.Module)
-    device = next(iter(vision.state_dict().values())).device
-    x = torch.from_numpy(seen).to(device)
+    kind = placed(vision)
+    x = torch.from_numpy(seen).to(kind["device"])
     if not isinstance(vision, VectorVision):
         x = to_float_bchw(x).contiguous(memory_format=torch.channels_last)
+    x = x.to(kind["dtype"])
     return encode_mu_logvar(vision, x)[0]
 
 

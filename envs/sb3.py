@@ -25,6 +25,7 @@ from torch import Tensor
 
 from envs.dream import DreamEnv, Model, Starts
 from envs.task import Task
+from generative.checks import placed
 from worldmodels.actions import bounds
 from worldmodels.configs import ActionHead, DreamConfig
 from worldmodels.dream import DreamStarts
@@ -141,7 +142,7 @@ class DreamVecEnv(VecEnv):
             raise RuntimeError("call reset() or reset_tensors() before the first step")
         memory, tau, lanes = self.world.memory, self.config.temperature, self._lanes
         n = self.num_envs
-        z, action = lanes["z"], self._as_read(actions.to(self.device))
+        z, action = lanes["z"], self._as_read(actions.to(self.device)).to(lanes["z"].dtype)
         h, (_, c) = memory.read(
             z.unsqueeze(1),
             action.unsqueeze(1),
@@ -158,7 +159,7 @@ class DreamVecEnv(VecEnv):
         lanes |= {"z": z, "h": h, "c": c, "prev_reward": reward}
         terminated = torch.zeros_like(reward, dtype=torch.bool)
         if out.end_logit is not None:
-            terminated = torch.rand(n, **self._random) < out.end_logit.sigmoid()
+            terminated = torch.rand(n, dtype=reward.dtype, **self._random) < out.end_logit.sigmoid()
         paid = self._pay(reward)
         lanes["age"] = lanes["age"] + 1
         truncated = ~terminated & (lanes["age"] >= self.config.horizon)
@@ -194,7 +195,7 @@ class DreamVecEnv(VecEnv):
 
     def reset(self) -> np.ndarray:
         self.reset_infos = [{} for _ in range(self.num_envs)]
-        return self.reset_tensors().cpu().numpy()
+        return self.reset_tensors().float().cpu().numpy()
 
     def step_async(self, actions: np.ndarray) -> None:
         self._waiting = torch.as_tensor(np.asarray(actions))
@@ -203,13 +204,13 @@ class DreamVecEnv(VecEnv):
         """Observations, rewards (float32), dones and infos, copied to the host once each."""
         assert self._waiting is not None, "call step_async first"
         step = self.step_tensors(self._waiting)
-        obs, reward = step.obs.cpu().numpy(), step.reward.float().cpu().numpy()
+        obs, reward = step.obs.float().cpu().numpy(), step.reward.float().cpu().numpy()
         truncated = step.truncated.cpu().numpy()
         done = step.terminated.cpu().numpy() | truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if done.any():
             rows = np.flatnonzero(done)
-            final = step.final_obs[torch.from_numpy(rows).to(self.device)].cpu().numpy()
+            final = step.final_obs[torch.from_numpy(rows).to(self.device)].float().cpu().numpy()
             for row, last in zip(rows.tolist(), final, strict=True):
                 infos[row] = {
                     "terminal_observation": last,
@@ -259,13 +260,14 @@ class DreamVecEnv(VecEnv):
         """Rows of lanes that begin, one for each True of `which` (N,)."""
         count, mem = int(which.sum()), self.world.memory.config
         begun = self.starts.take(torch.randint(len(self.starts), (count,), **self._random))
-        fresh = dict(vars(begun))
+        dtype = placed(self.world.memory)["dtype"]
+        fresh = {name: field.to(dtype) for name, field in vars(begun).items()}
         if self.config.dropout and mem.dropout:
             keep = 1.0 - mem.dropout
-            kept = torch.rand(count, mem.hidden_dim, **self._random) < keep
-            fresh["mask"] = kept.float() / keep
+            kept = torch.rand(count, mem.hidden_dim, dtype=dtype, **self._random) < keep
+            fresh["mask"] = kept.to(dtype) / keep
         fresh["age"] = torch.zeros(count, dtype=torch.int64, device=self.device)
-        fresh["stretch"] = torch.zeros(count, device=self.device)
+        fresh["stretch"] = torch.zeros_like(fresh["prev_reward"])
         return fresh
 
     def _pay(self, reward: Tensor) -> Tensor:

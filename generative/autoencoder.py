@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_images, check_vectors
+from generative.checks import check_images, check_some, check_vectors
 from generative.configs.autoencoder import (
     AutoencoderLossConfig,
     ConvAutoencoderConfig,
@@ -87,11 +87,11 @@ class ConvAutoencoder(Pretrained, nn.Module):
         Raises:
             ValueError: another shape, integer pixels, or pixels outside [0, 1].
         """
-        return self.encoder(check_images(x, self.config.image_shape, "this autoencoder"))
+        return self.encoder(check_images(x, self.config.image_shape, self))
 
     def decode_logits(self, z: Tensor) -> Tensor:
         """Codes (B, latent_dim) -> images before the sigmoid, (B, C, H, W)."""
-        return self.decoder(check_vectors(z, self.config.latent_dim, "codes", "this decoder"))
+        return self.decoder(check_vectors(z, self.config.latent_dim, "codes", self))
 
     def decode(self, z: Tensor) -> Tensor:
         """Codes (B, latent_dim) -> images (B, C, H, W) in [0, 1]."""
@@ -103,6 +103,7 @@ class ConvAutoencoder(Pretrained, nn.Module):
 
     def loss(self, x: Tensor, kind: str = "bce", noisy: Tensor | None = None) -> AutoencoderLosses:
         """How far images (B, C, H, W) are from what is made of them (or of `noisy`)."""
+        check_some(check_images(x, self.config.image_shape, self), self)
         return autoencoder_loss(
             self.decode_logits(self.encode(x if noisy is None else noisy)), x, kind
         )
@@ -131,12 +132,12 @@ class LinearAutoencoder(Pretrained, nn.Module):
         Raises:
             ValueError: another shape, integer pixels, or pixels outside [0, 1].
         """
-        x = check_images(x, self.config.image_shape, "this autoencoder")
+        x = check_images(x, self.config.image_shape, self)
         return self.encoder(x.flatten(1))
 
     def decode(self, z: Tensor) -> Tensor:
         """Codes (B, latent_dim) -> images (B, C, H, W); not confined to [0, 1]."""
-        z = check_vectors(z, self.config.latent_dim, "codes", "this decoder")
+        z = check_vectors(z, self.config.latent_dim, "codes", self)
         return self.decoder(z).unflatten(1, self.config.image_shape)
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -150,6 +151,7 @@ class LinearAutoencoder(Pretrained, nn.Module):
         From anywhere else the first gradients all point at the mean, and are so large that Adam
         takes thousands of steps to forget them.
         """
+        check_some(check_images(x, self.config.image_shape, self), self)
         mean = x.flatten(1).mean(0)
         self.decoder.bias.copy_(mean)
         self.encoder.bias.copy_(-self.encoder.weight @ mean)
@@ -158,6 +160,7 @@ class LinearAutoencoder(Pretrained, nn.Module):
         """Mean squared error of images (B, C, H, W); there is no other kind for this model."""
         if kind != "mse":
             raise ValueError(f"kind is {kind!r}; a linear autoencoder minimises 'mse'")
+        check_some(check_images(x, self.config.image_shape, self), self)
         error = F.mse_loss(self.reconstruct(x if noisy is None else noisy), x)
         return AutoencoderLosses(error, error)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_tokens
+from generative.checks import check_dtype, check_labels, check_some, check_tokens, placed
 from generative.configs.text import (
     BERTClassifierConfig,
     BERTConfig,
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 
-class Encoder(nn.Module):
+class BERTEncoder(nn.Module):
     """Tokens, positions and segments -> blocks without a causal mask.
 
     A text (B, T) gets a token in front that stands for all of it, so that the network sees T + 1
@@ -92,7 +92,7 @@ class Encoder(nn.Module):
         Raises:
             ValueError: not int64 (B, T) in the vocabulary, or more than `max_len` positions.
         """
-        check_tokens(tokens, self.config.vocab_size + 3, self.config.max_len, "this BERT")
+        check_tokens(tokens, self.config.vocab_size + 3, self.config.max_len, self)
         kinds = torch.zeros_like(tokens) if segments is None else segments
         places = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.embedding(tokens) + self.positions(places) + self.segments(kinds)
@@ -107,7 +107,7 @@ class Encoder(nn.Module):
         Raises:
             ValueError: not int64 (B, T), T below max_len, tokens of texts or masks.
         """
-        check_tokens(x, self.config.vocab_size + 1, self.config.max_len - 1, "this BERT")
+        check_tokens(x, self.config.vocab_size + 1, self.config.max_len - 1, self)
         features = self(F.pad(x, (1, 0), value=self.class_token), maps=maps)
         return features[:, 0], features[:, 1:]
 
@@ -122,23 +122,24 @@ class BERT(Pretrained, nn.Module):
         super().__init__()
         self.config = config = config or BERTConfig()
         dim, eps = config.block.dim, config.block.norm_eps
-        self.encoder = Encoder(config)
+        self.encoder = BERTEncoder(config)
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim, eps=eps))
         self.bias = nn.Parameter(torch.zeros(config.vocab_size + 3))
         init_weights(self.head, "normal")
 
     def read_out(self, features: Tensor) -> Tensor:
         """Features (..., dim) -> logits (..., vocab_size + 3)."""
+        check_dtype(features, "features", self)
         return F.linear(self.head(features), self.encoder.embedding.weight, self.bias)
 
     def logits(self, tokens: Tensor, segments: Tensor | None = None) -> Tensor:
-        """Tokens (B, T) as `Encoder` takes them -> logits of each position, (B, T, V + 3)."""
+        """Tokens (B, T) as `BERTEncoder` takes them -> logits of each position, (B, T, V + 3)."""
         return self.read_out(self.encoder(tokens, segments))
 
     def loss(self, x: Tensor, generator: torch.Generator | None = None) -> TextLosses:
         """Hides tokens of texts (B, T) at random; mean over those that are asked for."""
         config, mask = self.config, self.encoder.mask_token
-        check_tokens(x, config.vocab_size, config.max_len - 1, "this BERT")
+        check_some(check_tokens(x, config.vocab_size, config.max_len - 1, self), self)
         chosen = hide_tokens(x, config.mask_rate, generator)
         if config.hide_all:
             seen = x.masked_fill(chosen, mask)
@@ -189,7 +190,7 @@ class BERTClassifier(Pretrained, nn.Module):
         super().__init__()
         self.config = config = config or BERTClassifierConfig()
         dim = config.bert.block.dim
-        self.encoder = Encoder(config.bert)
+        self.encoder = BERTEncoder(config.bert)
         self.pooler = nn.Sequential(
             nn.Linear(dim, dim), nn.Tanh(), nn.Dropout(config.bert.block.dropout)
         )
@@ -199,18 +200,19 @@ class BERTClassifier(Pretrained, nn.Module):
     @classmethod
     def of(cls, bert: BERT, num_classes: int) -> Self:
         """A classifier that begins with a copy of a trained BERT's encoder."""
-        model = cls(BERTClassifierConfig(bert.config, num_classes))
+        model = cls(BERTClassifierConfig(bert.config, num_classes)).to(**placed(bert))
         model.encoder.load_state_dict(bert.encoder.state_dict())
         return model
 
     def logits(self, x: Tensor) -> Tensor:
         """Texts (B, T) -> logits of the classes (B, num_classes)."""
         config = self.config.bert
-        check_tokens(x, config.vocab_size, config.max_len - 1, "this BERT")
+        check_tokens(x, config.vocab_size, config.max_len - 1, self)
         return self.head(self.pooler(self.encoder.read(x)[0]))
 
     def loss(self, x: Tensor, labels: Tensor) -> ClassLosses:
         """Texts (B, T) and their classes (B,)."""
-        logits = self.logits(x)
+        logits = self.logits(check_some(x, self))
+        check_labels(labels, *logits.shape, who="this classifier")
         right = (logits.detach().argmax(1) == labels).float().mean()
         return ClassLosses(F.cross_entropy(logits, labels), right)

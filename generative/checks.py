@@ -1,49 +1,114 @@
-"""What a model says to input that it was not made for: what it got, what it needs."""
+"""What a model says to input that it was not made for: what it got, what it needs.
+
+A model computes in the type of its weights: what it draws or makes has that type (`placed`), and
+what it is given must have it. Nothing is cast without a word.
+"""
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+CASTS = {
+    torch.float64: "double",
+    torch.float32: "float",
+    torch.float16: "half",
+    torch.bfloat16: "bfloat16",
+}
+"""What a tensor and a module both call a conversion."""
 
 
-def check_images(x: Tensor, shape: tuple[int, ...], who: str) -> Tensor:
-    """Return x if it is float (B, *shape) in [0, 1].
+def placed(model: nn.Module) -> dict[str, Any]:
+    """{"device": ..., "dtype": ...} of a model's weights, for what is drawn or made for it."""
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    first = next(tensor for tensor in tensors if tensor.is_floating_point())
+    return {"device": first.device, "dtype": first.dtype}
 
+
+def at_least_float32(x: Tensor) -> torch.dtype:
+    """The type for a part of a computation that is too fine for bfloat16, or lacks its kernels."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def check_dtype(x: Tensor, what: str, model: nn.Module) -> Tensor:
+    """Return x if it has the type in which a model computes, that of its weights.
+
+    Under autocast, which casts by itself, halves will do as well.
+
+    Raises:
+        ValueError: another type.
+    """
+    wanted = placed(model)["dtype"]
+    half = x.dtype in (torch.float16, torch.bfloat16)
+    if x.dtype == wanted or (half and torch.is_autocast_enabled(x.device.type)):
+        return x
+    other = f", or model.{CASTS[x.dtype]}()" if x.dtype in CASTS else ""
+    raise ValueError(
+        f"got {what} of {x.dtype}; {_name(model)} computes in {_short(wanted)} here: "
+        f"pass x.{CASTS[wanted]}(){other}"
+    )
+
+
+def check_batch(x: Tensor, shape: tuple[int, ...], what: str, model: nn.Module) -> Tensor:
+    """Return x if it is (B, *shape) of the type in which a model computes.
+
+    Raises:
+        ValueError: another shape or type.
+    """
+    if x.dim() != 1 + len(shape) or tuple(x.shape[1:]) != tuple(shape):
+        raise ValueError(
+            f"got {what} of shape {tuple(x.shape)} and {x.dtype}; {_needs(shape, model)}"
+        )
+    return check_dtype(x, what, model)
+
+
+def check_images(
+    x: Tensor, shape: tuple[int, ...], model: nn.Module, what: str = "images", pixels: bool = True
+) -> Tensor:
+    """Return x if it is (B, *shape) in [0, 1] of the type in which a model computes.
+
+    Args:
+        pixels: whether their range is looked at, which a model that is traced cannot do.
     Raises:
         ValueError: another shape or type, or a pixel outside [0, 1] (or not a number).
     """
-    wanted = f"{who} needs float (B, {', '.join(map(str, shape))}) in [0, 1]"
-    if x.dim() != 1 + len(shape) or tuple(x.shape[1:]) != tuple(shape):
-        raise ValueError(f"got images of shape {tuple(x.shape)}; {wanted}")
+    wanted = f"{_needs(shape, model)} in [0, 1]"
     if not x.is_floating_point():
-        raise ValueError(f"got images of {x.dtype}; {wanted}: convert with to_float_bchw")
-    if len(x) and not bool((x.detach().amin() >= 0) & (x.detach().amax() <= 1)):
+        raise ValueError(
+            f"got {what} of shape {tuple(x.shape)} and {x.dtype}; {wanted}: convert uint8 frames "
+            "(B, H, W, C) with to_float_bchw"
+        )
+    check_batch(x, shape, what, model)
+    if pixels and len(x) and not bool((x.detach().amin() >= 0) & (x.detach().amax() <= 1)):
         low, high = float(x.detach().amin()), float(x.detach().amax())
         raise ValueError(f"got pixels from {low:.4g} to {high:.4g}; {wanted}: scale them first")
     return x
 
 
-def check_vectors(x: Tensor, dim: int, what: str, who: str) -> Tensor:
-    """Return x if it is float (B, dim).
+def check_vectors(x: Tensor, dim: int, what: str, model: nn.Module) -> Tensor:
+    """Return x if it is (B, dim) of the type in which a model computes.
 
     Raises:
         ValueError: another shape or type.
     """
-    if x.dim() != 2 or x.shape[1] != dim or not x.is_floating_point():
-        raise ValueError(
-            f"got {what} of shape {tuple(x.shape)} and {x.dtype}; {who} needs float (B, {dim})"
-        )
-    return x
+    return check_batch(x, (dim,), what, model)
 
 
-def check_tokens(x: Tensor, vocab_size: int, max_len: int | None, who: str) -> Tensor:
+def check_tokens(
+    x: Tensor, vocab_size: int, max_len: int | None, model: nn.Module, part: str = ""
+) -> Tensor:
     """Return x if it is int64 (B, T), T from 1 to max_len (None for any), in 0 .. vocab_size - 1.
 
+    Args:
+        part: what of the model reads them, "stream 1 of ".
     Raises:
         ValueError: another shape, length or type, or a token that is not in the vocabulary.
     """
     limit = "" if max_len is None else f" with T from 1 to {max_len},"
-    wanted = f"{who} needs int64 (B, T),{limit} in 0 to {vocab_size - 1}"
+    wanted = f"{part}{_name(model)} needs int64 (B, T),{limit} in 0 to {vocab_size - 1}"
     too_long = x.dim() == 2 and max_len is not None and x.shape[1] > max_len
     if x.dim() != 2 or x.shape[1] < 1 or too_long:
         raise ValueError(f"got tokens of shape {tuple(x.shape)}; {wanted}")
@@ -52,3 +117,63 @@ def check_tokens(x: Tensor, vocab_size: int, max_len: int | None, who: str) -> T
     if len(x) and not bool((x.amin() >= 0) & (x.amax() < vocab_size)):
         raise ValueError(f"got tokens from {int(x.amin())} to {int(x.amax())}; {wanted}")
     return x
+
+
+def check_labels(labels: Tensor, n: int, count: int, who: str, what: str = "labels") -> Tensor:
+    """Return labels if they are int64 (n,), 0 or more and below count.
+
+    Raises:
+        ValueError: another shape or type, or a label that there is not.
+    """
+    fits = labels.shape == (n,) and labels.dtype == torch.int64
+    if not fits or (n and not bool((labels.amin() >= 0) & (labels.amax() < count))):
+        raise ValueError(
+            f"got {what} {tuple(labels.shape)} of {labels.dtype}, beginning with "
+            f"{labels.flatten()[:5].tolist()}; {who} needs int64 ({n},), from 0 to {count - 1}"
+        )
+    return labels
+
+
+def check_some(x: Tensor, model: nn.Module) -> Tensor:
+    """Return x if it is not empty, for a loss, which is a mean.
+
+    Raises:
+        ValueError: no examples.
+    """
+    if not len(x):
+        raise ValueError(
+            f"got a batch of 0 examples, {tuple(x.shape)}; a loss of {_name(model)} is a mean over "
+            "the batch: give at least one"
+        )
+    return x
+
+
+def to_levels(x: Tensor, levels: int) -> Tensor:
+    """Pixels in [0, 1] -> which of so many levels each is, 0 .. levels - 1, as floats.
+
+    Raises:
+        ValueError: a pixel between the levels.
+    """
+    most = levels - 1
+    level = x.to(at_least_float32(x)) * most
+    # As exact as the type of x can tell: in bfloat16 hardly any pixel is a level exactly.
+    tolerance = max(1e-3, torch.finfo(x.dtype).eps * most)
+    if bool(((level - level.round()).abs() > tolerance).any()):
+        raise ValueError(
+            f"got pixels between the levels; needed are multiples of 1/{most}, one of {levels} "
+            "levels: round them first"
+        )
+    return level.round().to(x.dtype)
+
+
+def _name(model: nn.Module) -> str:
+    return type(model).__name__
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _needs(shape: tuple[int, ...], model: nn.Module) -> str:
+    dtype = _short(placed(model)["dtype"])
+    return f"{_name(model)} needs {dtype} (B, {', '.join(map(str, shape))})"

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_images
+from generative.checks import check_images, check_labels, check_some
 from generative.configs.classifier import (
     ClassifierLossConfig,
     CNNClassifierConfig,
@@ -70,7 +70,7 @@ class MLPClassifier(Pretrained, nn.Module):
         Raises:
             ValueError: another shape, integer pixels, or pixels outside [0, 1].
         """
-        return self.net(check_images(x, self.config.image_shape, "this classifier"))
+        return self.net(check_images(x, self.config.image_shape, self))
 
     def log_probs(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) -> log probability of each class, nats, (B, num_classes)."""
@@ -82,7 +82,7 @@ class MLPClassifier(Pretrained, nn.Module):
 
     def loss(self, x: Tensor, labels: Tensor) -> ClassifierLosses:
         """Cross-entropy of images (B, C, H, W) with their classes, int64 (B,)."""
-        return classifier_loss(self.logits(x), labels)
+        return classifier_loss(self.logits(check_some(x, self)), labels)
 
 
 class CNNClassifier(Pretrained, nn.Module):
@@ -127,7 +127,7 @@ class CNNClassifier(Pretrained, nn.Module):
         Raises:
             ValueError: another shape, integer pixels, or pixels outside [0, 1].
         """
-        return self.net(check_images(x, self.config.image_shape, "this classifier"))
+        return self.net(check_images(x, self.config.image_shape, self))
 
     def log_probs(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) -> log probability of each class, nats, (B, num_classes)."""
@@ -139,7 +139,7 @@ class CNNClassifier(Pretrained, nn.Module):
 
     def loss(self, x: Tensor, labels: Tensor) -> ClassifierLosses:
         """Cross-entropy of images (B, C, H, W) with their classes, int64 (B,)."""
-        return classifier_loss(self.logits(x), labels)
+        return classifier_loss(self.logits(check_some(x, self)), labels)
 
 
 def same_padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -177,17 +177,7 @@ def classifier_loss(logits: Tensor, labels: Tensor) -> ClassifierLosses:
     Raises:
         ValueError: labels of another shape or type, or a class that there is not.
     """
-    n, num_classes = logits.shape
-    if labels.shape != (n,) or labels.dtype != torch.int64:
-        raise ValueError(
-            f"got labels of shape {tuple(labels.shape)} and {labels.dtype}; {n} images need "
-            f"int64 ({n},)"
-        )
-    if n and not bool((labels.amin() >= 0) & (labels.amax() < num_classes)):
-        raise ValueError(
-            f"got labels from {int(labels.amin())} to {int(labels.amax())}; this classifier knows "
-            f"0 to {num_classes - 1}"
-        )
+    check_labels(labels, *logits.shape, who="this classifier")
     accuracy = (logits.detach().argmax(1) == labels).float().mean()
     return ClassifierLosses(F.cross_entropy(logits, labels), accuracy)
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_vectors
+from generative.checks import check_labels, check_vectors
 from generative.configs.gan import (
     ConditionalGANConfig,
     GANLossConfig,
@@ -109,7 +109,7 @@ class ConditionalGAN(Pretrained, nn.Module):
 
     def generate(self, z: Tensor, labels: Tensor) -> Tensor:
         """Noise (B, latent_dim) and labels (B,) -> images (B, C, H, W) in [0, 1], or points."""
-        z = check_vectors(z, self.config.latent_dim, "z", "this generator")
+        z = check_vectors(z, self.config.latent_dim, "z", self)
         return from_network(self.generator(z, self._check_labels(labels, len(z))))
 
     def score(self, x: Tensor, labels: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class ConditionalGAN(Pretrained, nn.Module):
         Raises:
             ValueError: examples of another shape, type or range, or labels that there are not.
         """
-        x = to_network(check_examples(x, self.config))
+        x = to_network(check_examples(x, self))
         return self.discriminator(x, self._check_labels(labels, len(x)))
 
     @torch.no_grad()
@@ -145,15 +145,4 @@ class ConditionalGAN(Pretrained, nn.Module):
         return self.generate(z, asked.to(z.device))
 
     def _check_labels(self, labels: Tensor, n: int) -> Tensor:
-        most = self.config.num_classes - 1
-        if labels.shape != (n,) or labels.dtype != torch.int64:
-            raise ValueError(
-                f"got labels of shape {tuple(labels.shape)} and {labels.dtype}; {n} examples need "
-                f"int64 ({n},) from 0 to {most}"
-            )
-        if n and not bool((labels.amin() >= 0) & (labels.amax() <= most)):
-            raise ValueError(
-                f"got labels from {int(labels.amin())} to {int(labels.amax())}; this GAN knows 0 "
-                f"to {most}"
-            )
-        return labels
+        return check_labels(labels, n, self.config.num_classes, "this GAN")

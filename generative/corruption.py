@@ -25,7 +25,8 @@ def hide_tokens(x: Tensor, rate: float, generator: torch.Generator | None = None
     there = x != END
     if not bool(there.any(1).all()):
         raise ValueError("got an empty text; give every row a token other than 0")
-    u = torch.rand(x.shape, generator=generator, device=x.device).masked_fill(~there, 2.0)
+    u = torch.rand(x.shape, generator=generator, device=x.device, dtype=torch.float32)
+    u = u.masked_fill(~there, 2.0)
     least = u.argmin(1, keepdim=True)
     return (u < rate).scatter(1, least, True)
 
@@ -42,7 +43,7 @@ def exchange_tokens(
     A model that sees only masks where it is asked would not expect to be asked where there are
     none, as it is when it is fine-tuned.
     """
-    u = torch.rand(x.shape, generator=generator, device=x.device)
+    u = torch.rand(x.shape, generator=generator, device=x.device, dtype=torch.float32)
     other = torch.randint(UNKNOWN + 1, vocab_size, x.shape, generator=generator, device=x.device)
     masked = torch.where(chosen & (u < 0.8), mask_token, x)
     return torch.where(chosen & (u >= 0.9), other, masked)

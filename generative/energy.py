@@ -25,7 +25,7 @@ from typing import ClassVar, NamedTuple, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-from generative.checks import check_images, check_vectors
+from generative.checks import check_images, check_some, check_vectors, placed
 from generative.configs.energy import (
     ConvEnergyConfig,
     EnergyLossConfig,
@@ -234,13 +234,12 @@ class ConvEnergy(Pretrained, nn.Module):
 
     def start(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Where walks begin: uniform in [-1, 1], (n, C, H, W)."""
-        p = next(self.parameters())
         shape = (n, *self.config.image_shape)
-        return 2 * torch.rand(shape, generator=generator, device=p.device, dtype=p.dtype) - 1
+        return 2 * torch.rand(shape, generator=generator, **placed(self)) - 1
 
     def to_chain(self, x: Tensor) -> Tensor:
         """Images in [0, 1] -> pixels in [-1, 1]."""
-        return 2 * check_images(x, self.config.image_shape, "this energy") - 1
+        return 2 * check_images(x, self.config.image_shape, self) - 1
 
     def to_data(self, y: Tensor) -> Tensor:
         """The inverse."""
@@ -348,7 +347,7 @@ class PointEnergy(Pretrained, nn.Module):
 
     def to_chain(self, x: Tensor) -> Tensor:
         """The points themselves."""
-        return check_vectors(x, self.config.dim, "points", "this energy")
+        return check_vectors(x, self.config.dim, "points", self)
 
     def to_data(self, y: Tensor) -> Tensor:
         """The points themselves."""
@@ -455,7 +454,7 @@ class EnergyLearner:
     def update(self, batch: Tensor) -> dict[str, Tensor | float]:
         """One step on a batch, images (B, C, H, W) in [0, 1] or points (B, D)."""
         model, config = self.model, self.config
-        real = model.to_chain(batch)
+        real = model.to_chain(check_some(batch, model))
         real = real + config.data_noise * torch.randn_like(real)
         real = real if model.box is None else real.clamp(*model.box)
         # As many samples as data, also in a last batch that is smaller: the book's program then
@@ -472,7 +471,8 @@ class EnergyLearner:
         c, model = self.config.langevin, self.model
         if not len(self.buffer):
             self.buffer.push(model.start(n))
-        fresh = int(torch.binomial(torch.tensor(float(n)), torch.tensor(self.config.fresh)))
+        count, share = torch.tensor([n, self.config.fresh], dtype=torch.float32)
+        fresh = int(torch.binomial(count, share))
         y = torch.cat([model.start(fresh), self.buffer.draw(n - fresh)])
         walk = (c.steps, c.step_size, c.noise, c.clip, model.box)
         y = langevin(model.chain_energy, y, *walk)

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_vectors
+from generative.checks import at_least_float32, check_some, check_vectors, placed
 from generative.configs.flows import FFJORDConfig, FlowLossConfig
 from generative.flows import FlowLearner, standard_normal_log_prob
 from generative.pretrained import Pretrained
@@ -255,7 +255,7 @@ class FFJORD(Pretrained, nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, D) -> x (B, D), the inverse of `encode` up to the solver's error."""
-        z = check_vectors(z, self.config.dim, "z", "this flow")
+        z = check_vectors(z, self.config.dim, "z", self)
         return self._move(z, 0.0, 1.0, self.config.fine_steps)
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -265,8 +265,8 @@ class FFJORD(Pretrained, nn.Module):
 
     def loss(self, x: Tensor, generator: torch.Generator | None = None) -> FFJORDLosses:
         """Mean negative log-likelihood of (B, D) by the solver's coarse steps, and penalties."""
-        x, config = self._check(x), self.config
-        shift = float(torch.rand((), generator=generator, device=x.device))
+        x, config = check_some(self._check(x), self), self.config
+        shift = float(torch.rand((), generator=generator, device=x.device, dtype=x.dtype))
         times = shifted_steps(1.0, 0.0, config.num_steps, shift)
         if config.log_det == "steps":
             z, log_dets, rates = self._solve_with_jacobian(x, times)
@@ -297,7 +297,7 @@ class FFJORD(Pretrained, nn.Module):
         by how probable each is there. It has the expectation that the velocity of the one line
         through the point has, and far less noise (stable targets, Xu et al. 2023).
         """
-        x = self._check(x)
+        x = check_some(self._check(x), self)
         z0 = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         t = torch.rand(len(x), 1, generator=generator, device=x.device, dtype=x.dtype)
         left = (1 - t).clamp_min(1e-3)
@@ -311,14 +311,13 @@ class FFJORD(Pretrained, nn.Module):
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n points (n, D): `decode` of standard normal z."""
-        parameter = next(self.parameters())
-        z = torch.randn(n, self.config.dim, generator=generator, device=parameter.device)
-        return self.decode(z.to(parameter.dtype))
+        z = torch.randn(n, self.config.dim, generator=generator, **placed(self))
+        return self.decode(z)
 
     @torch.no_grad()
     def trajectory(self, z: Tensor, num_times: int = 9) -> Tensor:
         """Where z (B, D) is at equally spaced times from 0 (noise) to 1 (data), (T, B, D)."""
-        points = [check_vectors(z, self.config.dim, "z", "this flow")]
+        points = [check_vectors(z, self.config.dim, "z", self)]
         steps = -(-self.config.fine_steps // (num_times - 1))
         for i in range(num_times - 1):
             t0, t1 = i / (num_times - 1), (i + 1) / (num_times - 1)
@@ -335,7 +334,7 @@ class FFJORD(Pretrained, nn.Module):
         return standard_normal_log_prob(z) + log_det
 
     def _check(self, x: Tensor) -> Tensor:
-        return check_vectors(x, self.config.dim, "points", "this flow")
+        return check_vectors(x, self.config.dim, "points", self)
 
     def _all_directions(self, x: Tensor) -> Tensor:
         dim = self.config.dim
@@ -390,7 +389,9 @@ class FFJORD(Pretrained, nn.Module):
             return torch.cat([f[None], moved]), _rates(f, derivative, unit)
 
         state, rates = rk4(velocity, torch.cat([x[None], unit]), times)
-        return state[0], torch.linalg.slogdet(state[1:].movedim(0, 1)).logabsdet, rates
+        jacobian = state[1:].movedim(0, 1)
+        log_det = torch.linalg.slogdet(jacobian.to(at_least_float32(x))).logabsdet
+        return state[0], log_det.to(x.dtype), rates
 
 
 def _time(t: float | Tensor, like: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_images
+from generative.checks import to_levels
 from generative.configs.flows import FlowLossConfig
 from generative.training.optimisation import Optimisation
 
@@ -106,7 +106,7 @@ class ActNorm(nn.Module):
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, D) or (B, C, H, W) -> z of the same shape, log |det| (B,)."""
         z = (x - self._fit(self.shift, x)) * self._fit((-self.log_scale).exp(), x)
-        places = x[0, 0].numel()
+        places = math.prod(x.shape[2:])
         return z, (-places * self.log_scale.sum()).expand(len(x))
 
     def decode(self, z: Tensor) -> Tensor:
@@ -205,13 +205,11 @@ class Dequantiser:
     the noisy image is then a lower bound of the log probability of the image.
 
     Args:
-        shape: (C, H, W).
         levels: values a pixel can have.
         margin: 0 for v = y - 1/2, else v = logit(margin + (1 - 2 margin) y), which takes pixels
             off the edges of their range (Dinh et al. 2017, section 4.1).
     """
 
-    shape: tuple[int, ...]
     levels: int
     margin: float
 
@@ -219,32 +217,22 @@ class Dequantiser:
         """Images (B, C, H, W) in [0, 1] -> (level + uniform noise) / levels, in [0, 1).
 
         Raises:
-            ValueError: another shape, integers, or pixels that are no levels.
+            ValueError: pixels that are no levels.
         """
-        level = self.levels_of(x)
+        level = to_levels(x, self.levels)
         u = torch.rand(level.shape, generator=generator, device=x.device, dtype=x.dtype)
         return (level + u) / self.levels
 
     def centred(self, x: Tensor) -> Tensor:
         """The same without chance: every pixel in the middle of its level."""
-        return (self.levels_of(x) + 0.5) / self.levels
-
-    def levels_of(self, x: Tensor) -> Tensor:
-        """Images -> levels 0 .. levels - 1, as floats of the same shape."""
-        level = check_images(x, self.shape, "this flow") * (self.levels - 1)
-        if not bool(((level - level.round()).abs() < 1e-3).all()):
-            raise ValueError(
-                f"got pixels between the levels; this flow needs multiples of 1/{self.levels - 1}, "
-                f"one of {self.levels} levels: round them first"
-            )
-        return level.round()
+        return (to_levels(x, self.levels) + 0.5) / self.levels
 
     def squash(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """y in (0, 1) -> v, and log |det| (B,) of the way from level + noise to v."""
         per_level = -math.log(self.levels)
         if not self.margin:
             v = y - 0.5
-            return v, y.new_full((len(y),), per_level * y[0].numel())
+            return v, y.new_full((len(y),), per_level * math.prod(y.shape[1:]))
         v = torch.logit(self.margin + (1 - 2 * self.margin) * y)
         # dv/dy = (1 - 2 margin) / (p (1 - p)) with p = sigmoid(v).
         log_slope = math.log1p(-2 * self.margin) - F.logsigmoid(v) - F.logsigmoid(-v)

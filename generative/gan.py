@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim.swa_utils import AveragedModel
 
-from generative.checks import check_images, check_vectors
+from generative.checks import at_least_float32, check_images, check_some, check_vectors, placed
 from generative.configs.gan import GANConfig, GANLossConfig
 from generative.pretrained import Pretrained
 from generative.training.average import warm_average
@@ -209,15 +209,16 @@ def from_network(x: Tensor) -> Tensor:
     return (x + 1) / 2 if x.dim() == 4 else x
 
 
-def check_examples(x: Tensor, config: GANConfig) -> Tensor:
-    """Return x if it is what a GAN of these settings judges, images or points.
+def check_examples(x: Tensor, model: GAN | WGAN | ConditionalGAN) -> Tensor:
+    """Return x if it is what this GAN judges, images or points.
 
     Raises:
         ValueError: another shape or type, or a pixel outside [0, 1].
     """
-    if len(config.shape) == 1:
-        return check_vectors(x, config.shape[0], "points", "this GAN")
-    return check_images(x, config.shape, "this GAN")
+    shape = model.config.shape
+    if len(shape) == 1:
+        return check_vectors(x, shape[0], "points", model)
+    return check_images(x, shape, model)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -243,7 +244,7 @@ class GAN(Pretrained, nn.Module):
 
     def generate(self, z: Tensor) -> Tensor:
         """Noise (B, latent_dim) -> images (B, C, H, W) in [0, 1], or points (B, D)."""
-        z = check_vectors(z, self.config.latent_dim, "z", "this generator")
+        z = check_vectors(z, self.config.latent_dim, "z", self)
         return from_network(self.generator(z))
 
     def score(self, x: Tensor) -> Tensor:
@@ -252,7 +253,7 @@ class GAN(Pretrained, nn.Module):
         Raises:
             ValueError: another shape or type, or a pixel outside [0, 1].
         """
-        return self.discriminator(to_network(check_examples(x, self.config)))
+        return self.discriminator(to_network(check_examples(x, self)))
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -264,8 +265,7 @@ def draw_z(
     model: GAN | WGAN | ConditionalGAN, n: int, generator: torch.Generator | None = None
 ) -> Tensor:
     """Standard normal noise for a GAN's generator, (n, latent_dim), where its weights are."""
-    device = next(model.parameters()).device
-    return torch.randn(n, model.config.latent_dim, generator=generator, device=device)
+    return torch.randn(n, model.config.latent_dim, generator=generator, **placed(model))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -360,7 +360,7 @@ class GANLearner:
             `energy_coefficient`; penalty, if there is one.
         """
         x, given = split_batch(batch)
-        real = to_network(check_examples(x, self.model.config))
+        real = to_network(check_some(check_examples(x, self.model), self.model))
         for _ in range(self.config.discriminator_steps - 1):
             self._step(real, given, ("discriminator",))
         for _ in range(self.config.generator_steps - 1):
@@ -500,7 +500,7 @@ def energy_coefficient(real: Tensor, fake: Tensor, most: int = 64) -> Energy:
         real, fake: examples, (N, ...) and (M, ...).
         most: of each so many are looked at.
     """
-    x, y = real[:most].flatten(1), fake[:most].flatten(1)
+    x, y = (part[:most].flatten(1).to(at_least_float32(part)) for part in (real, fake))
 
     def within(a: Tensor) -> Tensor:
         return torch.cdist(a, a).sum() / max(len(a) * (len(a) - 1), 1)
@@ -522,9 +522,13 @@ def nearest_images(images: Tensor, known: ImageSet, rows: int = 256) -> tuple[Te
     Returns:
         index (N,) into known, and the difference (N,), from 0 to 1.
     """
-    x = check_images(images, known.image_shape, "this data set").flatten(1)
+    if tuple(images.shape[1:]) != known.image_shape:
+        raise ValueError(
+            f"got images {tuple(images.shape)}; the known ones are {known.image_shape}"
+        )
+    x = images.float().flatten(1)
     index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    least = torch.full((len(x),), math.inf, device=x.device)
+    least = x.new_full((len(x),), math.inf)
     for start in range(0, len(known), rows):
         part = known.as_tensor(slice(start, start + rows), x.device).flatten(1)
         distance, row = torch.cdist(x, part, p=1).min(1)

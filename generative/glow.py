@@ -17,13 +17,14 @@ the log probability (`bound`).
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_vectors
+from generative.checks import at_least_float32, check_images, check_some, check_vectors, placed
 from generative.configs.flows import GlowConfig
 from generative.flows import (
     ActNorm,
@@ -114,7 +115,7 @@ class InvertibleConv(nn.Module):
         """(C, C)."""
         if not self.lu:
             return self.weight
-        lower = self.lower.tril(-1) + torch.eye(len(self.sign), device=self.lower.device)
+        lower = self.lower.tril(-1) + torch.eye(len(self.sign), **placed(self))
         return (
             self.permutation @ lower @ (self.upper.triu(1) + (self.sign * self.log_s.exp()).diag())
         )
@@ -122,8 +123,12 @@ class InvertibleConv(nn.Module):
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) -> the same, and H * W * log |det matrix|."""
         matrix = self.matrix()
-        log_abs_det = self.log_s.sum() if self.lu else torch.linalg.slogdet(matrix).logabsdet
-        places = x[0, 0].numel()
+        if self.lu:
+            log_abs_det = self.log_s.sum()
+        else:
+            wide = matrix.to(at_least_float32(matrix))
+            log_abs_det = torch.linalg.slogdet(wide).logabsdet.to(matrix.dtype)
+        places = math.prod(x.shape[2:])
         return F.conv2d(x, matrix[:, :, None, None]), (places * log_abs_det).expand(len(x))
 
     def decode(self, z: Tensor) -> Tensor:
@@ -288,7 +293,7 @@ class Glow(Pretrained, nn.Module):
     def __init__(self, config: GlowConfig | None = None):
         super().__init__()
         self.config = config = config or GlowConfig()
-        self.dequantiser = Dequantiser(config.image_shape, config.levels, config.margin)
+        self.dequantiser = Dequantiser(config.levels, config.margin)
         self.scales, self.splits = nn.ModuleList(), nn.ModuleList()
         c, h, w = config.image_shape
         self.dim = c * h * w
@@ -314,6 +319,7 @@ class Glow(Pretrained, nn.Module):
 
     def loss(self, x: Tensor, generator: torch.Generator | None = None) -> ImageFlowLosses:
         """Mean negative log-likelihood of images (B, C, H, W), with fresh noise."""
+        x = check_some(self._check(x), self)
         log_prob = self._noisy_log_prob(self.dequantiser.noisy(x, generator))
         return image_flow_losses(log_prob, self.dim)
 
@@ -325,6 +331,7 @@ class Glow(Pretrained, nn.Module):
         The average of log p over `num_draws` draws of the noise. Divide by -log(2) * C * H * W for
         bits per dimension.
         """
+        x = self._check(x)
         noisy = (self.dequantiser.noisy(x, generator) for _ in range(num_draws))
         return torch.stack([self._noisy_log_prob(y) for y in noisy]).mean(0)
 
@@ -333,7 +340,8 @@ class Glow(Pretrained, nn.Module):
 
         The finest code comes first, that of the last scale at the end.
         """
-        return self.encode_log_det(self.dequantiser.squash(self.dequantiser.centred(x))[0])[0]
+        v, _ = self.dequantiser.squash(self.dequantiser.centred(self._check(x)))
+        return self.encode_log_det(v)[0]
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, C*H*W) -> images whose pixels are levels; of the z of an image, that image."""
@@ -347,9 +355,8 @@ class Glow(Pretrained, nn.Module):
 
         Below 1 samples are more usual and less varied (Kingma & Dhariwal 2018 show 0.7).
         """
-        parameter = next(self.parameters())
-        z = torch.randn(n, self.dim, generator=generator, device=parameter.device)
-        return self.decode(temperature * z.to(parameter.dtype))
+        z = torch.randn(n, self.dim, generator=generator, **placed(self))
+        return self.decode(temperature * z)
 
     def encode_log_det(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Real-valued images (B, C, H, W) -> z (B, C*H*W) and log |det dz/dv| (B,)."""
@@ -366,7 +373,7 @@ class Glow(Pretrained, nn.Module):
 
     def decode_real(self, z: Tensor) -> Tensor:
         """The inverse: z (B, C*H*W) -> real-valued images (B, C, H, W)."""
-        z = check_vectors(z, self.dim, "z", "this flow")
+        z = check_vectors(z, self.dim, "z", self)
         sizes = [c * h * w for c, h, w in self.code_shapes]
         parts = [
             part.unflatten(1, shape)
@@ -384,7 +391,7 @@ class Glow(Pretrained, nn.Module):
     def initialise(self, x: Tensor) -> None:
         """Set every `ActNorm` from a first batch of images, in which it then has mean 0 and
         deviation 1."""
-        v, _ = self.dequantiser.squash(self.dequantiser.noisy(x))
+        v, _ = self.dequantiser.squash(self.dequantiser.noisy(self._check(x)))
         for i, layers in enumerate(self._scales()):
             for layer in layers:
                 if isinstance(layer, ActNorm):
@@ -392,6 +399,9 @@ class Glow(Pretrained, nn.Module):
                 v, _ = layer.encode(v)
             if i < len(self.splits):
                 v, _, _ = cast("Split", self.splits[i]).encode(v)
+
+    def _check(self, x: Tensor) -> Tensor:
+        return check_images(x, self.config.image_shape, self)
 
     def _noisy_log_prob(self, y: Tensor) -> Tensor:
         """log density of level + noise, given y = (level + noise) / levels; (B,), nats."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_tokens
+from generative.checks import check_dtype, check_some, check_tokens
 from generative.configs.text import BlockConfig, GPTConfig, TextLossConfig, gpt2_block
 from generative.nets.transformer import BlockCache, TransformerBlock, init_weights, make_norm
 from generative.pretrained import Pretrained
@@ -92,7 +92,7 @@ class GPT(Pretrained, nn.Module):
         """Tokens (B, T) -> what the output layer reads, (B, T, dim); see `logits`."""
         start = len(caches[0]) if caches else 0
         room = self.config.max_len - start
-        check_tokens(tokens, self.config.vocab_size, room, "this GPT")
+        check_tokens(tokens, self.config.vocab_size, room, self)
         places = torch.arange(start, start + tokens.shape[1], device=tokens.device)
         x = self.dropout(self.embedding(tokens) + self.positions(places))
         for k, block in enumerate(self.blocks):
@@ -117,6 +117,7 @@ class GPT(Pretrained, nn.Module):
 
     def read_out(self, features: Tensor) -> Tensor:
         """Features (..., dim) -> logits (..., V)."""
+        check_dtype(features, "features", self)
         return (
             F.linear(features, self.embedding.weight) if self.head is None else self.head(features)
         )
@@ -134,7 +135,8 @@ class GPT(Pretrained, nn.Module):
 
         T is at most max_len, or one more where the first token is given.
         """
-        return next_token_losses(self.logits, self._text(x), self.config.from_start, padding)
+        text = check_some(self._text(x), self)
+        return next_token_losses(self.logits, text, self.config.from_start, padding)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p of each text (B, T) up to its end, in nats, (B,)."""
@@ -182,7 +184,7 @@ class GPT(Pretrained, nn.Module):
 
     def _text(self, x: Tensor) -> Tensor:
         longest = self.config.max_len + (not self.config.from_start)
-        return check_tokens(x, self.config.vocab_size, longest, "this GPT")
+        return check_tokens(x, self.config.vocab_size, longest, self)
 
     def _step(self, new: Tensor, state: GPTState | None) -> tuple[Tensor, GPTState]:
         """Logits after the last of new tokens (B, T), by what is cached of those before them."""
@@ -206,8 +208,10 @@ class GPT(Pretrained, nn.Module):
     # -----------------------------------------------------------------------------------------
 
     @classmethod
+    @torch.inference_mode(False)
     def from_gpt2(cls, folder: Path | str) -> Self:
-        """GPT-2 from a folder as Hugging Face writes it: config.json and model.safetensors.
+        """GPT-2 from a folder as Hugging Face writes it: config.json and model.safetensors;
+        weights in float32.
 
         Its token that ends a text is its last one; here 0 does, which is "!" there. Pass
         `ends=False` to `generate`.
@@ -222,7 +226,7 @@ class GPT(Pretrained, nn.Module):
         settings = json.loads((folder / "config.json").read_text())
         if settings.get("model_type") != "gpt2":
             raise ValueError(f"{folder} holds a {settings.get('model_type')}, not a gpt2")
-        model = cls(gpt2_config(settings))
+        model = cls(gpt2_config(settings)).float()
         model.load_state_dict(gpt2_weights(load_file(folder / "model.safetensors")))
         return model.eval()
 

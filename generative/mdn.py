@@ -101,7 +101,8 @@ class MixtureDensityHead(nn.Module):
         self.linear = nn.Linear(in_dim, 3 * num_mixtures * out_dim)
 
     def forward(self, features: Tensor) -> Mixture:
-        # Under autocast the product is in bfloat16; the exponentials that follow need float32.
-        out = self.linear(features).float()
+        # Under autocast the product is in bfloat16; the exponentials that follow need the weights'
+        # own type.
+        out = self.linear(features).to(self.linear.weight.dtype)
         log_pi, mu, log_std = out.unflatten(-1, (3, self.out_dim, self.num_mixtures)).unbind(-3)
         return Mixture(log_pi.log_softmax(-1), mu, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX))

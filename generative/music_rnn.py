@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generative.checks import check_dtype, check_some, placed
 from generative.configs.music import MusicLossConfig, MusicRNNConfig
 from generative.music.learner import MusicLearner
 from generative.pretrained import Pretrained
@@ -69,6 +70,7 @@ class MusicRNN(Pretrained, nn.Module):
 
         Before the first frame the network reads silence.
         """
+        check_dtype(x, "piano rolls", self)
         before = F.pad(x[:, :-1].clamp_min(0), (0, 0, 1, 0))
         h, _ = self.rnn(self.input_dropout(before))
         return self.head(self.dropout(h))
@@ -79,7 +81,7 @@ class MusicRNN(Pretrained, nn.Module):
         Raises:
             ValueError: x is not float (B, T, K) of 0, 1, and -1 behind the end.
         """
-        x = check_rolls(x, self.config.num_keys)
+        x = check_rolls(x, self.config.num_keys, self)
         there = x[:, :, 0] != PADDING
         costs = F.binary_cross_entropy_with_logits(self.logits(x), x.clamp_min(0), reduction="none")
         return -costs.sum(2) * there
@@ -94,8 +96,9 @@ class MusicRNN(Pretrained, nn.Module):
         Args:
             count_padding: frames behind the end count in `loss` as silent ones.
         """
+        check_some(x, self)
         if count_padding:
-            x = check_rolls(x, self.config.num_keys).clamp_min(0)
+            x = check_rolls(x, self.config.num_keys, self).clamp_min(0)
         nats = -self.frame_log_probs(x)
         num_frames = (x[:, :, 0] != PADDING).sum()
         return MusicRNNLoss(nats.sum() / num_frames, nats.sum(1).mean())
@@ -114,21 +117,23 @@ class MusicRNN(Pretrained, nn.Module):
             length: frames; those of the config if not given.
             beginning: frames (n, T, K) that the pieces begin with, T below length.
         """
-        weight = self.head.weight
-        frame = weight.new_zeros(n, 1, self.config.num_keys)
+        frame = torch.zeros(n, 1, self.config.num_keys, **placed(self))
+        if beginning is not None:
+            check_rolls(beginning, self.config.num_keys, self)
         frames, state = [], None
         for t in range(length or self.config.length):
             h, state = self.rnn(frame, state)
             p = self.head(h).sigmoid()
             frame = torch.bernoulli(p, generator=generator)
             if beginning is not None and t < beginning.shape[1]:
-                frame = beginning[:, t : t + 1].to(weight)
+                frame = beginning[:, t : t + 1].to(frame.device)
             frames.append(frame)
         return torch.cat(frames, 1)
 
 
-def check_rolls(x: Tensor, num_keys: int) -> Tensor:
-    """Return x if it is float (B, T, K) of 0 and 1 with frames of -1 behind the end.
+def check_rolls(x: Tensor, num_keys: int, model: nn.Module) -> Tensor:
+    """Return x if it is (B, T, K) of 0 and 1 with frames of -1 behind the end, of the type in which
+    a model computes.
 
     Raises:
         ValueError: it is not; says what it is.
@@ -136,17 +141,17 @@ def check_rolls(x: Tensor, num_keys: int) -> Tensor:
     wanted = f"needed is float (B, T, {num_keys}) of 0 and 1, and -1 behind a piece's end"
     if x.dim() != 3 or x.shape[1] < 1 or x.shape[2] != num_keys:
         raise ValueError(f"got piano rolls of shape {tuple(x.shape)}; {wanted}")
-    if not x.is_floating_point():
-        raise ValueError(f"got piano rolls of {x.dtype}; {wanted}: convert with .float()")
+    check_dtype(x, "piano rolls", model)
     if not bool(((x == 0) | (x == 1) | (x == PADDING)).all()):
         raise ValueError(f"got values from {float(x.min()):.4g} to {float(x.max()):.4g}; {wanted}")
     return x
 
 
 def pad_rolls(rolls: list[np.ndarray]) -> Tensor:
-    """Piano rolls (T, K) of different lengths as one float (B, T, K), filled up with -1."""
+    """Piano rolls (T, K) of different lengths as one float32 (B, T, K), filled up with -1."""
     longest = max(len(roll) for roll in rolls)
-    x = torch.full((len(rolls), longest, rolls[0].shape[1]), PADDING)
+    shape = (len(rolls), longest, rolls[0].shape[1])
+    x = torch.full(shape, PADDING, dtype=torch.float32)
     for row, roll in zip(x, rolls, strict=True):
         row[: len(roll)] = torch.from_numpy(np.ascontiguousarray(roll)).float()
     return x

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_tokens
+from generative.checks import at_least_float32, check_some, check_tokens
 from generative.configs.music import MusicLossConfig, MusicTransformerConfig
 from generative.music.learner import MusicLearner
 from generative.music.score import Score
@@ -69,13 +69,18 @@ class MusicLoss(NamedTuple):
 # ---------------------------------------------------------------------------------------------
 
 
-def sine_positions(length: int, dim: int, device: torch.device | str | None = None) -> Tensor:
+def sine_positions(
+    length: int,
+    dim: int,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
     """Sines and cosines of the position at wavelengths from 2 pi to 20,000 pi, (length, dim).
 
     Channels 2i and 2i + 1 are the sine and the cosine of position / 10000^(2i / dim) (Vaswani et
     al. 2017, 3.5). Any position has one, also those that were not trained on.
     """
-    i = torch.arange(0, dim, 2, device=device)
+    i = torch.arange(0, dim, 2, device=device, dtype=dtype)
     angle = torch.arange(length, device=device)[:, None] / 10_000 ** (i / dim)
     return torch.stack([angle.sin(), angle.cos()], 2).flatten(1)[:, :dim]
 
@@ -92,9 +97,10 @@ class Clock(nn.Module):
         self.linear = nn.Linear(2 * len(PERIODS), dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        time = self.quarters[tokens].cumsum(1)
-        angle = time[:, :, None] * (2 * torch.pi / torch.tensor(PERIODS, device=time.device))
-        return self.linear(torch.cat([angle.sin(), angle.cos()], 2))
+        quarters = self.quarters[tokens]
+        time = quarters.to(at_least_float32(quarters)).cumsum(1)
+        angle = time[:, :, None] * (2 * torch.pi / time.new_tensor(PERIODS))
+        return self.linear(torch.cat([angle.sin(), angle.cos()], 2).to(quarters.dtype))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -160,7 +166,8 @@ class MusicTransformer(Pretrained, nn.Module):
         if config.network == "lstm":
             return self.dropout(self.lstm(self.dropout(x))[0])
         # As every word has its own position in the book, so has each part of an element.
-        sines = sine_positions(tokens.shape[1], config.embed_dim, tokens.device)
+        kind = tokens.device, at_least_float32(x)
+        sines = sine_positions(tokens.shape[1], config.embed_dim, *kind)
         x = x + sines.to(x).repeat(1, len(self.embeddings))
         for i, block in enumerate(self.blocks):
             x = block(x, relative=self.relative[i] if config.relative else None, maps=maps)
@@ -209,7 +216,7 @@ class MusicTransformer(Pretrained, nn.Module):
         Args:
             count_padding: padding is a word like any other in `loss`, as in the book.
         """
-        tokens = self._check(tokens)
+        tokens = check_some(self._check(tokens), self)
         nats = -self._word_log_probs(tokens)
         there = tokens[:, 1:] != 0
         masked = nats * there
@@ -295,7 +302,7 @@ class MusicTransformer(Pretrained, nn.Module):
                 f"got elements of shape {tuple(tokens.shape)}; this model needs (B, T, {streams})"
             )
         for s, vocabulary in enumerate(self.vocabularies):
-            check_tokens(tokens[:, :, s], len(vocabulary), None, f"stream {s} of this model")
+            check_tokens(tokens[:, :, s], len(vocabulary), None, self, f"stream {s} of ")
         return tokens
 
 

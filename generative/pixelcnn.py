@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_images
+from generative.checks import check_batch, check_images, check_labels, check_some, placed, to_levels
 from generative.configs.pixelcnn import (
     GatedConfig,
     PixelCNNConfig,
@@ -128,7 +128,7 @@ class PixelCNN(Pretrained, nn.Module):
             labels: their classes, int64 (B,); see `log_prob`.
             views: how each was changed, int64 (B,); 0 for all if not given.
         """
-        log_p = self._pixels(x, labels, views).sum(1)
+        log_p = self._pixels(check_some(x, self), labels, views).sum(1)
         loss = -log_p.mean()
         return PixelCNNLosses(loss, loss / (math.log(2) * math.prod(self.config.image_shape)))
 
@@ -163,6 +163,7 @@ class PixelCNN(Pretrained, nn.Module):
         self, x: Tensor, labels: Tensor | None = None, views: Tensor | None = None
     ) -> Tensor:
         """What the network says of each pixel, (B, P, H, W); any float images will do."""
+        check_batch(x, tuple(x.shape[1:]), "images", self)
         if not isinstance(self.network, GatedNet):
             return self.network(x)
         return self.network(x, labels, views)
@@ -194,8 +195,7 @@ class PixelCNN(Pretrained, nn.Module):
         labels: Tensor | None = None,
     ) -> Tensor:
         """n images (n, C, H, W), one pixel after the other; see `complete`."""
-        like = next(self.parameters())
-        blank = torch.zeros(n, *self.config.image_shape, device=like.device, dtype=like.dtype)
+        blank = torch.zeros(n, *self.config.image_shape, **placed(self))
         return self.complete(blank, 0, generator, temperature, labels)
 
     @torch.no_grad()
@@ -259,8 +259,9 @@ class PixelCNN(Pretrained, nn.Module):
             )
             return so_far.diff(dim=1, prepend=torch.zeros_like(so_far[:, :1]))
         level = self._levels(x)
-        _check_numbers("labels", labels, self.num_classes, len(x))
-        _check_numbers("views", views, self.num_views, len(x))
+        self._check_labels(labels, len(x))
+        if views is not None:
+            check_labels(views, len(x), self.num_views, "this PixelCNN", "views")
         log_p = self.output.log_probs(self.pixel_params(x, labels, views), level)
         return log_p.movedim(1, -1).flatten(1)
 
@@ -276,34 +277,18 @@ class PixelCNN(Pretrained, nn.Module):
         return classes[:, None].expand(-1, len(x))
 
     def _row(self, x: Tensor, i: int, labels: Tensor | None) -> Callable[[int], Tensor]:
-        _check_numbers("labels", labels, self.num_classes, len(x))
+        self._check_labels(labels, len(x))
         if not isinstance(self.network, GatedNet):
             return self.network.row(x, i)
         return self.network.row(x, i, labels)
 
     def _levels(self, x: Tensor) -> Tensor:
         """Images -> levels 0 .. levels - 1, as floats of the same shape."""
-        most = self.config.levels - 1
-        level = check_images(x, self.config.image_shape, "this PixelCNN") * most
-        if not bool(((level - level.round()).abs() < 1e-3).all()):
-            raise ValueError(
-                f"got pixels between the levels; this PixelCNN needs multiples of 1/{most}, one of "
-                f"{self.config.levels} levels: round them first"
-            )
-        return level.round()
+        return to_levels(check_images(x, self.config.image_shape, self), self.config.levels)
 
-
-def _check_numbers(name: str, numbers: Tensor | None, count: int, n: int) -> None:
-    """Raise ValueError unless there are n whole numbers from 0 to count - 1, or none."""
-    if numbers is None:
-        return
-    fits = numbers.shape == (n,) and numbers.dtype == torch.int64
-    if not fits or (n and not 0 <= int(numbers.min()) <= int(numbers.max()) < count):
-        raise ValueError(
-            f"got {name} {tuple(numbers.shape)} of {numbers.dtype}, beginning with "
-            f"{numbers.flatten()[:5].tolist()}; this PixelCNN needs int64 ({n},), 0 or more and "
-            f"below {count}"
-        )
+    def _check_labels(self, labels: Tensor | None, n: int) -> None:
+        if labels is not None:
+            check_labels(labels, n, self.num_classes, "this PixelCNN")
 
 
 def _draw(log_p: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:

@@ -56,7 +56,7 @@ class MaskedConv2d(nn.Conv2d):
         own = torch.arange(out_dim)[:, None] % colours
         its = torch.arange(in_dim) % colours
         mask[:, :, r, c] = its < own if kind == "A" else its <= own
-        self.register_buffer("mask", mask.float(), persistent=False)
+        self.register_buffer("mask", mask.to(self.weight.dtype), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         # The mask is part of the function, so masked weights have no gradient, and no optimiser

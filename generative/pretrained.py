@@ -68,6 +68,7 @@ class Pretrained:
         write_folder(Path(folder), files)
 
     @classmethod
+    @torch.inference_mode(False)  # whoever loads a model inside it can still train it
     def from_pretrained(cls, folder: Path | str, device: torch.device | str = "cpu") -> Self:
         """The model that `save_pretrained` wrote, in evaluation mode, weights in float32.
 
@@ -93,6 +94,7 @@ class Pretrained:
         with torch.random.fork_rng(devices=[]):  # initial weights must not use up random numbers
             model = cls(config)  # type: ignore[call-arg]
         assert isinstance(model, nn.Module)
+        model.float()  # whatever torch's default is
         model.load_state_dict(read_tensors(data, path))
         return model.to(device).eval()
 

@@ -21,7 +21,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from generative.checks import check_vectors
+from generative.checks import check_images, check_some, check_vectors, placed
 from generative.configs.flows import ImageRealNVPConfig, RealNVPConfig
 from generative.flows import (
     ActNorm,
@@ -80,7 +80,8 @@ class AffineCoupling(nn.Module):
     def __init__(self, mask: Tensor, config: RealNVPConfig):
         super().__init__()
         # Buffers that the config gives are not saved with the weights.
-        self.register_buffer("mask", mask.float(), persistent=False)
+        mask = mask.to(torch.get_default_dtype())
+        self.register_buffer("mask", mask, persistent=False)
         dim = mask.numel()
         self.scale = _mlp(dim, dim, config).append(nn.Tanh())
         self.shift = _mlp(dim, dim, config)
@@ -195,7 +196,7 @@ class RealNVP(Pretrained, nn.Module):
         Raises:
             ValueError: another shape, or integers.
         """
-        x = check_vectors(x, self.dim, "points", "this flow")
+        x = check_vectors(x, self.dim, "points", self)
         log_det = x.new_zeros(len(x))
         for layer in reversed(self._layers()):
             x, part = layer.encode(x)
@@ -208,7 +209,7 @@ class RealNVP(Pretrained, nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, D) -> x (B, D), the inverse of `encode`."""
-        z = check_vectors(z, self.dim, "z", "this flow")
+        z = check_vectors(z, self.dim, "z", self)
         for layer in self._layers():
             z = layer.decode(z)
         return z
@@ -220,20 +221,19 @@ class RealNVP(Pretrained, nn.Module):
 
     def loss(self, x: Tensor) -> FlowLosses:
         """Mean negative log-likelihood of (B, D)."""
-        z, log_det = self.encode_log_det(x)
+        z, log_det = self.encode_log_det(check_some(x, self))
         latent = -standard_normal_log_prob(z).mean()
         return FlowLosses(latent - log_det.mean(), latent, log_det.mean())
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n points (n, D): `decode` of standard normal z."""
-        parameter = next(self.parameters())
-        z = torch.randn(n, self.dim, generator=generator, device=parameter.device)
-        return self.decode(z.to(parameter.dtype))
+        return self.decode(torch.randn(n, self.dim, generator=generator, **placed(self)))
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
         """Set every `ActNorm` from a first batch (B, D); without them there is nothing to do."""
+        x = check_some(check_vectors(x, self.dim, "points", self), self)
         for layer in reversed(self._layers()):
             if isinstance(layer, ActNorm):
                 layer.initialise(x)
@@ -255,10 +255,11 @@ class ImageRealNVP(Pretrained, nn.Module):
         super().__init__()
         self.config = config = config or ImageRealNVPConfig()
         self.flow = RealNVP(config.flow)
-        self.dequantiser = Dequantiser(config.flow.shape, config.levels, config.margin)
+        self.dequantiser = Dequantiser(config.levels, config.margin)
 
     def loss(self, x: Tensor, generator: torch.Generator | None = None) -> ImageFlowLosses:
         """Mean negative log-likelihood of images (B, C, H, W), with fresh noise."""
+        x = check_some(self._check(x), self)
         log_prob = self._noisy_log_prob(self.dequantiser.noisy(x, generator))
         return image_flow_losses(log_prob, self.flow.dim)
 
@@ -270,12 +271,13 @@ class ImageRealNVP(Pretrained, nn.Module):
         The average of log p over `num_draws` draws of the noise. Divide by -log(2) * C * H * W for
         bits per dimension.
         """
+        x = self._check(x)
         noisy = (self.dequantiser.noisy(x, generator) for _ in range(num_draws))
         return torch.stack([self._noisy_log_prob(y) for y in noisy]).mean(0)
 
     def encode(self, x: Tensor) -> Tensor:
         """Images -> z (B, C*H*W), every pixel taken in the middle of its level."""
-        v, _ = self.dequantiser.squash(self.dequantiser.centred(x))
+        v, _ = self.dequantiser.squash(self.dequantiser.centred(self._check(x)))
         return self.flow.encode(v.flatten(1))
 
     def decode(self, z: Tensor) -> Tensor:
@@ -291,8 +293,11 @@ class ImageRealNVP(Pretrained, nn.Module):
 
     def initialise(self, x: Tensor) -> None:
         """Set every `ActNorm` from a first batch of images."""
-        v, _ = self.dequantiser.squash(self.dequantiser.noisy(x))
+        v, _ = self.dequantiser.squash(self.dequantiser.noisy(self._check(x)))
         self.flow.initialise(v.flatten(1))
+
+    def _check(self, x: Tensor) -> Tensor:
+        return check_images(x, self.config.flow.shape, self)
 
     def _noisy_log_prob(self, y: Tensor) -> Tensor:
         """log density of level + noise, given y = (level + noise) / levels; (B,), nats."""

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from generative.checks import check_tokens
+from generative.checks import check_some, check_tokens
 from generative.configs.text import BidirectionalConfig, RecurrentTextConfig, TextLossConfig
 from generative.corruption import hide_tokens
 from generative.pretrained import Pretrained
@@ -72,23 +72,23 @@ class RecurrentText(Pretrained, nn.Module):
         Raises:
             ValueError: not int64 (B, T) in the vocabulary.
         """
-        check_tokens(tokens, self.config.vocab_size, None, "this recurrent network")
+        check_tokens(tokens, self.config.vocab_size, None, self)
         states, state = self.recurrent(self.embedding(tokens), state)
         return self.head(states), state
 
     def loss(self, x: Tensor, padding: bool = False) -> TextLosses:
         """Mean over the tokens of texts (B, T) up to their ends; with `padding` over all."""
-        check_tokens(x, self.config.vocab_size, None, "this recurrent network")
+        check_some(check_tokens(x, self.config.vocab_size, None, self), self)
         return next_token_losses(self._read, x, self.config.from_start, padding)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p of each text (B, T) up to its end, in nats, (B,)."""
-        check_tokens(x, self.config.vocab_size, None, "this recurrent network")
+        check_tokens(x, self.config.vocab_size, None, self)
         return text_log_prob(self._read, x, self.config.from_start)
 
     def token_log_probs(self, x: Tensor) -> Tensor:
         """log p of each token of texts (B, T) after those before it, in nats; see `tokens`."""
-        check_tokens(x, self.config.vocab_size, None, "this recurrent network")
+        check_tokens(x, self.config.vocab_size, None, self)
         return token_log_probs(self._read, x, self.config.from_start)
 
     def next_logits(self, prompt: Tensor) -> Tensor:
@@ -150,12 +150,12 @@ class Bidirectional(Pretrained, nn.Module):
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Tokens (B, T), some of them `mask_token` -> logits of what stands there (B, T, V)."""
-        check_tokens(tokens, self.config.vocab_size + 1, None, "this recurrent network")
+        check_tokens(tokens, self.config.vocab_size + 1, None, self)
         return self.head(self.recurrent(self.embedding(tokens))[0])
 
     def loss(self, x: Tensor, generator: torch.Generator | None = None) -> TextLosses:
         """Hides tokens of texts (B, T) at random; mean over the hidden ones."""
-        check_tokens(x, self.config.vocab_size, None, "this recurrent network")
+        check_some(check_tokens(x, self.config.vocab_size, None, self), self)
         hidden = hide_tokens(x, self.config.mask_rate, generator)
         return token_losses(self.logits(x.masked_fill(hidden, self.mask_token)), x, hidden)
 

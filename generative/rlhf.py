@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generative.checks import check_some, placed
 from generative.configs.rlhf import DPOConfig, GRPOConfig, PPOConfig, RolloutConfig
 from generative.configs.text import GPTConfig
 from generative.gpt import GPT
@@ -80,7 +81,7 @@ def answer_log_probs(model: GPT, texts: Tensor, prompt_len: int = 1) -> tuple[Te
 
 def answer_loss(model: GPT, texts: Tensor, prompt_len: int = 1) -> AnswerLosses:
     """Supervised fine-tuning: cross-entropy of the answers, not of the prompts."""
-    each, counted = answer_log_probs(model, texts, prompt_len)
+    each, counted = answer_log_probs(model, check_some(texts, model), prompt_len)
     return AnswerLosses(-each.sum() / counted.sum())
 
 
@@ -136,7 +137,7 @@ class RewardModel(Pretrained, nn.Module):
         else:
             made.body = copy.deepcopy(model)
             made.body.head = None
-        return made.to(next(model.parameters()).device)
+        return made.to(**placed(model))
 
     def scores(self, texts: Tensor) -> Tensor:
         """Texts (B, T) -> a number at each token, which knows that token and those before, (B, T).
@@ -157,7 +158,8 @@ class RewardModel(Pretrained, nn.Module):
         Raises:
             ValueError: another shape or type, or a token outside the vocabulary.
         """
-        return ranking_losses(self(_check_ranked(ranked).flatten(0, 1)).view(ranked.shape[:2]))
+        ranked = check_some(_check_ranked(ranked), self)
+        return ranking_losses(self(ranked.flatten(0, 1)).view(ranked.shape[:2]))
 
 
 def _check_ranked(ranked: Tensor) -> Tensor:
@@ -187,7 +189,7 @@ class DPOLearner(TextLearner[GPT]):
 
     def losses(self, ranked: Tensor) -> RankingLosses:
         """Of answers ranked from best to worst, int64 (B, K, T); `update` makes a step on them."""
-        texts = _check_ranked(ranked).flatten(0, 1)
+        texts = check_some(_check_ranked(ranked), self.policy).flatten(0, 1)
         policy = answer_log_probs(self.policy, texts, self.prompt_len)[0].sum(1)
         with torch.no_grad():
             reference = answer_log_probs(self.reference, texts, self.prompt_len)[0].sum(1)
@@ -307,7 +309,7 @@ class PPOLearner:
     def update(self, prompts: Tensor) -> dict[str, Tensor]:
         """Draw an answer to each prompt (B, prompt_len), and learn from them."""
         config = self.config
-        texts = draw(self.policy, prompts)
+        texts = draw(self.policy, check_some(prompts, self.policy))
         with torch.no_grad():
             old, counted = answer_log_probs(self.policy, texts, self.prompt_len)
             reference, _ = answer_log_probs(self.reference, texts, self.prompt_len)
@@ -378,6 +380,7 @@ class GRPOLearner:
     def update(self, prompts: Tensor) -> dict[str, Tensor]:
         """Draw `group_size` answers to each prompt (B, prompt_len), and learn from them."""
         config = self.config
+        check_some(prompts, self.policy)
         texts = draw(self.policy, prompts.repeat_interleave(config.group_size, 0))
         with torch.no_grad():
             old, _ = answer_log_probs(self.policy, texts, self.prompt_len)

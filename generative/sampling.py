@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from generative.checks import at_least_float32
+
 __all__ = ["sample_logits", "shape_logits"]
 
 
@@ -52,5 +54,6 @@ def sample_logits(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Draw one token of each row of logits (B, V), int64 (B,); see `shape_logits`."""
+    logits = logits.to(at_least_float32(logits))
     probabilities = shape_logits(logits, temperature, top_k, top_p).exp()
     return torch.multinomial(probabilities, 1, generator=generator)[:, 0]

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_images, check_vectors
+from generative.checks import check_batch, check_images, check_some, check_vectors, placed
 from generative.configs.score import ScoreConfig, ScoreLossConfig
 from generative.pretrained import Pretrained
 from generative.training.optimisation import Optimisation
@@ -164,7 +164,8 @@ class ScoreNetwork(Pretrained, nn.Module):
     def __init__(self, config: ScoreConfig | None = None):
         super().__init__()
         self.config = config = config or ScoreConfig()
-        self.register_buffer("levels", noise_levels(config), persistent=False)
+        levels = noise_levels(config).to(torch.get_default_dtype())
+        self.register_buffer("levels", levels, persistent=False)
         width = config.hidden_dim
         if len(config.shape) == 1:
             self.network = _Perceptron(config.shape[0], width, config.num_hidden)
@@ -178,6 +179,7 @@ class ScoreNetwork(Pretrained, nn.Module):
             x: noisy examples; of images, pixels may lie outside [0, 1].
             sigma: standard deviation of the noise, one number or (B,).
         """
+        check_batch(x, self.config.shape, "x", self)
         sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x))
         wide = _wide(sigma, x)
         return self.network(x / (1 + wide.square()).sqrt(), sigma.log()) / wide
@@ -195,10 +197,11 @@ class ScoreNetwork(Pretrained, nn.Module):
         Raises:
             ValueError: another shape, integers, or pixels outside [0, 1]; another method.
         """
+        check_some(x, self)
         if len(self.config.shape) == 1:
-            x = check_vectors(x, self.config.shape[0], "points", "this network")
+            x = check_vectors(x, self.config.shape[0], "points", self)
         else:
-            x = check_images(x, self.config.shape, "this network")
+            x = check_images(x, self.config.shape, self)
         draw = {"generator": generator, "device": x.device}
         sigma = self.levels[torch.randint(len(self.levels), (len(x),), **draw)].to(x.dtype)
         eps = torch.randn(x.shape, dtype=x.dtype, **draw)
@@ -221,9 +224,8 @@ class ScoreNetwork(Pretrained, nn.Module):
 
     def start(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Where walks begin: noise of the largest level, for images around grey."""
-        p = next(self.parameters())
         shape = (n, *self.config.shape)
-        x = torch.randn(shape, generator=generator, device=p.device, dtype=p.dtype)
+        x = torch.randn(shape, generator=generator, **placed(self))
         return self.config.sigma_max * x + (0.5 if len(shape) == 4 else 0.0)
 
     def finish(self, x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_tokens
+from generative.checks import check_dtype, check_some, check_tokens
 from generative.configs.text import BlockConfig, T5Config, TextLossConfig, t5_block
 from generative.corruption import corrupt_spans
 from generative.nets.attention import padding_mask
@@ -84,7 +84,7 @@ class T5(Pretrained, nn.Module):
             ValueError: not int64 (B, S) in the vocabulary, or longer than max_len.
         """
         total = self.config.vocab_size + self.config.num_sentinels
-        check_tokens(source, total, self.config.max_len, "this T5")
+        check_tokens(source, total, self.config.max_len, self)
         x, seen = self.dropout(self.embedding(source)), padding_mask(source, END)
         for block in self.encoder:
             x = block(x, mask=seen, relative=self.encoder_bias, maps=maps)
@@ -108,7 +108,8 @@ class T5(Pretrained, nn.Module):
                 and to the source (B, H, T, S) appended.
         """
         total = self.config.vocab_size + self.config.num_sentinels
-        check_tokens(tokens, total, self.config.max_len, "this T5")
+        check_tokens(tokens, total, self.config.max_len, self)
+        check_dtype(memory, "memory", self)
         x, seen = self.dropout(self.embedding(tokens)), padding_mask(source, END)
         for k, block in enumerate(self.decoder):
             x = block(
@@ -125,7 +126,7 @@ class T5(Pretrained, nn.Module):
 
     def loss(self, source: Tensor, target: Tensor) -> TextLosses:
         """Mean over the tokens of targets (B, R) up to their ends, given sources (B, S)."""
-        memory = self.encode(source)
+        memory = self.encode(check_some(source, self))
         return next_token_losses(lambda tokens: self.logits(tokens, memory, source), target)
 
     def target_log_prob(self, source: Tensor, target: Tensor) -> Tensor:

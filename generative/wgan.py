@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from generative.checks import check_vectors
+from generative.checks import check_some, check_vectors
 from generative.configs.gan import WGANConfig, WGANLossConfig
 from generative.gan import (
     Batch,
@@ -56,7 +56,7 @@ class WGAN(Pretrained, nn.Module):
 
     def generate(self, z: Tensor) -> Tensor:
         """Noise (B, latent_dim) -> images (B, C, H, W) in [0, 1], or points (B, D)."""
-        z = check_vectors(z, self.config.latent_dim, "z", "this generator")
+        z = check_vectors(z, self.config.latent_dim, "z", self)
         return from_network(self.generator(z))
 
     def score(self, x: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class WGAN(Pretrained, nn.Module):
         Raises:
             ValueError: another shape or type, or a pixel outside [0, 1].
         """
-        return self.discriminator(to_network(check_examples(x, self.config)))
+        return self.discriminator(to_network(check_examples(x, self)))
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -138,7 +138,7 @@ class WGANLearner:
             the Wasserstein distance; g_loss; energy and spread, see `energy_coefficient`.
         """
         x, given = split_batch(batch)
-        real = to_network(check_examples(x, self.model.config))
+        real = to_network(check_some(check_examples(x, self.model), self.model))
         logged = {}
         for _ in range(self.config.critic_steps):
             logged = self._critic_step(real, given)

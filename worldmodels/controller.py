@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from generative.checks import check_dtype
 from generative.pretrained import Pretrained
 from generative.training.settings import to_json
 from worldmodels.actions import car_racing_action, squash
@@ -58,7 +59,7 @@ class LinearController(Pretrained, nn.Module):
         return torch.cat([z, h, c][: len(self.config.features)], dim=-1)
 
     def forward(self, z: Tensor, h: Tensor, c: Tensor) -> Tensor:
-        return self.linear(self.features(z, h, c))
+        return self.linear(check_dtype(self.features(z, h, c), "z and h", self))
 
     def act(self, z: Tensor, h: Tensor, c: Tensor) -> Tensor:
         """The action as M reads it, (B, action_dim); `worldmodels.actions.to_env` goes on."""

@@ -24,6 +24,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from generative.checks import at_least_float32, check_dtype, placed
 from generative.mdn import LOG_STD_MAX, LOG_STD_MIN
 from generative.training.checkpoint import read_tensors
 from generative.training.files import DamagedFileError, read_file, write_file
@@ -135,9 +136,9 @@ def warm_up(
     """
     memory.eval()
     device = memory.device
-    z = torch.from_numpy(encoded.mu).float()
-    action = torch.from_numpy(encoded.actions)
-    reward = torch.from_numpy(encoded.rewards)
+    dtype = placed(memory)["dtype"]
+    columns = (encoded.mu, encoded.actions, encoded.rewards)
+    z, action, reward = (torch.from_numpy(column).to(dtype) for column in columns)
     h_all = torch.zeros(len(z), memory.config.hidden_dim, dtype=torch.float16)
     c_all = torch.zeros(len(z), memory.config.state_dim, dtype=torch.float16)
     previous_all = torch.zeros(len(z), dtype=torch.float16)
@@ -148,7 +149,7 @@ def warm_up(
         group = bounds[first : first + batch_size]
         start, stop = torch.tensor(group).unbind(1)
         h, c = memory.initial_state(len(group))
-        previous = torch.zeros(len(group))
+        previous = torch.zeros(len(group), dtype=dtype)
         for t in range(int((stop - start).max()) - 1):
             # A lane that has reached its last frame stays there; what it reads again is not kept.
             row = torch.minimum(start + t, stop - 1)
@@ -269,7 +270,8 @@ class Dream:
             config = replace(config, dropout=False)
         self.memory, self.controller, self.config = memory, controller, config
         self.squash = squash or (lambda raw: squash_by(raw, controller.action))
-        self.device = memory.device
+        kind = placed(memory)
+        self.device, self.dtype = kind["device"], kind["dtype"]
         self._join_weights()
 
     @torch.no_grad()
@@ -333,6 +335,7 @@ class Dream:
         candidates are grouped does not change the noise. See `worldmodels.fast_dream` for what
         runs on which device.
         """
+        check_dtype(candidates, "candidates", self.memory)
         group = max(1, max_lanes // len(starts))
         generator = torch.Generator(self.device)
         parts = []
@@ -359,23 +362,26 @@ class Dream:
         """All lanes at their starts."""
         starts.check_fits(self.memory.config)
         z, h, c = (
-            field.to(self.device).expand(num_candidates, -1, -1)
+            field.to(self.device, self.dtype).expand(num_candidates, -1, -1)
             for field in (starts.z, starts.h, starts.c)
         )
-        previous = starts.prev_reward.to(self.device).expand(num_candidates, -1)
-        alive = torch.ones(num_candidates, len(starts), device=self.device)
+        previous = starts.prev_reward.to(self.device, self.dtype).expand(num_candidates, -1)
+        # What is counted has more digits than bfloat16.
+        kind = {"device": self.device, "dtype": at_least_float32(z)}
+        alive = torch.ones(num_candidates, len(starts), **kind)
         zeros = torch.zeros_like(alive)
         return Lanes(z, h, c, previous, alive, zeros, zeros, zeros)
 
     def _controllers(self, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """Weights (P, feature_dim, action_dim) and biases (P, 1, action_dim)."""
+        check_dtype(candidates, "candidates", self.memory)
         weight, bias = split_candidates(candidates, self.controller)
         return weight.transpose(1, 2), bias.unsqueeze(1)
 
     def _noise(self, num_rollouts: int, generator: torch.Generator) -> Noise:
         """The random numbers of one decision, the same for every candidate."""
         mem = self.memory.config
-        kind: dict[str, Any] = {"generator": generator, "device": self.device}
+        kind: dict[str, Any] = {"generator": generator, "device": self.device, "dtype": self.dtype}
         return Noise(
             torch.rand(mem.num_mixtures, num_rollouts, mem.latent_dim, **kind),
             torch.randn(num_rollouts, mem.latent_dim, **kind),
@@ -409,7 +415,7 @@ class Dream:
         """
         reward, alive = self._reward(out), lanes.alive
         if noise.end is not None:
-            alive = alive * (noise.end >= torch.sigmoid(out[..., -1])).float()
+            alive = alive * (noise.end >= torch.sigmoid(out[..., -1])).to(alive)
         return lanes._replace(
             previous=reward,
             alive=alive,
@@ -430,8 +436,9 @@ class Dream:
             return None
         keep = 1.0 - self.memory.config.dropout
         shape = (num_rollouts, self.memory.config.hidden_dim)
-        kept = torch.rand(shape, generator=generator, device=self.device) < keep
-        return kept.float() / keep
+        kind: dict[str, Any] = {"generator": generator, "device": self.device, "dtype": self.dtype}
+        kept = torch.rand(shape, **kind) < keep
+        return kept.to(self.dtype) / keep
 
     def _linear(self, inputs: Tensor, weight: Tensor) -> Tensor:
         """inputs @ weight in the weight's precision, the result in that of the inputs."""
@@ -460,7 +467,8 @@ class Dream:
 
     def _gumbel(self, uniform: Tensor) -> Tensor:
         """Standard Gumbel noise times temperature, written over `uniform`."""
-        return uniform.clamp_min_(1e-30).log_().neg_().log_().neg_().mul_(self.config.temperature)
+        least = max(1e-30, torch.finfo(uniform.dtype).tiny)
+        return uniform.clamp_min_(least).log_().neg_().log_().neg_().mul_(self.config.temperature)
 
     def _sample_z(self, out: Tensor, z: Tensor, noise: Noise) -> Tensor:
         """Gumbel-max over the mixtures by a running maximum, then the chosen Gaussian."""

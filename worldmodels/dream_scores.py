@@ -50,7 +50,7 @@ class DreamReturns:
             raise ValueError(f"dreams of one batch have one seed, and these have {seeds}")
         dream, starts = self._loaded = self._loaded or self._load()
         rng = np.random.default_rng([self._seed, int(seeds[0, 0])])
-        lanes = torch.from_numpy(candidates).float().to(dream.device)
+        lanes = torch.from_numpy(candidates).to(dream.device, dream.dtype)
         chosen = starts.draw(seeds.shape[1], rng)
         result = dream.evaluate(lanes, chosen, seed=int(rng.integers(2**63)))
         return Scores(result.returns.double().cpu().numpy(), seeds.size * self._config.horizon)

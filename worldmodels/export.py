@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from generative.checks import placed
 from generative.training.files import json_bytes, write_folder
 from generative.training.settings import to_json
 from generative.vae import to_float_bchw
@@ -103,7 +104,7 @@ def graphs(world: WorldModel, controller: LinearController | None) -> dict[str, 
     generator = torch.Generator().manual_seed(0)
 
     def some(*shape: int) -> Tensor:
-        return torch.rand(2, *shape, generator=generator)
+        return torch.rand(2, *shape, generator=generator, dtype=placed(world.memory)["dtype"])
 
     if isinstance(vision, VectorVision):
         seen = {"vectors": some(vision.config.latent_dim)}
@@ -132,9 +133,10 @@ def graphs(world: WorldModel, controller: LinearController | None) -> dict[str, 
 def _a_state(memory: Memory) -> tuple[Tensor, Tensor]:
     """(h, c) in the middle of an episode, for two rows."""
     mem, generator = memory.config, torch.Generator().manual_seed(1)
-    z = torch.randn(2, 3, mem.latent_dim, generator=generator)
-    action = torch.rand(2, 3, mem.action_dim, generator=generator)
-    paid = torch.zeros(2, 3) if mem.reward_input else None
+    dtype = placed(memory)["dtype"]
+    z = torch.randn(2, 3, mem.latent_dim, generator=generator, dtype=dtype)
+    action = torch.rand(2, 3, mem.action_dim, generator=generator, dtype=dtype)
+    paid = torch.zeros(2, 3, dtype=dtype) if mem.reward_input else None
     return memory.read(z, action, None, paid)[1]
 
 

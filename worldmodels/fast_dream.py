@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from generative.checks import check_dtype
 from worldmodels.controller import split_candidates
 
 if TYPE_CHECKING:
@@ -70,14 +71,15 @@ class FusedDream:
         from worldmodels.dream import DreamResult
 
         dream, config, kernels = self.dream, self.dream.config, self.kernels
+        check_dtype(candidates, "candidates", dream.memory)
         mem = dream.memory.config
         starts.check_fits(mem)
         lanes = num_candidates, num_rollouts = len(candidates), len(starts)
-        weight, bias = split_candidates(candidates.float(), dream.controller)
+        weight, bias = split_candidates(candidates, dream.controller)
         weight, bias = weight.contiguous().numpy(), bias.contiguous().numpy()
         mask = dream._dropout_mask(num_rollouts, generator)
         if mask is None:
-            mask = torch.ones(num_rollouts, mem.hidden_dim)
+            mask = torch.ones(num_rollouts, mem.hidden_dim, dtype=torch.float32)
 
         # One row per lane: z, h and c, and what enters and leaves the two matrix products.
         num_rows, dtype = num_candidates * num_rollouts, self.gate_weight.dtype
@@ -100,7 +102,8 @@ class FusedDream:
         tail_at = 3 * mem.num_mixtures * mem.latent_dim
         tail_bias = self.head_bias[tail_at:]
 
-        raw, returns = torch.empty(*lanes, mem.action_dim), torch.zeros(lanes)
+        raw = torch.empty(*lanes, mem.action_dim, dtype=torch.float32)
+        returns = torch.zeros(lanes, dtype=torch.float32)
         alive = np.ones(num_rows, np.float32)
         stretch, lengths, saturation = np.zeros((3, num_rows), np.float32)
         tally = alive, stretch, lengths
@@ -199,7 +202,8 @@ class StaticDream:
         sizes = (mem.latent_dim, mem.hidden_dim, mem.state_dim)
         z, h, c = (torch.zeros(num_rollouts, size) for size in sizes)
         starts = DreamStarts(z, h, c, torch.zeros(num_rollouts))
-        candidates = torch.zeros(num_candidates, dream.controller.num_parameters, device=device)
+        shape = (num_candidates, dream.controller.num_parameters)
+        candidates = torch.zeros(shape, device=device, dtype=dream.dtype)
         generator = torch.Generator(device)
         self.lanes = dream._begin(num_candidates, starts)
         self.lanes = self.lanes._make(field.clone() for field in self.lanes)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from generative.checks import check_dtype, check_some
 from generative.mdn import (
     HALF_LOG_2PI,
     LOG_STD_MAX,
@@ -106,10 +107,13 @@ class Memory(Pretrained, nn.Module, ABC):
                 f"action has {action.shape[-1]} numbers, this M was trained with "
                 f"{config.action_dim}"
             )
+        check_dtype(z, "z", self)
+        check_dtype(action, "actions", self)
         if not config.reward_input:
             return torch.cat([z, action], dim=-1)
         if prev_reward is None:
             raise ValueError("this M reads the previous reward; pass prev_reward")
+        check_dtype(prev_reward, "prev_reward", self)
         return torch.cat([z, action, prev_reward.unsqueeze(-1) / config.reward_scale], dim=-1)
 
     def forward(
@@ -155,16 +159,17 @@ class Memory(Pretrained, nn.Module, ABC):
         features = F.dropout(h, self.config.dropout, self.training)
         mixture = self.mixture_head(features)
         if self.config.residual:
-            mixture = mixture._replace(mu=mixture.mu + z.unsqueeze(-1).float())
+            mixture = mixture._replace(mu=mixture.mu + z.unsqueeze(-1))
         return MemoryOutput(mixture, *self.reward_and_end(features), h)
 
     def reward_and_end(self, features: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """`MemoryOutput.reward` and `.end_logit` from features (..., hidden_dim)."""
         reward = end_logit = None
+        dtype = self.mixture_head.linear.weight.dtype  # also under autocast
         if self.reward_head is not None:
-            reward = self.reward_head(features).squeeze(-1).float() * self.config.reward_scale
+            reward = self.reward_head(features).squeeze(-1).to(dtype) * self.config.reward_scale
         if self.end_head is not None:
-            end_logit = self.end_head(features).squeeze(-1).float()
+            end_logit = self.end_head(features).squeeze(-1).to(dtype)
         return reward, end_logit
 
 
@@ -375,7 +380,7 @@ class MemoryLearner:
 
     def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One step on windows of z, action, prev_reward, next_z, reward, terminated, mask."""
-        self.model.train()
+        check_some(batch["z"], self.model.train())
         model, bf16 = self.model, self.config.bf16
         with torch.autocast(batch["z"].device.type, torch.bfloat16, enabled=bf16):
             h, _ = model.read(batch["z"], batch["action"], None, batch["prev_reward"])

@@ -100,7 +100,7 @@ def open_loop(
     actions = actions.repeat_interleave(dreams, 0)
     now, generator = starts.take(np.repeat(rows, dreams)), torch.Generator().manual_seed(seed)
     z, state, previous = now.z, (now.h, now.c), now.prev_reward
-    paid, errors = torch.zeros(len(rows)), []
+    paid, errors = rewards.new_zeros(len(rows)), []
     for t in range(horizon):
         given = previous if memory.config.reward_input else None
         out, state = memory.step(z, actions[:, t], state, given)
@@ -146,7 +146,7 @@ def dreamed_returns(
     now, own = starts.take(rows), driver.starts.take(rows)
     z, previous = now.z, now.prev_reward
     state, (h, c) = (now.h, now.c), (own.h, own.c)
-    returns, alive = torch.zeros(len(rows)), torch.ones(len(rows))
+    returns, alive = previous.new_zeros(len(rows)), previous.new_ones(len(rows))
     reads_reward, driver_reads = memory.config.reward_input, driver.memory.config.reward_input
     for _ in range(horizon):
         action = driver.controller.act(z, h, c)
@@ -158,6 +158,7 @@ def dreamed_returns(
         z, previous = out.mixture.sample(temperature, generator), out.reward
         returns += alive * previous
         if out.end_logit is not None:
-            ends = torch.rand(len(rows), generator=generator) < out.end_logit.sigmoid()
-            alive = alive * (~ends).float()
+            uniform = torch.rand(len(rows), generator=generator, dtype=alive.dtype)
+            ends = uniform < out.end_logit.sigmoid()
+            alive = alive * (~ends).to(alive.dtype)
     return returns.double().unflatten(0, (-1, dreams)).mean(1).numpy()

@@ -273,7 +273,7 @@ class SequenceBatches:
         here = rows[:, :-1]
         # PyTorch draws normals and widens float16 several times faster than NumPy.
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        z = torch.randn((*rows.shape, data.z_dim), generator=generator)
+        z = torch.randn((*rows.shape, data.z_dim), generator=generator, dtype=torch.float32)
         z *= torch.from_numpy(self._std[rows])
         z += torch.from_numpy(data.mu[rows])
         mask = torch.from_numpy((offsets[:-1] < count[:, None]).astype(np.float32))

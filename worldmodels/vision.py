@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from generative.autoencoder import ConvAutoencoder, LinearAutoencoder
+from generative.checks import check_dtype, check_vectors
 from generative.pretrained import Pretrained, saved_class
 from generative.vae import ConvVAE, ImageVAE, LinearVAE
 from worldmodels.configs import VectorVisionConfig
@@ -68,7 +69,7 @@ class VectorVision(Pretrained, nn.Module):
 
         A number that never changes only loses its mean.
         """
-        vision = cls(VectorVisionConfig(vectors.shape[1]))
+        vision = cls(VectorVisionConfig(vectors.shape[1])).float()
         std, mean = torch.std_mean(vectors.double(), dim=0, correction=0)
         constant = std <= 1e-6 * (1 + mean.abs())
         vision.mean.copy_(mean)
@@ -77,11 +78,11 @@ class VectorVision(Pretrained, nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Vectors (B, D) -> z (B, D)."""
-        return (x - self.mean) / self.std
+        return (check_vectors(x, self.config.latent_dim, "vectors", self) - self.mean) / self.std
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, D) -> vectors (B, D)."""
-        return z * self.std + self.mean
+        return check_dtype(z, "z", self) * self.std + self.mean
 
 
 VisionModel = ConvVAE | ImageVAE | LinearVAE | ConvAutoencoder | LinearAutoencoder | VectorVision

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from generative.checks import placed
 from generative.vae import sample_gaussian, to_float_bchw, to_uint8_bhwc
 from worldmodels.memories import load_memory
 from worldmodels.memory import Memory, MemoryOutput, State
@@ -94,19 +95,19 @@ class WorldModel(nn.Module):
     @torch.no_grad()
     def encode_mu_logvar(self, frames: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
         """uint8 frames (B, 64, 64, 3) or float32 vectors (B, D) -> mu, logvar, (B, latent_dim)."""
-        frames = torch.as_tensor(frames).to(self.device)
+        frames, dtype = torch.as_tensor(frames).to(self.device), placed(self)["dtype"]
         if self.sees_vectors:
-            return encode_mu_logvar(self.vision, frames.float())
+            return encode_mu_logvar(self.vision, frames.to(dtype))
         if frames.dtype != torch.uint8:
             raise ValueError(f"frames are {frames.dtype}; pass uint8 (B, 64, 64, 3)")
-        x = to_float_bchw(frames).contiguous(memory_format=torch.channels_last)
+        x = to_float_bchw(frames).to(dtype).contiguous(memory_format=torch.channels_last)
         return encode_mu_logvar(self.vision, x)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> np.ndarray:
         """z (..., latent_dim) -> uint8 frames (..., 64, 64, 3), or float32 vectors (..., D)."""
         if self.sees_vectors:
-            return self.vision.decode(z).cpu().numpy()
+            return self.vision.decode(z).float().cpu().numpy()
         images = self.vision.decode(z.reshape(-1, z.shape[-1]))
         return to_uint8_bhwc(images).reshape(*z.shape[:-1], 64, 64, 3).cpu().numpy()
 

@@ -8,7 +8,15 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from generative.checks import check_images, check_vectors
+from generative.checks import (
+    at_least_float32,
+    check_batch,
+    check_images,
+    check_some,
+    check_vectors,
+    placed,
+    to_levels,
+)
 from generative.configs.diffusion import (
     DiffusionLossConfig,
     ImageDiffusionConfig,
@@ -103,13 +111,13 @@ def _draw_levels(
     x: Tensor, schedule: Schedule, config: DiffusionLossConfig, generator: torch.Generator | None
 ) -> Tensor:
     """A log_snr for each example, (B,)."""
-    n = len(x)
+    n, kind = len(x), {"device": x.device, "dtype": at_least_float32(x)}
     if config.even:
         # One random shift of n equal distances. Batches are drawn at random, so no shuffling.
-        u = torch.rand(1, generator=generator, device=x.device) + torch.arange(n, device=x.device)
+        u = torch.rand(1, generator=generator, **kind) + torch.arange(n, device=x.device)
         u = u / n
     else:
-        u = torch.rand(n, generator=generator, device=x.device)
+        u = torch.rand(n, generator=generator, **kind)
     if config.levels == "time":
         return schedule.log_snr(u).to(x.dtype)
     high, low = schedule.ends
@@ -137,6 +145,7 @@ class PointDiffusion(Pretrained, nn.Module):
 
     def denoise(self, x: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
         """x_t (B, D) and log_snr (B,) -> estimates of (noise, data)."""
+        check_vectors(x, self.config.dim, "points", self)
         return estimates(self.network(x, log_snr), x, log_snr, self.config.prediction)
 
     def loss(
@@ -150,7 +159,7 @@ class PointDiffusion(Pretrained, nn.Module):
         Raises:
             ValueError: another shape than (B, D), or integers.
         """
-        x = check_vectors(x, self.config.dim, "points", "this diffusion model")
+        x = check_some(check_vectors(x, self.config.dim, "points", self), self)
         return diffusion_loss(self.denoise, x, self.schedule, config, generator)
 
     @torch.no_grad()
@@ -169,7 +178,7 @@ class PointDiffusion(Pretrained, nn.Module):
             eta: 0 for DDIM, 1 for DDPM.
             spacing: of the steps, "time" or "log-snr"; see `Schedule.steps`.
         """
-        z = _start(self, (n, self.config.dim), generator)
+        z = torch.randn(n, self.config.dim, generator=generator, **placed(self))
         stations = self.schedule.steps(steps or self.config.steps, spacing)
         *_, last = denoising_path(self.denoise, z, stations, eta, generator)
         return last.x
@@ -181,18 +190,18 @@ class PointDiffusion(Pretrained, nn.Module):
         for many steps, of `sample`; with the little noise that is left at t = 0 (a standard
         deviation of 0.01 for linear betas).
         """
-        x = check_vectors(x, self.config.dim, "points", "this diffusion model")
+        x = check_vectors(x, self.config.dim, "points", self)
         return ode_log_prob(self.denoise, x, *self.schedule.ends, self.config.ode_steps)
 
     def encode(self, x: Tensor) -> Tensor:
         """x (B, D) -> z (B, D), standard normal if x is drawn from the model."""
-        x = check_vectors(x, self.config.dim, "points", "this diffusion model")
+        x = check_vectors(x, self.config.dim, "points", self)
         high, low = self.schedule.ends
         return ode_flow(self.denoise, self._signal * x, high, low, self.config.ode_steps)
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, D) -> x (B, D), the inverse of `encode` up to the solver's error."""
-        z = check_vectors(z, self.config.dim, "z", "this diffusion model")
+        z = check_vectors(z, self.config.dim, "z", self)
         high, low = self.schedule.ends
         return ode_flow(self.denoise, z, low, high, self.config.ode_steps) / self._signal
 
@@ -232,7 +241,7 @@ class ImageDiffusion(Pretrained, nn.Module):
         Raises:
             ValueError: a channel is the same everywhere.
         """
-        x = self._check(x)
+        x = check_some(self._check(x), self)
         std, mean = torch.std_mean(x, (0, 2, 3), keepdim=True, correction=0)
         if not bool((std > 0).all()):
             raise ValueError(
@@ -244,6 +253,7 @@ class ImageDiffusion(Pretrained, nn.Module):
 
     def denoise(self, x: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised x_t (B, C, H, W) and log_snr (B,) -> estimates of (noise, data)."""
+        check_batch(x, self.config.image_shape, "images", self)
         return estimates(self.network(x, log_snr), x, log_snr, self.config.prediction)
 
     def loss(
@@ -257,7 +267,7 @@ class ImageDiffusion(Pretrained, nn.Module):
         Raises:
             ValueError: another shape, integer pixels, or pixels outside [0, 1].
         """
-        x = self.normalise(self._check(x))
+        x = self.normalise(check_some(self._check(x), self))
         return diffusion_loss(self.denoise, x, self.schedule, config, generator)
 
     @torch.no_grad()
@@ -276,7 +286,7 @@ class ImageDiffusion(Pretrained, nn.Module):
             eta: 0 for DDIM, 1 for DDPM.
             spacing: of the steps, "time" or "log-snr"; see `Schedule.steps`.
         """
-        z = _start(self, (n, *self.config.image_shape), generator)
+        z = torch.randn(n, *self.config.image_shape, generator=generator, **placed(self))
         return self.decode(z, steps, eta, generator, spacing)
 
     @torch.no_grad()
@@ -290,6 +300,7 @@ class ImageDiffusion(Pretrained, nn.Module):
     ) -> Tensor:
         """Noise z (B, C, H, W) -> images in [0, 1]; the same noise always gives the same image, if
         eta is 0."""
+        check_batch(z, self.config.image_shape, "z", self)
         stations = self.schedule.steps(steps or self.config.steps, spacing)
         *_, last = denoising_path(self.denoise, z, stations, eta, generator)
         return self.denormalise(last.x)
@@ -334,9 +345,7 @@ class ImageDiffusion(Pretrained, nn.Module):
         """log p(x | x_t) when x_t has the least noise: levels in proportion to how well they
         explain what is seen, pixel by pixel; (B,)."""
         last = self.config.levels - 1
-        level = (x * last).round()
-        if bool(((level - x * last).abs() > 1e-3).any()):
-            raise ValueError(f"got pixels between levels; a bound needs multiples of 1/{last}")
+        level = to_levels(x, self.config.levels)
         # In units of one level: its noise, and where among the levels the pixel seems to be.
         width = math.exp(-log_snr / 2) * self.std * last
         eps = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
@@ -351,13 +360,7 @@ class ImageDiffusion(Pretrained, nn.Module):
         return log_prob
 
     def _check(self, x: Tensor) -> Tensor:
-        return check_images(x, self.config.image_shape, "this diffusion model")
-
-
-def _start(model: nn.Module, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
-    parameter = next(model.parameters())
-    z = torch.randn(shape, generator=generator, device=parameter.device)
-    return z.to(parameter.dtype)
+        return check_images(x, self.config.image_shape, self)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generative.checks import at_least_float32
 from generative.configs.diffusion import PointDiffusionConfig, UNetConfig
 from generative.diffusion.schedules import MAX_LOG_SNR
 
@@ -23,9 +24,11 @@ def sinusoidal_embedding(
     The frequencies go from the least to the largest by equal ratios (Foster 2023, chapter 8, after
     Vaswani et al. 2017).
     """
-    steps = torch.linspace(math.log(min_frequency), math.log(max_frequency), dim // 2)
-    angles = 2 * math.pi * steps.exp().to(x) * x[:, None]
-    return torch.cat([angles.sin(), angles.cos()], 1)
+    ends = math.log(min_frequency), math.log(max_frequency)
+    steps = torch.linspace(*ends, dim // 2, dtype=at_least_float32(x))
+    # In bfloat16 an angle of some thousand would be off by whole turns.
+    angles = 2 * math.pi * steps.exp().to(x.device) * x.to(steps.dtype)[:, None]
+    return torch.cat([angles.sin(), angles.cos()], 1).to(x.dtype)
 
 
 class DenoisingMLP(nn.Module):

@@ -222,7 +222,7 @@ def ode_log_prob(
     if trace not in ("exact", "hutchinson"):
         raise ValueError(f"trace is {trace!r}; give 'exact' or 'hutchinson'")
     if trace == "exact":
-        size = x[0].numel()
+        size = math.prod(x.shape[1:])
         directions = torch.eye(size, dtype=x.dtype, device=x.device).view(size, 1, *x.shape[1:])
     else:
         signs = torch.randint(0, 2, x.shape, generator=generator, device=x.device)
@@ -244,7 +244,7 @@ def ode_log_prob(
 
     signal = math.sqrt(_sigmoid(start))
     z, log_det = _runge_kutta(rate, signal * x, start, end, num_steps)
-    size = x[0].numel()
+    size = math.prod(x.shape[1:])
     log_normal = -0.5 * (z.square().flatten(1).sum(1) + size * math.log(2 * math.pi))
     return log_normal + log_det + size * math.log(signal)
 

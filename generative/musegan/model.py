@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_images
+from generative.checks import check_dtype, check_images, placed
 from generative.configs.musegan import MuseGANConfig
 from generative.musegan.networks import Critic, Generator, Noise
 from generative.music.score import Score, score_of_voices
@@ -38,10 +38,9 @@ class MuseGAN(Pretrained, nn.Module):
 
     def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Noise:
         """Standard normal noise for n pieces."""
-        device = next(self.parameters()).device
         d, p = self.config.latent_dim, self.config.num_tracks
         shapes = ((n, d), (n, d), (n, p, d), (n, p, d))
-        return Noise(*(torch.randn(s, generator=generator, device=device) for s in shapes))
+        return Noise(*(torch.randn(s, generator=generator, **placed(self)) for s in shapes))
 
     def generate(self, noise: Noise, given: Tensor | None = None) -> Tensor:
         """Noise -> rolls (B, tracks, bars, steps, pitches) in [0, 1].
@@ -53,6 +52,8 @@ class MuseGAN(Pretrained, nn.Module):
         Raises:
             ValueError: what is given does not fit, or is missing.
         """
+        for name, part in noise._asdict().items():
+            check_dtype(part, name, self)
         known = self._check_given(given, len(noise.style))
         return (self.generator(noise, known) + 1) / 2
 
@@ -62,7 +63,7 @@ class MuseGAN(Pretrained, nn.Module):
         Raises:
             ValueError: another shape or type, or a value outside [0, 1].
         """
-        rolls = check_images(rolls, self.shape, "this MuseGAN")
+        rolls = check_images(rolls, self.shape, self, "rolls")
         known = self._check_given(given, len(rolls)) if self.config.given == "bar" else None
         return self.discriminator(2 * rolls - 1, known)
 
@@ -117,10 +118,10 @@ class MuseGAN(Pretrained, nn.Module):
         if given is None:
             if c.given == "track":
                 raise ValueError(f"this MuseGAN needs track {c.given_track}, (B, {shape})")
-            silence = torch.zeros(n, *shape, device=next(self.parameters()).device)
+            silence = torch.zeros(n, *shape, **placed(self))
             silence[..., -1] = 1
             given = silence
-        return 2 * check_images(given, shape, "what is given to this MuseGAN") - 1
+        return 2 * check_images(given, shape, self, "what is given") - 1
 
 
 def rolls_of_voices(voices: np.ndarray, config: MuseGANConfig, num_bars: int = 0) -> Tensor:

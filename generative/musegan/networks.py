@@ -271,7 +271,7 @@ def chroma(x: Tensor) -> Tensor:
     A note sounds in its track at 1 in all octaves, so that tracks an octave apart meet.
     """
     sounds = ((x + 1) / 2).unflatten(-1, (-1, 12))
-    last = torch.ones(sounds.shape[-2:], device=x.device)
+    last = torch.ones(sounds.shape[-2:], device=x.device, dtype=x.dtype)
     last[-1, -1] = 0  # the last pitch stands for silence
     classes = (sounds * last).sum(-2, keepdim=True).expand_as(sounds)
     return 2 * classes.flatten(-2) - 1

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from generative.checks import check_images
+from generative.checks import check_images, check_some
 from generative.configs.musegan import MuseGANLossConfig
 from generative.gan import (
     average_of,
@@ -74,7 +74,7 @@ class MuseGANLearner:
         """
         model, logged = self.model, {}
         real, given = model.split(rolls)
-        real = 2 * check_images(real, model.shape, "this MuseGAN") - 1
+        real = 2 * check_some(check_images(real, model.shape, model, "rolls"), model) - 1
         known = None if given is None else 2 * given - 1
         for _ in range(self.config.critic_steps):
             logged = self._critic_step(real, known)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generative.checks import check_vectors
 from generative.configs.rbm import DBNConfig, RBMConfig
 from generative.pretrained import Pretrained
 from generative.rbm.machines import RBM, check_bits
@@ -43,13 +44,14 @@ class DeepBeliefNetwork(Pretrained, nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Means of the top layer, each layer given the means below, (B, *shape) -> (B, H)."""
-        z = check_bits(x, self.config.shape, "this network")
+        z = check_bits(x, self.config.shape, self)
         for rbm in self.stack:
             z = rbm.hidden_logits(z).sigmoid()
         return z
 
     def decode(self, z: Tensor) -> Tensor:
         """Means of the visible bits, each layer given the means above, (B, H) -> (B, *shape)."""
+        check_vectors(z, self.config.hidden_dims[-1], "codes", self)
         for rbm in reversed(self.stack):
             z = rbm.visible_logits(z).sigmoid()
         return z.unflatten(1, self.config.shape)
@@ -61,7 +63,7 @@ class DeepBeliefNetwork(Pretrained, nn.Module):
     @torch.no_grad()
     def up(self, x: Tensor, layers: int, generator: torch.Generator | None = None) -> Tensor:
         """Bits of layer `layers` (0 is x itself) drawn upwards, flat (B, units)."""
-        h = check_bits(x, self.config.shape, "this network")
+        h = check_bits(x, self.config.shape, self)
         for rbm in self.stack[:layers]:
             h = torch.bernoulli(rbm.hidden_logits(h).sigmoid(), generator=generator)
         return h
@@ -86,7 +88,7 @@ class DeepBeliefNetwork(Pretrained, nn.Module):
         Raises:
             ValueError: the top machine is too large for its partition function to be summed up.
         """
-        v = check_bits(x, self.config.shape, "this network")
+        v = check_bits(x, self.config.shape, self)
         *lower, top = self.stack
         total, log_partition = v.new_zeros(len(v)), top.log_partition()
         for _ in range(num_draws):

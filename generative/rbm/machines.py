@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generative.checks import check_batch, check_some, check_vectors, placed
 from generative.configs.rbm import BoltzmannConfig, RBMConfig
 from generative.pretrained import Pretrained
 
@@ -29,20 +30,18 @@ def all_bits(n: int, like: Tensor, rows: int = 2**14) -> Iterator[Tensor]:
         yield (numbers[:, None] >> shifts & 1).to(like.dtype)
 
 
-def check_bits(x: Tensor, shape: tuple[int, ...], who: str) -> Tensor:
-    """Float (B, *shape) of zeros and ones -> (B, D).
+def check_bits(x: Tensor, shape: tuple[int, ...], model: nn.Module) -> Tensor:
+    """(B, *shape) of zeros and ones, of the type in which a model computes -> (B, D).
 
     Raises:
         ValueError: another shape or type, or a number in between.
     """
-    wanted = f"{who} needs float (B, {', '.join(map(str, shape))}) of zeros and ones"
-    if tuple(x.shape[1:]) != tuple(shape) or not x.is_floating_point():
-        raise ValueError(f"got examples of shape {tuple(x.shape)} and {x.dtype}; {wanted}")
+    check_batch(x, shape, "bits", model)
     if not bool(((x == 0) | (x == 1)).all()):
         low, high = float(x.min()), float(x.max())
         raise ValueError(
-            f"got numbers from {low:.4g} to {high:.4g} that are not bits; {wanted}: binarise them "
-            "first, (x >= 0.5).float()"
+            f"got numbers from {low:.4g} to {high:.4g} that are not bits; {type(model).__name__} "
+            "needs zeros and ones: binarise them first, (x >= 0.5).float()"
         )
     return x.flatten(1)
 
@@ -88,11 +87,12 @@ class BoltzmannMachine(Pretrained, nn.Module):
 
     def energy(self, s: Tensor) -> Tensor:
         """Energy of states of all units, (B, units) -> (B,)."""
+        check_vectors(s, self.num_units, "states", self)
         return -(s @ self.matrix() * s).sum(1) / 2 - s @ self.biases
 
     def free_energy(self, x: Tensor) -> Tensor:
         """-log sum_h exp(-E(x, h)) by enumeration of h, (B, *shape) -> (B,)."""
-        return self.chain_free_energy(check_bits(x, self.config.shape, "this machine"))
+        return self.chain_free_energy(check_bits(x, self.config.shape, self))
 
     def log_partition(self) -> Tensor:
         """log Z by enumeration of all units, a scalar with gradient.
@@ -111,8 +111,8 @@ class BoltzmannMachine(Pretrained, nn.Module):
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n examples (n, *shape) of bits, from chains of `config.sample_steps` sweeps."""
-        halves = torch.full((n, self.num_units), 0.5, device=self.biases.device)
-        s = torch.bernoulli(halves, generator=generator).to(self.biases.dtype)
+        halves = torch.full((n, self.num_units), 0.5, **placed(self))
+        s = torch.bernoulli(halves, generator=generator)
         s = self.gibbs(s, self.config.sample_steps, generator)
         return s[:, : self.visible_dim].unflatten(1, self.config.shape)
 
@@ -124,8 +124,8 @@ class BoltzmannMachine(Pretrained, nn.Module):
     @torch.no_grad()
     def start_chains(self, v: Tensor) -> Tensor:
         """States of all units that begin at visible bits (B, D)."""
-        h = torch.bernoulli(torch.full((len(v), self.config.hidden_dim), 0.5, device=v.device))
-        s = torch.cat([v, h.to(v.dtype)], 1)
+        h = torch.bernoulli(v.new_full((len(v), self.config.hidden_dim), 0.5))
+        s = torch.cat([v, h], 1)
         return self._sweep(s, range(self.visible_dim, self.num_units), 1, None)
 
     def chain_free_energy(self, s: Tensor) -> Tensor:
@@ -168,11 +168,13 @@ class RBM(Pretrained, nn.Module):
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
         """Begin at the log odds of each visible bit in examples (N, *shape) (Hinton 2010, 8)."""
-        p = self._flat(x).mean(0)
+        p = check_some(self._flat(x), self).mean(0)
         self.visible_bias.copy_(p.clamp(0.01, 0.99).logit())
 
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
         """Visible (B, D) and hidden bits (B, H) -> energies (B,)."""
+        check_vectors(v, self.visible_dim, "visible bits", self)
+        check_vectors(h, self.config.hidden_dim, "hidden bits", self)
         return -(v @ self.weight * h).sum(1) - v @ self.visible_bias - h @ self.hidden_bias
 
     def free_energy(self, x: Tensor) -> Tensor:
@@ -193,6 +195,7 @@ class RBM(Pretrained, nn.Module):
 
     def visible_mean(self, h: Tensor) -> Tensor:
         """p(v = 1 | h), (B, H) -> (B, *shape)."""
+        check_vectors(h, self.config.hidden_dim, "hidden bits", self)
         return self.visible_logits(h).sigmoid().unflatten(1, self.config.shape)
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -243,7 +246,7 @@ class RBM(Pretrained, nn.Module):
         """
         a, b, c = self.visible_bias, self.visible_bias, self.hidden_bias
         if examples is not None:
-            p = self._flat(examples).mean(0)
+            p = check_some(self._flat(examples), self).mean(0)
             a = p.clamp(0.01, 0.99).logit()
 
         def log_marginal(v: Tensor, beta: float) -> Tensor:
@@ -251,7 +254,7 @@ class RBM(Pretrained, nn.Module):
 
         v = torch.bernoulli(a.sigmoid().expand(num_chains, -1), generator=generator)
         log_weights = (F.softplus(a).sum() + len(c) * math.log(2)).expand(num_chains)
-        betas = torch.linspace(0, 1, num_temperatures + 1).tolist()
+        betas = torch.linspace(0, 1, num_temperatures + 1, dtype=torch.float32).tolist()
         for before, beta in pairwise(betas):
             log_weights = log_weights + log_marginal(v, beta) - log_marginal(v, before)
             p = (beta * self.hidden_logits(v)).sigmoid()
@@ -297,7 +300,7 @@ class RBM(Pretrained, nn.Module):
         return -v @ self.visible_bias - hidden.sum(-1)
 
     def _flat(self, x: Tensor) -> Tensor:
-        return check_bits(x, self.config.shape, "this machine")
+        return check_bits(x, self.config.shape, self)
 
 
 def _refuse_more_than(most: int, n: int, what: str) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generative.checks import check_some
 from generative.configs.rbm import RBMLossConfig
 from generative.rbm.deep import DeepBeliefNetwork
 from generative.rbm.machines import RBM, BoltzmannMachine, check_bits
@@ -49,7 +50,7 @@ class BoltzmannLearner:
 
     def update(self, batch: Tensor) -> dict[str, Tensor | float]:
         """One step on a batch of bits (B, *shape)."""
-        v = check_bits(batch, self.model.config.shape, "this machine")
+        v = check_bits(check_some(batch, self.model), self.model.config.shape, self.model)
         notes = {}
         if self.config.method == "exact":
             loss = -self.model.log_prob(batch).mean()
@@ -83,7 +84,7 @@ class BoltzmannLearner:
     def _temper(self, model: RBM, chains: Tensor) -> Tensor:
         """Gibbs steps at every temperature, then neighbours exchange states as Metropolis says."""
         num = len(chains)
-        beta = torch.linspace(0, 1, num, device=chains.device)[:, None]
+        beta = torch.linspace(0, 1, num, device=chains.device, dtype=chains.dtype)[:, None]
         chains = model.gibbs(chains, self.config.k, beta=beta[..., None])
         for first in (0, 1):
             low, high = torch.arange(first, num - 1, 2), torch.arange(first + 1, num, 2)

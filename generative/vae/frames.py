@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generative.checks import check_images, check_some, check_vectors, placed
 from generative.configs.vae import ConvVAEConfig, VAELossConfig
 from generative.pretrained import Pretrained
 from generative.training.optimisation import Optimisation
@@ -98,12 +99,7 @@ class ConvVAE(Pretrained, nn.Module):
         Raises:
             ValueError: another shape, or integer pixels (convert with `to_float_bchw`).
         """
-        if x.dim() != 4 or tuple(x.shape[1:]) != self.image_shape or not x.is_floating_point():
-            raise ValueError(
-                f"got images of shape {tuple(x.shape)} and {x.dtype}; this VAE needs float "
-                "(B, 3, 64, 64) in [0, 1]: convert uint8 HWC frames with to_float_bchw"
-            )
-        features = self.encoder(x)
+        features = self.encoder(check_images(x, self.image_shape, self, pixels=False))
         return self.to_mu(features), self.to_logvar(features)
 
     def encode(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -112,12 +108,7 @@ class ConvVAE(Pretrained, nn.Module):
 
     def decode_logits(self, z: Tensor) -> Tensor:
         """z (B, latent_dim) -> images before the sigmoid, (B, 3, 64, 64)."""
-        if z.dim() != 2 or z.shape[1] != self.config.latent_dim:
-            raise ValueError(
-                f"got z of shape {tuple(z.shape)}; this VAE has {self.config.latent_dim} latent "
-                "dimensions: pass (B, latent_dim)"
-            )
-        return self.decoder(self.spread(z))
+        return self.decoder(self.spread(check_vectors(z, self.config.latent_dim, "z", self)))
 
     def spread(self, z: Tensor) -> Tensor:
         """z (B, latent_dim) -> what the transposed convolutions begin with, (B, 4 * c4)."""
@@ -143,7 +134,7 @@ class ConvVAE(Pretrained, nn.Module):
         generator: torch.Generator | None = None,
     ) -> VAELosses:
         """`vae_loss` of images (B, 3, 64, 64), by way of a sampled z."""
-        recon, mu, logvar = self(x, generator)
+        recon, mu, logvar = self(check_some(x, self), generator)
         return vae_loss(recon, x, mu, logvar, beta, free_bits)
 
     def bound(
@@ -173,9 +164,8 @@ class ConvVAE(Pretrained, nn.Module):
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n images decoded from z ~ N(0, I), (n, 3, 64, 64)."""
-        weight = self.from_z.weight
-        z = torch.randn(n, self.config.latent_dim, generator=generator, device=weight.device)
-        return self.decode(z.to(weight.dtype))
+        z = torch.randn(n, self.config.latent_dim, generator=generator, **placed(self))
+        return self.decode(z)
 
 
 def vae_loss(
@@ -227,12 +217,14 @@ class VAELearner:
 
     def update(self, frames: Tensor) -> dict[str, Tensor]:
         """One step on uint8 frames (B, 64, 64, 3)."""
-        x = to_float_bchw(frames).contiguous(memory_format=torch.channels_last)
+        dtype = placed(self.model)["dtype"]
+        x = to_float_bchw(check_some(frames, self.model)).to(dtype)
+        x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.bf16):
-            mu, logvar = (t.float() for t in self.model.encode_mu_logvar(x))
+            mu, logvar = (t.to(dtype) for t in self.model.encode_mu_logvar(x))
             logits = decode_logits_as_blocks(self.model, sample_gaussian(mu, logvar))
         losses = vae_loss(
-            logits.float().sigmoid(),
+            logits.to(dtype).sigmoid(),
             F.pixel_unshuffle(x, 2),
             mu,
             logvar,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_images, check_vectors
+from generative.checks import check_images, check_some, check_vectors, placed
 from generative.configs.vae import ImageVAEConfig, ImageVAELossConfig
 from generative.pretrained import Pretrained
 from generative.training.optimisation import Optimisation
@@ -160,7 +160,7 @@ class ImageVAE(Pretrained, nn.Module):
         Raises:
             ValueError: another shape, integer pixels, or pixels outside [0, 1].
         """
-        features = self.encoder(check_images(x, self.config.image_shape, "this VAE"))
+        features = self.encoder(check_images(x, self.config.image_shape, self))
         return self.to_mu(features), self.to_logvar(features).clamp(-MAX_LOGVAR, MAX_LOGVAR)
 
     def encode(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -169,7 +169,7 @@ class ImageVAE(Pretrained, nn.Module):
 
     def decode_logits(self, z: Tensor) -> Tensor:
         """z (B, latent_dim) -> images before the sigmoid, (B, C, H, W)."""
-        return self.decoder(check_vectors(z, self.config.latent_dim, "codes", "this VAE"))
+        return self.decoder(check_vectors(z, self.config.latent_dim, "codes", self))
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, latent_dim) -> the mean of p(x | z), images (B, C, H, W) in [0, 1]."""
@@ -184,9 +184,7 @@ class ImageVAE(Pretrained, nn.Module):
         """n codes z ~ p(z), (n, latent_dim)."""
         if self.config.prior_components > 1:
             return self.prior.sample(n, generator)
-        weight = self.to_mu.weight
-        z = torch.randn(n, self.config.latent_dim, generator=generator, device=weight.device)
-        return z.to(weight.dtype)
+        return torch.randn(n, self.config.latent_dim, generator=generator, **placed(self))
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n images (n, C, H, W), decoded from z ~ p(z), without gradient or noise of pixels."""
@@ -254,6 +252,7 @@ class ImageVAE(Pretrained, nn.Module):
             ValueError: free bits are asked of a mixture, whose KL has no parts to forgive.
         """
         config = config or ImageVAELossConfig()
+        check_some(x, self)
         if config.num_draws > 1 or self.config.prior_components > 1:
             return self._loss_by_draws(x, config, generator)
         mu, logvar = self.encode_mu_logvar(x)

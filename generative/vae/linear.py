@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import LowRankMultivariateNormal
 
-from generative.checks import check_images, check_vectors
+from generative.checks import at_least_float32, check_images, check_some, check_vectors, placed
 from generative.configs.vae import ImageVAELossConfig, LinearVAEConfig
 from generative.pretrained import Pretrained
 from generative.vae.gaussian import (
@@ -49,7 +49,7 @@ class LinearVAE(Pretrained, nn.Module):
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
         """Begin at the mean and the variance of images (B, C, H, W), with codes of mean zero."""
-        rows = x.flatten(1)
+        rows = check_some(check_images(x, self.config.image_shape, self), self).flatten(1)
         mean = rows.mean(0)
         self.decoder.bias.copy_(mean)
         self.encoder.bias.copy_(-self.encoder.weight @ mean)
@@ -61,7 +61,7 @@ class LinearVAE(Pretrained, nn.Module):
         Raises:
             ValueError: another shape, integer pixels, or pixels outside [0, 1].
         """
-        mu = self.encoder(check_images(x, self.config.image_shape, "this VAE").flatten(1))
+        mu = self.encoder(check_images(x, self.config.image_shape, self).flatten(1))
         return mu, self.code_logvar.expand_as(mu)
 
     def encode(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -70,7 +70,7 @@ class LinearVAE(Pretrained, nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, latent_dim) -> the mean of p(x | z), (B, C, H, W); not confined to [0, 1]."""
-        z = check_vectors(z, self.config.latent_dim, "codes", "this VAE")
+        z = check_vectors(z, self.config.latent_dim, "codes", self)
         return self.decoder(z).unflatten(1, self.config.image_shape)
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -80,16 +80,16 @@ class LinearVAE(Pretrained, nn.Module):
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n images (n, C, H, W), decoded from z ~ N(0, I), without the noise of the pixels."""
-        weight = self.decoder.weight
-        z = torch.randn(n, self.config.latent_dim, generator=generator, device=weight.device)
-        return self.decode(z.to(weight.dtype))
+        z = torch.randn(n, self.config.latent_dim, generator=generator, **placed(self))
+        return self.decode(z)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x) of each image, (B, C, H, W) -> (B,), nats; `bound` comes up to it from below."""
-        rows = check_images(x, self.config.image_shape, "this VAE").flatten(1)
+        rows = check_images(x, self.config.image_shape, self).flatten(1)
         noise = self.pixel_logvar.exp().expand(self.dim)
-        marginal = LowRankMultivariateNormal(self.decoder.bias, self.decoder.weight, noise)
-        return marginal.log_prob(rows)
+        parts = (self.decoder.bias, self.decoder.weight, noise, rows)
+        mean, weight, noise, rows = (part.to(at_least_float32(part)) for part in parts)
+        return LowRankMultivariateNormal(mean, weight, noise).log_prob(rows).to(x.dtype)
 
     def bound(
         self, x: Tensor, num_draws: int = 1, generator: torch.Generator | None = None
@@ -116,7 +116,7 @@ class LinearVAE(Pretrained, nn.Module):
                 f"recon is {config.recon!r}, num_draws {config.num_draws}, free_bits "
                 f"{config.free_bits}; a linear VAE minimises the ELBO: leave them at their defaults"
             )
-        mu, logvar = self.encode_mu_logvar(x)
+        mu, logvar = self.encode_mu_logvar(check_some(x, self))
         # E |x - W z - b|^2 = |x - W mu - b|^2 + sum_j var_j |w_j|^2
         error = (x.flatten(1) - self.decoder(mu)).square().sum(1)
         spread = (self.code_logvar.exp() * self.decoder.weight.square().sum(0)).sum()

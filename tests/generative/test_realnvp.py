@@ -266,7 +266,7 @@ def test_images_come_on_levels():
 @pytest.mark.parametrize("margin", [0.0, 0.05])
 def test_dequantiser_by_its_definition(margin):
     """Noise fills each level's share of [0, 1); the slope is autograd's; the way back is exact."""
-    dequantiser = Dequantiser((1, 1, 3), levels=4, margin=margin)
+    dequantiser = Dequantiser(levels=4, margin=margin)
     x = torch.tensor([0.0, 1 / 3, 1.0], dtype=torch.float64).reshape(1, 1, 1, 3)
     noisy = dequantiser.noisy(x.expand(4000, -1, -1, -1), torch.Generator().manual_seed(0))
     low, high = noisy.amin(0).flatten(), noisy.amax(0).flatten()

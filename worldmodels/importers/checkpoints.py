@@ -51,6 +51,7 @@ _NUMPY_SCALARS: list[Any] = [
 ]
 
 
+@torch.inference_mode(False)
 def read_checkpoints(folder: Path | str) -> Imported:
     """V, M and C of an experiment folder; C is None where there is no `ctrl/best.tar`.
 

@@ -61,6 +61,7 @@ SATURATED = 50.0
 """A gate's input at which its sigmoid or tanh is 1 (at minus this, 0) in single precision."""
 
 
+@torch.inference_mode(False)
 def read_json_weights(
     folder: Path | str,
     vae: Path | None = None,

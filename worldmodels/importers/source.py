@@ -39,7 +39,7 @@ def check_shape(path: Path, key: str, got: tuple[int, ...], needed: tuple[int, .
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
     """Put weights into all of a model's parameters, which must be these; in evaluation mode."""
-    model.load_state_dict({name: w.float().contiguous() for name, w in weights.items()})
+    model.float().load_state_dict({name: w.float().contiguous() for name, w in weights.items()})
     return model.eval()
 
 
