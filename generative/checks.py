@@ -6,11 +6,20 @@ what it is given must have it. Nothing is cast without a word.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import itertools
-from typing import Any
+import numbers
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from generative.training.ranges import Range
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 CASTS = {
     torch.float64: "double",
@@ -117,6 +126,48 @@ def check_tokens(
     if len(x) and not bool((x.amin() >= 0) & (x.amax() < vocab_size)):
         raise ValueError(f"got tokens from {int(x.amin())} to {int(x.amax())}; {wanted}")
     return x
+
+
+def checked(function: Function) -> Function:
+    """Refuse numbers that are out of the range of their annotation, before anything is done.
+
+        @checked
+        def sample(self, n: CountOrZero, steps: Count | None = None, eta: Probability = 0.0):
+
+    For functions what `Checked` is for settings: the range is said once, beside the type, by the
+    types of `generative.training.ranges`. A generator refuses when it is made, not at its first
+    step.
+
+    Raises:
+        ValueError: names the argument, what it got, and the range.
+    """
+    signature = inspect.signature(function)
+
+    @functools.cache  # made at the first call, when all names of the module are there
+    def ranges() -> dict[str, tuple[type, Range, tuple[type, ...]]]:
+        found = {}
+        for name, hint in typing.get_type_hints(function, include_extras=True).items():
+            parts = (hint,) if typing.get_origin(hint) is Annotated else typing.get_args(hint)
+            for part in parts:
+                if typing.get_origin(part) is Annotated:
+                    others = tuple(typing.get_origin(p) or p for p in parts if p is not part)
+                    found[name] = (*typing.get_args(part), others)
+        return found
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        for name, (kind, limits, others) in ranges().items():
+            value = given.get(name)
+            if name not in given or isinstance(value, others):
+                continue
+            number = isinstance(value, numbers.Integral if kind is int else numbers.Real)
+            if not number or isinstance(value, bool) or value not in limits:
+                what = "an integer, " if kind is int else ""
+                raise ValueError(f"{name} is {value!r}, and must be {what}{limits}")
+        return function(*args, **kwargs)
+
+    return typing.cast("Function", wrapper)
 
 
 def check_labels(labels: Tensor, n: int, count: int, who: str, what: str = "labels") -> Tensor:

@@ -28,8 +28,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from generative.checks import checked
+from generative.training.ranges import Count, CountOrZero
+
 __all__ = [
     "Box",
+    "Boxes",
     "Density",
     "Gaussian",
     "Grid",
@@ -38,12 +42,14 @@ __all__ = [
     "TwoMoons",
     "TwoSample",
     "WorldMap",
+    "checkerboard",
     "divergence",
     "eight_gaussians",
     "energy_test",
     "grid_25",
     "log_likelihood",
     "log_normaliser",
+    "ring",
 ]
 
 LogDensity = Callable[[Tensor], Tensor]
@@ -317,9 +323,20 @@ def eight_gaussians() -> Mixture:
 
     Radius 4 and standard deviation 0.5, all divided by 1.414 (Grathwohl et al. 2019).
     """
-    angles = [2 * math.pi * k / 8 for k in range(8)]
-    centres = tuple((4 / 1.414 * math.cos(a), 4 / 1.414 * math.sin(a)) for a in angles)
-    return Mixture(centres, 0.5 / 1.414)
+    return _on_a_circle(8, 4 / 1.414, 0.5 / 1.414)
+
+
+def ring() -> Mixture:
+    """Eight narrow Gaussians on a circle of radius 2, deviation 0.1; floor 0.3121 nats.
+
+    15 deviations lie between neighbours, so a model has to leave much room empty.
+    """
+    return _on_a_circle(8, 2.0, 0.1)
+
+
+def _on_a_circle(num: int, radius: float, scale: float) -> Mixture:
+    angles = [2 * math.pi * k / num for k in range(num)]
+    return Mixture(tuple((radius * math.cos(a), radius * math.sin(a)) for a in angles), scale)
 
 
 def grid_25(scale: float = 0.05) -> Mixture:
@@ -499,14 +516,101 @@ class Box:
 
 
 @dataclass(frozen=True)
-class WorldMap:
+class Boxes:
+    """Uniform over upright rectangles in the plane that do not overlap, zero elsewhere."""
+
+    boxes: tuple[Box, ...]
+    """The rectangles; each has a share of the points in proportion to its area."""
+
+    def __post_init__(self) -> None:
+        for i, a in enumerate(self.boxes):
+            for b in self.boxes[:i]:
+                sides = zip(a.low, a.high, b.low, b.high, strict=True)
+                if all(max(la, lb) < min(ha, hb) for la, ha, lb, hb in sides):
+                    raise ValueError(f"{a} and {b} overlap; give rectangles that do not")
+
+    @property
+    def area(self) -> float:
+        """Of all together."""
+        return sum(box.area for box in self.boxes)
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each axis."""
+        return tuple(self._moment(i, 1) for i in range(2))
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Of each axis."""
+        return tuple(math.sqrt(self._moment(i, 2) - self._moment(i, 1) ** 2) for i in range(2))
+
+    def contains(self, x: Tensor) -> Tensor:
+        """Points (N, 2) -> whether each lies in one of them; borders do."""
+        return torch.stack([box.contains(x) for box in self.boxes]).any(0)
+
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, even: bool = False
+    ) -> Tensor:
+        """n points, float32 (n, 2)."""
+        u = _uniforms(n, 3, generator, even)
+        areas = torch.tensor([box.area for box in self.boxes], dtype=torch.float64)
+        which = torch.searchsorted(areas.cumsum(0)[:-1] / areas.sum(), u[:, 0].contiguous())
+        corners = torch.tensor([(box.low, box.high) for box in self.boxes], dtype=torch.float64)
+        low, high = corners[which].unbind(1)
+        return (low + (high - low) * u[:, 1:]).float()
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """-log area inside, -inf outside."""
+        return _uniform(self.contains(x), self.area)
+
+    def entropy(self) -> float:
+        """log area."""
+        return math.log(self.area)
+
+    def grid(self, points_per_std: float) -> Grid:
+        """Over all rectangles. An edge has no standard deviation; the 50th part of the shortest
+        side takes its place, so that the edges of a model are seen.
+
+        Sums are exact only where borders of cells lie on all edges, as those of a checkerboard do.
+        """
+        low = [min(box.low[i] for box in self.boxes) for i in range(2)]
+        high = [max(box.high[i] for box in self.boxes) for i in range(2)]
+        sides = [min(box.high[i] - box.low[i] for box in self.boxes) for i in range(2)]
+        per_side = math.ceil(50 * points_per_std)
+        counts = [
+            math.ceil((b - a) / side * per_side - 1e-6)
+            for a, b, side in zip(low, high, sides, strict=True)
+        ]
+        return Grid((low[0], low[1]), (high[0], high[1]), (counts[0], counts[1]))
+
+    def _moment(self, axis: int, power: int) -> float:
+        """E x^power of one axis."""
+        total = 0.0
+        for box in self.boxes:
+            a, b = box.low[axis], box.high[axis]
+            average = (b ** (power + 1) - a ** (power + 1)) / ((power + 1) * (b - a))
+            total += box.area * average
+        return total / self.area
+
+
+def checkerboard() -> Boxes:
+    """Every second of the 16 squares of side 2 in [-4, 4]^2; floor log 32 = 3.4657 nats.
+
+    Hard edges, and corners that touch: what smooth models find hardest (Grathwohl et al. 2019).
+    """
+    corners = [(2.0 * i - 4, 2.0 * j - 4) for i in range(4) for j in range(4) if (i + j) % 2 == 0]
+    return Boxes(tuple(Box((x, y), (x + 2, y + 2)) for x, y in corners))
+
+
+@dataclass(frozen=True)
+class WorldMap(Boxes):
     """Uniform over a world of rectangular continents; what the book's box model is fitted to.
 
     Points are (latitude, longitude) in degrees, areas square degrees. The outlines are coarse by
     intent: the density and its entropy are then exact. New York is land, the deepest sea is not.
     """
 
-    land: tuple[Box, ...] = (
+    boxes: tuple[Box, ...] = (
         Box((25.0, -125.0), (70.0, -65.0)),  # North America
         Box((-55.0, -80.0), (12.0, -40.0)),  # South America
         Box((-35.0, 10.0), (15.0, 42.0)),  # southern Africa
@@ -517,50 +621,9 @@ class WorldMap:
     )
     """Rectangles that do not overlap."""
 
-    def __post_init__(self) -> None:
-        for i, a in enumerate(self.land):
-            for b in self.land[:i]:
-                sides = zip(a.low, a.high, b.low, b.high, strict=True)
-                if all(max(la, lb) < min(ha, hb) for la, ha, lb, hb in sides):
-                    raise ValueError(f"{a} and {b} overlap; give rectangles that do not")
-
-    @property
-    def area(self) -> float:
-        """Square degrees of land."""
-        return sum(box.area for box in self.land)
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Of latitude and longitude."""
-        return tuple(self._moment(i, 1) for i in range(2))
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Of latitude and longitude."""
-        return tuple(math.sqrt(self._moment(i, 2) - self._moment(i, 1) ** 2) for i in range(2))
-
     def is_land(self, x: Tensor) -> Tensor:
         """Points (N, 2) -> whether each lies on land."""
-        return torch.stack([box.contains(x) for box in self.land]).any(0)
-
-    def sample(
-        self, n: int, generator: torch.Generator | None = None, even: bool = False
-    ) -> Tensor:
-        """n points on land, float32 (n, 2)."""
-        u = _uniforms(n, 3, generator, even)
-        areas = torch.tensor([box.area for box in self.land], dtype=torch.float64)
-        which = torch.searchsorted(areas.cumsum(0)[:-1] / areas.sum(), u[:, 0].contiguous())
-        corners = torch.tensor([(box.low, box.high) for box in self.land], dtype=torch.float64)
-        low, high = corners[which].unbind(1)
-        return (low + (high - low) * u[:, 1:]).float()
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """-log area on land, -inf at sea."""
-        return _uniform(self.is_land(x), self.area)
-
-    def entropy(self) -> float:
-        """log area."""
-        return math.log(self.area)
+        return self.contains(x)
 
     def accuracy_and_coverage(self, model: Box) -> tuple[float, float]:
         """Share of the model's points that are on land, and share of the land the model reaches.
@@ -569,19 +632,10 @@ class WorldMap:
         generate land outside of itself. Exact.
         """
         overlap = 0.0
-        for box in self.land:
+        for box in self.boxes:
             sides = zip(box.low, box.high, model.low, model.high, strict=True)
             overlap += math.prod(max(0.0, min(hb, hm) - max(lb, lm)) for lb, hb, lm, hm in sides)
         return overlap / model.area, overlap / self.area
-
-    def _moment(self, axis: int, power: int) -> float:
-        """E x^power of one axis."""
-        total = 0.0
-        for box in self.land:
-            a, b = box.low[axis], box.high[axis]
-            average = (b ** (power + 1) - a ** (power + 1)) / ((power + 1) * (b - a))
-            total += box.area * average
-        return total / self.area
 
 
 def log_likelihood(log_prob: LogDensity, x: Tensor) -> float:
@@ -603,7 +657,8 @@ class TwoSample(NamedTuple):
     """Share of random relabellings at least as far apart; small means different."""
 
 
-def energy_test(x: Tensor, y: Tensor, permutations: int = 999, seed: int = 0) -> TwoSample:
+@checked
+def energy_test(x: Tensor, y: Tensor, permutations: Count = 999, seed: int = 0) -> TwoSample:
     """Permutation test of whether two samples come from one distribution.
 
     The statistic is 2 E|X - Y| - E|X - X'| - E|Y - Y'| over all pairs (Szekely & Rizzo 2013); it
@@ -637,7 +692,8 @@ def _points(x: Tensor, dim: int) -> Tensor:
     return x.double()
 
 
-def _uniforms(n: int, dim: int, generator: torch.Generator | None, even: bool) -> Tensor:
+@checked
+def _uniforms(n: CountOrZero, dim: int, generator: torch.Generator | None, even: bool) -> Tensor:
     """n points in the open unit cube, float64 (n, dim): independent, or spread evenly."""
     if even:
         seed = int(torch.randint(2**31, (), generator=generator))

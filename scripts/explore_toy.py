@@ -117,7 +117,7 @@ def world_map(world: WorldMap, n: int, generator):
         axis.add_patch(Rectangle((box.low[1], box.low[0]), width, height, fill=False, lw=2))
     left.scatter(x[:, 1], x[:, 0], c="black", s=8)
     left.set_title(f"{n} points, and the box of maximum likelihood")
-    for part in world.land:
+    for part in world.boxes:
         corner = (part.low[1], part.low[0])
         sides = (part.high[1] - part.low[1], part.high[0] - part.low[0])
         right.add_patch(Rectangle(corner, *sides, color="0.85"))

@@ -27,6 +27,7 @@ __all__ = [
     "NonNegative",
     "Positive",
     "Probability",
+    "Quantile",
     "Range",
     "Share",
     "Size",
@@ -56,7 +57,9 @@ class Range:
         low = f"{'above' if self.above else 'at least'} {self.low:,}"
         high = f"{'below' if self.below else 'at most'} {self.high:,}"
         if math.isinf(self.low) or math.isinf(self.high):
-            finite = [text for text, end in ((low, self.low), (high, self.high)) if math.isfinite(end)]
+            finite = [
+                text for text, end in ((low, self.low), (high, self.high)) if math.isfinite(end)
+            ]
             return " ".join([*finite, *["and finite"] * self.below]) if finite else "finite"
         return f"{low} and {high}"
 
@@ -76,6 +79,8 @@ NonNegative = Annotated[float, Range(0, math.inf, below=True)]
 Share = Annotated[float, Range(0, 1, below=True)]
 """A part that is not the whole, such as dropout or the decay of an average."""
 Probability = Annotated[float, Range(0, 1)]
+Quantile = Annotated[float, Range(0, 1, above=True)]
+"""A part that is not nothing, such as top_p."""
 
 
 class Checked:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PointData", "Points", "load_density"]
 
-PointData = Literal["two-moons", "eight-gaussians", "grid-25"]
+PointData = Literal["two-moons", "eight-gaussians", "grid-25", "checkerboard", "ring"]
 """Names of the densities."""
 
 
@@ -28,12 +28,18 @@ def load_density(name: str) -> Standardised:
     Raises:
         ValueError: there is none of this name.
     """
-    from generative.toy import Standardised, TwoMoons, eight_gaussians, grid_25
+    from generative import toy
 
-    makers = {"two-moons": TwoMoons, "eight-gaussians": eight_gaussians, "grid-25": grid_25}
+    makers = {
+        "two-moons": toy.TwoMoons,
+        "eight-gaussians": toy.eight_gaussians,
+        "grid-25": toy.grid_25,
+        "checkerboard": toy.checkerboard,
+        "ring": toy.ring,
+    }
     if name not in makers:
         raise ValueError(f"there are no points {name!r}; there are {', '.join(makers)}")
-    return Standardised(makers[name]())
+    return toy.Standardised(makers[name]())
 
 
 class Points:

@@ -10,18 +10,21 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from generative.toy import (
     Box,
+    Boxes,
     Gaussian,
     Grid,
     Mixture,
     Standardised,
     TwoMoons,
     WorldMap,
+    checkerboard,
     divergence,
     eight_gaussians,
     energy_test,
     grid_25,
     log_likelihood,
     log_normaliser,
+    ring,
 )
 
 torch.set_num_threads(1)
@@ -30,6 +33,9 @@ PLANE = {
     "standardised moons": Standardised(TwoMoons(0.1)),
     "eight": eight_gaussians(),
     "grid": grid_25(),
+    "ring": ring(),
+    "checkerboard": checkerboard(),
+    "standardised checkerboard": Standardised(checkerboard()),
 }
 ALL = {**PLANE, "box": Box((-1.0, 2.0), (3.0, 2.5)), "world": WorldMap()}
 
@@ -49,6 +55,9 @@ def generator(seed: int = 0) -> torch.Generator:
         (Standardised(TwoMoons(0.2)), 2.4244),
         (eight_gaussians(), 2.8319),
         (grid_25(0.05), 0.0653),
+        (ring(), 0.3121),
+        (checkerboard(), math.log(32)),
+        (Standardised(checkerboard()), math.log(32) - math.log(16 / 3)),
     ],
 )
 def test_known_entropies(density, floor):
@@ -245,6 +254,39 @@ def test_box_model_of_the_book():
     assert coverage > 0.95
 
 
+def test_checkerboard_is_every_second_square():
+    board = checkerboard()
+    at = torch.tensor(
+        [[-3.0, -3.0], [-3.0, -1.0], [-1.0, -1.0], [3.0, 3.0], [3.0, 1.0], [5.0, 5.0]]
+    )
+    assert board.contains(at).tolist() == [True, False, True, True, False, False]
+    assert len(board.boxes) == 8
+    assert board.area == 32
+    np.testing.assert_allclose(board.std, 4 / math.sqrt(3))  # each axis alone is uniform
+    x = board.sample(8000, generator())
+    counts = torch.stack([box.contains(x).sum() for box in board.boxes])
+    assert stats.chisquare(counts.numpy()).pvalue > 0.001
+
+
+def test_excess_over_a_checkerboard_is_the_cross_entropy_less_the_entropy():
+    """A Gaussian of its moments, in closed form; and one uniform over all sixteen squares."""
+    board = checkerboard()
+    normal = MixtureSameFamily(
+        Categorical(torch.ones(1)),
+        Independent(Normal(torch.zeros(1, 2), torch.full((1, 2), 4 / math.sqrt(3))), 1),
+    )
+    expected = math.log(2 * math.pi * 16 / 3) + 1 - math.log(32)
+    assert divergence(board, normal.log_prob, 1.0) == pytest.approx(expected, abs=1e-4)
+    whole = Box((-4.0, -4.0), (4.0, 4.0))
+    assert divergence(board, whole.log_prob, 0.1) == pytest.approx(math.log(2), abs=1e-12)
+
+
+def test_ring_has_eight_modes_apart():
+    narrow = stats.norm(scale=0.1).entropy()
+    assert ring().entropy() == pytest.approx(math.log(8) + 2 * narrow, abs=1e-9)
+    assert {round(math.hypot(*c), 9) for c in ring().centres} == {2.0}
+
+
 # ---------------------------------------------------------------------------------------------
 # Two samples
 # ---------------------------------------------------------------------------------------------
@@ -289,7 +331,7 @@ def test_energy_test_tells_equal_from_different():
         (lambda: Mixture((), 1.0), "at least one centre"),
         (lambda: Box((0.0, 1.0), (1.0, 1.0)), "each low must be below its high"),
         (lambda: Grid((0.0, 0.0), (1.0, 1.0), (3, 0)), "at least one point"),
-        (lambda: WorldMap((Box((0.0, 0.0), (2.0, 2.0)), Box((1.0, 1.0), (3.0, 3.0)))), "overlap"),
+        (lambda: Boxes((Box((0.0, 0.0), (2.0, 2.0)), Box((1.0, 1.0), (3.0, 3.0)))), "overlap"),
         (lambda: TwoMoons().log_prob(torch.zeros(4, 3)), r"\(4, 3\); pass \(N, 2\)"),
     ],
 )

@@ -4,13 +4,14 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
 from generative.training.run import Run
-from scripts.common.points import Points, load_density
+from scripts.common.points import PointData, Points, load_density
 from scripts.common.reports import add_to_report
 
 
@@ -25,7 +26,7 @@ class Args:
     seed: int = 3
 
 
-@pytest.mark.parametrize("name", ["two-moons", "eight-gaussians", "grid-25"])
+@pytest.mark.parametrize("name", get_args(PointData))
 def test_points_have_mean_zero_and_deviation_one(name, tmp_path):
     with Run.open(Args(tmp_path / "run"), kind="points") as run:
         x = Points(name, run).draw(20_000, "points", even=True)
