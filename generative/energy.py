@@ -25,16 +25,18 @@ from typing import ClassVar, NamedTuple, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-from generative.checks import check_images, check_some, check_vectors, placed
+from generative.checks import check_images, check_some, check_vectors, checked, placed
 from generative.configs.energy import (
     ConvEnergyConfig,
     EnergyLossConfig,
     LangevinConfig,
     PointEnergyConfig,
 )
+from generative.nets.waves import Waves
 from generative.pretrained import Pretrained
 from generative.toy import Grid, log_normaliser
 from generative.training.optimisation import Optimisation
+from generative.training.ranges import Count, CountOrZero, NonNegative, Positive
 
 __all__ = [
     "ConvEnergy",
@@ -74,13 +76,14 @@ def energy_gradient(energy: Energy, x: Tensor) -> tuple[Tensor, Tensor]:
     return values.detach(), gradient
 
 
+@checked
 def langevin_path(
     energy: Energy,
     x: Tensor,
-    steps: int,
-    step_size: float,
-    noise: float | None = None,
-    clip: float = 0.0,
+    steps: Count,
+    step_size: Positive,
+    noise: NonNegative | None = None,
+    clip: NonNegative = 0.0,
     box: tuple[float, float] | None = None,
     generator: torch.Generator | None = None,
 ) -> Iterator[Tensor]:
@@ -123,19 +126,18 @@ def langevin(
     Returns:
         where they end.
     Raises:
-        ValueError: less than one step.
+        ValueError: less than one step, or another number out of its range.
     """
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; a walk needs at least 1")
     path = langevin_path(energy, x, steps, step_size, noise, clip, box, generator)
     return deque(path, maxlen=1).pop()
 
 
+@checked
 def mala(
     energy: Energy,
     x: Tensor,
-    steps: int,
-    step_size: float | Tensor,
+    steps: Count,
+    step_size: Positive | Tensor,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Metropolis-adjusted Langevin: the same steps, each accepted or not, so exp(-E) is left exact.
@@ -217,8 +219,9 @@ class ConvEnergy(Pretrained, nn.Module):
         """-energy(x): the output of the network, which training pushes up on data (B,)."""
         return -self.energy(x)
 
+    @checked
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, n: CountOrZero, generator: torch.Generator | None = None) -> Tensor:
         """n images (n, C, H, W) in [0, 1]: walks from noise, of `config.langevin`.
 
         They end where the energy is low, as in the book; they are no exact samples of exp(-E).
@@ -257,14 +260,12 @@ class PointEnergy(Pretrained, nn.Module):
     box: ClassVar[tuple[float, float] | None] = None
     step_size: Tensor
     """Of `mala`; training adapts it to the width of what it learns."""
-    waves: Tensor
 
     def __init__(self, config: PointEnergyConfig | None = None):
         super().__init__()
         self.config = config = config or PointEnergyConfig()
         self.register_buffer("step_size", torch.tensor(config.step_size))
-        waves = math.pi / (2 * config.base_std) * 2.0 ** torch.arange(config.num_waves)
-        self.register_buffer("waves", waves, persistent=False)
+        self.waves = Waves(math.pi / (2 * config.base_std), config.num_waves)
         width, layers = config.dim * (1 + 2 * config.num_waves), []
         for _ in range(config.num_hidden):
             layers += [nn.Linear(width, config.hidden_dim), nn.SiLU()]
@@ -311,8 +312,9 @@ class PointEnergy(Pretrained, nn.Module):
         score = self.score(x)
         return score - (self.log_partition() if log_partition is None else log_partition)
 
+    @checked
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, n: CountOrZero, generator: torch.Generator | None = None) -> Tensor:
         """n points (n, D): `config.sample_sweeps` rounds of a proposed restart and two MALA steps.
 
         Both leave exp(-E) as it is, so the only error is that of stopping.
@@ -354,10 +356,7 @@ class PointEnergy(Pretrained, nn.Module):
         return y
 
     def _f(self, y: Tensor) -> Tensor:
-        if len(self.waves):
-            phases = (y[:, :, None] * self.waves).flatten(1)
-            y = torch.cat([y, phases.sin(), phases.cos()], 1)
-        return self.network(y).squeeze(1)
+        return self.network(self.waves(y)).squeeze(1)
 
 
 def _same_padding(side: int, kernel: int) -> tuple[int, int]:

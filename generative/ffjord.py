@@ -27,10 +27,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import at_least_float32, check_some, check_vectors, placed
+from generative.checks import at_least_float32, check_some, check_vectors, checked, placed
 from generative.configs.flows import FFJORDConfig, FlowLossConfig
 from generative.flows import FlowLearner, standard_normal_log_prob
+from generative.gradients import graph_if_wanted
 from generative.pretrained import Pretrained
+from generative.training.ranges import Count, CountOrZero, Probability
 
 __all__ = [
     "FFJORD",
@@ -79,7 +81,8 @@ def rk4(velocity: Velocity, z: Tensor, times: Sequence[float]) -> tuple[Tensor, 
     return z, total
 
 
-def equal_steps(t0: float, t1: float, num_steps: int) -> list[float]:
+@checked
+def equal_steps(t0: float, t1: float, num_steps: Count) -> list[float]:
     """num_steps + 1 times from t0 to t1."""
     return [t0 + (t1 - t0) * i / num_steps for i in range(num_steps + 1)]
 
@@ -240,6 +243,7 @@ class FFJORD(Pretrained, nn.Module):
         self.config = config = config or FFJORDConfig()
         self.velocity = VelocityNet(config)
 
+    @graph_if_wanted
     def encode_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, D) -> z (B, D) and log |det dz/dx| (B,), with the exact trace.
 
@@ -249,15 +253,18 @@ class FFJORD(Pretrained, nn.Module):
         x = self._check(x)
         return self._fine(x, 1.0, 0.0, self.config.fine_steps, self._all_directions(x))
 
+    @graph_if_wanted
     def encode(self, x: Tensor) -> Tensor:
         """x (B, D) -> z (B, D), standard normal if x is drawn from the model."""
         return self._move(self._check(x), 1.0, 0.0, self.config.fine_steps)
 
+    @graph_if_wanted
     def decode(self, z: Tensor) -> Tensor:
         """z (B, D) -> x (B, D), the inverse of `encode` up to the solver's error."""
         z = check_vectors(z, self.config.dim, "z", self)
         return self._move(z, 0.0, 1.0, self.config.fine_steps)
 
+    @graph_if_wanted
     def log_prob(self, x: Tensor) -> Tensor:
         """log density of each point, (B, D) -> (B,), nats."""
         z, log_det = self.encode_log_det(x)
@@ -308,23 +315,29 @@ class FFJORD(Pretrained, nn.Module):
         f, _ = self.velocity(t, z, x.new_zeros(0, *x.shape))
         return MatchingLosses((f - 2 * (mean - z) / left).square().sum(1).mean())
 
+    @checked
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, n: CountOrZero, generator: torch.Generator | None = None) -> Tensor:
         """n points (n, D): `decode` of standard normal z."""
         z = torch.randn(n, self.config.dim, generator=generator, **placed(self))
         return self.decode(z)
 
+    @checked
     @torch.no_grad()
-    def trajectory(self, z: Tensor, num_times: int = 9) -> Tensor:
-        """Where z (B, D) is at equally spaced times from 0 (noise) to 1 (data), (T, B, D)."""
+    def trajectory(self, z: Tensor, num_times: Count = 9) -> Tensor:
+        """Where z (B, D) is at equally spaced times from 0 (noise) to 1 (data), (T, B, D).
+
+        A single time is 0.
+        """
         points = [check_vectors(z, self.config.dim, "z", self)]
-        steps = -(-self.config.fine_steps // (num_times - 1))
-        for i in range(num_times - 1):
-            t0, t1 = i / (num_times - 1), (i + 1) / (num_times - 1)
-            points.append(self._move(points[-1], t0, t1, steps))
+        for i in range(gaps := num_times - 1):
+            steps = -(-self.config.fine_steps // gaps)
+            points.append(self._move(points[-1], i / gaps, (i + 1) / gaps, steps))
         return torch.stack(points)
 
-    def log_prob_at(self, x: Tensor, t: float) -> Tensor:
+    @graph_if_wanted
+    @checked
+    def log_prob_at(self, x: Tensor, t: Probability) -> Tensor:
         """log density at time t of what was noise at 0, (B, D) -> (B,); at 1 it is `log_prob`."""
         x = self._check(x)
         if t == 0:

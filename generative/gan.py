@@ -26,10 +26,19 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim.swa_utils import AveragedModel
 
-from generative.checks import at_least_float32, check_images, check_some, check_vectors, placed
+from generative.checks import (
+    at_least_float32,
+    check_images,
+    check_some,
+    check_vectors,
+    checked,
+    placed,
+)
 from generative.configs.gan import GANConfig, GANLossConfig
+from generative.nets.waves import Waves
 from generative.pretrained import Pretrained
 from generative.training.average import warm_average
+from generative.training.ranges import CountOrZero
 
 if TYPE_CHECKING:
     from generative.conditional_gan import ConditionalGAN
@@ -122,7 +131,7 @@ class Discriminator(nn.Module):
         super().__init__()
         if len(config.shape) == 1:
             in_dim = config.shape[0] + num_given
-            waves = [Waves(config.num_waves)] if config.num_waves else []
+            waves = [Waves(math.pi / 2, config.num_waves)] if config.num_waves else []
             width = in_dim * (1 + 2 * config.num_waves)
             self.features = nn.Sequential(*waves, *_hidden_layers(width, config, config.dropout))
             self.head = _last_layer(config, 1)
@@ -149,25 +158,6 @@ def _discriminator_layers(channels: tuple[int, ...], config: GANConfig) -> Itera
             yield nn.BatchNorm2d(after, eps=1e-3, momentum=0.1)
         yield nn.LeakyReLU(0.2)
         yield nn.Dropout(config.dropout)
-
-
-class Waves(nn.Module):
-    """x (B, D) -> x with sines and cosines of it, of wavelengths 4, 2, 1, ... (B, D (1 + 2 num)).
-
-    A network is slow to learn functions that change over short distances; of these it learns them
-    as fast as any other (Tancik et al. 2020).
-    """
-
-    frequencies: Tensor
-
-    def __init__(self, num: int):
-        super().__init__()
-        frequencies = math.pi / 2 * 2.0 ** torch.arange(num)
-        self.register_buffer("frequencies", frequencies, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        phases = (x[:, :, None] * self.frequencies).flatten(1)
-        return torch.cat([x, phases.sin(), phases.cos()], 1)
 
 
 def _hidden_layers(in_dim: int, config: GANConfig, dropout: float = 0.0) -> Iterator[nn.Module]:
@@ -261,10 +251,9 @@ class GAN(Pretrained, nn.Module):
         return self.generate(draw_z(self, n, generator))
 
 
-def draw_z(
-    model: GAN | WGAN | ConditionalGAN, n: int, generator: torch.Generator | None = None
-) -> Tensor:
-    """Standard normal noise for a GAN's generator, (n, latent_dim), where its weights are."""
+@checked
+def draw_z(model: Any, n: CountOrZero, generator: torch.Generator | None = None) -> Tensor:
+    """Standard normal noise for the generator of a GAN, (n, latent_dim), where its weights are."""
     return torch.randn(n, model.config.latent_dim, generator=generator, **placed(model))
 
 

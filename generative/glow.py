@@ -24,7 +24,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import at_least_float32, check_images, check_some, check_vectors, placed
+from generative.checks import (
+    at_least_float32,
+    check_images,
+    check_some,
+    check_vectors,
+    checked,
+    placed,
+)
 from generative.configs.flows import GlowConfig
 from generative.flows import (
     ActNorm,
@@ -35,7 +42,9 @@ from generative.flows import (
     rational_quadratic,
     standard_normal_log_prob,
 )
+from generative.gradients import graph_if_wanted
 from generative.pretrained import Pretrained
+from generative.training.ranges import Count, CountOrZero, NonNegative
 
 __all__ = [
     "CheckerboardCoupling",
@@ -323,8 +332,10 @@ class Glow(Pretrained, nn.Module):
         log_prob = self._noisy_log_prob(self.dequantiser.noisy(x, generator))
         return image_flow_losses(log_prob, self.dim)
 
+    @graph_if_wanted
+    @checked
     def bound(
-        self, x: Tensor, num_draws: int = 16, generator: torch.Generator | None = None
+        self, x: Tensor, num_draws: Count = 16, generator: torch.Generator | None = None
     ) -> Tensor:
         """Lower bound of the log probability of each image, (B, C, H, W) -> (B,), nats.
 
@@ -347,9 +358,13 @@ class Glow(Pretrained, nn.Module):
         """z (B, C*H*W) -> images whose pixels are levels; of the z of an image, that image."""
         return self.dequantiser.images(self.decode_real(z))
 
+    @checked
     @torch.no_grad()
     def sample(
-        self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
+        self,
+        n: CountOrZero,
+        generator: torch.Generator | None = None,
+        temperature: NonNegative = 1.0,
     ) -> Tensor:
         """n images (n, C, H, W): `decode` of z of standard deviation `temperature`.
 

@@ -20,8 +20,9 @@ from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from generative.checks import check_images, check_some, check_vectors, placed
+from generative.checks import check_images, check_some, check_vectors, checked, placed
 from generative.configs.flows import ImageRealNVPConfig, RealNVPConfig
 from generative.flows import (
     ActNorm,
@@ -33,7 +34,10 @@ from generative.flows import (
     rational_quadratic,
     standard_normal_log_prob,
 )
+from generative.gradients import graph_if_wanted
+from generative.nets.waves import Waves
 from generative.pretrained import Pretrained
+from generative.training.ranges import Count, CountOrZero
 
 __all__ = [
     "AffineCoupling",
@@ -110,7 +114,6 @@ class SplineCoupling(nn.Module):
 
     kept: Tensor
     changed: Tensor
-    waves: Tensor
 
     def __init__(self, mask: Tensor, config: RealNVPConfig):
         super().__init__()
@@ -118,8 +121,7 @@ class SplineCoupling(nn.Module):
         self.register_buffer("kept", kept, persistent=False)
         self.register_buffer("changed", changed, persistent=False)
         self.bound, self.num_bins = config.bound, config.num_bins
-        waves = math.pi / config.bound * 2.0 ** torch.arange(config.num_waves)
-        self.register_buffer("waves", waves, persistent=False)
+        self.waves = Waves(math.pi / config.bound, config.num_waves)
         in_dim = len(kept) * (1 + 2 * config.num_waves)
         out_dim = len(changed) * (3 * config.num_bins - 1)
         self.network = _mlp(in_dim, out_dim, dataclasses.replace(config, zero_init=True))
@@ -135,11 +137,10 @@ class SplineCoupling(nn.Module):
         return z.index_copy(1, self.changed, y)
 
     def _spline(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        seen = x[:, self.kept]
-        if len(self.waves):
-            phases = (seen[:, :, None] * self.waves).flatten(1)
-            seen = torch.cat([seen, phases.sin(), phases.cos()], 1)
-        raw = self.network(seen).unflatten(1, (len(self.changed), -1))
+        # In the type of x: see RealNVP.encode.
+        weights = {name: w.to(x.dtype) for name, w in self.network.named_parameters()}
+        raw = functional_call(self.network, weights, self.waves(x[:, self.kept]))
+        raw = raw.unflatten(1, (len(self.changed), -1))
         return rational_quadratic(x[:, self.changed], raw, self.bound, inverse)
 
 
@@ -196,23 +197,24 @@ class RealNVP(Pretrained, nn.Module):
         Raises:
             ValueError: another shape, or integers.
         """
-        x = check_vectors(x, self.dim, "points", self)
-        log_det = x.new_zeros(len(x))
-        for layer in reversed(self._layers()):
-            x, part = layer.encode(x)
-            log_det = log_det + part
-        return x, log_det
+        return self._encode_log_det(check_vectors(x, self.dim, "points", self))
 
     def encode(self, x: Tensor) -> Tensor:
-        """x (B, D) -> z (B, D), standard normal if x is drawn from the model."""
-        return self.encode_log_det(x)[0]
+        """x (B, D) -> z (B, D), standard normal if x is drawn from the model.
+
+        Splines and their networks are computed in float64, here and in `decode`. The way back
+        stretches a point a hundredfold at a hard edge, and with it the roundings of networks that
+        see a point which is a rounding off; so the only one that is left is that of z.
+        """
+        x = check_vectors(x, self.dim, "points", self)
+        return self._encode_log_det(self._wide(x))[0].to(x)
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, D) -> x (B, D), the inverse of `encode`."""
-        z = check_vectors(z, self.dim, "z", self)
+        x = self._wide(check_vectors(z, self.dim, "z", self))
         for layer in self._layers():
-            z = layer.decode(z)
-        return z
+            x = layer.decode(x)
+        return x.to(z)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log density of each point, (B, D) -> (B,), nats."""
@@ -225,8 +227,9 @@ class RealNVP(Pretrained, nn.Module):
         latent = -standard_normal_log_prob(z).mean()
         return FlowLosses(latent - log_det.mean(), latent, log_det.mean())
 
+    @checked
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, n: CountOrZero, generator: torch.Generator | None = None) -> Tensor:
         """n points (n, D): `decode` of standard normal z."""
         return self.decode(torch.randn(n, self.dim, generator=generator, **placed(self)))
 
@@ -238,6 +241,16 @@ class RealNVP(Pretrained, nn.Module):
             if isinstance(layer, ActNorm):
                 layer.initialise(x)
             x, _ = layer.encode(x)
+
+    def _encode_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        log_det = x.new_zeros(len(x))
+        for layer in reversed(self._layers()):
+            x, part = layer.encode(x)
+            log_det = log_det + part
+        return x, log_det
+
+    def _wide(self, x: Tensor) -> Tensor:
+        return x.double() if self.config.coupling == "spline" else x
 
     def _layers(self) -> list[Layer]:
         return cast("list[Layer]", list(self.layers))
@@ -263,8 +276,10 @@ class ImageRealNVP(Pretrained, nn.Module):
         log_prob = self._noisy_log_prob(self.dequantiser.noisy(x, generator))
         return image_flow_losses(log_prob, self.flow.dim)
 
+    @graph_if_wanted
+    @checked
     def bound(
-        self, x: Tensor, num_draws: int = 16, generator: torch.Generator | None = None
+        self, x: Tensor, num_draws: Count = 16, generator: torch.Generator | None = None
     ) -> Tensor:
         """Lower bound of the log probability of each image, (B, C, H, W) -> (B,), nats.
 

@@ -118,6 +118,9 @@ class PointDiffusionConfig:
     """Width of the network."""
     num_hidden: int = 3
     """Hidden layers."""
+    num_waves: int = 0
+    """The network also sees sines and cosines of x_t, of so many wavelengths from 8 down by halves:
+    it is slow to learn sharp edges without."""
     embedding_dim: int = 16
     """Sines and cosines that tell every layer the log signal-to-noise ratio."""
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig("linear"))
@@ -177,9 +180,33 @@ class DiffusionLossConfig:
             raise ValueError(f"ema is {self.ema}; give a decay from 0 up to below 1")
 
 
+LEAST_SIGNAL = 0.005
+"""Least signal rate at which the data are estimated from the noise; DDPM's linear betas end at
+0.0064. That estimate has the error of the noise divided by it."""
+
+
+def last_signal(schedule: ScheduleConfig) -> float:
+    """Signal rate at t = 1, where sampling begins."""
+    if schedule.kind == "offset-cosine":
+        return schedule.min_signal
+    if schedule.kind == "cosine":
+        return 0.0
+    if schedule.kind == "cosine-betas":
+        # All but the last beta, which is held at 0.999, follow the square of the cosine.
+        angles = [(t + 0.008) / 1.008 * math.pi / 2 for t in (1 - 1 / schedule.num_betas, 0.0)]
+        return math.cos(angles[0]) / math.cos(angles[1]) * math.sqrt(1 - 0.999)
+    power = 2 if schedule.kind == "scaled-linear" else 1
+    start, end = (beta ** (1 / power) for beta in (schedule.beta_start, schedule.beta_end))
+    rise = (end - start) / max(1, schedule.num_betas - 1)
+    betas = ((start + rise * i) ** power for i in range(schedule.num_betas))
+    return math.sqrt(math.prod(1 - beta for beta in betas))
+
+
 def _check_prediction(schedule: ScheduleConfig, prediction: str) -> None:
-    if schedule.kind == "cosine" and prediction == "noise":
+    signal = last_signal(schedule)
+    if prediction == "noise" and signal < LEAST_SIGNAL:
         raise ValueError(
-            "the cosine schedule leaves no signal at t = 1, where an image can not be told from an "
-            "estimate of the noise; use schedule.kind offset-cosine, or prediction velocity"
+            f"schedule {schedule.kind} ends with signal rate {signal:.2g}, where an image can not "
+            f"be told from an estimate of the noise; prediction noise needs {LEAST_SIGNAL} or "
+            "more: use prediction velocity, or schedule.kind offset-cosine"
         )

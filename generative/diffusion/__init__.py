@@ -26,8 +26,10 @@ from generative.diffusion.model import (
 )
 from generative.diffusion.networks import DenoisingMLP, UNet, UNetConfig, sinusoidal_embedding
 from generative.diffusion.samplers import (
+    Clip,
     Denoiser,
     Step,
+    clip_data,
     ddim_noise,
     ddim_step,
     ddpm_step,
@@ -49,6 +51,7 @@ from generative.diffusion.schedules import (
 )
 
 __all__ = [
+    "Clip",
     "Denoiser",
     "DenoisingMLP",
     "DiffusionLearner",
@@ -64,6 +67,7 @@ __all__ = [
     "Step",
     "UNet",
     "UNetConfig",
+    "clip_data",
     "cosine_betas",
     "ddim_noise",
     "ddim_step",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -14,6 +16,7 @@ from generative.checks import (
     check_images,
     check_some,
     check_vectors,
+    checked,
     placed,
     to_levels,
 )
@@ -24,7 +27,10 @@ from generative.configs.diffusion import (
 )
 from generative.diffusion.networks import DenoisingMLP, UNet
 from generative.diffusion.samplers import (
+    Clip,
     Denoiser,
+    Step,
+    clip_data,
     denoising_path,
     noising_path,
     ode_flow,
@@ -32,8 +38,10 @@ from generative.diffusion.samplers import (
     variational_gap,
 )
 from generative.diffusion.schedules import Schedule, signal_and_noise
+from generative.gradients import graph_if_wanted
 from generative.pretrained import Pretrained
 from generative.training.optimisation import Optimisation
+from generative.training.ranges import Count, CountOrZero, Probability, Quantile
 
 __all__ = [
     "DiffusionLearner",
@@ -45,6 +53,8 @@ __all__ = [
 ]
 
 BOOK = DiffusionLossConfig()
+PIXELS = (0.0, 1.0)
+"""Range of what images have."""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -143,6 +153,11 @@ class PointDiffusion(Pretrained, nn.Module):
         self.schedule = Schedule(config.schedule)
         self.network = DenoisingMLP(config)
 
+    @classmethod
+    def complete_config(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """Models that were saved before there was `num_waves` have none."""
+        return {"num_waves": 0, **config}
+
     def denoise(self, x: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
         """x_t (B, D) and log_snr (B,) -> estimates of (noise, data)."""
         check_vectors(x, self.config.dim, "points", self)
@@ -162,14 +177,17 @@ class PointDiffusion(Pretrained, nn.Module):
         x = check_some(check_vectors(x, self.config.dim, "points", self), self)
         return diffusion_loss(self.denoise, x, self.schedule, config, generator)
 
+    @checked
     @torch.no_grad()
     def sample(
         self,
-        n: int,
+        n: CountOrZero,
         generator: torch.Generator | None = None,
-        steps: int | None = None,
-        eta: float = 0.0,
+        steps: Count | None = None,
+        eta: Probability = 0.0,
         spacing: str = "time",
+        clip: tuple[float, float] | None = None,
+        quantile: Quantile | None = None,
     ) -> Tensor:
         """n points (n, D).
 
@@ -177,12 +195,31 @@ class PointDiffusion(Pretrained, nn.Module):
             steps: config.steps if not given.
             eta: 0 for DDIM, 1 for DDPM.
             spacing: of the steps, "time" or "log-snr"; see `Schedule.steps`.
+            clip: range that the numbers of points have, if they have one.
+            quantile: how estimates are brought back into it; see `clip_data`.
         """
         z = torch.randn(n, self.config.dim, generator=generator, **placed(self))
-        stations = self.schedule.steps(steps or self.config.steps, spacing)
-        *_, last = denoising_path(self.denoise, z, stations, eta, generator)
+        *_, last = self.path(z, steps, eta, generator, spacing, clip, quantile)
         return last.x
 
+    @checked
+    def path(
+        self,
+        z: Tensor,
+        steps: Count | None = None,
+        eta: Probability = 0.0,
+        generator: torch.Generator | None = None,
+        spacing: str = "time",
+        clip: tuple[float, float] | None = None,
+        quantile: Quantile | None = None,
+    ) -> Iterator[Step]:
+        """Every step of `sample` from normal noise z (B, D); the arguments are the same."""
+        check_vectors(z, self.config.dim, "z", self)
+        stations = self.schedule.steps(steps or self.config.steps, spacing)
+        within = _within(clip, quantile)
+        return denoising_path(self.denoise, z, stations, eta, generator, within)
+
+    @graph_if_wanted
     def log_prob(self, x: Tensor) -> Tensor:
         """log density of each point, (B, D) -> (B,), nats, by the probability flow.
 
@@ -193,12 +230,14 @@ class PointDiffusion(Pretrained, nn.Module):
         x = check_vectors(x, self.config.dim, "points", self)
         return ode_log_prob(self.denoise, x, *self.schedule.ends, self.config.ode_steps)
 
+    @graph_if_wanted
     def encode(self, x: Tensor) -> Tensor:
         """x (B, D) -> z (B, D), standard normal if x is drawn from the model."""
         x = check_vectors(x, self.config.dim, "points", self)
         high, low = self.schedule.ends
         return ode_flow(self.denoise, self._signal * x, high, low, self.config.ode_steps)
 
+    @graph_if_wanted
     def decode(self, z: Tensor) -> Tensor:
         """z (B, D) -> x (B, D), the inverse of `encode` up to the solver's error."""
         z = check_vectors(z, self.config.dim, "z", self)
@@ -270,14 +309,17 @@ class ImageDiffusion(Pretrained, nn.Module):
         x = self.normalise(check_some(self._check(x), self))
         return diffusion_loss(self.denoise, x, self.schedule, config, generator)
 
+    @checked
     @torch.no_grad()
     def sample(
         self,
-        n: int,
+        n: CountOrZero,
         generator: torch.Generator | None = None,
-        steps: int | None = None,
-        eta: float = 0.0,
+        steps: Count | None = None,
+        eta: Probability = 0.0,
         spacing: str = "time",
+        clip: tuple[float, float] | None = PIXELS,
+        quantile: Quantile | None = None,
     ) -> Tensor:
         """n images (n, C, H, W) in [0, 1].
 
@@ -285,36 +327,69 @@ class ImageDiffusion(Pretrained, nn.Module):
             steps: config.steps if not given.
             eta: 0 for DDIM, 1 for DDPM.
             spacing: of the steps, "time" or "log-snr"; see `Schedule.steps`.
+            clip: range of pixels, into which every estimate of the image is brought; None leaves
+                them, and only the last one is clipped.
+            quantile: None clips. A share such as 0.995 keeps contrasts; see `clip_data`.
         """
         z = torch.randn(n, *self.config.image_shape, generator=generator, **placed(self))
-        return self.decode(z, steps, eta, generator, spacing)
+        return self.decode(z, steps, eta, generator, spacing, clip, quantile)
 
+    @checked
     @torch.no_grad()
     def decode(
         self,
         z: Tensor,
-        steps: int | None = None,
-        eta: float = 0.0,
+        steps: Count | None = None,
+        eta: Probability = 0.0,
         generator: torch.Generator | None = None,
         spacing: str = "time",
+        clip: tuple[float, float] | None = PIXELS,
+        quantile: Quantile | None = None,
     ) -> Tensor:
         """Noise z (B, C, H, W) -> images in [0, 1]; the same noise always gives the same image, if
-        eta is 0."""
-        check_batch(z, self.config.image_shape, "z", self)
-        stations = self.schedule.steps(steps or self.config.steps, spacing)
-        *_, last = denoising_path(self.denoise, z, stations, eta, generator)
+        eta is 0. Arguments are those of `sample`."""
+        *_, last = self.path(z, steps, eta, generator, spacing, clip, quantile)
         return self.denormalise(last.x)
 
+    @checked
+    def path(
+        self,
+        z: Tensor,
+        steps: Count | None = None,
+        eta: Probability = 0.0,
+        generator: torch.Generator | None = None,
+        spacing: str = "time",
+        clip: tuple[float, float] | None = PIXELS,
+        quantile: Quantile | None = None,
+    ) -> Iterator[Step]:
+        """Every step of `decode`, of images as `normalise` makes them."""
+        check_batch(z, self.config.image_shape, "z", self)
+        stations = self.schedule.steps(steps or self.config.steps, spacing)
+        within = _within(clip, quantile, self.mean, self.std)
+        return denoising_path(self.denoise, z, stations, eta, generator, within)
+
+    @checked
     @torch.no_grad()
-    def encode(self, x: Tensor, steps: int | None = None) -> Tensor:
-        """Images -> the noise z (B, C, H, W) that DDIM would make them of, run in reverse."""
+    def encode(
+        self,
+        x: Tensor,
+        steps: Count | None = None,
+        clip: tuple[float, float] | None = PIXELS,
+        quantile: Quantile | None = None,
+    ) -> Tensor:
+        """Images -> the noise z (B, C, H, W) that DDIM would make them of, run in reverse.
+
+        Arguments are those of `sample`.
+        """
         stations = self.schedule.steps(steps or self.config.steps)
-        *_, z = noising_path(self.denoise, self.normalise(self._check(x)), stations)
+        within = _within(clip, quantile, self.mean, self.std)
+        *_, z = noising_path(self.denoise, self.normalise(self._check(x)), stations, within)
         return z
 
+    @checked
     @torch.no_grad()
     def bound(
-        self, x: Tensor, num_draws: int = 32, generator: torch.Generator | None = None
+        self, x: Tensor, num_draws: Count = 32, generator: torch.Generator | None = None
     ) -> Tensor:
         """Lower bound of the log probability of each image, (B, C, H, W) -> (B,), nats.
 
@@ -361,6 +436,24 @@ class ImageDiffusion(Pretrained, nn.Module):
 
     def _check(self, x: Tensor) -> Tensor:
         return check_images(x, self.config.image_shape, self)
+
+
+def _within(
+    clip: tuple[float, float] | None,
+    quantile: float | None,
+    mean: Tensor | float = 0.0,
+    std: Tensor | float = 1.0,
+) -> Clip | None:
+    """`clip_data` into a range of numbers of which mean and deviation were taken out."""
+    if clip is None and quantile is None:
+        return None
+    if clip is None or not -math.inf < clip[0] < clip[1] < math.inf:
+        raise ValueError(
+            f"clip is {clip} and quantile {quantile}; give the lowest and the highest number of an "
+            "example, or None for both"
+        )
+    low, high = ((end - mean) / std for end in clip)
+    return partial(clip_data, low=low, high=high, quantile=quantile)
 
 
 # ---------------------------------------------------------------------------------------------

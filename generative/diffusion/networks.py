@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from generative.checks import at_least_float32
 from generative.configs.diffusion import PointDiffusionConfig, UNetConfig
 from generative.diffusion.schedules import MAX_LOG_SNR
+from generative.nets.waves import Waves
 
 __all__ = ["DenoisingMLP", "ResidualBlock", "UNet", "sinusoidal_embedding"]
 
@@ -37,7 +38,8 @@ class DenoisingMLP(nn.Module):
     def __init__(self, config: PointDiffusionConfig):
         super().__init__()
         self.embedding_dim = config.embedding_dim
-        widths = [config.dim, *[config.hidden_dim] * config.num_hidden]
+        self.waves = Waves(math.pi / 4, config.num_waves)
+        widths = [config.dim * (1 + 2 * config.num_waves), *[config.hidden_dim] * config.num_hidden]
         pairs = list(itertools.pairwise(widths))
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairs)
         self.levels = nn.ModuleList(
@@ -51,6 +53,8 @@ class DenoisingMLP(nn.Module):
         # Waves that are slow in log_snr: what is right between two trained levels follows.
         u = (log_snr + MAX_LOG_SNR) / (2 * MAX_LOG_SNR)
         embedding = sinusoidal_embedding(u, self.embedding_dim, 0.25, 8.0)
+        # Waves that are shorter than the noise would show nothing else.
+        x = self.waves(x, (-log_snr).sigmoid().sqrt())
         for layer, level in zip(self.layers, self.levels, strict=True):
             x = F.silu(layer(x) + level(embedding))
         return self.last(x)

@@ -17,11 +17,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from generative.checks import at_least_float32, checked
 from generative.diffusion.schedules import signal_and_noise
+from generative.training.ranges import Count, Probability, Quantile
 
 __all__ = [
+    "Clip",
     "Denoiser",
     "Step",
+    "clip_data",
     "ddim_noise",
     "ddim_step",
     "ddpm_step",
@@ -35,6 +39,8 @@ __all__ = [
 
 Denoiser = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(x_t (B, ...), log_snr (B,)) -> (noise, data), estimates of the shape of x_t."""
+Clip = Callable[[Tensor], Tensor]
+"""Estimates of data (B, ...) -> the same, brought back to where data can be; see `clip_data`."""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -42,7 +48,36 @@ Denoiser = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 # ---------------------------------------------------------------------------------------------
 
 
-def ddim_noise(log_snr: float, target: float, eta: float) -> float:
+@checked
+def clip_data(
+    data: Tensor,
+    low: Tensor | float,
+    high: Tensor | float,
+    quantile: Quantile | None = None,
+) -> Tensor:
+    """Estimates of data (B, ...), none of them outside the range of the data.
+
+    Where little signal is left, a small error of the noise is a large one of the data, which the
+    steps that follow do not take back.
+
+    Args:
+        low, high: the range, numbers or tensors that fit an example.
+        quantile: None sets what is outside to the nearest end. Else an example of which more than
+            this share of its numbers would be outside is also drawn together, about the middle of
+            the range, until no more of them are: this keeps its contrasts (dynamic thresholding,
+            Saharia et al. 2022, section 2.3; they take 0.995).
+    """
+    if quantile is None or not len(data):
+        return data.clamp(low, high)
+    middle, half = (high + low) / 2, (high - low) / 2
+    offset = (data - middle) / half
+    spread = offset.abs().flatten(1).to(at_least_float32(data))
+    reach = _wide(spread.quantile(quantile, 1).clamp(min=1).to(data.dtype), data)
+    return middle + half * offset.clamp(-reach, reach) / reach
+
+
+@checked
+def ddim_noise(log_snr: float, target: float, eta: Probability) -> float:
     """Standard deviation of the fresh noise in a step to `target` (Song et al. 2021, equation 16).
 
     eta sqrt((1 - a_s) / (1 - a_t)) sqrt(1 - a_t / a_s), with a the alpha_bar at both.
@@ -112,40 +147,46 @@ class Step(NamedTuple):
     """What the denoiser expected at the end when it stood at x_t, (B, ...)."""
 
 
+@checked
 @torch.no_grad()
 def denoising_path(
     denoise: Denoiser,
     x: Tensor,
     log_snrs: Sequence[float],
-    eta: float = 0.0,
+    eta: Probability = 0.0,
     generator: torch.Generator | None = None,
+    clip: Clip | None = None,
 ) -> Iterator[Step]:
     """Every step of DDIM (eta = 0) or DDPM (eta = 1) from noise x (B, ...).
 
     Args:
         log_snrs: stations from noise to data; see `Schedule.steps`.
+        clip: of the estimates of data, `clip_data` with the range of the data; their noise is
+            then what is left of x. None leaves them as they are.
     """
     for log_snr, target in itertools.pairwise(log_snrs):
-        noise, data = denoise(x, _level(x, log_snr))
+        noise, data = _clipped(denoise, x, log_snr, clip)
         x = ddim_step(noise, data, log_snr, target, eta, generator)
         yield Step(x, data)
 
 
 @torch.no_grad()
-def noising_path(denoise: Denoiser, x: Tensor, log_snrs: Sequence[float]) -> Iterator[Tensor]:
+def noising_path(
+    denoise: Denoiser, x: Tensor, log_snrs: Sequence[float], clip: Clip | None = None
+) -> Iterator[Tensor]:
     """DDIM in reverse, from data x (B, ...) to the noise that it would be made of.
 
     The noise of a step is estimated where the step begins, not where it ends, so the way back
     leads to x only for many steps.
 
     Args:
-        log_snrs: stations from noise to data, as for `denoising_path`.
+        log_snrs, clip: stations from noise to data, and the rest, as for `denoising_path`.
     """
     stations = list(log_snrs)[::-1]
     for log_snr, target in itertools.pairwise(stations):
         signal = math.sqrt(_sigmoid(target) / _sigmoid(log_snr))
         # Data have no noise to be estimated; they are looked at as if they were at the target.
-        noise, _ = denoise(x, _level(x, target if log_snr == math.inf else log_snr))
+        noise, _ = _clipped(denoise, x, target if log_snr == math.inf else log_snr, clip)
         rest, wanted = math.sqrt(_sigmoid(-log_snr)), math.sqrt(_sigmoid(-target))
         x = signal * (x - rest * noise) + wanted * noise
         yield x
@@ -179,7 +220,8 @@ def slerp(a: Tensor, b: Tensor, u: Tensor, angle: float | None = None) -> Tensor
 # ---------------------------------------------------------------------------------------------
 
 
-def ode_flow(denoise: Denoiser, x: Tensor, start: float, end: float, num_steps: int) -> Tensor:
+@checked
+def ode_flow(denoise: Denoiser, x: Tensor, start: float, end: float, num_steps: Count) -> Tensor:
     """Carry x (B, ...) from log_snr `start` to `end` along the probability flow.
 
         dx / dlog_snr = (noise^2 x - noise * eps(x)) / 2
@@ -196,12 +238,13 @@ def ode_flow(denoise: Denoiser, x: Tensor, start: float, end: float, num_steps: 
     return _runge_kutta(rate, x, start, end, num_steps)[0]
 
 
+@checked
 def ode_log_prob(
     denoise: Denoiser,
     x: Tensor,
     start: float,
     end: float,
-    num_steps: int,
+    num_steps: Count,
     trace: str = "exact",
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -249,12 +292,13 @@ def ode_log_prob(
     return log_normal + log_det + size * math.log(signal)
 
 
+@checked
 def variational_gap(
     denoise: Denoiser,
     x: Tensor,
     start: float,
     end: float,
-    num_draws: int,
+    num_draws: Count,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """What noise costs in the variational bound, nats, (B,): 1/2 int |eps - eps_hat|^2 dlog_snr
@@ -307,6 +351,17 @@ def _runge_kutta(
         x = x + h / 6 * (k1 + 2 * (k2 + k3) + k4)
         total = total + h / 6 * (r1 + 2 * (r2 + r3) + r4)
     return x, total
+
+
+def _clipped(
+    denoise: Denoiser, x: Tensor, log_snr: float, clip: Clip | None
+) -> tuple[Tensor, Tensor]:
+    """Estimates of (noise, data) at x (B, ...), the data clipped and the noise what x then has."""
+    noise, data = denoise(x, _level(x, log_snr))
+    if clip is not None:
+        data = clip(data)
+        noise = (x - math.sqrt(_sigmoid(log_snr)) * data) / math.sqrt(_sigmoid(-log_snr))
+    return noise, data
 
 
 def _level(x: Tensor, log_snr: float) -> Tensor:

@@ -18,7 +18,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from generative.checks import checked
 from generative.configs.diffusion import ScheduleConfig
+from generative.training.ranges import Count
 
 __all__ = [
     "MAX_LOG_SNR",
@@ -123,7 +125,8 @@ class Schedule:
         high, low = self.log_snr(torch.tensor([0.0, 1.0])).tolist()
         return high, low
 
-    def steps(self, num: int, spacing: str = "time") -> list[float]:
+    @checked
+    def steps(self, num: Count, spacing: str = "time") -> list[float]:
         """log_snr at the num + 1 stations of a sampler, from noise to data.
 
         The last station is data without noise, log_snr = infinity: the last step returns its
@@ -136,9 +139,9 @@ class Schedule:
             ValueError: no step, or more than a table of betas has; or another spacing.
         """
         table = self.alpha_bar
-        if num < 1 or (table is not None and num > len(table)):
-            most = "" if table is None else f" to {len(table)}, the number of betas"
-            raise ValueError(f"{num} steps are asked for; ask for 1{most or ' or more'}")
+        if table is not None and num > len(table):
+            most = len(table)
+            raise ValueError(f"{num} steps are asked for; ask for 1 to {most}, the number of betas")
         if spacing == "time":
             t = 1 - torch.arange(num, dtype=torch.float64) / num
             return [*self.log_snr(t).tolist(), math.inf]

@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_images, check_some, check_vectors, placed
+from generative.checks import check_images, check_some, check_vectors, checked, placed
 from generative.configs.vae import ConvVAEConfig, VAELossConfig
+from generative.gradients import graph_if_wanted
 from generative.pretrained import Pretrained
 from generative.training.optimisation import Optimisation
+from generative.training.ranges import CountOrZero
 from generative.vae.gaussian import (
     VAELosses,
     gaussian_kl,
@@ -137,6 +139,7 @@ class ConvVAE(Pretrained, nn.Module):
         recon, mu, logvar = self(check_some(x, self), generator)
         return vae_loss(recon, x, mu, logvar, beta, free_bits)
 
+    @graph_if_wanted
     def bound(
         self, x: Tensor, num_draws: int = 1, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -161,8 +164,9 @@ class ConvVAE(Pretrained, nn.Module):
         """Images -> images through the latent mean (no noise)."""
         return self.decode(self.encode_mu_logvar(x)[0])
 
+    @checked
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, n: CountOrZero, generator: torch.Generator | None = None) -> Tensor:
         """n images decoded from z ~ N(0, I), (n, 3, 64, 64)."""
         z = torch.randn(n, self.config.latent_dim, generator=generator, **placed(self))
         return self.decode(z)

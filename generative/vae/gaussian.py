@@ -9,6 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from generative.checks import checked
+from generative.training.ranges import Count
+
 __all__ = [
     "VAELosses",
     "gaussian_kl",
@@ -48,7 +51,8 @@ def gaussian_log_prob(x: Tensor, mu: Tensor | float, logvar: Tensor | float) -> 
     return -0.5 * ((x - mu).square() * (-logvar).exp() + logvar + math.log(2 * math.pi))
 
 
-def importance_bound(log_weights: Callable[[int], Tensor], num_draws: int, batch: int) -> Tensor:
+@checked
+def importance_bound(log_weights: Callable[[int], Tensor], num_draws: Count, batch: int) -> Tensor:
     """log (1/K) sum_k p(x, z_k) / q(z_k | x) with z_k ~ q(z | x), (B,), nats.
 
     A lower bound of log p(x) on average; K = 1 is the ELBO, more draws never make it worse, and
@@ -61,8 +65,6 @@ def importance_bound(log_weights: Callable[[int], Tensor], num_draws: int, batch
     Raises:
         ValueError: num_draws is below 1.
     """
-    if num_draws < 1:
-        raise ValueError(f"num_draws is {num_draws}; the bound needs at least 1")
     at_once = max(1, MAX_ROWS // max(1, batch))
     parts = [log_weights(min(at_once, num_draws - done)) for done in range(0, num_draws, at_once)]
     return torch.cat(parts).logsumexp(0) - math.log(num_draws)

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_images, check_some, check_vectors, placed
+from generative.checks import check_images, check_some, check_vectors, checked, placed
 from generative.configs.vae import ImageVAEConfig, ImageVAELossConfig
+from generative.gradients import graph_if_wanted
 from generative.pretrained import Pretrained
 from generative.training.optimisation import Optimisation
+from generative.training.ranges import CountOrZero
 from generative.vae.gaussian import (
     VAELosses,
     gaussian_kl,
@@ -179,8 +181,9 @@ class ImageVAE(Pretrained, nn.Module):
         """Images -> images, by way of the mean of q(z | x)."""
         return self.decode(self.encode_mu_logvar(x)[0])
 
+    @checked
     @torch.no_grad()
-    def sample_codes(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample_codes(self, n: CountOrZero, generator: torch.Generator | None = None) -> Tensor:
         """n codes z ~ p(z), (n, latent_dim)."""
         if self.config.prior_components > 1:
             return self.prior.sample(n, generator)
@@ -222,6 +225,7 @@ class ImageVAE(Pretrained, nn.Module):
         log_q = gaussian_log_prob(z, mu, logvar).sum(-1)
         return self.log_likelihood(logits, x), self.log_prior(z) - log_q
 
+    @graph_if_wanted
     def bound(
         self, x: Tensor, num_draws: int = 1, generator: torch.Generator | None = None
     ) -> Tensor:

@@ -15,9 +15,18 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import LowRankMultivariateNormal
 
-from generative.checks import at_least_float32, check_images, check_some, check_vectors, placed
+from generative.checks import (
+    at_least_float32,
+    check_images,
+    check_some,
+    check_vectors,
+    checked,
+    placed,
+)
 from generative.configs.vae import ImageVAELossConfig, LinearVAEConfig
+from generative.gradients import graph_if_wanted
 from generative.pretrained import Pretrained
+from generative.training.ranges import CountOrZero
 from generative.vae.gaussian import (
     VAELosses,
     gaussian_kl,
@@ -77,8 +86,9 @@ class LinearVAE(Pretrained, nn.Module):
         """Images -> images, by way of the mean of q(z | x)."""
         return self.decode(self.encode_mu_logvar(x)[0])
 
+    @checked
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, n: CountOrZero, generator: torch.Generator | None = None) -> Tensor:
         """n images (n, C, H, W), decoded from z ~ N(0, I), without the noise of the pixels."""
         z = torch.randn(n, self.config.latent_dim, generator=generator, **placed(self))
         return self.decode(z)
@@ -91,6 +101,7 @@ class LinearVAE(Pretrained, nn.Module):
         mean, weight, noise, rows = (part.to(at_least_float32(part)) for part in parts)
         return LowRankMultivariateNormal(mean, weight, noise).log_prob(rows).to(x.dtype)
 
+    @graph_if_wanted
     def bound(
         self, x: Tensor, num_draws: int = 1, generator: torch.Generator | None = None
     ) -> Tensor:

@@ -1,6 +1,7 @@
 """Diffusion against closed forms for Gaussian data, the papers' formulas, and the diffusers."""
 
 import itertools
+import json
 import math
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from generative.configs.diffusion import last_signal
 from generative.diffusion import (
     DiffusionLearner,
     DiffusionLossConfig,
@@ -20,6 +22,7 @@ from generative.diffusion import (
     ScheduleConfig,
     UNet,
     UNetConfig,
+    clip_data,
     cosine_betas,
     ddim_noise,
     ddim_step,
@@ -39,6 +42,7 @@ from generative.diffusion import (
     variational_gap,
 )
 from generative.toy import Gaussian, Standardised, TwoMoons, eight_gaussians
+from generative.training.files import json_bytes, write_folder
 
 torch.set_num_threads(1)
 WHY_DIFFUSERS = "checks against the library diffusers: pip install diffusers"
@@ -250,6 +254,87 @@ def test_ddim_in_reverse_leads_to_the_noise():
     stations = [*np.linspace(-14, 14, 1500), math.inf]
     *_, z = noising_path(exact, x, stations)
     torch.testing.assert_close(z, (x - exact.means[0]) / exact.std, rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "cosine-betas"])
+def test_clipping_holds_what_a_small_error_of_the_noise_would_blow_up(schedule):
+    """64 points with an error of 5 % of the noise, down to log SNR -14, in 20 steps of DDIM."""
+    points = 2 * torch.rand(64, 2, generator=generator(), dtype=torch.float64) - 1
+    points = (points - points.mean(0)) / points.std(0, correction=0)
+    weights = torch.full((64,), -math.log(64), dtype=torch.float64)
+    exact = MixtureDenoiser(points, torch.full((2,), 1e-3, dtype=torch.float64), weights)
+    errors = generator(2)
+
+    def denoise(x, log_snr):
+        noise, _ = exact(x, log_snr)
+        noise = noise + 0.05 * torch.randn(x.shape, generator=errors, dtype=x.dtype)
+        return estimates(noise, x, log_snr, "noise")
+
+    stations = Schedule(ScheduleConfig(schedule)).steps(20)
+    assert stations[0] == -14
+    z = torch.randn(4000, 2, generator=generator(1), dtype=torch.float64)
+
+    def deviation(denoise, clip):
+        *_, last = denoising_path(denoise, z, stations, clip=clip)
+        return float(last.x.std())
+
+    low, high = points.amin(0), points.amax(0)
+    assert deviation(denoise, None) == pytest.approx(1.46, abs=0.03)
+    expected = deviation(exact, None)
+    for quantile in (None, 0.9):
+        found = deviation(denoise, lambda x, q=quantile: clip_data(x, low, high, q))
+        assert found == pytest.approx(expected, abs=0.03)
+
+
+def test_clipping_to_the_range_of_data():
+    x = torch.tensor([[0.0, 0.5, 3.0, -2.0], [0.2, 0.8, 1.2, 0.4]], dtype=torch.float64)
+    clipped = [[0.0, 0.5, 1.0, 0.0], [0.2, 0.8, 1.0, 0.4]]
+    np.testing.assert_array_equal(clip_data(x, 0.0, 1.0), clipped)
+    # About 1/2, as Imagen's listing has it for numbers from -1 to 1.
+    scaled = 2 * x.numpy() - 1
+    for q in (0.5, 0.9, 1.0):
+        s = np.maximum(np.quantile(np.abs(scaled), q, axis=1), 1)[:, None]
+        expected = (np.clip(scaled, -s, s) / s + 1) / 2
+        np.testing.assert_allclose(clip_data(x, 0.0, 1.0, q), expected, rtol=1e-12)
+    # Ends that differ from axis to axis, and an example that fits already.
+    low, high = torch.tensor([-1.0, 0.0]).double(), torch.tensor([1.0, 4.0]).double()
+    found = clip_data(torch.tensor([[0.5, 3.0], [3.0, 2.0]]).double(), low, high, 1.0)
+    np.testing.assert_allclose(found, [[0.5, 3.0], [1.0, 2.0]])
+
+
+def test_images_are_sampled_within_the_range_of_pixels():
+    """Every estimate is clipped before the step is made of it; by hand, for one that is far off."""
+    model = ImageDiffusion(
+        ImageDiffusionConfig(
+            (1, 4, 4), UNetConfig((4, 8), depth=1), ScheduleConfig("cosine"), "velocity", steps=5
+        )
+    )
+    model.mean.fill_(0.3)
+    model.std.fill_(0.2)
+    seen = []
+
+    def denoise(x, log_snr):
+        seen.append(x)
+        return torch.zeros_like(x), torch.full_like(x, 50.0)
+
+    model.denoise = denoise
+    z = torch.randn(2, 1, 4, 4, generator=generator())
+    assert torch.equal(model.decode(z), torch.ones(2, 1, 4, 4))
+    x, stations = z.double(), model.schedule.steps(5)
+    for log_snr, target, found in zip(stations, stations[1:], seen, strict=False):
+        torch.testing.assert_close(found.double(), x, rtol=1e-5, atol=1e-5)
+        (a, a_rate), (b, b_rate) = (
+            signal_and_noise(torch.tensor(v, dtype=torch.float64)) for v in (log_snr, target)
+        )
+        white = (1 - 0.3) / 0.2
+        x = b * white + b_rate * (x - a * white) / a_rate
+    seen.clear()
+    model.decode(z, clip=None)
+    assert float(seen[-1].max()) > 20
+    with pytest.raises(ValueError, match=r"clip is \(1.0, 0.0\).*lowest and the highest"):
+        model.decode(z, clip=(1.0, 0.0))
+    with pytest.raises(ValueError, match=r"clip is None and quantile 0.9"):
+        model.sample(1, clip=None, quantile=0.9)
 
 
 @pytest.mark.parametrize("variance", ["posterior", "beta"])
@@ -624,6 +709,23 @@ def test_encode_and_decode_images():
     assert float(z.std()) > 0.3
 
 
+def test_a_model_in_evaluation_mode_keeps_no_graph():
+    """Through 64 steps of the solver; in training mode, or of an input, there is a gradient."""
+    torch.manual_seed(0)
+    model = PointDiffusion(PointDiffusionConfig(hidden_dim=8, num_hidden=1, ode_steps=4))
+    torch.nn.init.normal_(model.network.last.weight, std=0.3)
+    x = torch.randn(3, 2, generator=generator())
+    for method in (model.log_prob, model.encode, model.decode):
+        trained, valued = model.train() and method(x), model.eval() and method(x)
+        assert trained.requires_grad
+        assert not valued.requires_grad
+        torch.testing.assert_close(valued, trained)
+        wanted = x.clone().requires_grad_()
+        assert torch.autograd.grad(method(wanted).sum(), wanted)[0].any()
+        with torch.no_grad():
+            assert not method(wanted).requires_grad
+
+
 def test_points_there_and_back():
     torch.manual_seed(0)
     model = PointDiffusion(PointDiffusionConfig(hidden_dim=16, num_hidden=2))
@@ -639,6 +741,21 @@ def test_points_there_and_back():
         normal = torch.distributions.Normal(0.0, 1.0).log_prob(exact.encode(row[None])).sum()
     expected = normal + torch.linalg.slogdet(jacobian).logabsdet
     torch.testing.assert_close(exact.log_prob(row[None])[0], expected, rtol=0, atol=1e-4)
+
+
+def test_models_of_points_from_before_there_were_waves_are_loaded(tmp_path):
+    model = PointDiffusion(PointDiffusionConfig(hidden_dim=8, num_hidden=1, num_waves=0))
+    model.save_pretrained(tmp_path / "model")
+    saved = json.loads((tmp_path / "model" / "config.json").read_text())
+    del saved["config"]["num_waves"]
+    files = {
+        "config.json": json_bytes(saved),
+        "model.safetensors": (tmp_path / "model" / "model.safetensors").read_bytes(),
+    }
+    write_folder(tmp_path / "older", files)
+    again = PointDiffusion.from_pretrained(tmp_path / "older")
+    assert again.config == model.config
+    assert torch.equal(again.sample(3, generator()), model.sample(3, generator()))
 
 
 def test_gradient_of_the_loss_reaches_every_weight_of_a_model_of_points():
@@ -669,6 +786,38 @@ def test_learns_one_gaussian():
     torch.testing.assert_close(std, density.std.float(), rtol=0.08, atol=0)
 
 
+NO_SIGNAL = (
+    ScheduleConfig("cosine"),
+    ScheduleConfig("cosine-betas"),
+    ScheduleConfig(min_signal=0.001),
+    ScheduleConfig("linear", num_betas=2000),
+    ScheduleConfig("linear", beta_end=0.05),
+    ScheduleConfig("scaled-linear", beta_end=0.1),
+)
+
+
+@pytest.mark.parametrize(
+    "schedule", [ScheduleConfig(), ScheduleConfig("linear"), ScheduleConfig("scaled-linear")]
+)
+def test_noise_is_predicted_where_signal_is_left(schedule):
+    """The book's schedule, DDPM's, and that of latent diffusion; by where they end."""
+    assert PointDiffusionConfig(schedule=schedule, prediction="noise").schedule == schedule
+    end = float(torch.tensor(Schedule(schedule).ends[1]).sigmoid().sqrt())
+    assert last_signal(schedule) == pytest.approx(end, rel=1e-6)
+
+
+@pytest.mark.parametrize("schedule", NO_SIGNAL)
+def test_noise_is_not_predicted_where_no_signal_is_left(schedule):
+    table = Schedule(schedule).alpha_bar
+    known = {"cosine": 0.0, "offset-cosine": schedule.min_signal}
+    end = known[schedule.kind] if table is None else float(table[-1].sqrt())
+    assert last_signal(schedule) == pytest.approx(end, rel=1e-9)
+    for kind in (ImageDiffusionConfig, PointDiffusionConfig):
+        assert kind(schedule=schedule, prediction="velocity").prediction == "velocity"
+        with pytest.raises(ValueError, match=r"ends with signal rate .*use prediction velocity"):
+            kind(schedule=schedule, prediction="noise")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -688,7 +837,7 @@ def test_learns_one_gaussian():
         (lambda: PointDiffusionConfig(embedding_dim=2), "even number from 4"),
         (lambda: DiffusionLossConfig(gamma=0.0), "gamma is 0.0"),
         (lambda: DiffusionLossConfig(ema=1.0), "ema is 1.0"),
-        (lambda: Schedule().steps(0), "0 steps are asked for; ask for 1 or more"),
+        (lambda: Schedule().steps(0), "num is 0, and must be an integer, at least 1"),
         (lambda: Schedule(ScheduleConfig("linear")).steps(1001), "1 to 1000, the number of betas"),
         (lambda: Schedule().steps(5, "karras"), "give 'time' or 'log-snr'"),
         (

@@ -291,6 +291,19 @@ def test_trajectory_goes_from_noise_to_data():
     grid = Grid((-9.0, -9.0), (9.0, 9.0), (100, 100))
     halfway = log_normaliser(lambda x: flow.log_prob_at(x, 0.5), grid)
     assert halfway == pytest.approx(0, abs=1e-3)
+    assert torch.equal(flow.trajectory(z, num_times=1), z[None])
+    torch.testing.assert_close(flow.trajectory(z, num_times=2)[1], flow.decode(z))
+
+
+def test_a_flow_in_evaluation_mode_keeps_no_graph():
+    flow, x = shaken(), torch.randn(3, 2, dtype=torch.float64)
+    methods = (flow.log_prob, flow.encode, flow.decode, lambda x: flow.log_prob_at(x, 0.5))
+    for method in methods:
+        assert not method(x).requires_grad
+        assert method(x.clone().requires_grad_()).requires_grad
+        flow.train()
+        assert method(x).requires_grad
+        flow.eval()
 
 
 def test_penalties_are_what_they_say():
