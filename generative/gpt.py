@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_dtype, check_some, check_tokens
+from generative.checks import check_dtype, check_some, check_tokens, checked
 from generative.configs.text import BlockConfig, GPTConfig, TextLossConfig, gpt2_block
 from generative.nets.transformer import BlockCache, TransformerBlock, init_weights, make_norm
 from generative.pretrained import Pretrained
@@ -36,6 +36,7 @@ from generative.tokens import (
     token_log_probs,
     with_start,
 )
+from generative.training.ranges import CountOrZero
 
 __all__ = [
     "GPT",
@@ -165,7 +166,10 @@ class GPT(Pretrained, nn.Module):
         step = self._step if cache else self._step_anew
         return generate(step, start, num_tokens, **options)[:, start.shape[1] - prompt.shape[1] :]
 
-    def sample(self, n: int, generator: torch.Generator | None = None, **options: Any) -> Tensor:
+    @checked
+    def sample(
+        self, n: CountOrZero, generator: torch.Generator | None = None, **options: Any
+    ) -> Tensor:
         """n texts after the end of another, int64 (n, max_len); options as for `generate`."""
         end = torch.full((n, 1), END, device=self.embedding.weight.device)
         prompt = end[:, : not self.config.from_start]

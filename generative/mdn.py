@@ -53,10 +53,10 @@ class Mixture(NamedTuple):
         of the heaviest component.
 
         Raises:
-            ValueError: temperature is negative.
+            ValueError: temperature is negative, or not finite.
         """
-        if temperature < 0:
-            raise ValueError(f"temperature is {temperature}; it must be 0 or more")
+        if not 0 <= temperature < math.inf:
+            raise ValueError(f"temperature is {temperature}; it must be 0 or more, and finite")
         kind = {"generator": generator, "device": self.mu.device, "dtype": self.mu.dtype}
         uniform = torch.rand(self.mu.shape, **kind).clamp_min(torch.finfo(self.mu.dtype).tiny)
         eps = torch.randn(self.mu.shape[:-1], **kind)

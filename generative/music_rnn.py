@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_dtype, check_some, placed
+from generative.checks import check_dtype, check_some, checked, placed
 from generative.configs.music import MusicLossConfig, MusicRNNConfig
 from generative.music.learner import MusicLearner
 from generative.pretrained import Pretrained
+from generative.training.ranges import Count, CountOrZero
 
 __all__ = [
     "PADDING",
@@ -103,12 +104,13 @@ class MusicRNN(Pretrained, nn.Module):
         num_frames = (x[:, :, 0] != PADDING).sum()
         return MusicRNNLoss(nats.sum() / num_frames, nats.sum(1).mean())
 
+    @checked
     @torch.no_grad()
     def sample(
         self,
-        n: int,
+        n: CountOrZero,
         generator: torch.Generator | None = None,
-        length: int | None = None,
+        length: Count | None = None,
         beginning: Tensor | None = None,
     ) -> Tensor:
         """n pieces (n, length, K) of 0 and 1.

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import at_least_float32, check_some, check_tokens
+from generative.checks import at_least_float32, check_some, check_tokens, checked
 from generative.configs.music import MusicLossConfig, MusicTransformerConfig
 from generative.music.learner import MusicLearner
 from generative.music.score import Score
@@ -35,6 +35,7 @@ from generative.nets.relative import RelativePositions, skew
 from generative.nets.transformer import TransformerBlock, init_weights, make_norm
 from generative.pretrained import Pretrained
 from generative.sampling import sample_logits
+from generative.training.ranges import Count, CountOrZero, NonNegative, Quantile
 
 __all__ = [
     "MusicLearner",
@@ -239,15 +240,16 @@ class MusicTransformer(Pretrained, nn.Module):
         streams = range(len(self.heads))
         return [self.stream_logits(h, s, following).log_softmax(2) for s in streams]
 
+    @checked
     @torch.no_grad()
     def sample(
         self,
-        n: int,
+        n: CountOrZero,
         generator: torch.Generator | None = None,
-        length: int | None = None,
-        temperature: float | Sequence[float] = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
+        length: Count | None = None,
+        temperature: NonNegative | Sequence[float] = 1.0,
+        top_k: CountOrZero = 0,
+        top_p: Quantile = 1.0,
         prompt: Tensor | None = None,
     ) -> Tensor:
         """n pieces (n, length, S), int64; behind the word END there is padding.
@@ -260,8 +262,13 @@ class MusicTransformer(Pretrained, nn.Module):
         """
         total = self.config.length if length is None else length
         device = next(self.parameters()).device
-        temperatures = [temperature] if isinstance(temperature, (int, float)) else [*temperature]
+        temperatures = [*temperature] if isinstance(temperature, Sequence) else [temperature]
         temperatures *= len(self.heads) if len(temperatures) == 1 else 1
+        if len(temperatures) != len(self.heads):
+            raise ValueError(
+                f"got {len(temperatures)} temperatures; this model has {len(self.heads)} streams: "
+                "give one for all, or one for each"
+            )
         tokens = self.start(device)[None] if prompt is None else self._check(prompt[None])[0]
         tokens = tokens.to(device).expand(n, -1, -1)[:, :total]
         end = self.vocabularies[0].number(END)

@@ -25,7 +25,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_batch, check_images, check_labels, check_some, placed, to_levels
+from generative.checks import (
+    check_batch,
+    check_images,
+    check_labels,
+    check_some,
+    checked,
+    placed,
+    to_levels,
+)
 from generative.configs.pixelcnn import (
     GatedConfig,
     PixelCNNConfig,
@@ -37,6 +45,7 @@ from generative.pixelcnn_mixture import LogisticMixture, PlusPlusNet
 from generative.pixelcnn_nets import GatedNet, PlainNet
 from generative.pretrained import Pretrained
 from generative.training.optimisation import Optimisation
+from generative.training.ranges import CountOrZero, NonNegative
 
 __all__ = [
     "GatedConfig",
@@ -186,25 +195,27 @@ class PixelCNN(Pretrained, nn.Module):
         ]
         return (before.softmax(1)[..., None] * torch.stack(tables, 1)).sum(1)
 
+    @checked
     @torch.no_grad()
     def sample(
         self,
-        n: int,
+        n: CountOrZero,
         generator: torch.Generator | None = None,
-        temperature: float = 1.0,
+        temperature: NonNegative = 1.0,
         labels: Tensor | None = None,
     ) -> Tensor:
         """n images (n, C, H, W), one pixel after the other; see `complete`."""
         blank = torch.zeros(n, *self.config.image_shape, **placed(self))
         return self.complete(blank, 0, generator, temperature, labels)
 
+    @checked
     @torch.no_grad()
     def complete(
         self,
         x: Tensor,
-        rows: int,
+        rows: CountOrZero,
         generator: torch.Generator | None = None,
-        temperature: float = 1.0,
+        temperature: NonNegative = 1.0,
         labels: Tensor | None = None,
     ) -> Tensor:
         """Images that begin as x and are drawn from there on.
@@ -221,11 +232,8 @@ class PixelCNN(Pretrained, nn.Module):
             ValueError: rows or temperature out of range, or x is refused as by `log_prob`.
         """
         c, h, w = self.config.image_shape
-        if not 0 <= rows <= h or temperature < 0:
-            raise ValueError(
-                f"rows is {rows} and temperature {temperature}; give 0 to {h} rows, and a "
-                "temperature of 0 or more"
-            )
+        if rows > h:
+            raise ValueError(f"rows is {rows}; the images have {h}: give 0 to {h}")
         level = self._levels(x)
         canvas = x.clone()
         canvas[:, :, rows:] = 0

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from generative.checks import check_some, check_tokens
+from generative.checks import check_some, check_tokens, checked
 from generative.configs.text import BidirectionalConfig, RecurrentTextConfig, TextLossConfig
 from generative.corruption import hide_tokens
 from generative.pretrained import Pretrained
@@ -33,6 +33,7 @@ from generative.tokens import (
     token_losses,
     with_start,
 )
+from generative.training.ranges import CountOrZero
 
 __all__ = [
     "Bidirectional",
@@ -106,7 +107,10 @@ class RecurrentText(Pretrained, nn.Module):
         whole = generate(step, start, num_tokens, **options)
         return whole[:, start.shape[1] - prompt.shape[1] :]
 
-    def sample(self, n: int, generator: torch.Generator | None = None, **options: Any) -> Tensor:
+    @checked
+    def sample(
+        self, n: CountOrZero, generator: torch.Generator | None = None, **options: Any
+    ) -> Tensor:
         """n texts after the end of another, int64 (n, length); options as for `generate`."""
         end = torch.full((n, 1), END, device=self.head.weight.device)
         prompt = end[:, : not self.config.from_start]

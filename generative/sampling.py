@@ -8,13 +8,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from generative.checks import at_least_float32
+from generative.checks import at_least_float32, checked
+from generative.training.ranges import CountOrZero, NonNegative, Quantile
 
 __all__ = ["sample_logits", "shape_logits"]
 
 
+@checked
 def shape_logits(
-    logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+    logits: Tensor,
+    temperature: NonNegative = 1.0,
+    top_k: CountOrZero = 0,
+    top_p: Quantile = 1.0,
 ) -> Tensor:
     """Log probabilities to draw from, of the shape of logits (..., V); what is left out has -inf.
 
@@ -28,11 +33,6 @@ def shape_logits(
     Raises:
         ValueError: a temperature below 0, a negative top_k, or top_p not in (0, 1].
     """
-    if temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
-        raise ValueError(
-            f"temperature is {temperature}, top_k {top_k}, top_p {top_p}; give a temperature from "
-            "0, a top_k from 0, a top_p above 0 and at most 1"
-        )
     if temperature == 0:
         temperature, top_k = 1.0, 1
     logits = logits / temperature

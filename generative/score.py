@@ -23,10 +23,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_batch, check_images, check_some, check_vectors, placed
+from generative.checks import check_batch, check_images, check_some, check_vectors, checked, placed
 from generative.configs.score import ScoreConfig, ScoreLossConfig
 from generative.pretrained import Pretrained
 from generative.training.optimisation import Optimisation
+from generative.training.ranges import Count, CountOrZero, Positive
 
 __all__ = [
     "ScoreConfig",
@@ -91,12 +92,13 @@ def sliced_score_matching(score: Score, x: Tensor, sigma: Tensor, direction: Ten
     return sigma.square() * (curvature + s.square().flatten(1).sum(1) / 2)
 
 
+@checked
 def annealed_langevin_path(
     score: Score,
     x: Tensor,
     levels: Tensor,
-    steps: int,
-    step_size: float,
+    steps: Count,
+    step_size: Positive,
     generator: torch.Generator | None = None,
 ) -> Iterator[Tensor]:
     """The state after each level of `annealed_langevin`, which explains the arguments."""
@@ -214,8 +216,9 @@ class ScoreNetwork(Pretrained, nn.Module):
             raise ValueError(f"method is {method!r}; give 'denoising' or 'sliced'")
         return ScoreLosses(losses.mean() / x[0].numel())
 
+    @checked
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, n: CountOrZero, generator: torch.Generator | None = None) -> Tensor:
         """n examples (n, *shape) by annealed Langevin dynamics; images are clipped to [0, 1]."""
         c = self.config
         x = self.start(n, generator)

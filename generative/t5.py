@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_dtype, check_some, check_tokens
+from generative.checks import check_dtype, check_some, check_tokens, checked
 from generative.configs.text import BlockConfig, T5Config, TextLossConfig, t5_block
 from generative.corruption import corrupt_spans
 from generative.nets.attention import padding_mask
@@ -34,6 +34,7 @@ from generative.tokens import (
     next_token_losses,
     text_log_prob,
 )
+from generative.training.ranges import CountOrZero, NonNegative
 
 __all__ = [
     "T5",
@@ -134,9 +135,15 @@ class T5(Pretrained, nn.Module):
         memory = self.encode(source)
         return text_log_prob(lambda tokens: self.logits(tokens, memory, source), target)
 
+    @checked
     @torch.no_grad()
     def generate(
-        self, source: Tensor, num_tokens: int, *, temperature: float = 0.0, **options: Any
+        self,
+        source: Tensor,
+        num_tokens: CountOrZero,
+        *,
+        temperature: NonNegative = 0.0,
+        **options: Any,
     ) -> Tensor:
         """A target for each source (B, S), int64 (B, num_tokens); 0 after its end.
 

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generative.checks import checked
 from generative.configs.text import TextLossConfig
 from generative.sampling import sample_logits
 from generative.training.optimisation import Optimisation
+from generative.training.ranges import CountOrZero, NonNegative, Quantile
 
 __all__ = [
     "END",
@@ -111,15 +113,16 @@ def token_log_probs(
     return -F.cross_entropy(logits(inputs).transpose(1, 2), targets, reduction="none")
 
 
+@checked
 @torch.no_grad()
 def generate(
     step: Step,
     prompt: Tensor,
-    num_tokens: int,
+    num_tokens: CountOrZero,
     *,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
+    temperature: NonNegative = 1.0,
+    top_k: CountOrZero = 0,
+    top_p: Quantile = 1.0,
     generator: torch.Generator | None = None,
     ends: bool = True,
 ) -> Tensor:

@@ -19,6 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from generative.checks import checked
+from generative.training.ranges import CountOrZero
+
 __all__ = ["GRAPES", "TASKS", "Review", "Reviews", "ask"]
 
 PROVINCES = {
@@ -89,7 +92,8 @@ class Reviews:
         """Nats of a text: the floor of any model's loss a text."""
         return float(torch.special.entr(self.p).sum())
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    @checked
+    def sample(self, n: CountOrZero, generator: torch.Generator | None = None) -> Tensor:
         """Numbers of n texts, int64 (n,), drawn by their probabilities."""
         return torch.multinomial(self.p, n, replacement=True, generator=generator)
 

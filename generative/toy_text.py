@@ -17,8 +17,10 @@ import itertools
 import torch
 from torch import Tensor
 
+from generative.checks import checked
 from generative.corruption import span_lengths
 from generative.tokens import UNKNOWN
+from generative.training.ranges import Count, CountOrZero
 
 __all__ = ["HiddenMarkov", "MarkovText", "hidden_markov_text", "markov_text", "span_log_prob"]
 
@@ -62,8 +64,9 @@ class HiddenMarkov:
         """n texts, int64 (n, length)."""
         return self.sample_with_states(n, length, generator)[0]
 
+    @checked
     def sample_with_states(
-        self, n: int, length: int, generator: torch.Generator | None = None
+        self, n: CountOrZero, length: Count, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """n texts and the states behind them, int64 (n, length) both."""
         states = [torch.multinomial(self.initial, n, replacement=True, generator=generator)]

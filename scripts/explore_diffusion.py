@@ -74,6 +74,8 @@ PRESETS = {
     "frames": Args(data="frames", data_dir=Path("runs/rollouts/episodes")),
     "two-moons": Args(data="two-moons"),
     "eight-gaussians": Args(data="eight-gaussians"),
+    "ring": Args(data="ring"),
+    "checkerboard": Args(data="checkerboard"),
     "smoke": Args(data="sprites", steps=(1, 2), images=3, pairs=1, points=100),
 }
 SCHEDULES = {
@@ -138,7 +140,7 @@ def of_images(model: ImageDiffusion, args: Args) -> dict[str, np.ndarray]:
     """Pictures by name."""
     import torch
 
-    from generative.diffusion import denoising_path, slerp
+    from generative.diffusion import slerp
     from generative.training.pictures import image_grid, strips
 
     config = model.config
@@ -163,8 +165,7 @@ def of_images(model: ImageDiffusion, args: Args) -> dict[str, np.ndarray]:
         columns=args.images, scale=scale,
     )  # fmt: skip
 
-    stations = model.schedule.steps(config.steps, args.spacing)
-    path = list(denoising_path(model.denoise, noise(1), stations, args.eta, generator))
+    path = list(model.path(noise(1), None, args.eta, generator, args.spacing))
     shown = chosen(len(path), args.images)
     rows = [torch.cat([getattr(path[i], part) for i in shown]) for part in ("x", "data")]
     made["denoising"] = strips(*map(model.denormalise, rows), scale=scale)
@@ -211,7 +212,6 @@ def of_points(model: PointDiffusion, args: Args) -> dict[str, np.ndarray]:
     """Pictures by name."""
     import torch
 
-    from generative.diffusion import denoising_path
     from generative.training.pictures import image_grid, point_clouds
 
     density = load_density(args.data)
@@ -228,21 +228,19 @@ def of_points(model: PointDiffusion, args: Args) -> dict[str, np.ndarray]:
     z = noise(args.points).to(args.device)
 
     def path(steps: int) -> list[Tensor]:
-        stations = model.schedule.steps(steps, args.spacing)
-        return [x for x, _ in denoising_path(model.denoise, z, stations, args.eta)]
+        return [x for x, _ in model.path(z, steps, args.eta, spacing=args.spacing)]
 
     stages = path(model.config.steps)
     shown = [stages[i] for i in chosen(len(stages), args.images)]
     made["denoising"] = point_clouds([z, *shown, x])
     made["steps"] = point_clouds([path(steps)[-1] for steps in args.steps])
     made["there-and-back"] = point_clouds(
-        [x, code := model.encode(x.to(args.device)).detach(), model.decode(code).detach()]
+        [x, code := model.encode(x.to(args.device)), model.decode(code)]
     )
 
     axis = torch.linspace(-3, 3, 120)
     grid = torch.cartesian_prod(-axis, axis).flip(1)  # row after row, the second axis upwards
-    with torch.no_grad():
-        found = model.log_prob(grid.to(args.device)).cpu().exp()
+    found = model.log_prob(grid.to(args.device)).cpu().exp()
     panels = [1 - part.view(1, 120, 120) / found.max() for part in
               (density.log_prob(grid).exp().float(), found)]  # fmt: skip
     made["density"] = image_grid(torch.stack(panels), columns=2, scale=2)

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_dtype, check_images, placed
+from generative.checks import check_dtype, check_images, checked, placed
 from generative.configs.musegan import MuseGANConfig
 from generative.musegan.networks import Critic, Generator, Noise
 from generative.music.score import Score, score_of_voices
 from generative.pretrained import Pretrained
+from generative.training.ranges import Count, CountOrZero
 
 __all__ = ["MuseGAN", "rolls_of_voices", "voices_of_rolls"]
 
@@ -36,7 +37,8 @@ class MuseGAN(Pretrained, nn.Module):
         c = self.config
         return (c.num_tracks, c.num_bars, c.steps_per_bar, c.num_pitches)
 
-    def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Noise:
+    @checked
+    def draw_noise(self, n: CountOrZero, generator: torch.Generator | None = None) -> Noise:
         """Standard normal noise for n pieces."""
         d, p = self.config.latent_dim, self.config.num_tracks
         shapes = ((n, d), (n, d), (n, p, d), (n, p, d))
@@ -74,9 +76,10 @@ class MuseGAN(Pretrained, nn.Module):
         """n pieces, rolls (n, tracks, bars, steps, pitches); see `generate`."""
         return self.generate(self.draw_noise(n, generator), given)
 
+    @checked
     @torch.no_grad()
     def go_on(
-        self, rolls: Tensor, num_bars: int, generator: torch.Generator | None = None
+        self, rolls: Tensor, num_bars: Count, generator: torch.Generator | None = None
     ) -> Tensor:
         """Pieces continued to num_bars bars, (B, tracks, num_bars, steps, pitches).
 

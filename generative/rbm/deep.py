@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_vectors
+from generative.checks import check_vectors, checked
 from generative.configs.rbm import DBNConfig, RBMConfig
 from generative.pretrained import Pretrained
 from generative.rbm.machines import RBM, check_bits
+from generative.training.ranges import Count
 
 __all__ = ["DeepBeliefNetwork"]
 
@@ -77,9 +78,10 @@ class DeepBeliefNetwork(Pretrained, nn.Module):
             h = torch.bernoulli(rbm.visible_logits(h).sigmoid(), generator=generator)
         return h.unflatten(1, self.config.shape)
 
+    @checked
     @torch.no_grad()
     def bound(
-        self, x: Tensor, num_draws: int = 16, generator: torch.Generator | None = None
+        self, x: Tensor, num_draws: Count = 16, generator: torch.Generator | None = None
     ) -> Tensor:
         """Lower bound of the log probability, (B, *shape) -> (B,), nats.
 

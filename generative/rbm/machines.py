@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_batch, check_some, check_vectors, placed
+from generative.checks import check_batch, check_some, check_vectors, checked, placed
 from generative.configs.rbm import BoltzmannConfig, RBMConfig
 from generative.pretrained import Pretrained
+from generative.training.ranges import Count, CountOrZero
 
 __all__ = ["RBM", "BoltzmannMachine", "LogPartition", "all_bits", "check_bits"]
 
@@ -108,8 +109,9 @@ class BoltzmannMachine(Pretrained, nn.Module):
         """log probability of each example, exact, (B, *shape) -> (B,), nats."""
         return -self.free_energy(x) - self.log_partition()
 
+    @checked
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, n: CountOrZero, generator: torch.Generator | None = None) -> Tensor:
         """n examples (n, *shape) of bits, from chains of `config.sample_steps` sweeps."""
         halves = torch.full((n, self.num_units), 0.5, **placed(self))
         s = torch.bernoulli(halves, generator=generator)
@@ -227,11 +229,12 @@ class RBM(Pretrained, nn.Module):
         """
         return -self.free_energy(x) - self.log_partition()
 
+    @checked
     @torch.no_grad()
     def estimate_log_partition(
         self,
-        num_temperatures: int = 1000,
-        num_chains: int = 200,
+        num_temperatures: Count = 1000,
+        num_chains: Count = 200,
         examples: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> LogPartition:
@@ -265,8 +268,9 @@ class RBM(Pretrained, nn.Module):
         ratios = (log_weights - log_partition).exp()
         return LogPartition(float(log_partition), float(ratios.std() / math.sqrt(num_chains)))
 
+    @checked
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, n: CountOrZero, generator: torch.Generator | None = None) -> Tensor:
         """n examples (n, *shape) of bits, from chains of `config.sample_steps` Gibbs steps."""
         v = torch.bernoulli(self.visible_bias.sigmoid().expand(n, -1), generator=generator)
         v = self.gibbs(v, self.config.sample_steps, generator)

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 from scripts.certified.common import Certificate, Line, Settings
+from scripts.common.points import PointData, load_density
 
 __all__ = ["CERTIFICATES"]
 
 
-def realnvp_two_moons(settings: Settings) -> list[Line]:
-    """The density of two moons, against their entropy; the inverse; the log-determinant."""
-    from generative.realnvp import RealNVP
-    from scripts import train_realnvp
+def realnvp_on(data: PointData, what: str, bar: float) -> Callable[[Settings], list[Line]]:
+    """A certificate of a density of points: how far above its entropy; the inverse; the
+    log-determinant."""
 
-    preset = "smoke" if settings.smoke else "corrected"
-    args = replace(train_realnvp.PRESETS[preset], out=settings.work, seed=settings.seed)
-    flow = RealNVP.from_pretrained(train_realnvp.main(args))
-    return [
-        moons_line(settings, 1e-3),
-        round_trip_line(flow, settings),
-        log_det_line(flow, settings, 1e-9),
-    ]
+    def certify(settings: Settings) -> list[Line]:
+        from generative.realnvp import RealNVP
+        from scripts import train_realnvp
+
+        args = train_realnvp.PRESETS["smoke" if settings.smoke else "corrected"]
+        args = replace(args, out=settings.work, data=data, seed=settings.seed)
+        flow = RealNVP.from_pretrained(train_realnvp.main(args))
+        return [
+            entropy_line(settings, what, bar),
+            round_trip_line(flow, data, settings),
+            log_det_line(flow, data, settings, 1e-9),
+        ]
+
+    return certify
 
 
 def ffjord_two_moons(settings: Settings) -> list[Line]:
@@ -41,38 +48,38 @@ def ffjord_two_moons(settings: Settings) -> list[Line]:
     grid = Standardised(TwoMoons()).grid(1.0)
     mass = abs(log_normaliser(lambda x: flow.log_prob(x.float()).double(), grid))
     return [
-        moons_line(settings, 0.01),
+        entropy_line(settings, "two moons", 0.01),
         Line("logarithm of the density's integral", mass, None, "0", mass, 1e-3),
-        round_trip_line(flow, settings),
-        log_det_line(flow, settings, 1e-4),
+        round_trip_line(flow, "two-moons", settings),
+        log_det_line(flow, "two-moons", settings, 1e-4),
     ]
 
 
-def moons_line(settings: Settings, bar: float) -> Line:
-    """What the flow of the run is above the entropy of two moons, by quadrature."""
+def entropy_line(settings: Settings, what: str, bar: float) -> Line:
+    """What the flow of the run is above the entropy of its points, by quadrature."""
     from generative.training.run import read_result
 
     found = read_result(settings.work)
-    what = "two moons, nats above the entropy"
+    what = f"{what}, nats above the entropy"
     return Line(what, found["nll"], found["floor"], "entropy", found["gap"], bar)
 
 
-def round_trip_line(flow, settings: Settings) -> Line:
+def round_trip_line(flow, data: PointData, settings: Settings) -> Line:
     """How far decode(encode(x)) is from x, in float32, over 10,000 points."""
     import torch
 
-    x = sample_moons(10_000, settings)
+    x = sample(data, 10_000, settings)
     with torch.no_grad():
         error = float((flow.decode(flow.encode(x)) - x).abs().max())
     return Line("largest error of decode(encode(x))", error, None, "0", error, 1e-5)
 
 
-def log_det_line(flow, settings: Settings, bar: float) -> Line:
+def log_det_line(flow, data: PointData, settings: Settings, bar: float) -> Line:
     """The log-determinant against that of autograd's Jacobian, in float64, at 100 points."""
     import torch
 
     exact, errors = flow.double(), []
-    for row in sample_moons(100, settings).double():
+    for row in sample(data, 100, settings).double():
         jacobian = torch.autograd.functional.jacobian(lambda r: exact.encode(r[None])[0], row)
         with torch.no_grad():
             log_det = exact.encode_log_det(row[None])[1]
@@ -81,13 +88,11 @@ def log_det_line(flow, settings: Settings, bar: float) -> Line:
     return Line("log-determinant against autograd's", error, None, "0", error, bar)
 
 
-def sample_moons(n: int, settings: Settings):
+def sample(data: PointData, n: int, settings: Settings):
     """Points that the seed decides, (n, 2)."""
     import torch
 
-    from generative.toy import Standardised, TwoMoons
-
-    return Standardised(TwoMoons()).sample(n, torch.Generator().manual_seed(settings.seed))
+    return load_density(data).sample(n, torch.Generator().manual_seed(settings.seed))
 
 
 def realnvp_digits(settings: Settings) -> list[Line]:
@@ -128,7 +133,13 @@ def digits_lines(script, preset: str, settings: Settings) -> list[Line]:
 
 
 CERTIFICATES = {
-    "realnvp-two-moons": Certificate("RealNVP, spline couplings", realnvp_two_moons),
+    "realnvp-two-moons": Certificate(
+        "RealNVP, spline couplings", realnvp_on("two-moons", "two moons", 1e-3)
+    ),
+    "realnvp-ring": Certificate("RealNVP, spline couplings", realnvp_on("ring", "ring of 8", 0.05)),
+    "realnvp-checkerboard": Certificate(
+        "RealNVP, spline couplings", realnvp_on("checkerboard", "checkerboard", 0.05)
+    ),
     "realnvp-digits": Certificate("RealNVP, dequantised images", realnvp_digits),
     "glow-digits": Certificate("Glow, dequantised images", glow_digits),
     "ffjord-two-moons": Certificate("FFJORD, continuous flow", ffjord_two_moons),

@@ -52,7 +52,15 @@ def test_draws_have_the_probabilities_and_repeat():
     assert torch.equal(drawn, again)
 
 
-@pytest.mark.parametrize("options", [(-1.0, 0, 1.0), (1.0, -1, 1.0), (1.0, 0, 0.0), (1.0, 0, 1.1)])
-def test_what_cannot_be_is_explained(options):
-    with pytest.raises(ValueError, match="give a temperature from 0"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((-1.0, 0, 1.0), "temperature is -1.0, and must be at least 0 and finite"),
+        ((1.0, -1, 1.0), "top_k is -1, and must be an integer, at least 0"),
+        ((1.0, 0, 0.0), "top_p is 0.0, and must be above 0 and at most 1"),
+        ((1.0, 0, 1.1), "top_p is 1.1, and must be above 0 and at most 1"),
+    ],
+)
+def test_what_cannot_be_is_explained(options, message):
+    with pytest.raises(ValueError, match=message):
         shape_logits(P.log(), *options)
