@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -199,8 +200,8 @@ class PointDiffusion(Pretrained, nn.Module):
             quantile: how estimates are brought back into it; see `clip_data`.
         """
         z = torch.randn(n, self.config.dim, generator=generator, **placed(self))
-        *_, last = self.path(z, steps, eta, generator, spacing, clip, quantile)
-        return last.x
+        path = self.path(z, steps, eta, generator, spacing, clip, quantile)
+        return deque(path, maxlen=1).pop().x
 
     @checked
     def path(
@@ -348,8 +349,8 @@ class ImageDiffusion(Pretrained, nn.Module):
     ) -> Tensor:
         """Noise z (B, C, H, W) -> images in [0, 1]; the same noise always gives the same image, if
         eta is 0. Arguments are those of `sample`."""
-        *_, last = self.path(z, steps, eta, generator, spacing, clip, quantile)
-        return self.denormalise(last.x)
+        path = self.path(z, steps, eta, generator, spacing, clip, quantile)
+        return self.denormalise(deque(path, maxlen=1).pop().x)
 
     @checked
     def path(
@@ -383,8 +384,8 @@ class ImageDiffusion(Pretrained, nn.Module):
         """
         stations = self.schedule.steps(steps or self.config.steps)
         within = _within(clip, quantile, self.mean, self.std)
-        *_, z = noising_path(self.denoise, self.normalise(self._check(x)), stations, within)
-        return z
+        path = noising_path(self.denoise, self.normalise(self._check(x)), stations, within)
+        return deque(path, maxlen=1).pop()
 
     @checked
     @torch.no_grad()

@@ -62,10 +62,10 @@ def clip_data(
 
     Args:
         low, high: the range, numbers or tensors that fit an example.
-        quantile: None sets what is outside to the nearest end. Else an example of which more than
-            this share of its numbers would be outside is also drawn together, about the middle of
-            the range, until no more of them are: this keeps its contrasts (dynamic thresholding,
-            Saharia et al. 2022, section 2.3; they take 0.995).
+        quantile: None sets what is outside to the nearest end. With a share, such as 0.995, an
+            example is first drawn together about the middle of the range, until this share of its
+            numbers lies inside, which keeps its contrasts (dynamic thresholding, Saharia et al.
+            2022, section 2.3).
     """
     if quantile is None or not len(data):
         return data.clamp(low, high)
