@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: finish the step, save, exit. A second signal exits at once.
+"""SIGTERM, Ctrl-C, a closed terminal: finish the step, save, exit. A second signal exits at once.
 
 with stop_signals() as stop:
     for step in range(steps):
@@ -17,10 +17,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
+
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that end a run. SIGHUP, of a terminal that is closed, only where `nohup` did not turn it
+off."""
 
 
 class Stop:
@@ -35,7 +39,8 @@ class Stop:
         return self.signal is not None
 
     def exit(self, message: str = "stopped") -> NoReturn:
-        """Leave with 128 + signal (143 for SIGTERM, 130 for Ctrl-C), after saying where it stands.
+        """Leave with 128 + signal (143 for SIGTERM, 130 for Ctrl-C, 129 for SIGHUP), after saying
+        where it stands.
 
         Raises:
             SystemExit: always.
@@ -48,8 +53,7 @@ class Stop:
         if self.requested:
             os._exit(128 + number)
         self.signal = signal.Signals(number)
-        # os.write: print could be interrupted inside itself.
-        os.write(2, b"\nstopping after this step; again to stop at once\n")
+        _say("stopping after this step; again to stop at once")
 
 
 _current: Stop | None = None
@@ -57,7 +61,7 @@ _current: Stop | None = None
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """Catch SIGTERM and SIGINT inside the block; blocks may be nested and share one `Stop`.
+    """Catch `STOPPING` inside the block; blocks may be nested and share one `Stop`.
 
     A request that the block did not act upon ends the process when the outermost block ends. In
     threads other than the main one nothing is caught and `requested` stays False.
@@ -70,8 +74,7 @@ def stop_signals() -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, stop._handle) for number in numbers}
+    before = _catch(stop._handle)
     _current = stop
     try:
         yield stop
@@ -85,7 +88,7 @@ def stop_signals() -> Iterator[Stop]:
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """SIGTERM and SIGINT raise SystemExit (143, 130) wherever the block stands.
+    """`STOPPING` raise SystemExit (143, 130, 129) wherever the block stands.
 
     For work that need not finish a step: its files are whole at any moment, and its `finally`
     clauses end the processes it started. `stop_signals` inside the block works as always. In
@@ -102,12 +105,11 @@ def exit_on_signals() -> Iterator[None]:
         nonlocal status
         status = 128 + number
         signal.signal(number, lambda *_: os._exit(128 + number))  # the second time, at once
-        name = signal.Signals(number).name
-        os.write(2, f"\nstopped ({name}); the same command continues it\n".encode())
+        _say(f"stopped ({signal.Signals(number).name}); the same command continues it")
         raise SystemExit(128 + number)
 
     outer, _current = _current, None
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = _catch(leave)
     try:
         yield
     except SystemExit:
@@ -118,3 +120,26 @@ def exit_on_signals() -> Iterator[None]:
         _current = outer
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def _catch(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
+    """Set a handler of all that end a run; returns those before."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    numbers = [n for n in STOPPING if n != signal.SIGHUP or not ignored]
+    return {number: signal.signal(number, handler) for number in numbers}
+
+
+def _say(text: str) -> None:
+    """Write a line from a signal handler, where print could be interrupted inside itself."""
+    try:
+        os.write(2, f"\n{text}\n".encode())
+    except OSError:  # the terminal is gone: what else would be written to it is dropped
+        silence()
+
+
+def silence() -> None:
+    """Let what is printed from now on go nowhere, in place of failing."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from generative.training.progress import progress
-from generative.training.signals import exit_on_signals
+from generative.training.signals import STOPPING, exit_on_signals
 from worldmodels.configs import ParallelConfig
 from worldmodels.parallel.scheduler import (
     Died,
@@ -45,8 +45,6 @@ R = TypeVar("R")
 THREAD_VARIABLES = tuple(
     f"{library}_NUM_THREADS" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")
 )
-STOPPING = (signal.SIGINT, signal.SIGTERM)
-"""The parent's to handle: it ends its workers."""
 ONCE = ParallelConfig(attempts=1, straggler=0.0)
 """For jobs that write files: none is begun twice."""
 
@@ -225,7 +223,7 @@ def _work(pipe: Any, function: Callable[[Any, Report], Any]) -> None:
 
 def become_worker() -> None:
     """Called first in a new process: from now on it lives as long as the one that started it."""
-    for number in STOPPING:
+    for number in STOPPING:  # the parent's to handle: it ends its workers
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     threading.Thread(target=_end_with_parent, daemon=True).start()

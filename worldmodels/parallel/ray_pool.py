@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from generative.training.signals import STOPPING
 from worldmodels.configs import ParallelConfig
 from worldmodels.parallel.processes import THREAD_VARIABLES, portable
 from worldmodels.parallel.scheduler import Died, Done, Event, Failed, Ready, Report
@@ -289,8 +290,7 @@ def _knock(address: str) -> None:
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
     """Ray puts a handler of SIGTERM in the place of ours."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: signal.getsignal(number) for number in STOPPING}
     try:
         yield
     finally:

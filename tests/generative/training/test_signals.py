@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -76,7 +77,49 @@ def test_second_signal_exits_at_once():
     assert process.wait(timeout=10) == 143
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+CLOSED = """
+import os, sys, time
+from generative.training.progress import progress
+from generative.training.signals import stop_signals
+with stop_signals() as stop, progress(10_000, "working") as bar:
+    while not stop.requested:
+        time.sleep(0.01)
+        bar.advance()
+    bar.advance()
+    print("saved", file=open(sys.argv[1], "w"))
+    print("to nobody")
+    stop.exit("stopped after step 3")
+"""
+
+
+def test_a_closed_terminal_ends_a_run_as_sigterm_does(tmp_path):
+    """Whatever is then written to the terminal, by bars too, fails; what is to be saved is."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", CLOSED, str(tmp_path / "saved")])
+    while b"working" not in os.read(terminal, 1000):
+        pass
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 129
+    assert (tmp_path / "saved").read_text() == "saved\n"
+
+
+@pytest.mark.parametrize("block", ["stop_signals", "exit_on_signals"])
+def test_nohup_is_heeded(block):
+    code = (
+        "import os, signal\n"
+        f"from generative.training.signals import {block}\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        f"with {block}(): os.kill(os.getpid(), signal.SIGHUP)\n"
+        "print(signal.getsignal(signal.SIGHUP).name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "SIG_IGN\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 def test_leaving_at_once_tidies_up(number, status, capfd):
     before = signal.getsignal(number)
     tidied = []
