@@ -22,6 +22,7 @@ import contextlib
 import hmac
 import ipaddress
 import json
+import re
 import secrets
 import socket
 import socketserver
@@ -46,6 +47,10 @@ MAX_VIEWERS = 8
 """Streams at a time."""
 KEEP_ALIVE = 10.0
 """Seconds after which a stream that has nothing to show says so, to find out who has left."""
+
+_HOST = re.compile(
+    r"(?:(?P<name>[a-z0-9._-]{1,253})|\[(?P<address>[0-9a-f:.]{2,45})\])(?::[0-9]{1,5})?"
+)
 
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -186,14 +191,14 @@ class PlayServer:
             self.session.apply(request)
             self.publish()
 
-    def knows_host(self, header: str | None) -> bool:
-        """Whether a Host header names this machine."""
-        try:
-            name = urlsplit(f"//{header}").hostname or ""
-        except ValueError:
+    def knows_host(self, header: str) -> bool:
+        """Whether a Host header names this machine: a name or an address, and a port or none."""
+        found = _HOST.fullmatch(header.lower())
+        if found is None:
             return False
+        name = found["name"] or found["address"]
         if is_loopback(self.host):
-            return is_loopback(name)
+            return name in {"localhost", "127.0.0.1", "::1", self.host}
         with contextlib.suppress(ValueError):  # nobody can point an address somewhere else
             return bool(ipaddress.ip_address(name))
         return name in (self.host.lower(), socket.gethostname().lower(), "localhost")
@@ -238,9 +243,12 @@ def _handler(server: PlayServer) -> type[BaseHTTPRequestHandler]:
                 return
             if name != "act":
                 return self._refuse(HTTPStatus.NOT_FOUND, "there is nothing here")
-            length = self.headers.get("Content-Length", "")
-            if not length.isascii() or not length.isdigit():
+            length = self._header("Content-Length") or ""
+            if not re.fullmatch("[0-9]+", length) or "Transfer-Encoding" in self.headers:
                 return self._refuse(HTTPStatus.LENGTH_REQUIRED, "a request needs a Content-Length")
+            if len(length) > 10:
+                text = f"a Content-Length has at most 10 digits, this one {len(length)}"
+                return self._refuse(HTTPStatus.BAD_REQUEST, text)
             if int(length) > MAX_BODY:
                 text = f"a request has {length} bytes; at most {MAX_BODY} are read"
                 return self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text)
@@ -253,8 +261,8 @@ def _handler(server: PlayServer) -> type[BaseHTTPRequestHandler]:
 
         def _allowed(self) -> str | None:
             """What lies behind the token; None, and the request is refused, without the right."""
-            host, origin = self.headers.get("Host"), self.headers.get("Origin")
-            if not server.knows_host(host):
+            host, origin = self._header("Host"), self._header("Origin")
+            if host is None or not server.knows_host(host):
                 self._refuse(HTTPStatus.FORBIDDEN, "this is not the name of this machine")
             elif origin is not None and origin != f"http://{host}":
                 self._refuse(HTTPStatus.FORBIDDEN, "this page is not for other pages")
@@ -265,6 +273,11 @@ def _handler(server: PlayServer) -> type[BaseHTTPRequestHandler]:
                 text = "the token is missing or wrong; open the address that play.py has printed"
                 self._refuse(HTTPStatus.FORBIDDEN, text)
             return None
+
+        def _header(self, name: str) -> str | None:
+            """A header's value; "" where it is given more than once, which fits nothing."""
+            values = self.headers.get_all(name, [])
+            return None if not values else values[0] if len(values) == 1 else ""
 
         def _stream(self) -> None:
             with server.viewer() as welcome:
