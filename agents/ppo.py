@@ -19,7 +19,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor, unwrap_vec_wrapper
 
@@ -83,7 +83,7 @@ def make_learner(
             else _off_policy_settings(algorithm, config, network)
         ),
     )
-    learner.set_logger(configure(None, []))
+    learner.set_logger(Logger(folder=None, output_formats=[]))  # `configure` leaves one in /tmp
     if network.initial_action is not None:
         _begin_at(learner, network.initial_action)
     return learner
