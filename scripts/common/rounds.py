@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import shutil
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +18,7 @@ import numpy as np
 
 from agents.report.records import Candidate, RoundRecord, append_round
 from generative.training.files import read_json, write_json
-from generative.training.run import Run, read_config, read_result
+from generative.training.run import RESULT_NAME, Run, read_config, read_result
 from generative.training.settings import from_json, to_json
 from scripts import (
     collect_rollouts,
@@ -40,6 +43,9 @@ if TYPE_CHECKING:
 
 LAP_REWARD, LAP_STEPS = 1000.0, 1000
 """A whole lap pays 1,000, and the game ends after 1,000 environment steps."""
+
+SECONDS_KEPT = 5.0
+"""Seconds after which a stage notes how long it has worked: no more is lost when it is killed."""
 
 NUM_STARTS = 1000
 """Moments that are kept beside the finished agent."""
@@ -261,7 +267,7 @@ class Rounds:
     def seconds(self) -> float:
         """Wall clock of everything up to the finished agent."""
         stages = [sum(record.seconds.values()) for record in self.records]
-        return sum(stages) + read_json(self.run.path / "final.seconds")["seconds"]
+        return sum(stages) + _read_seconds(self.run.path / "final.seconds")
 
     @property
     def selection_episodes(self) -> int:
@@ -448,10 +454,50 @@ def _folder_name(candidate: str) -> str:
 
 
 def _timed(file: Path, seconds: dict[str, float], name: str, work: Callable[[], Any]) -> Any:
-    """Do the work; a continued run still finds its wall-clock time in `file`."""
-    begun = time.monotonic()
-    result = work()
-    if not file.exists():
-        write_json(file, {"seconds": round(time.monotonic() - begun, 1)})
-    seconds[name] = read_json(file)["seconds"]
+    """Do the work of a stage; `file` adds up the wall clock of every process that did some."""
+    if file.exists() and (file.with_suffix("") / RESULT_NAME).exists():
+        result = work()  # which is done
+    else:
+        with _adding_to(file):
+            result = work()
+    seconds[name] = _read_seconds(file)
     return result
+
+
+@contextlib.contextmanager
+def _adding_to(file: Path) -> Iterator[None]:
+    """Add the time in this block to that in the file, now and then: the process may be killed."""
+    before, begun, over = _read_seconds(file), time.monotonic(), threading.Event()
+
+    def write() -> None:
+        write_json(file, {"seconds": round(before + time.monotonic() - begun, 1)})
+
+    def keep() -> None:
+        with contextlib.suppress(OSError):  # the work, or the end, meets it too
+            while not over.wait(SECONDS_KEPT):
+                write()
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    keeper = threading.Thread(target=keep, daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        keeper.join()
+        with contextlib.suppress(OSError):
+            write()
+
+
+def _read_seconds(file: Path) -> float:
+    """Seconds in a file; 0 if there is none, and, after a word, if it is damaged."""
+    if not file.exists():
+        return 0.0
+    try:
+        seconds = from_json(dict[str, float], read_json(file))["seconds"]
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"seconds is {seconds}")
+        return seconds
+    except (ValueError, KeyError) as error:
+        print(f"{file}: is damaged ({error}); what it counted is lost", file=sys.stderr)
+        return 0.0
