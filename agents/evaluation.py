@@ -16,7 +16,7 @@ import importlib
 import pickle
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ import numpy as np
 
 import envs  # noqa: F401  registers this project's environments
 from agents.lanes import play_in_lanes
-from envs.task import Task
+from envs.task import Task, game_name, make_env
 from generative.training.files import read_json, write_json
 from generative.training.settings import from_json
 from worldmodels.collect import EpisodeError, NotFiniteError
@@ -75,6 +75,13 @@ class Evaluation:
     tracks: list[EpisodeScore]
     seconds: float = 0.0
     """Wall clock of the evaluation."""
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """For `gymnasium.make`."""
+
+    @property
+    def game(self) -> str:
+        """What was played: the environment's id, and what differs from its stock form."""
+        return game_name(self.env_id, self.env_kwargs)
 
     @property
     def scores(self) -> np.ndarray:
@@ -100,6 +107,8 @@ class Evaluation:
         scores = self.scores
         return {
             "env_id": self.env_id,
+            "env_kwargs": self.env_kwargs,
+            "game": self.game,
             "real_mean": self.mean,
             "real_std": self.std,
             "real_interval_95": list(self.interval),
@@ -122,7 +131,9 @@ class Evaluation:
         """
         try:
             tracks = from_json(list[EpisodeScore], data["tracks"])
-            return cls(data["env_id"], data["action_repeat"], tracks, data["evaluation_seconds"])
+            kwargs = data.get("env_kwargs", {})  # older ones did not say
+            seconds = data["evaluation_seconds"]
+            return cls(data["env_id"], data["action_repeat"], tracks, seconds, kwargs)
         except KeyError as error:
             raise ValueError(f"this is no evaluation: {error} is missing") from None
 
@@ -273,9 +284,7 @@ def random_scores(
 ) -> list[float]:
     """What uniformly random actions score in the same episodes, as a yardstick."""
     scores = []
-    with contextlib.closing(
-        gymnasium.make(env_id, disable_env_checker=True, **dict(env_kwargs or {}))
-    ) as env:
+    with contextlib.closing(make_env(env_id, env_kwargs or {})) as env:
         for seed in seeds:
             env.action_space.seed(int(seed))
             scores.append(run_episode(_Random(env.action_space), env, int(seed), env_id).score)
@@ -350,7 +359,8 @@ def evaluate_many(
     module, _, name = env_id.rpartition(":")
     if module:
         importlib.import_module(module)  # which registers it
-    gymnasium.spec(name)  # an unknown one is told here, not by every worker
+    if name not in gymnasium.registry:  # told here, not by every worker
+        make_env(env_id, kwargs).close()
     started = time.monotonic()
     vectors = all(task is not None and task.preprocess.kind == "vector" for task in tasks)
     if vectors and not sampled:
@@ -373,6 +383,7 @@ def evaluate_many(
             getattr(getattr(agent, "config", None), "action_repeat", 1),
             scores[i * len(seeds) : (i + 1) * len(seeds)],
             seconds,
+            kwargs,
         )
         for i, agent in enumerate(loaded)
     ]
@@ -403,7 +414,7 @@ class _Driver:
 
         index, seed = task
         if self._env is None:
-            self._env = gymnasium.make(self.env_id, disable_env_checker=True, **self.env_kwargs)
+            self._env = make_env(self.env_id, self.env_kwargs)
         with torch.random.fork_rng(devices=[], enabled=self.sampled):
             if self.sampled:
                 torch.manual_seed(seed)

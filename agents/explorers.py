@@ -269,7 +269,7 @@ def noisy_agent(
 def _load_agent(folder: str) -> Any:
     from agents.world_model_agent import AgentConfig, WorldModelAgent
 
-    agent = WorldModelAgent.from_pretrained(folder)
+    agent = WorldModelAgent.from_pretrained(folder, trust=True)  # its environment is not made here
     agent.config = AgentConfig(action_repeat=1)  # whoever collects holds the action
     agent.task = replace(agent.task, preprocess=agent.task.preprocess.seen)  # ... and prepares
     return agent

@@ -10,9 +10,9 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-import gymnasium
 import numpy as np
 
+from envs.task import make_env
 from generative.training.progress import progress
 from worldmodels.collect import NotFiniteError
 
@@ -37,9 +37,7 @@ def play_in_lanes(
     results = []
     with contextlib.ExitStack() as stack:
         envs = [
-            stack.enter_context(
-                contextlib.closing(gymnasium.make(env_id, disable_env_checker=True, **env_kwargs))
-            )
+            stack.enter_context(contextlib.closing(make_env(env_id, env_kwargs)))
             for _ in range(min(LANES, len(seeds)))
         ]
         bar = stack.enter_context(progress(len(seeds), "playing real episodes"))

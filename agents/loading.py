@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from agents.configs import POLICY_NAME, Algorithm
 from agents.world_model_agent import AgentConfig, WorldModelAgent
-from envs.task import Preprocess, Task
+from envs.task import Preprocess, Task, game_name
 from worldmodels.configs import ActionHead
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def load_agent(
 
     Args:
         path: folder of a policy, or of V, M and C; or an archive of Stable-Baselines3.
-        trust: open an archive, which may run any code of those who made it. Folders cannot.
+        trust: open an archive, which may run any code of those who made it, or a folder whose
+            task.json names an environment of a module that would be imported.
     Raises:
         ValueError: an archive that is not trusted; a run folder instead of its agent.
         FileNotFoundError: there is no agent.
@@ -41,8 +42,8 @@ def load_agent(
     if (path / POLICY_NAME).is_dir():
         from agents.policy_agent import PolicyAgent  # imports Stable-Baselines3
 
-        return PolicyAgent.from_pretrained(path)
-    return WorldModelAgent.from_pretrained(path)
+        return PolicyAgent.from_pretrained(path, trust)
+    return WorldModelAgent.from_pretrained(path, trust=trust)
 
 
 def load_car(folder: Path | str) -> WorldModelAgent:
@@ -51,11 +52,11 @@ def load_car(folder: Path | str) -> WorldModelAgent:
     Raises:
         ValueError: the folder's agent plays something else.
     """
-    agent = WorldModelAgent.from_pretrained(folder)
+    agent = WorldModelAgent.from_pretrained(folder, trust=True)  # its environment is not made
     task = agent.task
     if task.preprocess.kind != "car_racing" or task.action.kind not in ("car_racing", "raw"):
         raise ValueError(
-            f"{folder} plays {task.env_id} with {task.env_kwargs or 'no arguments'}; "
+            f"{folder} plays {game_name(task.env_id, task.env_kwargs)}; "
             "films and the page show CarRacing-v3 with continuous actions"
         )
     return agent

@@ -188,9 +188,11 @@ class PolicyAgent:
         self.task.save(folder)
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str) -> PolicyAgent:
+    def from_pretrained(cls, folder: Path | str, trust: bool = False) -> PolicyAgent:
         """Read what `save_pretrained` wrote; nothing in it can run code.
 
+        Args:
+            trust: see `Task.load`.
         Raises:
             DamagedFileError: a file is missing, cut, changed, or does not fit the others.
             ValueError: V or M are others than the policy was trained on.
@@ -221,7 +223,7 @@ class PolicyAgent:
             )
         vision = load_vision(place / "vision") if config.observation != "pixels" else None
         memory = load_memory(place / "memory") if config.observation == "zh" else None
-        return cls(policy, config, vision, memory, Task.load(folder))
+        return cls(policy, config, vision, memory, Task.load(folder, trust))
 
 
 class _PolicyController(nn.Module):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.task import Task
+from envs.task import Task, make_env
 from worldmodels.configs import ControllerConfig
 from worldmodels.parallel import Scores
 
@@ -60,15 +60,13 @@ class RealTracks:
         Raises:
             NotFiniteError, EpisodeError: see `agents.evaluation.run_episode`.
         """
-        import gymnasium
         import torch
 
         from agents.evaluation import run_episode
 
         self._agent = self._agent or self._load()
         self._agent.controller.load_vector(torch.from_numpy(np.asarray(candidate)).float())
-        env = gymnasium.make(self._env_id, disable_env_checker=True, **self._env_kwargs)
-        with contextlib.closing(env):
+        with contextlib.closing(make_env(self._env_id, self._env_kwargs)) as env:
             episode = run_episode(self._agent, env, seed, self._env_id)
         return Scores(episode.score, episode.length)
 

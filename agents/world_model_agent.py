@@ -105,8 +105,14 @@ class WorldModelAgent:
         self.generator = torch.Generator(world.device).manual_seed(seed)
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str, device: str = "cpu") -> WorldModelAgent:
-        """Load `folder`/vision, /memory, /controller, agent.json and task.json, if there is one."""
+    def from_pretrained(
+        cls, folder: Path | str, device: str = "cpu", trust: bool = False
+    ) -> WorldModelAgent:
+        """Load `folder`/vision, /memory, /controller, agent.json and task.json, if there is one.
+
+        Args:
+            trust: see `Task.load`.
+        """
         folder = Path(folder)
         path = folder / "agent.json"
         if not path.exists():
@@ -121,7 +127,7 @@ class WorldModelAgent:
             raise DamagedFileError(f"{path}: {error}") from error
         world = WorldModel.from_pretrained(folder, device=device)
         controller = LinearController.from_pretrained(folder / "controller", device=device)
-        return cls(world, controller, config, task=Task.load(folder))
+        return cls(world, controller, config, task=Task.load(folder, trust))
 
     def save_pretrained(self, folder: Path | str, dtype: torch.dtype | None = None) -> None:
         """Write the agent; `dtype` torch.float16 halves V and M (C stays float32)."""

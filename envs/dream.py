@@ -274,8 +274,8 @@ class _Lanes:
         mem = self.world.memory.config
         if not mem.predict_reward:
             raise ValueError("this M has no reward head; train it with predict_reward=True")
-        if task is None:
-            task = Task() if isinstance(model, WorldModel) else Task.load(model)
+        if task is None:  # the environment itself is not made
+            task = Task() if isinstance(model, WorldModel) else Task.load(model, trust=True)
         self.head = task.action
         if mem.action_dim != self.head.size:
             raise ValueError(

@@ -204,7 +204,7 @@ def _meet(
 ) -> tuple[Preprocess, ActionHead | None]:
     """How V sees an environment, and the action head of M; None to choose it by the space."""
     if task is None and isinstance(model, str | Path) and (Path(model) / "memory").is_dir():
-        task = Task.load(model)
+        task = Task.load(model, trust=True)  # the environment is made already
         check_environment(env, task, model)
     if task is None and _is_car_racing(env):
         task = Task()

@@ -21,6 +21,7 @@ from gymnasium import spaces
 
 from generative.training.files import DamagedFileError, read_json, write_json
 from generative.training.settings import from_json, to_json
+from generative.training.trust import refuse_import
 from worldmodels.actions import bounds, to_env
 from worldmodels.configs import CAR_RACING, ActionHead
 
@@ -32,6 +33,8 @@ __all__ = [
     "Task",
     "action_head",
     "action_space",
+    "game_name",
+    "make_env",
     "preprocess_for",
 ]
 
@@ -155,13 +158,8 @@ class Task:
             ValueError: no such environment, or a space that is not supported; says which, and what
                 is.
         """
-        import envs  # noqa: F401  registers this project's environments
-
         kwargs = dict(env_kwargs or {})
-        try:
-            env = gymnasium.make(env_id, disable_env_checker=True, **kwargs)
-        except gymnasium.error.Error as error:
-            raise ValueError(f"{env_id} cannot be made: {error}") from error
+        env = make_env(env_id, kwargs)
         try:
             from gymnasium.envs.box2d.car_racing import CarRacing
         except gymnasium.error.DependencyNotInstalled:
@@ -180,8 +178,7 @@ class Task:
 
     def make(self) -> Prepared:
         """The environment as V and M know it."""
-        env = gymnasium.make(self.env_id, disable_env_checker=True, **self.env_kwargs)
-        return Prepared(env, self)
+        return Prepared(make_env(self.env_id, self.env_kwargs), self)
 
     def save(self, folder: Path | str) -> None:
         """Write `folder`/task.json; the default task needs none, and an older file goes."""
@@ -192,19 +189,61 @@ class Task:
             write_json(path, to_json(self))
 
     @classmethod
-    def load(cls, folder: Path | str) -> Task:
+    def load(cls, folder: Path | str, trust: bool = False) -> Task:
         """Read `folder`/task.json; without one, the car race.
 
+        Args:
+            trust: the environment may be one for which a module has to be imported, or is not
+                going to be made.
         Raises:
             DamagedFileError: the file is not what `save` wrote.
+            ValueError: it names a module; see `generative.training.trust`.
         """
         path = Path(folder) / TASK_NAME
         if not path.exists():
             return cls()
         try:
-            return from_json(cls, read_json(path))
+            task = from_json(cls, read_json(path))
         except ValueError as error:
             raise DamagedFileError(f"{path}: {error}") from error
+        if not trust:
+            refuse_import(task.env_id, path)
+        return task
+
+
+def make_env(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env:
+    """`gymnasium.make` without its checker, which costs time.
+
+    Raises:
+        ValueError: whatever the environment raises; says which one cannot be made.
+    """
+    import envs  # noqa: F401  registers this project's environments
+
+    try:
+        return gymnasium.make(env_id, disable_env_checker=True, **env_kwargs)
+    except Exception as error:
+        raise ValueError(f"{game_name(env_id, env_kwargs)} cannot be made: {error}") from error
+
+
+def game_name(env_id: str, env_kwargs: Mapping[str, Any]) -> str:
+    """An environment's id, and what differs from it as it is registered: "X-v0 with speed=2"."""
+    spec = gymnasium.registry.get(env_id.rpartition(":")[2])
+    stock = {"max_episode_steps": None}
+    wrappers: list[str] = []
+    if spec is not None:
+        stock = {"max_episode_steps": spec.max_episode_steps, **spec.kwargs}
+        wrappers = [wrapper.name for wrapper in spec.additional_wrappers]
+    changed = [
+        f"{name}={_short(value)}"
+        for name, value in env_kwargs.items()
+        if name not in stock or value not in (stock[name], None)
+    ]
+    return f"{env_id} with {', '.join([*changed, *wrappers])}" if changed or wrappers else env_id
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:56]} ..."
 
 
 def action_head(space: spaces.Space, whose: str = "the environment") -> ActionHead:

@@ -39,7 +39,8 @@ class Args:
     sampled: bool = False
     """Let a policy draw its actions, as in training, in place of its mean or likeliest ones."""
     trust: bool = False
-    """Read an archive, though it can run any code of those who made it. Folders cannot."""
+    """Read an archive, or make an environment of a module that the agent names, though either can
+    run any code of those who made it."""
     json: Path | None = None
     """Also write everything to this file."""
 
@@ -59,6 +60,7 @@ def main(args: Args) -> Evaluation:
     from agents.configs import PolicyConfig
     from agents.evaluation import EVALUATION_SEEDS, TrainingFacts, evaluate
     from agents.loading import load_agent
+    from envs.task import game_name
     from generative.training.files import write_json
     from generative.training.run import collect_versions
     from generative.training.settings import to_json
@@ -67,6 +69,8 @@ def main(args: Args) -> Evaluation:
     facts = None if args.agent.is_file() else TrainingFacts.load(args.agent)
     policy = agent.config if isinstance(agent.config, PolicyConfig) else None
     task = agent.task
+    if (played := game_name(task.env_id, task.env_kwargs)) != task.env_id:
+        print(f"not the stock game, by the agent's task.json: {played}")
     if args.fast:
         if task.env_id != "CarRacing-v3":
             raise ValueError(f"fast draws CarRacing, this agent is for {task.env_id}; leave it out")
@@ -112,7 +116,7 @@ def describe(
         laps += f"; {sum(known) / len(known):.1%} of the tiles on average"
     rows = [
         ("agent", str(agent)),
-        ("game", f"{evaluation.env_id}, seeds {tracks[0].seed} to {tracks[-1].seed}"),
+        ("game", f"{evaluation.game}, seeds {tracks[0].seed} to {tracks[-1].seed}"),
         ("action", f"{drawn}held for {_count(evaluation.action_repeat, 'step')}"),
         ("versions", ", ".join(f"{name} {packages[name]}" for name in names if name in packages)),
         *(_training_rows(facts) if policy is None else _policy_rows(policy)),

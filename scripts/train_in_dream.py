@@ -377,7 +377,7 @@ def score(args: Args, run: Run, rounds: Rounds, agent: Path) -> None:
     run.finish({name: content[name] for name in RESULTS})
 
 
-RESULTS = ("episodes", "real_mean", "real_std", "real_interval_95", "wall_seconds")
+RESULTS = ("game", "episodes", "real_mean", "real_std", "real_interval_95", "wall_seconds")
 """What of the report stands in the run's result."""
 
 
@@ -385,9 +385,10 @@ def describe(run: Run, agent: Path) -> str:
     """What a finished run came to, and where to look."""
     result = run.result
     low, high = result["real_interval_95"]
-    what, beside = "tracks of the stock game", ""
+    game = result.get("game", "")  # older results do not say
+    what, beside = "tracks of the stock game" + game.removeprefix("CarRacing-v3"), ""
     if "random_mean" in result:
-        what = f"episodes of {run.config.env}"
+        what = f"episodes of {game or run.config.env}"
         beside = f"; random actions score {result['random_mean']:.0f}"
     return (
         f"\n{result['episodes']} {what}: {result['real_mean']:.0f} +/- "

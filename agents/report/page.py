@@ -88,7 +88,7 @@ def _head(record: RunRecord) -> str:
     return (
         f"<header><h1>{'A car' if record.is_car else 'An agent'} trained in its own dream</h1>"
         f'<p class="score"><b>{evaluation.mean:.0f}</b> <span>± {evaluation.std:.0f} points on '
-        f"{_tracks(record)} of {escape(evaluation.env_id)}</span></p>"
+        f"{_tracks(record)} of {escape(evaluation.game)}</span></p>"
         f"<p>95 % interval of the mean: {low:.0f} to {high:.0f}. {yardstick}Real rewards were "
         "never used to change the controller: it learned inside the world model, and real episodes "
         "only chose "

@@ -94,6 +94,9 @@ def parse(
     if any(word in ("-h", "--help") for word in words):
         words = ["--help"] if words[0] not in presets else [words[0], "--help"]
     words, run = _take_resume(words, prog)
+    trusts = "--trust" in words
+    if run is not None and trusts and "trust" not in {f.name for f in dataclasses.fields(kind)}:
+        words.remove("--trust")
     if words and words[0] in presets:
         if run is not None:
             _fail(prog, f"--resume takes all settings from {run}; leave out {words[0]!r}")
@@ -102,7 +105,7 @@ def parse(
         close = difflib.get_close_matches(words[0], presets, n=1)
         hint = f"did you mean {close[0]}?" if close else f"presets are {', '.join(presets)}"
         _fail(prog, f"there is no preset {words[0]!r}; {hint}")
-    start = presets[name] if run is None else _read_run(kind, run, prog)
+    start = presets[name] if run is None else _read_run(kind, run, prog, trusts)
     args = tyro.cli(
         kind,
         prog=f"{prog} [PRESET]",
@@ -127,11 +130,15 @@ def _take_resume(words: list[str], prog: str) -> tuple[list[str], Path | None]:
     return words, None
 
 
-def _read_run(kind: type[A], run: Path, prog: str) -> A:
-    from generative.training.run import read_config
+def _read_run(kind: type[A], run: Path, prog: str, trusts: bool) -> A:
+    from generative.training.run import CONFIG_NAME, read_config
+    from generative.training.trust import refuse_import
 
     try:
         command, settings = read_config(run)
+        for name, value in flatten(settings).items():
+            if name.rpartition(".")[2] in ("env", "env_id") and not trusts:
+                refuse_import(str(value), run / CONFIG_NAME)
     except ValueError as error:
         _fail(prog, str(error))
     try:
