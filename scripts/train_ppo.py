@@ -151,7 +151,6 @@ def main(args: Args) -> Path:
     import torch
 
     from agents.ppo import make_learner, train
-    from generative.training.checkpoint import Checkpoints
     from generative.training.progress import progress
     from generative.training.signals import stop_signals
 
@@ -175,7 +174,7 @@ def main(args: Args) -> Path:
             done = train(
                 learner,
                 args.decisions,
-                checkpoints=Checkpoints(run.path / "checkpoints"),
+                checkpoints=run.checkpoints,
                 every=args.save_every,
                 log=run.metrics.log,
                 report=bar.advance,
@@ -232,7 +231,6 @@ def make_env(args: Args, run: Run) -> VecEnv:
     import gymnasium
 
     from envs.latent import ActionRepeat, LatentObservation, SeenObservation, check_environment
-    from envs.task import Task
 
     task, world = task_of(args), load_world(args)
 
@@ -243,7 +241,7 @@ def make_env(args: Args, run: Run) -> VecEnv:
             env = ActionRepeat(env, args.action_repeat)
         if args.observation == "pixels":
             return SeenObservation(env, task.preprocess)
-        check_environment(env, trained := Task.load(args.model), args.model)
+        check_environment(env, trained := trained_for(args), args.model)
         return LatentObservation(env, world, memory=args.observation == "zh", task=trained)
 
     vec: VecEnv = DummyVecEnv([make] * args.num_envs)
@@ -258,13 +256,20 @@ def task_of(args: Args) -> Task:
     from envs.task import Task
 
     if args.where == "dream":
-        return Task.load(args.model)
+        return trained_for(args)
     task = Task.of(args.env_id, {"continuous": False} if args.discrete else {})
     if task.preprocess.kind == "car_racing":
         task = replace(task, env_id=Task().env_id)
     if args.observation != "pixels":  # V sees it as it was trained to
-        task = replace(task, preprocess=Task.load(args.model).preprocess)
+        task = replace(task, preprocess=trained_for(args).preprocess)
     return task
+
+
+def trained_for(args: Args) -> Task:
+    """What V and M were trained for; its environment is not made here."""
+    from envs.task import Task
+
+    return Task.load(args.model, trust=True)
 
 
 def load_world(args: Args) -> Any:

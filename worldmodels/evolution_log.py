@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from generative.training.metrics import Metrics, read_metrics
+from generative.training.files import read_file
+from generative.training.metrics import Metrics
 from generative.training.progress import Progress
 from worldmodels.evolution import Generation, Restarts
 from worldmodels.journal import Journal
@@ -17,8 +20,8 @@ __all__ = ["EvolutionLog"]
 class EvolutionLog:
     """`on_generation` of `evolve`, for a search with a journal.
 
-    What is the same in every repeat goes to metrics.jsonl, speeds to TensorBoard alone. What an
-    interrupted run had put into its journal, and not yet into its metrics, is made up for.
+    What is the same in every repeat goes to metrics.jsonl, speeds to TensorBoard alone. What the
+    journal has and the metrics have not, or have otherwise, is logged again.
 
     Args:
         folder: of the journal; metrics go there too.
@@ -35,9 +38,9 @@ class EvolutionLog:
     ):
         self._metrics, self._bar, self._speed = Metrics(folder, tensorboard), bar, speed
         known = Journal(self.journal(folder)).generations
-        self._metrics.rewind(len(known))
-        logged = len(read_metrics(folder)) if self._metrics.path.exists() else 0
-        for generation in known[logged:]:
+        kept = _kept(self._metrics.path, known) if self._metrics.path.exists() else []
+        self._metrics.restore("".join(kept))
+        for generation in known[len(kept) :]:
             self._log(generation)
         if bar is not None:
             bar.advance(len(known))
@@ -66,16 +69,40 @@ class EvolutionLog:
         self.close()
 
     def _log(self, generation: Generation) -> None:
-        values = {
-            "best": generation.best,
-            "average": generation.average,
-            "deviation": generation.deviation,
-            "sigma": generation.sigma,
-            "popsize": len(generation.scores),
-        }
-        if generation.mean_score is not None:
-            values["mean_score"] = generation.mean_score
-        self._metrics.log(generation.index + 1, values)
+        self._metrics.log(generation.index + 1, _values(generation))
+
+
+def _values(generation: Generation) -> dict[str, float]:
+    values = {
+        "best": generation.best,
+        "average": generation.average,
+        "deviation": generation.deviation,
+        "sigma": generation.sigma,
+        "popsize": len(generation.scores),
+    }
+    if generation.mean_score is not None:
+        values["mean_score"] = generation.mean_score
+    return values
+
+
+def _kept(path: Path, known: list[Generation]) -> list[str]:
+    """Lines of a metrics.jsonl that say what the journal does, up to the first that does not."""
+    lines = read_file(path).split(b"\n")[:-1]
+    kept = []
+    for raw, generation in zip(lines, known, strict=False):
+        wanted: dict[str, Any] = {"step": generation.index + 1, **_values(generation)}
+        try:
+            if {**json.loads(raw), "time": 0} != {**wanted, "time": 0}:
+                raise ValueError
+        except (ValueError, TypeError):
+            print(
+                f"{path}: line {len(kept) + 1} is not what the journal says; the file is written "
+                "anew from there on",
+                file=sys.stderr,
+            )
+            break
+        kept.append(raw.decode() + "\n")
+    return kept
 
 
 def _note(generation: Generation, speed: dict[str, float]) -> str:

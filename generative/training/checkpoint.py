@@ -11,12 +11,11 @@ SHA-256 of both.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import sys
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
@@ -30,8 +29,12 @@ from generative.training.files import (
     parse_json,
     read_folder,
     remove_leftovers,
+    set_aside,
     write_folder,
 )
+
+if TYPE_CHECKING:
+    from generative.training.run import Run
 
 __all__ = [
     "Checkpoints",
@@ -78,18 +81,21 @@ def load_state(folder: Path) -> Any:
 class Checkpoints:
     """The numbered checkpoints of a run: runs/vae/checkpoints/000400, the newest ones kept.
 
-    One process writes at a time (`Run` holds the lock).
+    One process writes at a time (`Run` holds the lock). A checkpoint knows its step and its run, so
+    one that has taken the place of another counts as damaged.
 
     Args:
         folder: holds one folder per checkpoint; made when the first is saved.
         keep: how many are kept; at least 2, so that a damaged one has a predecessor.
+        run: whose they are, for `Run.checkpoints`; without one, only the step is known.
     """
 
-    def __init__(self, folder: Path, keep: int = 2):
+    def __init__(self, folder: Path, keep: int = 2, run: Run | None = None):
         if keep < 2:
             raise ValueError(f"keep is {keep}; at least 2 checkpoints must be kept")
         self.folder = Path(folder)
         self.keep = keep
+        self._run = run
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, oldest first."""
@@ -107,8 +113,9 @@ class Checkpoints:
         Raises:
             OSError: disk full or not writable; the earlier checkpoints stay whole.
         """
+        mark = None if self._run is None else self._run.mark()
         try:
-            save_state(self.path(step), state)
+            save_state(self.path(step), {"step": step, "run": mark, "state": state})
         except OSError as error:
             steps = self.steps()
             kept = f"the one of step {steps[-1]} is whole" if steps else "there is no earlier one"
@@ -122,6 +129,7 @@ class Checkpoints:
         """(step, state) of the newest whole checkpoint; None if none was ever saved.
 
         A damaged one is named on stderr, set aside as NAME.damaged, and the one before is used.
+        The metrics of the run go back to what they were then.
 
         Raises:
             DamagedFileError: there are checkpoints, and every one is damaged.
@@ -131,25 +139,39 @@ class Checkpoints:
         problems: list[str] = []
         for step in reversed(self.steps()):
             try:
-                state = load_state(self.path(step))
+                state, mark = self._load(step)
             except DamagedFileError as error:
                 problems.append(str(error))
                 print(f"damaged checkpoint: {error}; trying the one before", file=sys.stderr)
                 continue
             for bad in [s for s in self.steps() if s > step]:
-                self._set_aside(bad)
+                set_aside(self.path(bad))
+            if self._run is not None and mark is not None:
+                self._run.metrics.restore(mark["metrics"])
+            elif self._run is not None:
+                self._run.metrics.rewind(step)
             return step, state
         if problems:
             raise DamagedFileError(
                 f"no checkpoint in {self.folder} is whole: {'; '.join(problems)}. "
                 f"Delete that folder to start from the beginning"
             )
+        if self._run is not None:
+            self._run.metrics.restore("")
         return None
 
-    def _set_aside(self, step: int) -> None:
-        aside = self.path(step).with_suffix(".damaged")
-        shutil.rmtree(aside, ignore_errors=True)
-        os.rename(self.path(step), aside)
+    def _load(self, step: int) -> tuple[Any, dict[str, Any] | None]:
+        """State and mark of a checkpoint; those of earlier versions have no mark."""
+        path = self.path(step)
+        kept = load_state(path)
+        if not isinstance(kept, dict) or kept.keys() != {"step", "run", "state"}:
+            return kept, None
+        if kept["step"] != step:
+            raise DamagedFileError(f"{path}: is the checkpoint of step {kept['step']}")
+        mark = kept["run"]
+        if self._run is not None and mark is not None and (reason := self._run.foreign(mark)):
+            raise DamagedFileError(f"{path}: {reason}")
+        return kept["state"], mark
 
 
 def pack_state(state: Any) -> tuple[Any, dict[str, Tensor]]:

@@ -32,6 +32,7 @@ def write_file(path: Path, data: bytes) -> None:
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        _refuse_folder(path)
         _write_synced(beside, data)
         os.replace(beside, path)
     except BaseException:
@@ -58,6 +59,7 @@ def append_file(path: Path, data: bytes, sync: bool = False) -> None:
     Raises:
         OSError: the disk is full or the file not writable; names it, and how much did not fit.
     """
+    _refuse_folder(path)
     before = path.stat().st_size if path.exists() else 0
     try:
         with open(path, "ab") as file:
@@ -83,10 +85,12 @@ def read_file(path: Path, max_bytes: int | None = None) -> bytes:
     except OSError as error:
         reason = "is a link" if error.errno == errno.ELOOP else error.strerror
         raise DamagedFileError(f"{path}: cannot be read ({reason})") from error
+    info = os.fstat(descriptor)
+    if not stat.S_ISREG(info.st_mode):
+        os.close(descriptor)
+        what = "is a folder" if stat.S_ISDIR(info.st_mode) else "is not an ordinary file"
+        raise DamagedFileError(f"{path}: {what}")
     with open(descriptor, "rb") as file:
-        info = os.fstat(descriptor)
-        if not stat.S_ISREG(info.st_mode):
-            raise DamagedFileError(f"{path}: is not an ordinary file")
         if max_bytes is not None and info.st_size > max_bytes:
             raise DamagedFileError(
                 f"{path}: has {info.st_size} bytes, at most {max_bytes} are expected"
@@ -214,6 +218,17 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def set_aside(path: Path) -> Path:
+    """Rename what is damaged to NAME.damaged, in place of an older one; returns the new path."""
+    aside = path.with_name(f"{path.name}.damaged")
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        aside.unlink(missing_ok=True)
+    os.rename(path, aside)
+    return aside
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in folder survive a power cut, where the file system can promise that."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -222,6 +237,11 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _refuse_folder(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, where a file is needed; give another name")
 
 
 def _write_synced(path: Path, data: bytes) -> None:

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from generative.training.checkpoint import Checkpoints
 from generative.training.progress import progress
 from generative.training.run import Run
 from generative.training.signals import stop_signals
@@ -71,9 +70,8 @@ def fit(
         NonFiniteError: a logged value is not finite; names what, the step and the seed.
         SystemExit: SIGTERM (143) or Ctrl-C (130); the step was finished and saved.
     """
-    checkpoints = Checkpoints(run.path / "checkpoints")
     window = _Window(what, run.seed)
-    step = _resume(learner, window, checkpoints, run, steps)
+    step = _resume(learner, window, run, steps)
     saved_at = time.monotonic()
     with stop_signals() as stop, progress(steps, what, done=step) as bar:
         while step < steps:
@@ -89,26 +87,22 @@ def fit(
             if due or stop.requested or step == steps:
                 # The window first: it stops the run before a state that is not finite is saved.
                 state = {"window": window.state_dict(), "learner": learner.state_dict()}
-                run.metrics.sync()
-                checkpoints.save(step, state)
+                run.checkpoints.save(step, state)
                 saved_at = time.monotonic()
             if stop.requested:
                 stop.exit(f"{what}: saved at step {step} of {steps}")
 
 
-def _resume(
-    learner: Learner, window: _Window, checkpoints: Checkpoints, run: Run, steps: int
-) -> int:
+def _resume(learner: Learner, window: _Window, run: Run, steps: int) -> int:
     """Load the newest whole checkpoint, if there is one; returns its step."""
-    latest = checkpoints.load_latest()
-    step = 0
-    if latest is not None:
-        step, state = latest
-        if step > steps:
-            raise ValueError(f"{run.path} has had {step} steps, more than the {steps} asked for")
-        learner.load_state_dict(state["learner"])
-        window.load_state_dict(state["window"])
-    run.metrics.rewind(step)
+    latest = run.checkpoints.load_latest()
+    if latest is None:
+        return 0
+    step, state = latest
+    if step > steps:
+        raise ValueError(f"{run.path} has had {step} steps, more than the {steps} asked for")
+    learner.load_state_dict(state["learner"])
+    window.load_state_dict(state["window"])
     return step
 
 

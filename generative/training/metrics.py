@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import io
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from generative.training.files import append_file, write_file
+from generative.training.files import (
+    DamagedFileError,
+    append_file,
+    read_file,
+    set_aside,
+    write_file,
+)
 
 METRICS_NAME = "metrics.jsonl"
 IMAGES_NAME = "images"
@@ -28,6 +34,8 @@ class Metrics:
     "time" is the wall clock (seconds since 1970); everything else is the same in every repeat of a
     run. A number that is not finite is written as null.
 
+    What was logged is kept in memory too: a checkpoint holds it, and mends the file by it.
+
     Args:
         folder: of the run.
         tensorboard: also write event files to folder/tensorboard, if TensorBoard is installed.
@@ -35,6 +43,7 @@ class Metrics:
 
     def __init__(self, folder: Path, tensorboard: bool = True):
         self.path = Path(folder) / METRICS_NAME
+        self._text: str | None = None
         self._writer: Any = None
         self._use_tensorboard = tensorboard and importlib.util.find_spec("tensorboard") is not None
 
@@ -43,7 +52,9 @@ class Metrics:
         numbers = {name: float(value) for name, value in values.items()}
         line = {"step": step, "time": round(time.time(), 3)}
         line |= {name: v if math.isfinite(v) else None for name, v in numbers.items()}
-        append_file(self.path, (json.dumps(line) + "\n").encode())
+        before, added = self.text, json.dumps(line) + "\n"
+        append_file(self.path, added.encode())
+        self._text = before + added
         if self._use_tensorboard:
             for name, value in numbers.items():
                 self._events(step).add_scalar(name, value, step)
@@ -80,22 +91,56 @@ class Metrics:
         if self._use_tensorboard:
             self._events(step).add_scalar(name, value, step)
 
+    @property
+    def text(self) -> str:
+        """All lines up to now.
+
+        Raises:
+            DamagedFileError: the file was read for it, and a line of it is none.
+        """
+        if self._text is None:
+            self._text = "".join(_lines(self.path)) if os.path.lexists(self.path) else ""
+        return self._text
+
     def rewind(self, step: int) -> None:
-        """Drop lines after this step and a last line that is not whole: the run goes on there."""
-        if not self.path.exists():
+        """Drop lines after this step and a last line that is not whole: the run goes on there.
+
+        Raises:
+            DamagedFileError: a line is damaged.
+        """
+        self._text = None
+        lines = self.text.splitlines(keepends=True)
+        self.restore("".join(line for line in lines if json.loads(line)["step"] <= step))
+
+    def restore(self, text: str) -> None:
+        """Go back to where `text` was all that was logged.
+
+        A file that does not begin with it has been damaged: that is told, and it is set aside.
+        """
+        self._text, wanted = text, text.encode()
+        if not wanted and not os.path.lexists(self.path):
             return
-        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
-        data = "".join(json.dumps(line) + "\n" for line in kept).encode()
-        if data != self.path.read_bytes():
-            write_file(self.path, data)
+        try:
+            found = read_file(self.path)
+            if not found.startswith(wanted):
+                raise DamagedFileError(f"{self.path}: is not what the run has logged")
+        except DamagedFileError as error:
+            aside = ""
+            if os.path.lexists(self.path):
+                aside = f", {set_aside(self.path).name} is what it was"
+            print(f"{error}; it is written anew{aside}", file=sys.stderr)
+            found = None
+        if found != wanted:
+            write_file(self.path, wanted)
 
     def last(self) -> dict[str, float | None]:
         """The values logged last; empty if none were."""
-        lines = read_metrics(self.path) if self.path.exists() else []
-        return {k: v for k, v in lines[-1].items() if k not in ("step", "time")} if lines else {}
+        line = json.loads((self.text.splitlines() or ["{}"])[-1])
+        return {k: v for k, v in line.items() if k not in ("step", "time")}
 
     def sync(self) -> None:
         """Bring what was logged to the disk; a checkpoint calls this before it is written."""
+        self.restore(self.text)
         if self.path.exists():
             with open(self.path, "ab") as file:
                 os.fsync(file.fileno())
@@ -116,17 +161,38 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Lines of a metrics.jsonl (or of a run's folder), up to the first that is not whole."""
+    """Lines of a metrics.jsonl (or of a run's folder), less a last one that is only half written.
+
+    Raises:
+        DamagedFileError: there is no such file, or a line is not one of `Metrics`; says which.
+    """
     path = Path(path)
-    path = path / METRICS_NAME if path.is_dir() else path
-    lines: list[dict[str, Any]] = []
-    with contextlib.suppress(ValueError):
-        for raw in path.read_bytes().split(b"\n")[:-1]:
-            line = json.loads(raw)
+    return [json.loads(line) for line in _lines(path / METRICS_NAME if path.is_dir() else path)]
+
+
+def _lines(path: Path) -> list[str]:
+    """The whole lines of a file, each checked, with their ends."""
+    lines: list[str] = []
+    before = 0
+    for number, raw in enumerate(read_file(path).split(b"\n")[:-1], 1):
+        try:
+            line = json.loads(raw, parse_constant=_refuse)
             if not isinstance(line, dict) or type(line.get("step")) is not int:
-                break
-            lines.append(line)
+                raise ValueError("it has no step")
+            if line["step"] < before:
+                raise ValueError(f"step {line['step']} follows step {before}")
+        except (ValueError, RecursionError) as error:
+            raise DamagedFileError(
+                f"{path}: line {number} is damaged ({error}); delete it, with those that follow, "
+                "or the file, if the run is to go on without these numbers"
+            ) from error
+        lines.append(raw.decode() + "\n")
+        before = line["step"]
     return lines
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 def _event_writer(folder: Path, step: int) -> Any:

@@ -9,6 +9,7 @@ with Run.open(args, args.out, kind="train_vae") as run:
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import importlib.metadata
@@ -16,16 +17,21 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from generative.training.files import (
+    MANIFEST_NAME,
     DamagedFileError,
     json_bytes,
+    read_file,
     read_json,
+    read_listed,
     remove_leftovers,
+    set_aside,
     write_json,
 )
 from generative.training.lock import LOCK_NAME, FolderLock, RunInUseError
@@ -35,10 +41,13 @@ from generative.training.settings import differences, from_json, may_change, to_
 if TYPE_CHECKING:
     import torch
 
+    from generative.training.checkpoint import Checkpoints
+
 __all__ = [
     "Run",
     "RunInUseError",
     "SettingsChangedError",
+    "check_made",
     "collect_versions",
     "read_config",
     "read_result",
@@ -47,7 +56,9 @@ __all__ = [
 CONFIG_NAME = "config.json"
 RESULT_NAME = "result.json"
 VERSIONS_NAME = "versions.json"
-DIGEST_KEY = "sha256"
+CHECKPOINTS_NAME = "checkpoints"
+INDEX_NAME = "index.jsonl"
+DIGEST_KEY, MADE_KEY = "sha256", "made"
 PACKAGES = (
     "torch", "numpy", "gymnasium", "box2d", "numba", "safetensors", "cma", "stable-baselines3",
     "ray", "imageio-ffmpeg",
@@ -82,6 +93,7 @@ class Run:
         self.metrics = Metrics(path, tensorboard=getattr(config, "tensorboard", True))
         self.versions = collect_versions()
         self._lock = lock
+        self._folder = os.stat(path)
 
     @classmethod
     def open(cls, args: Any, out: Path | None = None, *, kind: str) -> Run:
@@ -90,14 +102,15 @@ class Run:
         Settings must be those the run was begun with, except the fields named by the class
         attribute `resumable_fields` (budgets and logging) and `out` itself, so that a folder can
         be moved, with other paths that moved along. A finished run whose budget is changed is no
-        longer finished.
+        longer finished. Models and recordings that settings name must be the same files as then.
 
         Args:
             args: settings, a dataclass.
             out: the folder; `args.out` if not given.
             kind: name of the command.
         Raises:
-            SettingsChangedError: lists every setting that differs.
+            SettingsChangedError: lists every setting that differs, or names the model or recording
+                that is another one.
             RunInUseError: another process works in the folder.
             ValueError: the folder holds something that is not a run, or a run of another kind.
         """
@@ -110,7 +123,7 @@ class Run:
         lock = FolderLock(path)
         try:
             remove_leftovers(path)
-            _write_config(path, settings, kind, getattr(args, "resumable_fields", frozenset()))
+            _write_config(path, args, kind)
             run = cls(path, args, kind, lock)
             _write_versions(path, run.versions)
         except BaseException:
@@ -143,10 +156,51 @@ class Run:
         """A seed in 0 .. 2**63 - 1 for one purpose; see `rng`."""
         return self._entropy(name, numbers) % 2**63
 
+    @functools.cached_property
+    def checkpoints(self) -> Checkpoints:
+        """Those of this run; what it has logged goes back with it to the one that is loaded."""
+        from generative.training.checkpoint import Checkpoints
+
+        return Checkpoints(self.path / CHECKPOINTS_NAME, run=self)
+
+    def mark(self) -> dict[str, Any]:
+        """What a checkpoint keeps to be known again: the run it belongs to, and its metrics."""
+        self.check_folder()
+        self.metrics.sync()
+        settings = to_json(self.config)
+        return {"kind": self.kind, "settings": settings, "metrics": self.metrics.text}
+
+    def foreign(self, mark: dict[str, Any]) -> str:
+        """Why a checkpoint with this mark belongs to another run; "" if it is one of this run."""
+        if mark["kind"] != self.kind:
+            return f"belongs to a run of {mark['kind']}"
+        fixed = _changes(mark["settings"], self.config)[1]
+        pairs = [f"{name} {old!r}, not {new!r}" for name, (old, new) in fixed.items()]
+        return f"belongs to another run ({'; '.join(pairs)})" if pairs else ""
+
+    def check_folder(self) -> None:
+        """Raise FileNotFoundError if the folder is no longer where it was opened."""
+        try:
+            same = os.path.samestat(os.stat(self.path), self._folder)
+        except OSError:
+            same = False
+        if not same:
+            raise FileNotFoundError(
+                f"{self.path} was moved or deleted while this run worked in it; the same command "
+                "continues what is left, with --out where it is now"
+            ) from None
+
     @property
     def done(self) -> bool:
-        """Whether `finish` was called, by this process or an earlier one."""
-        return (self.path / RESULT_NAME).exists()
+        """Whether `finish` was called, by this process or an earlier one.
+
+        Raises:
+            DamagedFileError: it was, but a model, say, that the run made is not what it was then.
+        """
+        if not (self.path / RESULT_NAME).exists():
+            return False
+        check_made(self.path)
+        return True
 
     @property
     def result(self) -> dict[str, Any]:
@@ -165,10 +219,13 @@ class Run:
         Raises:
             ValueError: a number in it is not finite.
         """
+        self.check_folder()
         self.metrics.sync()
+        made = _listings(self.path, depth=2)
+        content = {**summary, MADE_KEY: made} if made else summary
         try:
-            digest = hashlib.sha256(json_bytes(summary)).hexdigest()
-            write_json(self.path / RESULT_NAME, {**summary, DIGEST_KEY: digest})
+            digest = hashlib.sha256(json_bytes(content)).hexdigest()
+            write_json(self.path / RESULT_NAME, {**content, DIGEST_KEY: digest})
         except ValueError as error:
             raise ValueError(f"the result of {self.path} is not finite: {summary}") from error
 
@@ -180,18 +237,22 @@ class Run:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, error: object, *_: object) -> None:
-        if error is not None:
-            self._forget_if_empty()
-        self.close()
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
+        try:
+            if isinstance(error, OSError | DamagedFileError):
+                self.check_folder()  # whatever file it names, this is why
+            if error is not None:
+                self._forget_if_empty()
+        finally:
+            self.close()
 
     def _forget_if_empty(self) -> None:
         """A run that failed before it wrote anything, by a wrong path say, holds no folder."""
         own = [self.path / name for name in (VERSIONS_NAME, CONFIG_NAME, LOCK_NAME)]
-        if set(self.path.iterdir()) <= set(own):
-            for file in own:
-                file.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # it may be the working folder of a shell
+        with contextlib.suppress(OSError):  # it may be the working folder of a shell, or gone
+            if set(self.path.iterdir()) <= set(own):
+                for file in own:
+                    file.unlink(missing_ok=True)
                 self.path.rmdir()
 
     def _entropy(self, name: str, numbers: tuple[int, ...]) -> int:
@@ -223,7 +284,44 @@ def read_result(path: Path) -> dict[str, Any]:
     Raises:
         DamagedFileError: there is no result, or it has changed since it was written.
     """
-    file = Path(path) / RESULT_NAME
+    content = _read_result(Path(path))
+    content.pop(MADE_KEY, None)
+    return content
+
+
+def check_made(path: Path, name: str | None = None) -> None:
+    """Compare the models and recordings of a finished run with what they were when it ended.
+
+    Args:
+        path: the run's folder; nothing is compared if it is no finished run.
+        name: of one folder in it, all of them if not given.
+    Raises:
+        DamagedFileError: names the file that is another, and says what to do.
+    """
+    if not (path / RESULT_NAME).exists():
+        return
+    made: dict[str, str] = _read_result(path).get(MADE_KEY, {})
+    now = _listings(path, depth=2)
+    try:
+        for place, digest in made.items():
+            if name not in (None, Path(place).parts[0]):
+                continue
+            if now.get(place) != digest:
+                what = "has changed since the run made it" if place in now else "is missing"
+                raise DamagedFileError(f"{path / place}: {what}")
+            if Path(place).name == MANIFEST_NAME:
+                folder = (path / place).parent
+                for file, entry in read_json(folder / MANIFEST_NAME)["files"].items():
+                    read_listed(folder / file, entry)
+    except DamagedFileError as error:
+        raise DamagedFileError(
+            f"{error}; delete {path / RESULT_NAME}, and the same command makes it again"
+        ) from error
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    """The content of result.json, less its digest."""
+    file = path / RESULT_NAME
     content = read_json(file)
     digest = content.pop(DIGEST_KEY, None) if isinstance(content, dict) else None
     if digest != hashlib.sha256(json_bytes(content)).hexdigest():
@@ -263,17 +361,15 @@ def _refuse_strangers(path: Path) -> None:
         raise ValueError(f"{path} holds files but is not a run; give an empty or new folder")
 
 
-def _write_config(path: Path, settings: dict[str, Any], kind: str, free: frozenset[str]) -> None:
-    file = path / CONFIG_NAME
-    if file.exists():
+def _write_config(path: Path, args: Any, kind: str) -> None:
+    file, settings = path / CONFIG_NAME, to_json(args)
+    if not file.exists():
+        begun = {name: _listings(folder, depth=1) for name, folder in _inputs(args)}
+    else:
         old_kind, old = read_config(path)
         if old_kind != kind:
             raise ValueError(f"{path} is a run of {old_kind}, not of {kind}; choose another folder")
-        changed = differences(old, settings)
-        moved = changed.pop("out", None)
-        if moved:
-            changed = {n: pair for n, pair in changed.items() if not _moved_along(pair, moved)}
-        fixed = {n: pair for n, pair in changed.items() if not may_change(n, free)}
+        changed, fixed = _changes(old, args)
         if fixed:
             lines = [f"  {n}: it has {a!r}, you ask for {b!r}" for n, (a, b) in fixed.items()]
             raise SettingsChangedError(
@@ -281,11 +377,68 @@ def _write_config(path: Path, settings: dict[str, Any], kind: str, free: frozens
                 + "\n".join(lines)
                 + "\nChoose another folder, or use the run's own settings (--resume)."
             )
-        if changed.keys() - SPEED_ONLY:
+        begun = _check_inputs(path, args)
+        if changed.keys() - SPEED_ONLY - {"out"}:
             (path / RESULT_NAME).unlink(missing_ok=True)
-        if not changed and not moved:
+        if not differences(old, settings):
             return
-    write_json(file, {"format": 1, "kind": kind, "settings": settings})
+    write_json(file, {"format": 1, "kind": kind, "settings": settings, "inputs": begun})
+
+
+def _changes(old: dict[str, Any], args: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What differs between settings in JSON form and those of now, and what of it may not.
+
+    `out` may, and so may paths that moved along with it; these are left out.
+    """
+    changed = differences(old, to_json(args))
+    moved = changed.get("out")
+    if moved:
+        changed = {n: pair for n, pair in changed.items() if not _moved_along(pair, moved)}
+        changed["out"] = moved
+    free = getattr(args, "resumable_fields", frozenset()) | {"out"}
+    return changed, {n: pair for n, pair in changed.items() if not may_change(n, free)}
+
+
+def _inputs(args: Any) -> Iterator[tuple[str, Path]]:
+    """Folders that settings name and that may not become others, by the names of the settings."""
+    free = getattr(args, "resumable_fields", frozenset()) | {"out"}
+    for field in dataclasses.fields(args):
+        value = getattr(args, field.name)
+        for i, path in enumerate(value if isinstance(value, tuple) else (value,)):
+            if isinstance(path, Path) and field.name not in free:
+                yield f"{field.name}.{i}", path
+
+
+def _check_inputs(path: Path, args: Any) -> dict[str, Any]:
+    """What the run was begun with, which is what it has to go on with; {} if that is not known."""
+    begun = read_json(path / CONFIG_NAME).get("inputs", {})
+    for name, folder in _inputs(args):
+        before, now = begun.get(name), _listings(folder, depth=1)
+        if before and now and before != now:  # those that are gone are missed where they are read
+            raise SettingsChangedError(
+                f"{path} was begun with another {folder} than there is now: put that one back, or "
+                f"choose another folder (or delete {path}, to begin again with this one)"
+            )
+    return begun
+
+
+def _listings(folder: Path, depth: int) -> dict[str, str]:
+    """SHA-256 of every manifest and index of episodes in a folder and those below, by its place.
+
+    They hold hashes themselves, and so stand for whole models and recordings. Runs inside a run,
+    and checkpoints, keep their own books.
+    """
+    found = {}
+    for level in range(depth + 1):
+        for name in (MANIFEST_NAME, INDEX_NAME):
+            for file in folder.glob("*/" * level + name):
+                between = list(file.parents)[:level]
+                own = any((path / VERSIONS_NAME).exists() for path in between)
+                if own or file.is_symlink() or CHECKPOINTS_NAME in file.parts[-level - 1 :]:
+                    continue
+                place = file.relative_to(folder).as_posix()
+                found[place] = hashlib.sha256(read_file(file)).hexdigest()
+    return dict(sorted(found.items()))
 
 
 def _moved_along(pair: tuple[Any, Any], outs: tuple[Any, Any]) -> bool:
@@ -302,7 +455,15 @@ def _moved_along(pair: tuple[Any, Any], outs: tuple[Any, Any]) -> bool:
 def _write_versions(path: Path, versions: dict[str, Any]) -> None:
     """Keep one entry per set of versions that worked on the run, the newest last."""
     file = path / VERSIONS_NAME
-    entries = read_json(file) if file.exists() else []
+    entries: Any = []
+    if os.path.lexists(file):
+        try:
+            entries = read_json(file)
+            if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+                raise DamagedFileError(f"{file}: is no list of versions")
+        except DamagedFileError as error:
+            aside, entries = set_aside(file), []
+            print(f"{error}; it is begun anew, {aside.name} is what it was", file=sys.stderr)
     if not entries or entries[-1] != versions:
         if entries:
             names = ", ".join(differences(entries[-1], versions))

@@ -14,7 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from generative.training.checkpoint import Checkpoints
+from generative.training.checkpoint import (
+    Checkpoints,
+    DamagedFileError,
+    load_state,
+    save_state,
+)
 from generative.training.loop import NonFiniteError, fit
 from generative.training.metrics import read_metrics
 from generative.training.run import Run
@@ -136,9 +141,147 @@ def test_damaged_last_checkpoint_costs_steps_but_not_the_result(never_stopped, t
     assert [line["step"] for line in lines] == [7, 14, 21, 28, 35, 40]
 
 
+def lose_a_line(lines: list[bytes]) -> list[bytes]:
+    return lines[:1] + lines[2:]
+
+
+def change_a_number(lines: list[bytes]) -> list[bytes]:
+    return [lines[0].replace(b'"loss": ', b'"loss": 1'), *lines[1:]]
+
+
+def swap(lines: list[bytes]) -> list[bytes]:
+    return [lines[1], lines[0], *lines[2:]]
+
+
+DAMAGES = {
+    "cut": lambda lines: [*lines[:-1], lines[-1][:9]],
+    "cut in the first line": lambda lines: [lines[0][:9]],
+    "a line lost": lose_a_line,
+    "the last line lost": lambda lines: lines[:-1],
+    "a number changed": change_a_number,
+    "out of order": swap,
+    "twice": lambda lines: [*lines[:1], *lines],
+    "no JSON": lambda lines: [b"{\n", *lines[1:]],
+    "binary": lambda lines: [bytes(range(256))],
+    "empty": lambda lines: [],
+    "NaN": lambda lines: [b'{"step": 7, "time": 1.0, "loss": NaN}\n', *lines[1:]],
+    "missing": None,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_metrics_are_mended_to_the_last_number(never_stopped, tmp_path, capsys, damage):
+    out = tmp_path / "run"
+    linear_run.main(out, 20, 0.0001)
+    file = out / "metrics.jsonl"
+    before = file.read_bytes()
+    file.unlink()
+    if damage is not None:
+        file.write_bytes(b"".join(damage(before.splitlines(keepends=True))))
+    linear_run.main(out, STEPS)
+    assert str(file) in capsys.readouterr().err
+    # The window of the first run ended with its budget.
+    assert file.read_bytes().startswith(before)
+    result, lines = outcome(out)
+    assert result == never_stopped[0]
+    assert [line["step"] for line in lines] == [7, 14, 20, 21, 28, 35, 40]
+
+
+def test_checkpoints_that_changed_places_are_not_taken(never_stopped, tmp_path, capsys):
+    out = tmp_path / "run"
+    with (
+        contextlib.suppress(ZeroDivisionError),
+        Run.open(Args(out=out, steps=STEPS), kind="linear") as run,
+    ):
+        learner = LinearLearner()
+        fit(learner, stopping(run, 30), run, STEPS, log_every=7, checkpoint_every_seconds=0)
+    kept = Checkpoints(out / "checkpoints")
+    last, newest = kept.steps()
+    kept.path(last).rename(tmp_path / "aside")
+    kept.path(newest).rename(kept.path(last))
+    (tmp_path / "aside").rename(kept.path(newest))
+    with pytest.raises(DamagedFileError) as caught:
+        linear_run.main(out, STEPS)
+    assert f"{kept.path(newest)}: is the checkpoint of step {last}" in str(caught.value)
+    assert f"{kept.path(last)}: is the checkpoint of step {newest}" in str(caught.value)
+    assert "Delete that folder" in str(caught.value)
+    shutil.rmtree(kept.folder)
+    linear_run.main(out, STEPS)
+    assert outcome(out) == never_stopped
+
+
+def stopping(run, step):
+    """Batches up to a step, at which an error ends the run."""
+    batches = batches_of(run)
+    return lambda s: batches(s) if s < step else 1 / 0
+
+
+@pytest.mark.parametrize("other", [{"seed": 4}, {"kind": "quadratic"}])
+def test_a_checkpoint_of_another_run_is_not_taken(never_stopped, tmp_path, capsys, other):
+    out, kind = tmp_path / "run", other.pop("kind", "linear")
+    for folder, args, name in (
+        (out, Args(out=out, steps=STEPS), "linear"),
+        (tmp_path / "b", Args(out=tmp_path / "b", steps=STEPS, **other), kind),
+    ):
+        with contextlib.suppress(ZeroDivisionError), Run.open(args, kind=name) as run:
+            fit(LinearLearner(), stopping(run, 20), run, STEPS, log_every=7,
+                checkpoint_every_seconds=0)  # fmt: skip
+        assert Checkpoints(folder / "checkpoints").steps() == [19, 20]
+    place = out / "checkpoints" / "000020"
+    shutil.rmtree(place)
+    (tmp_path / "b/checkpoints/000020").rename(place)
+    linear_run.main(out, STEPS)
+    told = capsys.readouterr().err
+    assert f"damaged checkpoint: {place}: belongs to " in told
+    assert ("seed 4, not 3" if other else "a run of quadratic") in told
+    assert outcome(out) == never_stopped
+
+
+def test_a_run_that_is_moved_and_extended_knows_its_checkpoints(tmp_path):
+    linear_run.main(tmp_path / "a", 20)
+    (tmp_path / "a").rename(tmp_path / "b")
+    linear_run.main(tmp_path / "b", STEPS)
+    linear_run.main(tmp_path / "whole", STEPS)
+    assert outcome(tmp_path / "b")[0] == outcome(tmp_path / "whole")[0]
+
+
+def test_checkpoints_of_earlier_versions_are_read(never_stopped, tmp_path):
+    out = tmp_path / "run"
+    with (
+        contextlib.suppress(ZeroDivisionError),
+        Run.open(Args(out=out, steps=STEPS), kind="linear") as run,
+    ):
+        fit(LinearLearner(), stopping(run, 20), run, STEPS, log_every=7, checkpoint_every_seconds=0)
+    for folder in (out / "checkpoints").iterdir():
+        save_state(folder, load_state(folder)["state"])  # which was all that they held
+    (out / "metrics.jsonl").write_text((out / "metrics.jsonl").read_text() + '{"step": 2')
+    linear_run.main(out, STEPS)
+    assert outcome(out) == never_stopped
+
+
+@pytest.mark.parametrize("how", ["moved", "deleted"])
+def test_a_run_folder_that_goes_away_is_told_once(tmp_path, how):
+    out, there = tmp_path / "run", tmp_path / "there"
+
+    def batches(step):
+        if step == 5:
+            shutil.rmtree(out) if how == "deleted" else out.rename(there)
+        return torch.zeros(8, 3)
+
+    with (
+        pytest.raises(FileNotFoundError, match=f"^{out} was moved or deleted") as caught,
+        Run.open(Args(out=out, steps=STEPS), kind="linear") as run,
+    ):
+        fit(LinearLearner(), batches, run, STEPS, log_every=7, checkpoint_every_seconds=0)
+    assert caught.value.__suppress_context__
+    assert os.listdir(tmp_path) == (["there"] if how == "moved" else [])
+    if how == "moved":
+        linear_run.main(there, STEPS)
+
+
 def test_stop_signals_save_and_exit(never_stopped, tmp_path, processes):
     out = tmp_path / "run"
-    for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+    for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)):
         process = start_and_wait_for_a_checkpoint(processes, out)
         os.kill(process.pid, number)
         process.join()

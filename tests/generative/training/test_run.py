@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,12 @@ import numpy as np
 import pytest
 
 from generative.training import lock
-from generative.training.files import DamagedFileError
+from generative.training.files import (
+    DamagedFileError,
+    append_file,
+    write_file,
+    write_folder,
+)
 from generative.training.run import (
     Run,
     RunInUseError,
@@ -305,3 +311,102 @@ def test_without_file_locks_process_and_start_time_decide(tmp_path, monkeypatch,
     path.write_text(json.dumps(owner | {"host": "elsewhere"}))
     with pytest.raises(RunInUseError, match="on elsewhere"):
         lock.FolderLock(tmp_path)
+
+
+def test_versions_tell_and_decide_nothing(tmp_path, capsys):
+    """Whatever becomes of them, the run goes on."""
+    args = Args(out=tmp_path / "run")
+    Run.open(args, kind="x").close()
+    file = args.out / "versions.json"
+    whole = file.read_text()
+    for content in ("", "{", "null", "[null]", "[1, 2]", '"x"', "{}", "[[]]", "\udcff", "[" * 9999):
+        file.write_bytes(content.encode(errors="surrogateescape"))
+        Run.open(args, kind="x").close()
+        assert file.read_text() == whole
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"{file}: ")
+        assert line.endswith("it is begun anew, versions.json.damaged is what it was")
+        assert (args.out / "versions.json.damaged").read_bytes() == content.encode(
+            errors="surrogateescape"
+        )
+    file.unlink()
+    file.mkdir()
+    Run.open(args, kind="x").close()
+    assert file.read_text() == whole
+    assert (args.out / "versions.json.damaged").is_dir()
+
+
+def model(folder: Path, weights: bytes = b"weights") -> None:
+    write_folder(folder, {"model.safetensors": weights, "config.json": b"{}"})
+
+
+def finished(tmp_path: Path) -> Paths:
+    model(tmp_path / "earlier/model", b"of an earlier run")
+    args = Paths(out=tmp_path / "run", model=tmp_path / "earlier/model")
+    with Run.open(args, kind="x") as run:
+        model(run.path / "model")
+        model(run.path / "agent/vision")
+        model(run.path / "checkpoints/000010", b"a state")
+        run.finish({"loss": 0.5})
+    with Run.open(args, kind="x") as run:
+        assert run.done
+        assert run.result == {"loss": 0.5}
+    return args
+
+
+def test_a_finished_run_knows_what_it_made(tmp_path):
+    args = finished(tmp_path)
+    shutil.rmtree(args.out / "checkpoints")  # they have books of their own
+
+    def flip(file: Path) -> None:
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+
+    damages = {
+        "model/model.safetensors": flip,
+        "model/config.json": Path.unlink,
+        "model/manifest.json": flip,
+        "agent/vision/model.safetensors": flip,
+        "agent/vision/manifest.json": Path.unlink,
+    }
+    for name, damage in damages.items():
+        file = args.out / name
+        before = file.read_bytes()
+        damage(file)
+        with (
+            Run.open(args, kind="x") as run,
+            pytest.raises(DamagedFileError, match=f"{file}: .*delete .*result.json, and the same"),
+        ):
+            assert run.done
+        file.write_bytes(before)
+    model(args.out / "model", b"of another run")
+    with Run.open(args, kind="x") as run:
+        with pytest.raises(DamagedFileError, match=r"run/model/manifest\.json: has changed since"):
+            assert run.done
+        (args.out / "result.json").unlink()  # as it says
+        assert not run.done
+
+
+def test_a_run_goes_on_with_the_models_that_it_was_begun_with(tmp_path):
+    args = finished(tmp_path)
+    shutil.rmtree(args.model)
+    model(args.model, b"of another run")
+    for _ in range(2):
+        with pytest.raises(SettingsChangedError, match="was begun with another .*earlier/model"):
+            Run.open(args, kind="x")
+        (args.out / "result.json").unlink(missing_ok=True)  # finished or not
+    shutil.rmtree(args.model)
+    Run.open(args, kind="x").close()  # whoever has to read it says that it is gone
+    model(args.model, b"of an earlier run")
+    Run.open(args, kind="x").close()
+
+
+def test_a_folder_in_the_place_of_a_file(tmp_path):
+    args = Args(out=tmp_path / "run")
+    Run.open(args, kind="x").close()
+    (args.out / "config.json").unlink()
+    (args.out / "config.json").mkdir()
+    with pytest.raises(DamagedFileError, match=r"run/config\.json: is a folder"):
+        Run.open(args, kind="x")
+    for write in (write_file, append_file):
+        with pytest.raises(IsADirectoryError, match=r"config\.json is a folder, where a file is"):
+            write(args.out / "config.json", b"{}")
