@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from envs.task import Prepared, Task
     from generative.training.signals import Stop
     from worldmodels.collect import EpisodeSpec
+    from worldmodels.rollouts import RolloutStore
 
 CAR_ENV = "WorldModels/CarRacing64-v0"
 """CarRacing in our own drawing."""
@@ -100,15 +101,17 @@ def make_prepared(task: Task, _spec: EpisodeSpec) -> Prepared:
 def main(args: Args) -> Path:
     """Returns the folder of the recorded episodes."""
     from generative.training.signals import stop_signals
+    from worldmodels.rollouts import RolloutStore
 
     with Run.open(args, kind="collect_rollouts") as run, stop_signals() as stop:
-        if not run.done:
-            record(args, run, stop)
-        return run.path / "episodes"
+        store = RolloutStore(run.path / "episodes", mend=True)
+        if not store.is_whole(run):
+            record(args, run, store, stop)
+        return store.folder
 
 
-def record(args: Args, run: Run, stop: Stop) -> None:
-    """The episodes that are not recorded yet."""
+def record(args: Args, run: Run, store: RolloutStore, stop: Stop) -> None:
+    """The episodes that are not recorded yet, and those that are damaged."""
     import hashlib
 
     from agents.explorers import RandomWalkDriver, noisy_agent
@@ -116,7 +119,6 @@ def record(args: Args, run: Run, stop: Stop) -> None:
     from envs.task import TASK_NAME, Task
     from generative.training.settings import to_json
     from worldmodels.collect import DriverSpec, EpisodeSpec, collect, make_env
-    from worldmodels.rollouts import RolloutStore
 
     task = task_of(args.env, args.env_kwargs)
     if args.agent is not None and task is None and (args.agent / TASK_NAME).exists():
@@ -157,7 +159,6 @@ def record(args: Args, run: Run, stop: Stop) -> None:
         )
         for i in range(args.episodes)
     ]
-    store = RolloutStore(run.path / "episodes")
     make = make_env if task is None else functools.partial(make_prepared, task)
     collect(specs, store, workers=args.workers, make_env=make, stop=lambda: stop.requested)
     if len(store) < args.episodes:

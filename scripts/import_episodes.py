@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from generative.training.cli import start
 from generative.training.run import Run
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from envs.task import Task
     from worldmodels.configs import ActionHead
-    from worldmodels.rollouts import Episode
+    from worldmodels.rollouts import Episode, EpisodeRecord
 
 
 @dataclass(frozen=True)
@@ -60,23 +61,29 @@ def main(args: Args) -> Path:
     """Returns the folder of the episodes."""
     from generative.training.progress import progress
     from generative.training.settings import to_json
-    from worldmodels.rollouts import RolloutStore
+    from worldmodels.rollouts import EpisodeRecord, RolloutStore
 
     with Run.open(args, kind="import_episodes") as run:
-        folder = run.path / "episodes"
-        if run.done:
-            return folder
+        store = RolloutStore(run.path / "episodes", mend=True)
+        if store.is_whole(run):
+            return store.folder
         files = sorted(args.source.glob("*.npz"))
         if not files:
             raise ValueError(f"{args.source} holds no .npz file; pass the folder of your episodes")
         with progress(len(files), "checking episodes") as bar:
             task = find_task(args, files, bar.advance)  # of all files, before anything is written
         task.save(run.path)
-        store = RolloutStore(folder)
+
+        def convert(places: list[int]) -> Iterator[tuple[EpisodeRecord, bytes]]:
+            for file in progress([files[place] for place in places], "importing episodes"):
+                episode = to_episode(args, file, task)
+                data = episode.to_bytes()
+                yield EpisodeRecord.of(episode, data), data
+
         with contextlib.closing(store):
-            rest = files[len(store) :]  # of an import that was interrupted
-            for file in progress(rest, "importing episodes", done=len(store)):
-                store.append(to_episode(args, file, task))
+            keys = [(file.name, _sha256(file)) for file in files]
+            for _ in store.fill(keys, _key_of, convert):
+                pass
         run.finish(
             {
                 "episodes": len(store),
@@ -86,7 +93,16 @@ def main(args: Args) -> Path:
                 "env_ids": store.env_ids,
             }
         )
-        return folder
+        return store.folder
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _key_of(record: EpisodeRecord) -> tuple[Any, Any]:
+    return record.info.get("file"), record.info.get("file_sha256")
 
 
 def find_task(args: Args, files: list[Path], advance: Callable[[], object]) -> Task:
@@ -266,6 +282,7 @@ def to_episode(args: Args, file: Path, task: Task) -> Episode:
         {
             "env_id": task.env_id,
             "file": file.name,
+            "file_sha256": _sha256(file),
             "action_repeat": args.action_repeat,
             "truncated": not bool(ends[-1]),
         },

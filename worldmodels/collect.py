@@ -12,7 +12,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -214,7 +214,9 @@ def collect(
     make_driver: Callable[[EpisodeSpec], Any] = make_driver,
     stop: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Runs the episodes that the store does not hold yet and appends them in order of their index.
+    """Runs the episodes that the store does not hold yet; it then has them in order of their index.
+
+    What is damaged in a store that was opened to be mended is recorded again, to the same bytes.
 
     Args:
         specs: of one collection, each with an index of its own.
@@ -224,49 +226,48 @@ def collect(
             is closed after its episode.
         stop: asked between episodes; true ends the collection early, to be continued later.
     Returns:
-        Number of episodes appended.
+        Number of episodes recorded.
     Raises:
         EpisodeError: an episode failed.
-        DamagedFileError: a file that its driver is made from is.
+        DamagedFileError: a file that its driver is made from is, or an episode was damaged, and is
+            not the same when it is recorded again.
         WorkerDiedError: two workers died on an episode.
         ValueError: the store holds episodes of another collection.
     """
-    specs = list(specs)
+    specs = sorted(specs, key=lambda spec: spec.index)
+    indices = {spec.index for spec in specs}
+    if len(indices) < len(specs):
+        raise ValueError(f"{len(specs)} specs share {len(indices)} indices; number them apart")
     job = _Job(make_env, make_driver)
     with contextlib.ExitStack() as stack:
         store.lock()
         stack.callback(store.close)
-        todo = _missing(specs, store)
-        if workers and todo:
+
+        def run(places: list[int]) -> Iterator[tuple[EpisodeRecord, bytes]]:
+            todo = [specs[place] for place in places]
+            if not workers or not todo:
+                return map(job, todo)
             pool = ProcessPool(job, min(workers, len(todo)))
             scheduler = stack.enter_context(
                 Scheduler(pool, TWICE, name_of=job.name, tell=warnings.warn)
             )
             # Episodes that finish early wait in memory, so workers may not run far ahead.
-            results = scheduler.stream(todo, ahead=4 * workers)
-        else:
-            results = map(job, todo)
+            return scheduler.stream(todo, ahead=4 * workers)
+
         bar = stack.enter_context(progress(len(specs), "collecting episodes", done=len(store)))
-        before = len(store)
-        while len(store) - before < len(todo) and not stop():
-            record = store.append_encoded(*next(results))
+        recorded = 0
+        for record in store.fill([_key(spec) for spec in specs], _key_of, run, stop):
+            recorded += 1
             bar.advance(note=f"return {record.total_reward:.0f}")
-    return len(store) - before
+    return recorded
 
 
-def _missing(specs: list[EpisodeSpec], store: RolloutStore) -> list[EpisodeSpec]:
-    by_index = {spec.index: spec for spec in specs}
-    if len(by_index) < len(specs):
-        raise ValueError(f"{len(specs)} specs share {len(by_index)} indices; number them apart")
-    for record in store.records:
-        spec = by_index.pop(record.info.get("index", -1), None)
-        if spec is None or record.info.get("spec") != spec.digest():
-            raise ValueError(
-                f"{store.folder / record.file} (driver {record.info.get('driver')}, seed "
-                f"{record.info.get('seed')}) is not of this collection; continue with the settings "
-                "it was begun with, or pass a new folder"
-            )
-    return [by_index[index] for index in sorted(by_index)]
+def _key(spec: EpisodeSpec) -> tuple[int, str]:
+    return spec.index, spec.digest()
+
+
+def _key_of(record: EpisodeRecord) -> tuple[Any, Any]:
+    return record.info.get("index"), record.info.get("spec")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,17 @@ import numpy as np
 
 from generative.training.files import (
     DamagedFileError,
+    read_file,
     remove_leftovers,
     sync_folder,
     write_file,
 )
 from generative.training.progress import progress
+from generative.training.run import CONFIG_NAME, INDEX_NAME, Run, check_made, read_config
 
-INDEX_NAME = "index.jsonl"
 COMPRESS_LEVEL = 1
+MAX_BYTES = 2**34
+"""Of an episode's file, or of an index."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,15 +199,19 @@ def _crc32(values: dict[str, Any]) -> str:
 class RolloutStore:
     """Episodes in a folder: append, count, read.
 
-    Opening reads the index and checks every file against its checksum. What is damaged is named in
-    `damaged` and in one warning, and is left out of everything else, so `len`, `steps` and reading
-    agree. Others may read while one appends; a second one that appends is refused.
+    Opening reads the index and checks every file against its checksum. Whatever is damaged or
+    missing is an error, since who trains on the rest gets another result; only a half-written last
+    line, of an episode that a crash kept from the store, is warned of and cut off by the next
+    append. Others may read while one appends; a second one that appends is refused.
 
     Args:
         folder: a store, or a new or empty folder (made by the first `append`).
         frame_shape, action_dim: what the caller needs; a store that holds another is an error.
         create: start a store in a folder that already holds other files, such as a run folder.
+        mend: open a damaged store too. What is damaged is named in `damaged` and left out of
+            everything else, until `fill` makes it again.
     Raises:
+        DamagedFileError: names the first file or line that is damaged, and what to do.
         ValueError: the folder is no store, or holds other shapes than asked for.
     """
 
@@ -215,10 +222,13 @@ class RolloutStore:
         frame_shape: tuple[int, ...] | None = None,
         action_dim: int | None = None,
         create: bool = False,
+        mend: bool = False,
     ) -> None:
         self.folder = Path(folder)
         self.records: list[EpisodeRecord] = []
         self.damaged: list[str] = []
+        self._mend = mend
+        self._broken: list[EpisodeRecord] = []  # whose files are damaged
         self._needed_frame_shape = None if frame_shape is None else tuple(frame_shape)
         self._needed_action_dim = action_dim
         self._index_path = self.folder / INDEX_NAME
@@ -236,10 +246,6 @@ class RolloutStore:
                     "collect_rollouts.py, or a new one"
                 )
         self._load()
-        if self.damaged:
-            warnings.warn(
-                f"{self.folder}: left out as damaged: {'; '.join(self.damaged)}", stacklevel=2
-            )
 
     def __len__(self) -> int:
         return len(self.records)
@@ -290,9 +296,7 @@ class RolloutStore:
         record = self.records[i]
         data, problem = self._read(record)
         if problem:
-            raise DamagedFileError(
-                f"{self.folder / record.file}: {problem}; open the store again to leave it out"
-            )
+            raise self._damage(f"{record.file} ({problem})")
         return Episode.from_bytes(data)
 
     def append(self, episode: Episode) -> EpisodeRecord:
@@ -309,13 +313,8 @@ class RolloutStore:
     def append_encoded(self, record: EpisodeRecord, data: bytes) -> EpisodeRecord:
         """`append` where `to_bytes` was taken elsewhere, in a worker process say."""
         index_file = self.lock()
-        self._check_shapes(record, self.frame_shape, self.action_dim, "the store holds")
-        record = dataclasses.replace(record, file=f"episode-{self._next_number:06d}.npz")
-        path = self.folder / record.file
-        try:
-            write_file(path, data)
-        except OSError as error:
-            raise self._write_error(error, path, len(data)) from error
+        record = dataclasses.replace(record, file=_episode_name(self._next_number))
+        self._write_episode(record, data)
         line = record.to_line()
         try:
             if index_file.write(line) != len(line):
@@ -329,6 +328,101 @@ class RolloutStore:
         self._next_number += 1
         self.records.append(record)
         return record
+
+    def is_whole(self, run: Run) -> bool:
+        """Whether a run that records this store is finished, and nothing has changed since."""
+        if self.damaged:
+            return False
+        try:
+            return run.done
+        except DamagedFileError:
+            warnings.warn(f"{self.folder}: is not what was recorded; made again", stacklevel=2)
+            return False
+
+    def fill(
+        self,
+        keys: Sequence[Hashable],
+        key_of: Callable[[EpisodeRecord], Hashable],
+        make: Callable[[list[int]], Iterator[tuple[EpisodeRecord, bytes]]],
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[EpisodeRecord]:
+        """Make the episodes that the store lacks, and yield their records.
+
+        What is damaged is made first and put where it was, the rest is appended in order; so the
+        files become what they would be without damage and interruptions.
+
+        Args:
+            keys: of all episodes that the store is to hold, in their order.
+            key_of: the key of a recorded episode.
+            make: places among the keys -> record and bytes of each, one after the other.
+            stop: asked before each episode; true ends it.
+        Raises:
+            ValueError: the store holds an episode without a key, or one twice.
+            DamagedFileError: an episode that was made again is not the same, or something is
+                damaged that no key tells how to make.
+        """
+        self.lock()
+        places = {key: place for place, key in enumerate(keys)}
+        known: dict[int, EpisodeRecord] = {}
+        for record in [*self.records, *self._broken]:
+            place = places.get(key_of(record))
+            if place is None or place in known:
+                raise ValueError(
+                    f"{self.folder / record.file} (driver {record.info.get('driver')}, seed "
+                    f"{record.info.get('seed')}) is not of this collection; continue with the "
+                    "settings it was begun with, or pass a new folder"
+                )
+            known[place] = record
+        again = [places[key_of(record)] for record in self._broken]
+        if self.damaged:
+            again += [place for place in range(max(known, default=0)) if place not in known]
+        again.sort()
+        rest = [place for place in range(len(keys)) if place not in known and place not in again]
+        made = make([*again, *rest])
+        for place in again:
+            if stop():
+                return
+            known[place] = self._put_back(place, known, *next(made))
+            yield known[place]
+        if self.damaged:
+            self._rewrite_index([known[place] for place in sorted(known)])
+        for _ in rest:
+            if stop():
+                return
+            yield self.append_encoded(*next(made))
+
+    def _put_back(
+        self, place: int, known: dict[int, EpisodeRecord], record: EpisodeRecord, data: bytes
+    ) -> EpisodeRecord:
+        """Write an episode that was made again to where it was, if it is the same."""
+        before = known.get(place)
+        name = _episode_name(place) if before is None else before.file
+        record = dataclasses.replace(record, file=name)
+        taken = name in {other.file for other in known.values()}
+        if taken if before is None else before.sha256 != record.sha256:
+            raise DamagedFileError(
+                f"{self.folder / record.file}: is damaged, and made again it is another episode "
+                "than it was (by other versions, or another agent); delete the folder of this run, "
+                "to make everything anew"
+            )
+        self._write_episode(record, data)
+        return record
+
+    def _rewrite_index(self, records: list[EpisodeRecord]) -> None:
+        """One line for each of these, and nothing else."""
+        write_file(self._index_path, b"".join(record.to_line() for record in records))
+        self.close()  # the lock is on the file that was replaced
+        self._mend = False
+        self._load()
+        self.lock()
+
+    def _write_episode(self, record: EpisodeRecord, data: bytes) -> None:
+        self._check_shapes(record, self.frame_shape, self.action_dim, "the store holds")
+        path = self.folder / record.file
+        try:
+            write_file(path, data)
+        except OSError as error:
+            raise self._write_error(error, path, len(data)) from error
 
     def lock(self) -> io.FileIO:
         """Keeps others from appending and reads what they have appended; returns the index file.
@@ -367,38 +461,63 @@ class RolloutStore:
 
     def _load(self) -> None:
         """Reads the index and checks the files that it names."""
-        self.records, self.damaged = [], []
-        index = self._index_path.read_bytes() if self._index_path.exists() else b""
+        self.records, self.damaged, self._broken = [], [], []
+        # Before the index, to which others may append meanwhile.
+        names = {path.name for path in self.folder.glob("episode-*.npz")}
+        listed: list[str] = []
+        found = os.path.lexists(self._index_path)
+        index = read_file(self._index_path, MAX_BYTES) if found else b""
         *lines, tail = index.split(b"\n")
         self._index_size = len(index) - len(tail)
-        if tail:
-            self.damaged.append(f"{INDEX_NAME} (half-written last line)")
-        numbers = [len(lines) - 1]
         for number, line in enumerate(lines, start=1):
             try:
                 record = EpisodeRecord.from_line(line)
-            except (ValueError, KeyError, TypeError) as error:
+                if listed and record.file <= listed[-1]:
+                    raise ValueError(f"{record.file} follows {listed[-1]}")
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 self.damaged.append(f"{INDEX_NAME} line {number} ({error})")
-                # Which file it named is unknown; so new episodes go after every file that exists.
-                numbers += [_episode_number(path.name) for path in self.folder.iterdir()]
                 continue
-            numbers.append(_episode_number(record.file))
+            listed.append(record.file)
             _, problem = self._read(record)
             if problem:
                 self.damaged.append(f"{record.file} ({problem})")
+                self._broken.append(record)
                 continue
             self._check_shapes(
                 record, self._needed_frame_shape, self._needed_action_dim, "what is needed is"
             )
             self.records.append(record)
-        self._next_number = max(numbers) + 1
+        self._next_number = _episode_number(listed[-1]) + 1 if listed else 0
+        if len(lines) == len(listed):  # else such a file may be that of a damaged line
+            # A crash leaves one, which was to be listed next.
+            strange = names - {*listed, _episode_name(self._next_number)}
+            self.damaged += [f"{name} (not in {INDEX_NAME})" for name in sorted(strange)]
+        if self.damaged and not self._mend:
+            raise self._damage(*self.damaged)
+        if not self._mend:
+            check_made(self.folder.absolute().parent, self.folder.name)
+        if self.damaged or tail:
+            told = [*self.damaged, *[f"{INDEX_NAME} (half-written last line)"] * bool(tail)]
+            warnings.warn(f"{self.folder}: left out as damaged: {'; '.join(told)}", stacklevel=3)
+
+    def _damage(self, first: str, *others: str) -> DamagedFileError:
+        """What is wrong, and what is to be done, which depends on who made the store."""
+        run = self.folder.absolute().parent
+        more = f", and {len(others)} more" if others else ""
+        advice = "get a whole copy, or delete the file and its line of the index, to do without it"
+        if (run / CONFIG_NAME).exists():
+            advice = f"scripts/{read_config(run)[0]}.py --resume {run} makes it again, the same"
+        return DamagedFileError(f"{self.folder}/{first} is damaged{more}; {advice}")
 
     def _read(self, record: EpisodeRecord) -> tuple[bytes, str]:
         """The bytes of an episode's file, and what is wrong with them ("" if nothing)."""
-        try:
-            data = (self.folder / record.file).read_bytes()
-        except FileNotFoundError:
+        path = self.folder / record.file
+        if not os.path.lexists(path):
             return b"", "missing"
+        try:
+            data = read_file(path, MAX_BYTES)
+        except DamagedFileError as error:
+            return b"", str(error).removeprefix(f"{path}: ")
         if len(data) != record.bytes:
             return data, f"{len(data)} bytes, {record.bytes} were written"
         if hashlib.sha256(data).hexdigest() != record.sha256:
@@ -481,6 +600,10 @@ def load_frames(
             frames[low:high] = seen if whole else seen[chosen[low:high] - first]
         first = end
     return frames
+
+
+def _episode_name(number: int) -> str:
+    return f"episode-{number:06d}.npz"
 
 
 def _episode_number(name: str) -> int:
