@@ -61,16 +61,18 @@ def main(args: Args) -> Evaluation:
     from agents.evaluation import EVALUATION_SEEDS, TrainingFacts, evaluate
     from agents.loading import load_agent
     from envs.task import game_name
-    from generative.training.files import write_json
+    from generative.training.files import check_place, write_json
     from generative.training.run import collect_versions
     from generative.training.settings import to_json
 
+    if args.json:
+        check_place(args.json)
     agent = load_agent(args.agent, args.trust)
     facts = None if args.agent.is_file() else TrainingFacts.load(args.agent)
     policy = agent.config if isinstance(agent.config, PolicyConfig) else None
     task = agent.task
     if (played := game_name(task.env_id, task.env_kwargs)) != task.env_id:
-        print(f"not the stock game, by the agent's task.json: {played}")
+        print(f"not the stock game: {played}")
     if args.fast:
         if task.env_id != "CarRacing-v3":
             raise ValueError(f"fast draws CarRacing, this agent is for {task.env_id}; leave it out")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from generative.training.cli import start
+from generative.training.files import MANIFEST_NAME, json_bytes, read_file
 from generative.training.run import Run
+from generative.training.settings import to_json
 from worldmodels.configs import (
     CAR_RACING,
     ActionHead,
@@ -319,7 +322,8 @@ def evolve_in_dream(
             seeds = np.full((1, args.evolution.test_episodes), 2 * TEST_STREAM + generation)
             return float(evaluation.scores(mean[None], seeds).mean())
 
-        with EvolutionLog(job.folder, bar, evaluation.speed) as log:
+        of = identity(args, args.memory / MANIFEST_NAME, job.starts)
+        with EvolutionLog(job.folder, bar, evaluation.speed, of=of) as log:
 
             def after(generation: Generation, strategy: Restarts) -> None:
                 log(generation, strategy)
@@ -334,7 +338,15 @@ def evolve_in_dream(
                 log.journal(job.folder),
                 after,
                 test if args.evolution.test_every else None,
+                of,
             )
+
+
+def identity(args: Args, *files: Path) -> str:
+    """A hash of what the scores of a search depend on, beside its seed."""
+    settings = to_json([args.dream, args.evaluation, args.action_repeat])
+    parts = [json_bytes(settings), *[read_file(file) for file in files]]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def dream_returns(dream, starts, vectors, dreams: int, seed: int) -> list[float]:
@@ -409,6 +421,7 @@ def search_real_tracks(args: Args, run: Run, controller: LinearController, index
     folder = run.path / f"search-{index}"
     tracks = RealTracks(args.vision, args.memory, args.action_repeat, controller=controller.config)
     folder.mkdir(exist_ok=True)
+    of = identity(args, args.vision / MANIFEST_NAME, args.memory / MANIFEST_NAME)
 
     def seed_of(generation: int, candidate: int, episode: int) -> int:
         place = (generation, candidate) if candidate else (generation,)
@@ -418,7 +431,7 @@ def search_real_tracks(args: Args, run: Run, controller: LinearController, index
         exit_on_signals(),
         Evaluation(tracks, args.evaluation, args.parallel, seed_of=seed_of) as evaluation,
         progress(evolution.generations, "evolving on real tracks") as bar,
-        EvolutionLog(folder, bar, evaluation.speed) as log,
+        EvolutionLog(folder, bar, evaluation.speed, of=of) as log,
     ):
 
         def score(mean: np.ndarray, name: str, count: int, *numbers: int) -> float:
@@ -436,6 +449,7 @@ def search_real_tracks(args: Args, run: Run, controller: LinearController, index
             log.journal(folder),
             log,
             test if evolution.test_every else None,
+            of,
         )
         final = score(result.mean, "test", episodes)
     tests = sum(g.mean_score is not None for g in result.generations) * evolution.test_episodes

@@ -201,6 +201,7 @@ def evolve(
     journal: Path | None = None,
     on_generation: Callable[[Generation, Restarts], None] | None = None,
     test: Test | None = None,
+    of: str = "",
 ) -> EvolutionResult:
     """Run CMA-ES until one of the ends that `config` sets, continuing the journal if there is one.
 
@@ -211,6 +212,7 @@ def evolve(
         journal: a JSON-lines file to continue or begin; None keeps no record.
         on_generation: called after each generation that is not read from the journal.
         test: scores the mean, every `config.test_every` generations; pure too.
+        of: what scores depend on beside candidates and seed; see `Journal`.
     Raises:
         DamagedFileError: the journal belongs to another run (other start, seed or settings).
         FloatingPointError: a score is not finite; says the generation and candidate.
@@ -222,7 +224,7 @@ def evolve(
             "both or none"
         )
     strategy = Restarts(mean, config, seed)
-    record = Journal(journal) if journal else None
+    record = Journal(journal, of) if journal else None
     done = list(record.generations) if record else []
     watch = _Watch(config, journal, len(done))
     generations: list[Generation] = []

@@ -27,6 +27,7 @@ class EvolutionLog:
         folder: of the journal; metrics go there too.
         bar: advanced with every generation.
         speed: numbers to show beside, such as `Evaluation.speed`.
+        of: see `Journal`.
     """
 
     def __init__(
@@ -35,9 +36,10 @@ class EvolutionLog:
         bar: Progress | None = None,
         speed: Callable[[], dict[str, float]] = dict,
         tensorboard: bool = True,
+        of: str = "",
     ):
         self._metrics, self._bar, self._speed = Metrics(folder, tensorboard), bar, speed
-        known = Journal(self.journal(folder)).generations
+        known = Journal(self.journal(folder), of).generations
         kept = _kept(self._metrics.path, known) if self._metrics.path.exists() else []
         self._metrics.restore("".join(kept))
         for generation in known[len(kept) :]:

@@ -58,14 +58,16 @@ class Journal:
 
     Args:
         path: a JSON-lines file.
+        of: what its scores depend on beside the seed, in any words; a journal of something else
+            counts as damaged.
 
     Attributes:
         generations: what it holds, read once.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, of: str = ""):
         self.path = Path(path)
-        self._digest = ""
+        self._digest = of
         self.generations: list[Generation] = []
         if self.path.exists():
             self._read()
@@ -99,6 +101,8 @@ class Journal:
             fields = json.loads(line)
             generation = Generation(**{k: v for k, v in fields.items() if k != DIGEST})
             whole, digest = _line(generation, self._digest)
+            if whole != line and not self.generations:
+                whole, digest = _line(generation, "")  # of a version that did not say of what
         except (ValueError, TypeError, AttributeError) as error:
             raise DamagedFileError(f"is no record of a generation ({error})") from error
         if whole != line:

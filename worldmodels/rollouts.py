@@ -237,7 +237,7 @@ class RolloutStore:
         self._next_number = 0
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder} is a file; a rollout store is a folder")
-        if self.folder.is_dir() and not self._index_path.exists() and not create:
+        if self.folder.is_dir() and not self._index_path.exists() and not (create or mend):
             found = sorted(path.name for path in self.folder.iterdir())
             if found:
                 raise ValueError(
@@ -246,6 +246,9 @@ class RolloutStore:
                     "collect_rollouts.py, or a new one"
                 )
         self._load()
+        told = [*self.damaged, *[f"{INDEX_NAME} (half-written last line)"] * self._tail]
+        if told:
+            warnings.warn(f"{self.folder}: left out as damaged: {'; '.join(told)}", stacklevel=2)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -374,8 +377,10 @@ class RolloutStore:
                 )
             known[place] = record
         again = [places[key_of(record)] for record in self._broken]
-        if self.damaged:
-            again += [place for place in range(max(known, default=0)) if place not in known]
+        if self.damaged:  # lines may be lost of what has a file, or lies before others
+            files = [i for i in range(len(keys)) if (self.folder / _episode_name(i)).exists()]
+            last = max([*known, *files], default=-1)
+            again += [place for place in range(last + 1) if place not in known]
         again.sort()
         rest = [place for place in range(len(keys)) if place not in known and place not in again]
         made = make([*again, *rest])
@@ -496,9 +501,7 @@ class RolloutStore:
             raise self._damage(*self.damaged)
         if not self._mend:
             check_made(self.folder.absolute().parent, self.folder.name)
-        if self.damaged or tail:
-            told = [*self.damaged, *[f"{INDEX_NAME} (half-written last line)"] * bool(tail)]
-            warnings.warn(f"{self.folder}: left out as damaged: {'; '.join(told)}", stacklevel=3)
+        self._tail = bool(tail)
 
     def _damage(self, first: str, *others: str) -> DamagedFileError:
         """What is wrong, and what is to be done, which depends on who made the store."""

@@ -32,7 +32,7 @@ def write_file(path: Path, data: bytes) -> None:
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        _refuse_folder(path)
+        check_place(path)
         _write_synced(beside, data)
         os.replace(beside, path)
     except BaseException:
@@ -59,7 +59,7 @@ def append_file(path: Path, data: bytes, sync: bool = False) -> None:
     Raises:
         OSError: the disk is full or the file not writable; names it, and how much did not fit.
     """
-    _refuse_folder(path)
+    check_place(path)
     before = path.stat().st_size if path.exists() else 0
     try:
         with open(path, "ab") as file:
@@ -72,6 +72,16 @@ def append_file(path: Path, data: bytes, sync: bool = False) -> None:
             os.truncate(path, before)
         reason = f"{error.strerror}: {len(data)} bytes could not be added"
         raise OSError(error.errno, reason, str(path)) from error
+
+
+def check_place(path: Path) -> None:
+    """Raise OSError where no file can be written: in a folder that is not there, or over one."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"{path.parent}: no such folder, where {path.name} is to be written"
+        )
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, where a file is needed; give another name")
 
 
 def read_file(path: Path, max_bytes: int | None = None) -> bytes:
@@ -237,11 +247,6 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _refuse_folder(path: Path) -> None:
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder, where a file is needed; give another name")
 
 
 def _write_synced(path: Path, data: bytes) -> None:

@@ -182,7 +182,7 @@ def test_what_is_asked_for_must_make_sense():
         evaluate(Echo(), [1, 1], env_id="Counter-v0")
     with pytest.raises(ValueError, match="at least one"):
         evaluate(Echo(), [], env_id="Counter-v0")
-    with pytest.raises(gymnasium.error.Error, match="Missing"):
+    with pytest.raises(ValueError, match="Missing-v0 cannot be made"):
         evaluate(Echo(), [1], env_id="Missing-v0")
 
 

@@ -405,7 +405,33 @@ def test_only_who_has_the_token_and_names_this_machine_gets_in(server):
             status, text = fetch(server, method, name, "{}", token=token)
             assert status == 403
             assert b"token is missing or wrong" in text
-    for host in ("evil.example", f"evil.example:{server.port}", "127.0.0.1.evil.example", "[", ""):
+    for host in (
+        "evil.example",
+        f"evil.example:{server.port}",
+        "127.0.0.1.evil.example",
+        "[::1].evil.com",
+        "[::1]:80.evil.com",
+        "[::1]evil.com",
+        "[::1%25lo]",
+        "::1",
+        "localhost.evil.com",
+        "evil.com@localhost",
+        "localhost:80:80",
+        "localhost:port",
+        "localhost:",
+        "localhost/",
+        "localhost?",
+        "localhost#",
+        "local host",
+        "127.1",
+        "2130706433",
+        "127.0.0.2",
+        "localhost, evil.com",
+        "localhost:" + "1" * 6,
+        "l" * 10_000,
+        "[",
+        "",
+    ):
         assert fetch(server, Host=host)[0] == 403
         assert act(server, {"driver": "agent"}, Host=host)[0] == 403
     for host in ("localhost:8080", "127.0.0.1", "[::1]:5"):  # through a tunnel, say
@@ -418,7 +444,7 @@ def test_only_who_has_the_token_and_names_this_machine_gets_in(server):
     assert server.session.driver == "agent"
 
 
-def test_requests_are_bounded_and_told_what_is_wrong(server):
+def test_requests_are_bounded_and_told_what_is_wrong(server, capfd):
     assert fetch(server, "POST", "act", b"{" + b" " * MAX_BODY)[0] == 413
     assert fetch(server, "POST", "act", b"{nonsense")[0] == 400
     assert fetch(server, "POST", "act", b"[" * MAX_BODY)[0] == 400
@@ -427,12 +453,29 @@ def test_requests_are_bounded_and_told_what_is_wrong(server):
     assert (status, text) == (400, b"temperature: got 99; send a number between 0 and 3\n")
     status, text = fetch(server, "POST", "act", b'{"temperature": NaN}')
     assert status == 400
-    # No length, a negative one: nothing is read.
-    for line in ("", "Content-Length: -5\r\n", "Transfer-Encoding: chunked\r\n"):
+    # No length, a negative one, two of them: nothing is read.
+    for lines, status in (
+        ([], 411),
+        (["Content-Length: -5"], 411),
+        (["Content-Length: +2"], 411),
+        (["Content-Length: 2_0"], 411),
+        (["Content-Length: ２"], 411),
+        (["Content-Length: 0x2"], 411),
+        (["Transfer-Encoding: chunked"], 411),
+        (["Content-Length: 2", "Transfer-Encoding: chunked"], 411),
+        (["Content-Length: 2", "Content-Length: 2"], 411),
+        ([f"Content-Length: {'9' * 45_000}"], 400),
+        ([f"Content-Length: {'0' * 45_000}2"], 400),
+        (["Content-Length: 99999999999"], 400),
+        (["Content-Length: 9999999999"], 413),
+        (["Host: localhost", "Content-Length: 2"], 403),
+        (["Origin: http://localhost", "Origin: http://localhost", "Content-Length: 2"], 403),
+    ):
         with socket.create_connection((server.host, server.port), 20) as raw:
-            head = f"POST /{server.token}/act HTTP/1.1\r\nHost: localhost\r\n{line}\r\n{{}}"
-            raw.sendall(head.encode())
-            assert raw.makefile().readline().startswith("HTTP/1.1 411")
+            head = [f"POST /{server.token}/act HTTP/1.1", "Host: localhost", *lines, "", "{}"]
+            raw.sendall("\r\n".join(head).encode())
+            assert raw.makefile().readline().startswith(f"HTTP/1.1 {status}"), lines
+    assert capfd.readouterr().err == ""
     assert fetch(server, "DELETE")[0] == 501
 
 

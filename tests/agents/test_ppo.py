@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import tempfile
 
 import gymnasium
 import numpy as np
@@ -80,6 +81,22 @@ def test_stop_and_go_on_equals_never_stopped(tmp_path):
     assert lines[-1][0] == 400
     assert {"episode_return", "train/loss"} <= set(lines[-1][1])
     assert train(learner_in_dreams(), 400, checkpoints=Checkpoints(tmp_path))  # nothing to do
+
+
+@pytest.mark.parametrize("ends", ["well", "badly"])
+def test_nothing_is_left_in_the_temporary_folder(tmp_path, monkeypatch, ends):
+    """Where Stable-Baselines3 makes a folder for every learner that logs to nowhere."""
+    there = tmp_path / "temporary"
+    there.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(there))
+    learner = learner_in_dreams()
+    if ends == "well":
+        assert train(learner, 80, checkpoints=Checkpoints(tmp_path / "checkpoints"))
+        assert train(learner_in_dreams(), 80, checkpoints=Checkpoints(tmp_path / "checkpoints"))
+    else:
+        with pytest.raises(Killed):
+            train(learner, 80, callback=KillAt(24))
+    assert not list(there.iterdir())
 
 
 def test_stop_is_heard_between_decisions(tmp_path):

@@ -99,5 +99,5 @@ def test_episodes_that_are_something_else(tmp_path, sprung, form):
         )
     )
     (tmp_path / "episodes" / "episode-000000.npz").write_bytes(FORMS[form](Trap(sprung)))
-    with pytest.warns(UserWarning, match=r"left out as damaged: episode-000000\.npz"):
-        assert len(RolloutStore(tmp_path / "episodes")) == 0
+    with pytest.raises(DamagedFileError, match=r"episode-000000\.npz \(.* is damaged"):
+        RolloutStore(tmp_path / "episodes")

@@ -6,7 +6,6 @@ read the damaged file. That the copies lie elsewhere than the run did must not m
 
 import re
 import shutil
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from generative.training.files import DamagedFileError
 from generative.training.run import SettingsChangedError
 from tests.commands import copy_run, run_script, snapshot
 from tests.reliability.test_train_in_dream_killed import outcome
+from worldmodels.rollouts import RolloutStore
 
 BEHIND = {
     "round-01/collect": ("round-01",),
@@ -135,23 +135,51 @@ def test_damaged_evaluation_is_named(smoke_run, tmp_path):
         go_on(run)
 
 
-def test_damaged_episode_is_named_and_left_out(smoke_run, tmp_path):
-    """In a recording that is finished; one that is not records the episode again."""
-    run = set_back(smoke_run, tmp_path / "damaged", "round-01/encode")
-    store = run / "round-01" / "collect" / "episodes"
-    flip(store / "episode-000001.npz", np.random.default_rng(3))
-    with np.load(store / "episode-000000.npz") as episode:
-        whole = len(episode["frames"])
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+@pytest.mark.parametrize("stage", ["round-01/encode", "round-01/memory"])
+def test_damaged_episodes_are_recorded_again(smoke_run, tmp_path, stage):
+    """Of a recording that is finished, and encoded perhaps; some by an agent."""
+    run = set_back(smoke_run, tmp_path / "damaged", stage)
+    flip(run / "round-00/collect/episodes/episode-000003.npz", np.random.default_rng(3))
+    (run / "round-01/collect/episodes/episode-000001.npz").unlink()
+    index = run / "round-00/collect/episodes/index.jsonl"
+    lines = index.read_bytes().splitlines(keepends=True)
+    index.unlink()
+    index.write_bytes(b"".join(lines[:4] + lines[5:]))
+    with pytest.warns(UserWarning, match=r"left out as damaged: episode-000003\.npz"):
         go_on(run)
-    told = [str(w.message) for w in caught if "left out as damaged" in str(w.message)]
-    assert any("episode-000001.npz" in text and str(store) in text for text in told)
-    encoded = script.read_result(run / "round-01" / "encode")
-    assert encoded == {"episodes": 1, "frames": whole}
+    assert outcome(run) == outcome(smoke_run)
+    whole = snapshot(smoke_run)
+    episodes = {name: of for name, of in snapshot(run).items() if "/episodes/" in name}
+    assert episodes == {name: whole[name] for name in episodes}
 
 
-def test_damaged_episode_is_recorded_again(smoke_run, tmp_path):
+def test_a_lost_end_of_a_finished_recording_is_noticed(smoke_run, tmp_path):
+    run = set_back(smoke_run, tmp_path / "damaged", "round-01/encode")
+    index = run / "round-01/collect/episodes/index.jsonl"
+    line = index.read_bytes().splitlines(keepends=True)[0]
+    index.unlink()
+    index.write_bytes(line)
+    with pytest.raises(DamagedFileError, match=r"episodes/index\.jsonl: has changed since"):
+        RolloutStore(index.parent)
+    with pytest.warns(UserWarning, match="is not what was recorded"):
+        go_on(run)
+    assert outcome(run) == outcome(smoke_run)
+
+
+def test_recordings_that_changed_places_are_refused(smoke_run, tmp_path):
+    run = set_back(smoke_run, tmp_path / "damaged", "round-01/encode")
+    first, second = (run / f"round-0{i}/collect/episodes" for i in (0, 1))
+    first.rename(tmp_path / "aside")
+    second.rename(first)
+    (tmp_path / "aside").rename(second)
+    with (
+        pytest.warns(UserWarning, match="is not what was recorded"),
+        pytest.raises(ValueError, match=r"round-00/.*episode-000000\.npz .*not of this collection"),
+    ):
+        go_on(run)
+
+
+def test_damaged_episode_of_a_recording_in_progress_is_recorded_again(smoke_run, tmp_path):
     run = set_back(smoke_run, tmp_path / "damaged", "round-01/encode")
     recording = run / "round-01" / "collect"
     flip(recording / "episodes" / "episode-000001.npz", np.random.default_rng(4))

@@ -1,19 +1,24 @@
 """evaluate.py and render_dream.py by command line, on an agent with random weights."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium
 import imageio
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from agents.evaluation import EpisodeScore, Evaluation, TrainingFacts
+from agents.evaluation import EpisodeScore, Evaluation, TrainingFacts, evaluate_many
+from agents.loading import load_car
 from agents.world_model_agent import AgentConfig, WorldModelAgent
+from envs.task import Task, game_name
+from generative.training.settings import to_json
 from generative.vae import ConvVAE, ConvVAEConfig
 from scripts.evaluate import PRESETS, describe, main
 from tests.commands import imported, run_script
@@ -65,6 +70,93 @@ def test_evaluate(agent, tmp_path):
     assert data["real_mean"] == pytest.approx(np.mean(scores))
     assert data["training"]["dream_steps"] == 678_900
     assert data["versions"]["packages"]["gymnasium"]
+
+
+@pytest.fixture
+def another_game(agent, tmp_path):
+    """A copy of the agent whose task.json says that it plays something else."""
+
+    def make(**task) -> Path:
+        folder = shutil.copytree(agent, tmp_path / "a stranger's agent", dirs_exist_ok=True)
+        (folder / "task.json").write_text(json.dumps({**to_json(Task()), **task}))
+        return folder
+
+    return make
+
+
+def test_what_differs_from_the_stock_game_is_said(another_game, tmp_path):
+    kwargs = {"lap_complete_percent": 0.001, "max_episode_steps": 20}
+    folder, file = another_game(env_kwargs=kwargs), tmp_path / "scores.json"
+    done = run("scripts/evaluate.py", folder, "--episodes", 1, "--workers", 0, "--json", file)
+    assert done.returncode == 0, done.stderr
+    game = "CarRacing-v3 with lap_complete_percent=0.001, max_episode_steps=20"
+    assert f"not the stock game: {game}" in done.stdout.splitlines()
+    assert f"game {game}, seeds" in " ".join(done.stdout.split())
+    data = json.loads(file.read_text())
+    assert (data["game"], data["env_kwargs"]) == (game, kwargs)
+    assert Evaluation.from_json(data).game == game
+    old = {name: data[name] for name in data if name not in ("game", "env_kwargs")}
+    assert Evaluation.from_json(old).game == "CarRacing-v3"
+
+
+def test_a_stock_game_is_called_by_its_name():
+    assert game_name("CarRacing-v3", {}) == "CarRacing-v3"
+    assert game_name("CarRacing-v3", {"max_episode_steps": 1000}) == "CarRacing-v3"
+    assert game_name("CarRacing-v3", {"max_episode_steps": None}) == "CarRacing-v3"
+    assert game_name("CartPole-v1", {"max_episode_steps": -1}).endswith("with max_episode_steps=-1")
+    assert game_name("m:Nothing-v0", {"a": "b"}) == "m:Nothing-v0 with a='b'"
+    assert len(game_name("CarRacing-v3", {"x": "y" * 10_000})) < 100
+
+
+MODULE = "open({!r}, 'w').close()\nimport gymnasium\ngymnasium.register('Mine-v0', {!r})\n"
+
+
+@pytest.mark.parametrize(
+    "env_id", ["stranger:Mine-v0", "a.b.stranger:Mine-v0", "stranger:", ":x:y"]
+)
+def test_no_module_is_imported_because_a_task_names_it(another_game, monkeypatch, env_id):
+    folder = another_game(env_id=env_id)
+    ran = folder / "it ran"
+    for package in ("", "a", "a/b"):
+        (folder / package).mkdir(exist_ok=True)
+        (folder / package / "__init__.py").touch()
+        (folder / package / "stranger.py").write_text(MODULE.format(str(ran), "x:Y"))
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(".")
+    for load in (
+        lambda: main(replace(PRESETS["smoke"], agent=folder, fast=False)),
+        lambda: WorldModelAgent.from_pretrained(folder),
+        lambda: evaluate_many([folder], [1]),
+        lambda: Task.load(folder),
+    ):
+        with pytest.raises(ValueError, match=r"task\.json: names the environment .*--trust"):
+            load()
+    load_car(folder)  # makes no environment of it
+    assert not ran.exists()
+    if env_id == "stranger:Mine-v0":
+        with pytest.raises(ValueError, match="Mine-v0 cannot be made"):
+            main(replace(PRESETS["smoke"], agent=folder, fast=False, trust=True))
+        assert ran.exists()
+        gymnasium.registry.pop("Mine-v0")
+        Task.load(folder)  # imported by now
+        sys.modules.pop("stranger")
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"env_id": "Nothing-v0"},
+        {"env_id": ""},
+        {"env_id": "CarRacing-v3", "env_kwargs": {"no_such": 1}},
+        {"env_id": "CarRacing-v3", "env_kwargs": {"disable_env_checker": False}},
+        {"env_id": "CarRacing-v3", "env_kwargs": {"max_episode_steps": -7}},
+        {"env_id": "CarRacing-v3", "env_kwargs": {"id": "CartPole-v1"}},
+    ],
+)
+def test_a_game_that_cannot_be_made_is_told_in_a_line(another_game, task):
+    agent = another_game(**task)
+    with pytest.raises(ValueError, match="cannot be made: "):
+        main(replace(PRESETS["smoke"], agent=agent, fast=False, max_steps=None))
 
 
 def test_a_wrong_folder_is_named():

@@ -103,6 +103,46 @@ def test_an_import_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert len(count) == 2 + 2  # the first is not converted again
 
 
+DAMAGES = {
+    "one": ([2], []),
+    "two": ([0, 4], []),
+    "last": ([5], []),
+    "a line": ([], [3]),
+    "both": ([2], [2]),
+    "all": (list(range(6)), []),
+}
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(("files", "lost"), DAMAGES.values(), ids=DAMAGES)
+def test_damaged_episodes_are_imported_again(tmp_path, files, lost, finished):
+    source = write(tmp_path / "a", *(arrays(seed) for seed in range(6)))
+    run(source, "--num-actions", "3")
+    folder = tmp_path / "out" / "episodes"
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for i in files:
+        path = folder / f"episode-00000{i}.npz"
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    lines = whole["index.jsonl"].splitlines(keepends=True)
+    kept = [line for i, line in enumerate(lines) if i not in lost]
+    (folder / "index.jsonl").write_bytes(b"".join(kept))
+    if not finished:
+        (tmp_path / "out" / "result.json").unlink()
+    with pytest.warns(UserWarning, match="left out as damaged|is not what was recorded"):
+        again = run(source, "--num-actions", "3")
+    assert [episode.info["file"] for episode in again] == [f"{i}.npz" for i in range(6)]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+
+
+def test_a_source_that_is_another_is_not_mixed_in(tmp_path):
+    source = write(tmp_path / "a", *(arrays(seed) for seed in range(3)))
+    run(source, "--num-actions", "3")
+    (tmp_path / "out" / "result.json").unlink()
+    np.savez(source / "1.npz", **arrays(9))
+    with pytest.raises(ValueError, match=r"episode-000001\.npz .*not of this collection"):
+        run(source, "--num-actions", "3")
+
+
 BAD = {
     "no ends": (lambda a: a.pop("ends"), r"1\.npz: has no array ends, only frames, actions, rew"),
     "two axes": (

@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from generative.training.files import DamagedFileError
 from worldmodels.collect import (
     DriverSpec,
     EpisodeError,
@@ -246,15 +247,28 @@ def test_another_collection_is_not_mixed_in(tmp_path):
     assert len(collect_to(folder, make_specs(4))) == 5  # a longer one goes on
 
 
-def test_a_damaged_episode_is_collected_again(tmp_path):
-    folder = tmp_path / "store"
-    collect_to(folder, make_specs(3))
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damaged_episodes_are_collected_again_where_they_were(tmp_path, undisturbed, workers):
+    """Two files, and a line of the index; an interruption in the midst of it all."""
+    folder, specs = tmp_path / "store", make_specs(10)
+    collect_to(folder, specs[:7])
     path = folder / "episode-000001.npz"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.warns(UserWarning, match=r"episode-000001.npz"):
-        store = RolloutStore(folder)
-    collect(make_specs(3), store, make_env=make_counting_env)
-    assert [record.info["index"] for record in store.records] == [0, 2, 1]
+    (folder / "episode-000003.npz").unlink()
+    index = folder / "index.jsonl"
+    lines = index.read_bytes().splitlines(keepends=True)
+    index.write_bytes(b"".join(lines[:5] + lines[6:]))
+    with pytest.raises(DamagedFileError, match=r"episode-000001\.npz \(.* is damaged, and 2 more"):
+        RolloutStore(folder)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"episode-000001\.npz|episode-000003\.npz"):
+            store = RolloutStore(folder, mend=True)
+        asked = iter([False, True])
+        assert collect(specs, store, make_env=make_counting_env, stop=lambda a=asked: next(a)) == 1
+    with pytest.warns(UserWarning, match=r"episode-000005\.npz"):
+        store = RolloutStore(folder, mend=True)
+    assert collect(specs, store, workers=workers, make_env=make_counting_env) == 4
+    assert contents(folder) == undisturbed
 
 
 def deadly(folder: Path, index: int, times: int) -> DriverSpec:

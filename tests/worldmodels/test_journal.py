@@ -105,3 +105,31 @@ def test_links_and_devices_are_refused(tmp_path, whole):
     (tmp_path / "link.jsonl").symlink_to(tmp_path / "whole.jsonl")
     with pytest.raises(DamagedFileError, match=r"link\.jsonl: .*is a link"):
         run(tmp_path / "link.jsonl")
+
+
+def test_a_journal_of_something_else_is_not_gone_on_with(tmp_path, capsys):
+    """With the same seed, start and settings, but another M to dream in, say."""
+    path = tmp_path / "j.jsonl"
+
+    def search(of, factor):
+        asked = []
+
+        def evaluate(candidates, generation):
+            asked.append(generation)
+            return factor * sphere(candidates, generation)
+
+        found = evolve(evaluate, np.zeros(4), CONFIG, 3, path, of=of)
+        return found.mean.tolist(), len(asked)
+
+    first, _ = search("one M", 1.0)
+    assert search("one M", 1.0) == (first, 0)
+    other, asked = search("another M", -1.0)
+    assert asked == CONFIG.generations
+    assert "line 1 has changed since it was written, or follows another one" in (
+        capsys.readouterr().err
+    )
+    path.unlink()
+    assert search("another M", -1.0)[0] == other != first
+    path.unlink()
+    assert search("", 1.0)[0] == first  # of an earlier version
+    assert search("one M", 1.0) == (first, 0)

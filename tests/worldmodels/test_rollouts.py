@@ -1,6 +1,8 @@
 """Recorded episodes on disk, their encoded form, and the windows drawn from it."""
 
+import contextlib
 import json
+import re
 import resource
 import warnings
 from dataclasses import replace
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from generative.training.files import DamagedFileError
-from worldmodels.rollouts import Episode, RolloutStore, load_frames
+from worldmodels.rollouts import Episode, EpisodeRecord, RolloutStore, load_frames
 from worldmodels.sequences import EncodedRollouts, SequenceBatches, encode_rollouts
 
 
@@ -46,15 +48,17 @@ def store(tmp_path: Path) -> RolloutStore:
     return store
 
 
-def reopen(store: RolloutStore, damaged: int = 0) -> RolloutStore:
-    """Opens it again and checks that damage is told in one warning, or none."""
+def reopen(store: RolloutStore, damaged: int = 0, tail: bool = False) -> RolloutStore:
+    """Opens it to be mended, and checks that damage is told in one warning, or none."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        again = RolloutStore(store.folder)
+        again = RolloutStore(store.folder, mend=True)
     assert len(again.damaged) == damaged
-    assert len(caught) == bool(damaged)
+    assert len(caught) == bool(damaged or tail)
     for name in again.damaged:
         assert name in str(caught[0].message)
+        with pytest.raises(DamagedFileError, match=re.escape(f"{store.folder}/")):
+            RolloutStore(store.folder)
     return again
 
 
@@ -110,7 +114,7 @@ def test_store_reads_back_what_was_appended(store):
         assert again.records[seed].terminated == bool(seed % 2)
 
 
-def test_last_file_cut_anywhere_is_named_and_left_out(store):
+def test_last_file_cut_anywhere_is_named(store):
     path = store.folder / "episode-000002.npz"
     whole = path.read_bytes()
     for size in range(0, len(whole), 7):
@@ -121,6 +125,8 @@ def test_last_file_cut_anywhere_is_named_and_left_out(store):
         assert f"{size} bytes, {len(whole)} were written" in again.damaged[0]
     path.unlink()
     assert "missing" in reopen(store, damaged=1).damaged[0]
+    path.symlink_to("/dev/zero")
+    assert "is a link" in reopen(store, damaged=1).damaged[0]
 
 
 def test_a_flipped_bit_in_a_file_is_noticed(store):
@@ -134,58 +140,153 @@ def test_a_flipped_bit_in_a_file_is_noticed(store):
         again = reopen(store, damaged=1)
         assert [record.info["seed"] for record in again.records] == [0, 2]
         assert again.damaged == ["episode-000001.npz (checksum differs)"]
-    with pytest.raises(DamagedFileError, match=r"episode-000001.npz: checksum differs"):
+    with pytest.raises(DamagedFileError, match=r"episode-000001.npz \(checksum differs\)"):
         store.episode(1)  # opened before the damage
 
 
 def test_index_cut_anywhere_holds_the_whole_lines_and_takes_appends(store):
     path = store.folder / "index.jsonl"
     whole = path.read_bytes()
+    files = {p.name: p.read_bytes() for p in store.folder.glob("*.npz")}
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
         lines = whole[:size].count(b"\n")
+        for name in list(files)[lines + 1 :]:
+            (store.folder / name).unlink(missing_ok=True)  # as if the crash had been there
         tail = bool(size) and whole[size - 1 : size] != b"\n"
-        again = reopen(store, damaged=int(tail))
+        again = reopen(store, tail=tail)
         assert len(again) == lines
-        if size % 120 == 0:  # goes on as if the crash had been before that line
+        if size % 120 == 0:
             for seed in range(lines, 3):
                 again.append(make_episode(seed, 4 + seed))
             again.close()
             assert path.read_bytes() == whole
             assert len(reopen(store)) == 3
+        for name, data in files.items():
+            (store.folder / name).write_bytes(data)
 
 
-def test_a_flipped_bit_in_the_index_loses_no_other_episode(store):
+def fill(folder: Path, count: int = 3) -> list[int]:
+    """Makes what a store lacks of the episodes above; returns the seeds of what was made."""
+    made = []
+
+    def make(places):
+        made.extend(places)
+        for seed in places:
+            episode = make_episode(seed, steps=4 + seed)
+            data = episode.to_bytes()
+            yield EpisodeRecord.of(episode, data), data
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        store = RolloutStore(folder, mend=True)
+    with contextlib.closing(store):
+        for _ in store.fill(range(count), lambda record: record.info["seed"], make):
+            pass
+    return made
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_any_flipped_bit_in_the_index_is_noticed_and_mended(store):
     path = store.folder / "index.jsonl"
-    whole = path.read_bytes()
-    files = {p.name: p.read_bytes() for p in store.folder.glob("*.npz")}
+    whole = contents(store.folder)
+    index = whole["index.jsonl"]
     rng = np.random.default_rng(0)
-    newlines = [i for i, byte in enumerate(whole) if byte == ord("\n")]
-    for place in sorted({*range(0, len(whole), 3), *newlines}):
-        flipped = bytearray(whole)
+    newlines = [i for i, byte in enumerate(index) if byte == ord("\n")]
+    for place in sorted({*range(0, len(index), 3), *newlines}):
+        flipped = bytearray(index)
         flipped[place] ^= 1 << int(rng.integers(8))
         path.write_bytes(flipped)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            again = RolloutStore(store.folder)
-        # JSON reads \\u00FC as it reads \\u00fc, so a flip may change nothing.
-        assert again.damaged or again.records == store.records
+            again = RolloutStore(store.folder, mend=True)
+        # JSON reads \\u00FC as it reads \\u00fc, so a flip may change nothing; without its newline
+        # the last line was never whole.
+        last = place == len(index) - 1
+        assert again.damaged or last or again.records == store.records
         # A broken newline spoils the lines on both of its sides.
         assert len(again) >= (1 if place in newlines else 2)
         assert all(record in store.records for record in again.records)
         if place % 90 == 0 or place in newlines:
-            again.append(make_episode(7))
-            again.close()
-            added = again.records[-1].file
-            if place < len(whole) - 1:  # without its newline, the last line was never whole
-                assert added not in files
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                assert_same(list(RolloutStore(store.folder))[-1], make_episode(7))
-            for name, data in files.items():
-                (store.folder / name).write_bytes(data)
-            if added not in files:
-                (store.folder / added).unlink()
+            fill(store.folder)
+            assert contents(store.folder) == whole or not (again.damaged or last)
+
+
+DAMAGES = {
+    "first file": lambda folder: flip(folder / "episode-000000.npz"),
+    "two files": lambda folder: [flip(folder / f"episode-00000{i}.npz") for i in (0, 2)],
+    "all files": lambda folder: [flip(path) for path in folder.glob("*.npz")],
+    "file missing": lambda folder: (folder / "episode-000001.npz").unlink(),
+    "file and line": lambda folder: (flip(folder / "episode-000001.npz"), cut(folder, 1)),
+    "line lost": lambda folder: lines(folder, 0, 2),
+    "first line lost": lambda folder: lines(folder, 1, 2),
+    "last two lines lost": lambda folder: lines(folder, 0),
+    "lines swapped": lambda folder: lines(folder, 0, 2, 1),
+    "line twice": lambda folder: lines(folder, 0, 1, 1, 2),
+    "index lost": lambda folder: (folder / "index.jsonl").unlink(),
+    "index empty": lambda folder: (folder / "index.jsonl").write_bytes(b""),
+    "index binary": lambda folder: (folder / "index.jsonl").write_bytes(bytes(range(256))),
+}
+
+
+def flip(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+
+def lines(folder: Path, *kept: int) -> None:
+    index = folder / "index.jsonl"
+    before = index.read_bytes().splitlines(keepends=True)
+    index.write_bytes(b"".join(before[i] for i in kept))
+
+
+def cut(folder: Path, number: int) -> None:
+    index = folder / "index.jsonl"
+    before = index.read_bytes().splitlines(keepends=True)
+    before[number] = before[number][:20] + b"\n"
+    index.write_bytes(b"".join(before))
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damage_is_an_error_and_is_made_again_to_the_same_bytes(store, damage):
+    whole = contents(store.folder)
+    damage(store.folder)
+    with pytest.raises((DamagedFileError, ValueError), match=re.escape(str(store.folder))):
+        RolloutStore(store.folder)
+    fill(store.folder)
+    assert contents(store.folder) == whole
+    assert len(reopen(store)) == 3
+
+
+def test_an_episode_that_does_not_come_out_the_same_is_not_put_in(store):
+    path = store.folder / "episode-000001.npz"
+    flip(path)
+    damaged = path.read_bytes()
+
+    def make(places):
+        episode = make_episode(1, steps=7)
+        data = episode.to_bytes()
+        yield EpisodeRecord.of(episode, data), data
+
+    again = reopen(store, damaged=1)
+    with pytest.raises(DamagedFileError, match=r"000001\.npz: is damaged, and made again it is an"):
+        list(again.fill(range(3), lambda record: record.info["seed"], make))
+    assert path.read_bytes() == damaged
+    with pytest.raises(ValueError, match=r"000002\.npz .* not of this collection"):
+        list(again.fill(range(2), lambda record: record.info["seed"], make))
+
+
+def test_a_file_that_is_not_listed_is_told(store):
+    """A crash leaves the next one; another one is a line that was lost, or a stranger."""
+    strange = store.folder / "episode-000009.npz"
+    strange.write_bytes((store.folder / "episode-000001.npz").read_bytes())
+    assert reopen(store, damaged=1).damaged == ["episode-000009.npz (not in index.jsonl)"]
+    with pytest.raises(DamagedFileError, match=r"000009\.npz \(not in index\.jsonl\)"):
+        fill(store.folder)
+    strange.unlink()
+    assert not fill(store.folder)
 
 
 def test_a_file_without_its_line_is_not_in_the_store_and_is_written_anew(store):

@@ -171,3 +171,25 @@ def test_a_fault_in_a_program_keeps_its_traceback(module):
     expected = SystemExit if module == "scripts.train" else ValueError
     with pytest.raises(expected):
         start(scope["main"], PRESETS, argv=[])
+
+
+def test_a_run_that_names_a_module_is_resumed_on_trust_only(tmp_path, capsys):
+    """Its folder may be a stranger's; what is typed is not."""
+
+    @dataclass(frozen=True)
+    class Args:
+        out: Path = Path("runs/x")
+        env: str = ""
+
+    presets = {"one": Args()}
+    args = parse(presets, argv=["--out", str(tmp_path / "r"), "--env", "no.such.package:Mine-v0"])
+    Run.open(args, kind="x").close()
+    with pytest.raises(SystemExit) as caught:
+        parse(presets, argv=["--resume", str(tmp_path / "r")])
+    assert caught.value.code == 2
+    assert (
+        "r/config.json: names the environment 'no.such.package:Mine-v0'" in capsys.readouterr().err
+    )
+    assert parse(presets, argv=["--resume", str(tmp_path / "r"), "--trust"]) == args
+    with pytest.raises(SystemExit):
+        parse(presets, argv=["--trust"])

@@ -391,7 +391,7 @@ def test_a_run_goes_on_with_the_models_that_it_was_begun_with(tmp_path):
     shutil.rmtree(args.model)
     model(args.model, b"of another run")
     for _ in range(2):
-        with pytest.raises(SettingsChangedError, match="was begun with another .*earlier/model"):
+        with pytest.raises(SettingsChangedError, match=r"was begun with another .*earlier/model"):
             Run.open(args, kind="x")
         (args.out / "result.json").unlink(missing_ok=True)  # finished or not
     shutil.rmtree(args.model)
