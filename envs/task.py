@@ -206,8 +206,9 @@ class Task:
             task = from_json(cls, read_json(path))
         except ValueError as error:
             raise DamagedFileError(f"{path}: {error}") from error
-        if not trust:
-            refuse_import(task.env_id, path)
+        if not trust:  # some environments make another one, which is named likewise
+            for name in (task.env_id, task.env_kwargs.get("env_id", "")):
+                refuse_import(str(name), path)
         return task
 
 

@@ -30,6 +30,7 @@ from generative.training.files import (
     read_file,
     read_json,
     read_listed,
+    read_manifest,
     remove_leftovers,
     set_aside,
     write_json,
@@ -59,6 +60,8 @@ VERSIONS_NAME = "versions.json"
 CHECKPOINTS_NAME = "checkpoints"
 INDEX_NAME = "index.jsonl"
 DIGEST_KEY, MADE_KEY = "sha256", "made"
+MAX_LISTING = 2**30
+"""Bytes of a manifest or an index."""
 PACKAGES = (
     "torch", "numpy", "gymnasium", "box2d", "numba", "safetensors", "cma", "stable-baselines3",
     "ray", "imageio-ffmpeg",
@@ -300,23 +303,29 @@ def check_made(path: Path, name: str | None = None) -> None:
     """
     if not (path / RESULT_NAME).exists():
         return
-    made: dict[str, str] = _read_result(path).get(MADE_KEY, {})
-    now = _listings(path, depth=2)
     try:
-        for place, digest in made.items():
+        made, now = _read_result(path).get(MADE_KEY, {}), _listings(path, depth=2)
+        for place, digest in made.items() if isinstance(made, dict) else ():
             if name not in (None, Path(place).parts[0]):
                 continue
             if now.get(place) != digest:
                 what = "has changed since the run made it" if place in now else "is missing"
                 raise DamagedFileError(f"{path / place}: {what}")
             if Path(place).name == MANIFEST_NAME:
-                folder = (path / place).parent
-                for file, entry in read_json(folder / MANIFEST_NAME)["files"].items():
-                    read_listed(folder / file, entry)
+                _check_manifest((path / place).parent)
     except DamagedFileError as error:
         raise DamagedFileError(
             f"{error}; delete {path / RESULT_NAME}, and the same command makes it again"
         ) from error
+
+
+def _check_manifest(folder: Path) -> None:
+    """Compare all files that a manifest lists with their hashes."""
+    listed = read_json(folder / MANIFEST_NAME)
+    files = listed.get("files") if isinstance(listed, dict) else None
+    entries = read_manifest(folder, set(files) if isinstance(files, dict) else set())
+    for file, entry in entries.items():
+        read_listed(folder / Path(file).name, entry)
 
 
 def _read_result(path: Path) -> dict[str, Any]:
@@ -412,6 +421,8 @@ def _inputs(args: Any) -> Iterator[tuple[str, Path]]:
 def _check_inputs(path: Path, args: Any) -> dict[str, Any]:
     """What the run was begun with, which is what it has to go on with; {} if that is not known."""
     begun = read_json(path / CONFIG_NAME).get("inputs", {})
+    if not isinstance(begun, dict):
+        raise DamagedFileError(f"{path / CONFIG_NAME}: is not the config of a run")
     for name, folder in _inputs(args):
         before, now = begun.get(name), _listings(folder, depth=1)
         if before and now and before != now:  # those that are gone are missed where they are read
@@ -437,7 +448,7 @@ def _listings(folder: Path, depth: int) -> dict[str, str]:
                 if own or file.is_symlink() or CHECKPOINTS_NAME in file.parts[-level - 1 :]:
                     continue
                 place = file.relative_to(folder).as_posix()
-                found[place] = hashlib.sha256(read_file(file)).hexdigest()
+                found[place] = hashlib.sha256(read_file(file, MAX_LISTING)).hexdigest()
     return dict(sorted(found.items()))
 
 
