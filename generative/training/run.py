@@ -173,8 +173,11 @@ class Run:
         settings = to_json(self.config)
         return {"kind": self.kind, "settings": settings, "metrics": self.metrics.text}
 
-    def foreign(self, mark: dict[str, Any]) -> str:
+    def foreign(self, mark: Any) -> str:
         """Why a checkpoint with this mark belongs to another run; "" if it is one of this run."""
+        types = {"kind": str, "settings": dict, "metrics": str}
+        if not isinstance(mark, dict) or {k: type(v) for k, v in mark.items()} != types:
+            return "belongs to nothing that is known"
         if mark["kind"] != self.kind:
             return f"belongs to a run of {mark['kind']}"
         fixed = _changes(mark["settings"], self.config)[1]
