@@ -345,7 +345,7 @@ def evolve_in_dream(
 def identity(args: Args, *files: Path) -> str:
     """A hash of what the scores of a search depend on, beside its seed."""
     settings = to_json([args.dream, args.evaluation, args.action_repeat])
-    parts = [json_bytes(settings), *[read_file(file) for file in files]]
+    parts = [json_bytes(settings), *[read_file(file, 2**30) for file in files]]
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 

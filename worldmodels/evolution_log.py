@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from generative.training.files import read_file
-from generative.training.metrics import Metrics
+from generative.training.metrics import MAX_BYTES, Metrics
 from generative.training.progress import Progress
 from worldmodels.evolution import Generation, Restarts
 from worldmodels.journal import Journal
@@ -89,7 +89,7 @@ def _values(generation: Generation) -> dict[str, float]:
 
 def _kept(path: Path, known: list[Generation]) -> list[str]:
     """Lines of a metrics.jsonl that say what the journal does, up to the first that does not."""
-    lines = read_file(path).split(b"\n")[:-1]
+    lines = read_file(path, MAX_BYTES).split(b"\n")[:-1]
     kept = []
     for raw, generation in zip(lines, known, strict=False):
         wanted: dict[str, Any] = {"step": generation.index + 1, **_values(generation)}

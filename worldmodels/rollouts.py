@@ -41,8 +41,8 @@ from generative.training.progress import progress
 from generative.training.run import CONFIG_NAME, INDEX_NAME, Run, check_made, read_config
 
 COMPRESS_LEVEL = 1
-MAX_BYTES = 2**34
-"""Of an episode's file, or of an index."""
+MAX_EPISODE_BYTES = 2**30
+"""Of an episode, or of an index."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -471,7 +471,7 @@ class RolloutStore:
         names = {path.name for path in self.folder.glob("episode-*.npz")}
         listed: list[str] = []
         found = os.path.lexists(self._index_path)
-        index = read_file(self._index_path, MAX_BYTES) if found else b""
+        index = read_file(self._index_path, MAX_EPISODE_BYTES) if found else b""
         *lines, tail = index.split(b"\n")
         self._index_size = len(index) - len(tail)
         for number, line in enumerate(lines, start=1):
@@ -518,7 +518,7 @@ class RolloutStore:
         if not os.path.lexists(path):
             return b"", "missing"
         try:
-            data = read_file(path, MAX_BYTES)
+            data = read_file(path, MAX_EPISODE_BYTES)
         except DamagedFileError as error:
             return b"", str(error).removeprefix(f"{path}: ")
         if len(data) != record.bytes:

@@ -26,6 +26,7 @@ from generative.training.files import (
 METRICS_NAME = "metrics.jsonl"
 IMAGES_NAME = "images"
 TEXTS_NAME = "texts"
+MAX_BYTES = 2**30
 
 
 class Metrics:
@@ -121,7 +122,7 @@ class Metrics:
         if not wanted and not os.path.lexists(self.path):
             return
         try:
-            found = read_file(self.path)
+            found = read_file(self.path, MAX_BYTES)
             if not found.startswith(wanted):
                 raise DamagedFileError(f"{self.path}: is not what the run has logged")
         except DamagedFileError as error:
@@ -174,7 +175,7 @@ def _lines(path: Path) -> list[str]:
     """The whole lines of a file, each checked, with their ends."""
     lines: list[str] = []
     before = 0
-    for number, raw in enumerate(read_file(path).split(b"\n")[:-1], 1):
+    for number, raw in enumerate(read_file(path, MAX_BYTES).split(b"\n")[:-1], 1):
         try:
             line = json.loads(raw, parse_constant=_refuse)
             if not isinstance(line, dict) or type(line.get("step")) is not int:
