@@ -89,15 +89,16 @@ for (const audio of document.querySelectorAll("audio")) {
 
 def main(args: Args) -> Path:
     """Returns the page."""
-    from generative.music import parse
+    from generative.music import parse_pieces
     from generative.training.files import write_file
 
     files = find_files(args.music)[-args.most :]
-    sections = [section(path.stem, parse(path), args) for path in files]
+    pieces = [(path.stem, score) for path in files for score in parse_pieces(path)][-args.most :]
+    sections = [section(name, score, args) for name, score in pieces]
     page = HEAD.format(title=escape(args.title)) + "".join(sections) + TAIL
     args.page.parent.mkdir(parents=True, exist_ok=True)
     write_file(args.page, page.encode())
-    print(f"wrote {len(files)} pieces, {len(page) / 1e6:.1f} MB, into {args.page}")
+    print(f"wrote {len(pieces)} pieces, {len(page) / 1e6:.1f} MB, into {args.page}")
     return args.page
 
 

@@ -11,20 +11,26 @@ from pathlib import Path
 import numpy as np
 
 from generative.data.image_set import PARTS
-from generative.music.parsing import SUFFIXES, read_streams
+from generative.music.parsing import SUFFIXES, read_pieces
 from generative.music.tokens import Streams
 
 __all__ = ["find_music", "load_cello_suites"]
 
 
 def find_music(folder: Path | str) -> list[Path]:
-    """Files of music in a folder and below, in the order of their names.
+    """Files of music in a folder and below, in the order of their names; hidden ones are left out.
 
     Raises:
         FileNotFoundError: there are none; says what to put there.
     """
     folder = Path(folder)
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
     if not files:
         raise FileNotFoundError(
             f"{folder}: holds no music; put MIDI files of the cello suites there, one a movement "
@@ -45,9 +51,10 @@ def load_cello_suites(
         FileNotFoundError: there is no music in the folder; says what to put there.
         DamagedFileError: a file cannot be read; it is named.
     """
-    files = find_music(folder)[:max_pieces]
-    number = np.arange(1, len(files) + 1)
-    split = np.full(len(files), PARTS.index("train"), dtype=np.uint8)
+    pieces = [piece for file in find_music(folder)[:max_pieces] for piece in read_pieces(file)]
+    pieces = pieces[:max_pieces]
+    number = np.arange(1, len(pieces) + 1)
+    split = np.full(len(pieces), PARTS.index("train"), dtype=np.uint8)
     split[number % 9 == 8] = PARTS.index("val")
     split[number % 9 == 0] = PARTS.index("test")
-    return [read_streams(file) for file in files], split
+    return pieces, split

@@ -6,16 +6,16 @@ user to get; none of them is in this repository.
 
 from __future__ import annotations
 
+import codecs
 import io
-import json
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from generative.training.files import DamagedFileError
+from generative.training.files import DamagedFileError, parse_json, read_file
 
 __all__ = ["KEYS", "PAGE", "load_jsb_rolls", "load_jsb_voices", "roll_of_chords"]
 
@@ -23,6 +23,8 @@ PAGE = "https://github.com/czhuang/JSB-Chorales-dataset"
 VOICE_FILES = ("Jsb16thSeparated.json", "jsb-chorales-16th.json", "Jsb16thSeparated.npz")
 ROLL_FILE = "jsb-chorales-quarter.json"
 PART_NAMES = {"train": "train", "val": "valid", "test": "test"}
+MAX_BYTES = 16 * 2**20
+"""More than ten times what any of these files has, and what is in one of them."""
 KEYS, LOWEST_KEY = 88, 21
 """A piano's, from A0 on."""
 
@@ -98,11 +100,7 @@ def _voices(piece: Any, path: Path) -> np.ndarray:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        raw = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DamagedFileError(f"{path}: is not JSON ({error})") from error
-    return _with_parts(raw, path)
+    return _with_parts(parse_json(read_file(path, MAX_BYTES), path), path)
 
 
 def _with_parts(raw: Any, path: Path) -> dict[str, Any]:
@@ -112,38 +110,55 @@ def _with_parts(raw: Any, path: Path) -> dict[str, Any]:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads pickled arrays of numbers, and refuses whatever else a pickle could run."""
+    """Reads pickled arrays of numbers, and refuses whatever else a pickle could run.
 
-    ALLOWED = frozenset(
-        {
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-            ("_codecs", "encode"),
-        }
-    )
+    An array begins empty, whatever size the pickle asks for, and then takes the values that the
+    file holds.
+    """
+
+    FOUND: ClassVar[dict[str, Any]] = {
+        "_reconstruct": lambda *_: np.empty(0),
+        "ndarray": object,
+        "dtype": np.dtype,
+        "encode": codecs.encode,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ALLOWED:
+        if f"{module}.{name}" not in (
+            "numpy.core.multiarray._reconstruct",
+            "numpy._core.multiarray._reconstruct",
+            "numpy.ndarray",
+            "numpy.dtype",
+            "_codecs.encode",
+        ):
             raise pickle.UnpicklingError(f"{module}.{name} is no part of an array")
-        # The old name of the module warns; it is the same function.
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        return self.FOUND[name]
 
 
 def _read_npz(path: Path) -> dict[str, Any]:
     """The object arrays of the file, without numpy's `allow_pickle`, which could run code."""
     raw = {}
     try:
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                data = io.BytesIO(archive.read(name))
+        with zipfile.ZipFile(io.BytesIO(read_file(path, MAX_BYTES))) as archive:
+            for entry in archive.infolist():
+                with archive.open(entry) as file:
+                    data = io.BytesIO(file.read(MAX_BYTES))
                 version = np.lib.format.read_magic(data)
                 read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
                 _, _, dtype = read_header(data)
                 if not dtype.hasobject:
-                    raise DamagedFileError(f"{path}: {name} holds {dtype}, not a list of chorales")
-                raw[name.removesuffix(".npy")] = _ArraysOnly(data, encoding="latin1").load()
-    except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, AttributeError) as error:
+                    raise ValueError(f"{entry.filename} holds {dtype}, not a list of chorales")
+                pieces = list(_ArraysOnly(data, encoding="latin1").load())
+                good = all(isinstance(p, np.ndarray) and p.dtype.kind in "fiu" for p in pieces)
+                # One array can stand in the list many times.
+                if not good or sum(piece.nbytes for piece in pieces) > MAX_BYTES:
+                    raise ValueError(
+                        f"{entry.filename} is no list of arrays of numbers, of {MAX_BYTES:,} bytes "
+                        "at most"
+                    )
+                raw[entry.filename.removesuffix(".npy")] = pieces
+    except DamagedFileError:
+        raise
+    except Exception as error:  # the unpickler lets all kinds through, of whatever the bytes say
         raise DamagedFileError(f"{path}: can not be read ({error})") from error
     return _with_parts(raw, path)

@@ -7,7 +7,7 @@ tokeniser.decode(rows[0])                        # "recipe for ham persillade wi
 
 from __future__ import annotations
 
-import json
+import codecs
 import re
 import string
 from collections import Counter
@@ -19,13 +19,29 @@ from typing import Any, Literal, SupportsInt
 
 import numpy as np
 
-from generative.training.files import DamagedFileError, read_json, write_json
+from generative.training.files import (
+    DamagedFileError,
+    parse_json,
+    read_file,
+    read_json,
+    write_json,
+)
 
-__all__ = ["TokenKind", "Tokeniser", "load_text", "read_records", "split_words"]
+__all__ = ["TokenKind", "Tokeniser", "decode_text", "load_text", "read_records", "split_words"]
 
 TokenKind = Literal["words", "characters"]
 RESERVED = ("", "[UNK]")
 """Tokens 0 and 1: the end of a text, and whatever is not in the vocabulary."""
+MAX_BYTES = 2**30
+"""Of a file of texts."""
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as the next one does
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""How files begin that say their encoding."""
 PUNCTUATION = re.compile(f"([{re.escape(string.punctuation)}])")
 
 
@@ -126,15 +142,48 @@ class Tokeniser:
 
 
 def load_text(path: Path | str) -> str:
-    """A text file in UTF-8.
+    """A text file in UTF-8, or in UTF-16 or UTF-32 with its mark; lines end in a newline alone.
 
     Raises:
         FileNotFoundError: there is none; says what to pass.
+        DamagedFileError: it is empty or in another encoding; says where, and how to convert it.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; pass any text in UTF-8 by --text FILE")
-    return path.read_text(encoding="utf-8")
+    text = decode_text(read_file(path, MAX_BYTES), path)
+    if not text.strip():
+        raise DamagedFileError(f"{path}: holds no text")
+    return text
+
+
+def decode_text(data: bytes, path: Path, otherwise: str | None = None) -> str:
+    """The text of a file's bytes, without a byte order mark, and with newlines as line ends.
+
+    Args:
+        data: UTF-8; UTF-16 or UTF-32 if they begin with its mark.
+        path: named in the error.
+        otherwise: an encoding for bytes that are none of these; None refuses them.
+    Raises:
+        DamagedFileError: bytes that are no text in these encodings, or zeros.
+    """
+    encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        if otherwise is None:
+            raise DamagedFileError(
+                f"{path}: is not in {encoding.upper()}: byte {error.start} is "
+                f"{data[error.start]:#04x}; convert it, from Latin-1 by: "
+                f"iconv -f LATIN1 -t UTF-8 {path} > new.txt"
+            ) from None
+        text = data.decode(otherwise)
+    if "\0" in text:
+        raise DamagedFileError(
+            f"{path}: character {text.index(chr(0))} is a zero, which no text has; if it is in "
+            f"UTF-16 without a mark, convert it by: iconv -f UTF-16LE -t UTF-8 {path} > new.txt"
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_records(path: Path, page: str) -> list[dict[str, Any]]:
@@ -144,14 +193,11 @@ def read_records(path: Path, page: str) -> list[dict[str, Any]]:
         FileNotFoundError: says where to get the file and where to put it.
         DamagedFileError: it is not a list of records.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(
             f"{path} is missing; download it by hand from {page} and put it there"
         )
-    try:
-        records = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DamagedFileError(f"{path}: is damaged, not JSON ({error})") from error
+    records = parse_json(read_file(path, MAX_BYTES), path)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise DamagedFileError(f"{path}: is not a list of records; get it anew from {page}")
     return records

@@ -1,6 +1,6 @@
 """Music: reading files, scores, words that a network takes, pictures, sound, measures of style.
 
-    score = parse("bach.mid")                    # notes and durations, by music21
+    score = parse("bach.mid")                    # notes with exact times, in parts
     streams = streams_of_score(score)            # as two lists of words
     again = score_of_streams(streams)
     again.write_midi("again.mid")
@@ -11,7 +11,7 @@
 """
 
 from generative.music.metrics import Style, StyleDistance, real_distance, style, style_distance
-from generative.music.parsing import parse, read_streams
+from generative.music.parsing import parse, parse_pieces, read_pieces, read_streams
 from generative.music.pictures import piano_roll, piano_rolls
 from generative.music.score import Note, Score, score_of_voices
 from generative.music.sound import synthesise, wav_bytes
@@ -44,8 +44,10 @@ __all__ = [
     "interleave",
     "one_word_each",
     "parse",
+    "parse_pieces",
     "piano_roll",
     "piano_rolls",
+    "read_pieces",
     "read_streams",
     "real_distance",
     "score_of_events",

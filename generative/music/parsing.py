@@ -1,59 +1,181 @@
-"""Files of music (MIDI, kern, MusicXML and what else music21 reads) to scores and to streams.
+"""Files of music to scores and to streams: MIDI by its events, kern, MusicXML and ABC by music21.
 
     parse("suite.krn")                 # a Score: every note of every part, ties joined
     read_streams("suite.mid")          # the book's two lists of words: notes, durations
+    parse_pieces("reels.abc")          # a Score for each tune of the file
 
-music21 is imported when something is read, and not before.
+music21 is imported when a file is read that is not MIDI, and not before.
 """
 
 from __future__ import annotations
 
+import heapq
+import io
+import itertools
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from generative.data.text import decode_text
+from generative.music.midi import MidiNotes, read_midi
 from generative.music.score import Note, Score
-from generative.music.tokens import Streams, streams_of_elements
-from generative.training.files import DamagedFileError
+from generative.music.tokens import REST, Streams, pitch_name, streams_of_elements
+from generative.training.files import DamagedFileError, read_file
 
-__all__ = ["SUFFIXES", "parse", "read_streams", "score_from_music21", "streams_from_music21"]
+__all__ = [
+    "SUFFIXES",
+    "parse",
+    "parse_pieces",
+    "read_pieces",
+    "read_streams",
+    "score_from_music21",
+    "streams_from_music21",
+]
 
-SUFFIXES = frozenset({".mid", ".midi", ".krn", ".xml", ".musicxml", ".mxl", ".abc"})
+T = TypeVar("T")
+MIDI = (".mid", ".midi")
+SUFFIXES = frozenset({*MIDI, ".krn", ".xml", ".musicxml", ".mxl", ".abc"})
 """Endings of the files that are looked for in folders."""
+MAX_BYTES = 16 * 2**20
+"""Of a file, also of what an .mxl holds: hours of an orchestra."""
+MAX_QUARTERS = 2**20
+"""Quarter notes of all parts together: 16 hours of eight parts. A grid has a row for each."""
 
 
 def parse(path: Path | str) -> Score:
-    """All notes of a file, each with its exact time, its part and no ties.
+    """All notes of a file of one piece, each with its exact time, its part and no ties.
+
+    Drums of a MIDI file are left out, with a warning: their numbers are no pitches.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DamagedFileError: it is no music that can be read.
+        DamagedFileError: it is no music that can be read, or larger than music is.
+        ValueError: it holds several pieces, which `parse_pieces` reads.
     """
-    return score_from_music21(_read(Path(path)))
+    return _only(parse_pieces(path), path, "parse_pieces")
+
+
+def parse_pieces(path: Path | str) -> list[Score]:
+    """As `parse`, for every piece of a file: an ABC file has several tunes."""
+    return _pieces(Path(path), _score_from_midi, score_from_music21)
 
 
 def read_streams(path: Path | str) -> Streams:
-    """The book's words of a file, see `streams_from_music21`.
+    """The book's words of a file of one piece, see `streams_from_music21`.
 
     Raises:
-        FileNotFoundError, DamagedFileError: as `parse`.
+        FileNotFoundError, DamagedFileError, ValueError: as `parse`.
     """
-    return streams_from_music21(_read(Path(path)))
+    return _only(read_pieces(path), path, "read_pieces")
 
 
-def _read(path: Path) -> Any:
-    from music21 import converter
+def read_pieces(path: Path | str) -> list[Streams]:
+    """As `read_streams`, for every piece of a file."""
+    return _pieces(Path(path), _streams_from_midi, streams_from_music21)
 
-    if not path.is_file():
+
+def _only(pieces: list[T], path: Path | str, reader: str) -> T:
+    if len(pieces) != 1:
+        raise ValueError(f"{path}: holds {len(pieces)} pieces; {reader} reads them all")
+    return pieces[0]
+
+
+def _pieces(
+    path: Path, from_midi: Callable[[MidiNotes], T], from_music21: Callable[[Any], T]
+) -> list[T]:
+    """What a reader of each kind of file makes of every piece."""
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; give one of {', '.join(sorted(SUFFIXES))}")
+    data = read_file(path, MAX_BYTES)
     try:
-        # Its cache of pickles is slower than reading again. Times are not rounded: a MIDI file
-        # written by this package has exact ones.
-        is_midi = path.suffix.lower() in (".mid", ".midi")
-        options: dict[str, Any] = {"quantizePost": False} if is_midi else {}
-        return converter.parse(path, forceSource=True, **options)
+        if path.suffix.lower() not in MIDI:
+            streams = _read_by_music21(path, data)
+            for stream in streams:
+                _check_length(stream.highestTime, len(stream.parts))
+            return [from_music21(stream) for stream in streams]
+        found = read_midi(data)
+        _check_length(max((n.start + n.duration for n in found.notes), default=0), found.num_parts)
+        if found.num_drums:
+            warnings.warn(
+                f"{path}: {found.num_drums} notes of channel 10 are drums, which have no pitch; "
+                "they are left out",
+                stacklevel=4,
+            )
+        return [from_midi(found)]
+    except DamagedFileError:
+        raise
     except Exception as error:  # music21's readers raise anything
-        raise DamagedFileError(f"{path}: music21 can not read it ({error})") from error
+        raise DamagedFileError(f"{path}: can not be read as music: {error}") from error
+
+
+def _check_length(length: Fraction | float, num_parts: int) -> None:
+    if length * max(1, num_parts) > MAX_QUARTERS:
+        raise ValueError(
+            f"it has {num_parts} parts of {float(length):,.0f} quarter notes; at most "
+            f"{MAX_QUARTERS:,} in all are expected"
+        )
+
+
+def _read_by_music21(path: Path, data: bytes) -> list[Any]:
+    from music21 import converter
+    from music21.stream.base import Opus
+
+    suffix = path.suffix.lower()
+    if suffix == ".mxl" and data[:2] == b"PK":
+        suffix, data = ".musicxml", _unpacked(data)
+    elif suffix in (".abc", ".krn"):
+        # Only comments and words to sing have letters of other encodings.
+        data = decode_text(data, path, otherwise="latin-1").encode()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / f"piece{suffix}"
+        copy.write_bytes(data)
+        # Its cache of pickles is slower than reading again.
+        stream = converter.parse(copy, forceSource=True)
+    return list(stream.scores) if isinstance(stream, Opus) else [stream]
+
+
+def _unpacked(data: bytes) -> bytes:
+    """The score in a compressed MusicXML file."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for entry in archive.infolist():
+            name = Path(entry.filename)
+            if "META-INF" not in name.parts and name.suffix in (".xml", ".musicxml"):
+                with archive.open(entry) as file:
+                    unpacked = file.read(MAX_BYTES + 1)
+                if len(unpacked) > MAX_BYTES:
+                    raise ValueError(f"{name} in it has more than {MAX_BYTES:,} bytes")
+                return unpacked
+    raise ValueError("it holds no MusicXML")
+
+
+def _score_from_midi(found: MidiNotes) -> Score:
+    """The key and the time signature are the first that are written."""
+    key = next((sign for _, sign in found.signs if ":" in sign), "")
+    time = next((sign for _, sign in found.signs if "/" in sign), "4/4")
+    return Score(found.notes, key, time, max(1, found.num_parts))
+
+
+def _streams_from_midi(found: MidiNotes) -> Streams:
+    """As `streams_from_music21`: the highest of what sounds, anew wherever anything changes."""
+    elements = [(t, 0, s if ":" in s else f"{s}TS", Fraction(0)) for t, s in found.signs]
+    notes = sorted(found.notes, reverse=True)  # the first is the last of the list
+    changes = sorted({Fraction(0), *(t for n in notes for t in (n.start, n.start + n.duration))})
+    sounding: list[tuple[int, Fraction]] = []
+    for now, then in itertools.pairwise(changes):
+        while notes and notes[-1].start <= now:
+            note = notes.pop()
+            heapq.heappush(sounding, (-note.pitch, note.start + note.duration))
+        while sounding and sounding[0][1] <= now:
+            heapq.heappop(sounding)
+        name = pitch_name(-sounding[0][0]) if sounding else REST
+        elements.append((now, 1, name, then - now))
+    # At one time, signs come before what sounds.
+    elements.sort(key=lambda element: element[:2])
+    return streams_of_elements([element[2:] for element in elements])
 
 
 def score_from_music21(stream: Any) -> Score:

@@ -1,4 +1,4 @@
-"""A score: notes with exact times, in parts; as a piano roll, as MIDI, transposed.
+"""A score: notes with exact times, in parts; as a piano roll, transposed, written as MIDI.
 
     score = Score([Note(0, Fraction(1, 3), 60), Note(Fraction(1, 3), Fraction(2, 3), 64)])
     score.write_midi("two notes.mid", programs=(42,))
@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import index
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,6 @@ __all__ = [
     "NUM_PITCHES",
     "Note",
     "Score",
-    "midi_bytes",
     "pitch_class",
     "score_of_voices",
     "transpose_key",
@@ -33,8 +33,6 @@ __all__ = [
 
 NUM_PITCHES = 128
 """MIDI's; 60 is middle C, 12 make an octave."""
-TICKS = 960
-"""Of a quarter note in files: 1/64 and triplets, quintuplets and their halves are whole numbers."""
 
 
 class Note(NamedTuple):
@@ -52,7 +50,7 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True)
 class Score:
-    """Notes in the order of start, part and pitch.
+    """Notes in the order of start, part, pitch and duration.
 
     Args:
         notes: in any order; times of any exact kind.
@@ -60,6 +58,7 @@ class Score:
         time_signature: as in "3/4".
         num_parts: at least the parts of the notes.
     Raises:
+        TypeError: a pitch or a part is no whole number.
         ValueError: a pitch, a time or a part that cannot be.
     """
 
@@ -69,7 +68,10 @@ class Score:
     num_parts: int = 1
 
     def __post_init__(self) -> None:
-        exact = [Note(Fraction(n.start), Fraction(n.duration), n.pitch, n.part) for n in self.notes]
+        exact = [
+            Note(Fraction(n.start), Fraction(n.duration), index(n.pitch), index(n.part))
+            for n in self.notes
+        ]
         for note in exact:
             good = 0 <= note.pitch < NUM_PITCHES and note.start >= 0 and note.part >= 0
             if not good or note.duration <= 0:
@@ -77,7 +79,7 @@ class Score:
                     f"got {note}; a pitch is 0 to 127, starts and parts are not negative, and a "
                     "duration is positive"
                 )
-        exact.sort(key=lambda n: (n.start, n.part, n.pitch))
+        exact.sort(key=lambda n: (n.start, n.part, n.pitch, n.duration))
         object.__setattr__(self, "notes", tuple(exact))
         num_parts = max([self.num_parts, *(n.part + 1 for n in exact)])
         object.__setattr__(self, "num_parts", num_parts)
@@ -123,7 +125,9 @@ class Score:
     def write_midi(
         self, path: Path | str, programs: Sequence[int] = (0,), bpm: float = 96.0
     ) -> None:
-        """Write a MIDI file; see `midi_bytes`."""
+        """Write a MIDI file; see `generative.music.midi.midi_bytes`, which says what it refuses."""
+        from generative.music.midi import midi_bytes
+
         write_file(Path(path), midi_bytes(self, programs, bpm))
 
 
@@ -159,8 +163,6 @@ def score_of_voices(
 MAJOR = ("C", "D-", "D", "E-", "E", "F", "G-", "G", "A-", "A", "B-", "B")
 MINOR = ("C", "C#", "D", "E-", "E", "F", "F#", "G", "G#", "A", "B-", "B")
 """The usual name of the key on each of twelve semitones; a flat is written "-"."""
-SHARPS = {"C": 0, "G": 1, "D": 2, "A": 3, "E": 4, "B": 5, "F": -1}
-"""Sharps of the major keys on white keys; negative for flats."""
 
 
 def transpose_key(key: str, semitones: int) -> str:
@@ -186,67 +188,3 @@ def pitch_class(name: str) -> int:
     if letter not in steps or set(signs) - {"#", "-"}:
         raise ValueError(f"got the note {name!r}; a name is a letter A to G with # or - signs")
     return (steps[letter] + signs.count("#") - signs.count("-")) % 12
-
-
-# ---------------------------------------------------------------------------------------------
-# MIDI
-# ---------------------------------------------------------------------------------------------
-
-
-def midi_bytes(score: Score, programs: Sequence[int] = (0,), bpm: float = 96.0) -> bytes:
-    """The score as a standard MIDI file of format 1: a track for signs, then one for each part.
-
-    Args:
-        programs: General MIDI instrument of each part, in turn: 0 piano, 42 cello, 52 choir.
-        bpm: quarter notes a minute.
-    """
-    beats, _, unit = score.time_signature.partition("/")
-    signs = bytearray()
-    signs += b"\0\xff\x51\x03" + round(6e7 / bpm).to_bytes(3, "big")
-    signs += b"\0\xff\x58\x04" + bytes([int(beats), int(unit).bit_length() - 1, 24, 8])
-    if score.key:
-        sharps, minor = _key_signature(score.key)
-        signs += b"\0\xff\x59\x02" + bytes([sharps & 0xFF, minor])
-    tracks = [bytes(signs)]
-    for part in range(score.num_parts):
-        # General MIDI keeps channel 9 for drums.
-        channel = [c for c in range(16) if c != 9][part % 15]
-        program = bytes([0, 0xC0 | channel, programs[part % len(programs)]])
-        tracks.append(program + _events(score, part, channel))
-    head = (6).to_bytes(4, "big") + b"".join(n.to_bytes(2, "big") for n in (1, len(tracks), TICKS))
-    data = b"MThd" + head
-    for track in tracks:
-        track += b"\0\xff\x2f\0"
-        data += b"MTrk" + len(track).to_bytes(4, "big") + track
-    return data
-
-
-def _events(score: Score, part: int, channel: int) -> bytes:
-    """Note-on and note-off events; of those at one time the ends come first."""
-    events = []
-    for start, duration, pitch, its_part in score.notes:
-        if its_part == part:
-            events.append((round(start * TICKS), 1, pitch))
-            events.append((round((start + duration) * TICKS), 0, pitch))
-    data, now = bytearray(), 0
-    for tick, begins, pitch in sorted(events):
-        data += _variable_length(tick - now)
-        data += bytes([(0x90 if begins else 0x80) | channel, pitch, 80 if begins else 0])
-        now = tick
-    return bytes(data)
-
-
-def _variable_length(number: int) -> bytes:
-    """MIDI's numbers: seven bits a byte, the high bit where more follow."""
-    parts = [number & 0x7F]
-    while number := number >> 7:
-        parts.append(number & 0x7F | 0x80)
-    return bytes(reversed(parts))
-
-
-def _key_signature(key: str) -> tuple[int, int]:
-    """(sharps, negative for flats; 1 for minor), as MIDI writes a key."""
-    tonic, _, mode = key.partition(":")
-    sharps = SHARPS[tonic[0].upper()] + 7 * (tonic.count("#") - tonic.count("-"))
-    minor = mode != "major"
-    return max(-7, min(7, sharps - 3 * minor)), int(minor)

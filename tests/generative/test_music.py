@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+import zipfile
 from fractions import Fraction
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from generative.data.cello_suites import load_cello_suites
 from generative.data.jsb_chorales import load_jsb_rolls, load_jsb_voices
 from generative.data.music21_chorales import distinct, load_music21_chorales, melody_groups
 from generative.data.tunes import tunes
@@ -25,6 +27,7 @@ from generative.music import (
     interleave,
     one_word_each,
     parse,
+    parse_pieces,
     piano_roll,
     piano_rolls,
     read_streams,
@@ -96,6 +99,60 @@ def test_formats(tmp_path, chorale):
     assert words.notes[3:6] == ["D4", "F#4", "G4"]
     assert words.durations[:6] == ["0.0", "0.0", "0.0", "1.0", "0.75", "0.25"]
     assert words.notes[-1] == "rest"
+
+
+TUNES = """%abc-2.1
+X:1
+T:One
+M:3/4
+L:1/4
+K:G
+GAB|c3|
+
+X:2
+T:Zwölf
+M:6/8
+L:1/8
+K:D
+d3 d3|
+"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_every_tune_of_a_file_is_a_piece(tmp_path, encoding, newline):
+    pytest.importorskip("music21", reason="music21 reads ABC")
+    folder = tmp_path / "cello-suites"
+    (folder / ".hidden").mkdir(parents=True)
+    for path in (folder / "a.abc", folder / ".hidden" / "b.abc", folder / "._a.abc"):
+        path.write_bytes(TUNES.replace("\n", newline).encode(encoding))
+    first, second = parse_pieces(folder / "a.abc")
+    assert [note.pitch for note in first.notes] == [67, 69, 71, 72]
+    assert (first.key, first.time_signature) == ("G:major", "3/4")
+    assert [note.pitch for note in second.notes] == [74, 74]
+    for reader in (parse, read_streams):
+        with pytest.raises(ValueError, match=r"a\.abc: holds 2 pieces"):
+            reader(folder / "a.abc")
+    pieces, split = load_cello_suites(folder)
+    assert [piece.notes[-1] for piece in pieces] == ["C5", "D5"]
+    assert len(split) == 2
+
+
+def test_a_compressed_file_is_unpacked_no_further_than_music_goes(tmp_path, monkeypatch):
+    pytest.importorskip("music21", reason="music21 reads MusicXML")
+    xml = (
+        '<score-partwise><part-list><score-part id="P"><part-name/></score-part></part-list>'
+        '<part id="P"><measure number="1"><attributes><divisions>1</divisions></attributes><note>'
+        "<pitch><step>C</step><octave>4</octave></pitch><duration>4</duration></note></measure>"
+        "</part></score-partwise>"
+    )
+    with zipfile.ZipFile(tmp_path / "a.mxl", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("META-INF/container.xml", "<container/>")
+        archive.writestr("score.xml", xml + " " * 1_000_000)
+    assert [note.pitch for note in parse(tmp_path / "a.mxl").notes] == [60]
+    monkeypatch.setattr("generative.music.parsing.MAX_BYTES", 100_000)
+    with pytest.raises(DamagedFileError, match=r"a\.mxl.*more than 100,000 bytes"):
+        parse(tmp_path / "a.mxl")
 
 
 def test_nothing_imports_music21_before_it_is_needed():
@@ -349,6 +406,12 @@ def test_a_file_of_chorales_can_not_run_code(tmp_path):
     trap[0] = pytest.fail  # a function, which a pickle would import
     np.savez(tmp_path / "Jsb16thSeparated.npz", train=trap, valid=trap, test=trap)
     with pytest.raises(DamagedFileError, match="no part of an array"):
+        load_jsb_voices(tmp_path)
+    trap[0] = np.zeros((1000, 4))
+    np.savez(
+        tmp_path / "Jsb16thSeparated.npz", train=np.repeat(trap, 10_000), valid=trap, test=trap
+    )
+    with pytest.raises(DamagedFileError, match="bytes at most"):  # 640 MB from 30 KB
         load_jsb_voices(tmp_path)
     with pytest.raises(FileNotFoundError, match="get Jsb16thSeparated"):
         load_jsb_voices(tmp_path / "nowhere")

@@ -89,6 +89,34 @@ def test_any_text(tmp_path):
     assert load_text(tmp_path / "a.txt") == "ä\nb"
 
 
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le", "utf-16-be", "utf-32-be"]
+)
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_marks_and_line_ends_are_no_letters(tmp_path, encoding, newline):
+    text = "Ä rose\n\f is a 玫瑰\n"
+    mark = "\ufeff" if encoding[-2:] in ("le", "be") else ""  # the others write one
+    (tmp_path / "a.txt").write_bytes((mark + text.replace("\n", newline)).encode(encoding))
+    assert load_text(tmp_path / "a.txt") == text
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        ("ab\u00e9".encode("latin-1"), "byte 2 is 0xe9; .*iconv -f LATIN1"),
+        ("a\u0142".encode("cp1250"), "byte 1 is 0xb3"),
+        ("\ufeffab".encode("utf-16-le")[:-1], "UTF-16: byte 4 is 0x62"),
+        ("ab".encode("utf-16-le"), "character 1 is a zero.*UTF-16LE"),
+        (b"", "holds no text"),
+        (b"\xef\xbb\xbf \r\n", "holds no text"),
+    ],
+)
+def test_what_is_no_text_is_named_with_the_place(tmp_path, data, what):
+    (tmp_path / "a.txt").write_bytes(data)
+    with pytest.raises(DamagedFileError, match=rf"a\.txt.*{what}"):
+        load_text(tmp_path / "a.txt")
+
+
 def test_vocabularies_that_cannot_be():
     with pytest.raises(ValueError, match="has to begin with"):
         Tokeniser("words", ("a", "b"))
