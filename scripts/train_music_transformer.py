@@ -23,7 +23,7 @@ class Args:
     out: Path = Path("runs/music_transformer")
     """Run folder; the trained model is in its `model` folder, samples in `images` and `midi`."""
     data: StreamData = "cello-suites"
-    """What to train on; the words are those of the data."""
+    """What to train on; the words are those of the pieces that are trained on."""
     data_dir: Path = Path("data")
     """Where its files are, or in a folder of its name there; what is read of music21's corpus is
     kept there."""
@@ -138,7 +138,7 @@ def main(args: Args) -> Path:
         train = [
             transpose_streams(p, k) for k in keys for part in args.train_on for p in pieces[part]
         ]
-        words = vocabularies([*train, *(p for of in pieces.values() for p in of)])
+        words = vocabularies(train)  # so that what is held back can have others
         encoded = {part: encode_pieces(of, words) for part, of in pieces.items() if of}
         train = encode_pieces(train, words)
         torch.manual_seed(run.seed_for("weights"))

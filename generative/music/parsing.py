@@ -161,7 +161,8 @@ def _score_from_midi(found: MidiNotes) -> Score:
 
 def _streams_from_midi(found: MidiNotes) -> Streams:
     """As `streams_from_music21`: the highest of what sounds, anew wherever anything changes."""
-    elements = [(t, 0, s if ":" in s else f"{s}TS", Fraction(0)) for t, s in found.signs]
+    keys = [(t, 0, s, Fraction(0)) for t, s in found.signs if ":" in s]
+    elements = keys + [(t, 1, f"{s}TS", Fraction(0)) for t, s in found.signs if "/" in s]
     notes = sorted(found.notes, reverse=True)  # the first is the last of the list
     changes = sorted({Fraction(0), *(t for n in notes for t in (n.start, n.start + n.duration))})
     sounding: list[tuple[int, Fraction]] = []
@@ -172,8 +173,8 @@ def _streams_from_midi(found: MidiNotes) -> Streams:
         while sounding and sounding[0][1] <= now:
             heapq.heappop(sounding)
         name = pitch_name(-sounding[0][0]) if sounding else REST
-        elements.append((now, 1, name, then - now))
-    # At one time, signs come before what sounds.
+        elements.append((now, 2, name, then - now))
+    # At one time, keys come first and what sounds last.
     elements.sort(key=lambda element: element[:2])
     return streams_of_elements([element[2:] for element in elements])
 

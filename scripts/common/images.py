@@ -114,13 +114,17 @@ def _flowers(folder: Path, image_shape: tuple[int, int, int], most: int | None) 
 
 
 def _frames(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:
-    """Recorded episodes; the tenth recorded last is for testing, so no frame of it was near one
-    that is trained on."""
+    """Recorded episodes; of the last ones, whole, about a tenth of the frames is for testing, so
+    that no frame of a test was near one that is trained on."""
     from worldmodels.rollouts import RolloutStore, load_frames
 
-    frames = load_frames(RolloutStore(folder))
+    store = RolloutStore(folder)
+    frames = load_frames(store)
+    starts = np.cumsum([record.steps + 1 for record in store.records])[:-1]
+    if not len(starts):
+        raise ValueError(f"{folder} holds one episode; training and testing need at least two")
     split = np.zeros(len(frames), dtype=np.uint8)
-    split[len(frames) - max(1, len(frames) // 10) :] = PARTS.index("test")
+    split[starts[np.abs(starts - 0.9 * len(frames)).argmin()] :] = PARTS.index("test")
     return ImageSet(frames, np.zeros((len(frames), 1), dtype=np.int64), split)
 
 

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from PIL import Image
 
 from generative.data.tunes import tunes
 from generative.musegan import MuseGAN
-from generative.music import parse
+from generative.music import Note, Score, parse, streams_of_score
+from generative.music_transformer import MusicTransformer
 from scripts import (
     explore_music,
     listen,
@@ -125,6 +127,27 @@ def test_a_folder_of_midi_files(tmp_path):
     assert result["test_unknown_words"] == 0
     with pytest.raises(FileNotFoundError, match="put MIDI files of the cello suites there"):
         load_streams("cello-suites", tmp_path / "nothing")
+
+
+def test_words_that_were_not_trained_on_are_counted(tmp_path, monkeypatch):
+    """Every note and duration of the test piece but its first START and two signs is another."""
+
+    def piece(pitch: int, length: Fraction):
+        notes = [Note(length * i, length, pitch) for i in range(6)]
+        return streams_of_score(Score(notes, "C:major"))
+
+    heard, unheard = piece(60, Fraction(1)), piece(72, Fraction(1, 3))
+    found = {"train": [heard] * 3, "val": [heard], "test": [unheard]}
+    monkeypatch.setattr("scripts.common.music.load_streams", lambda *_: found)
+    args = replace(
+        train_music_transformer.PRESETS["smoke"],
+        out=tmp_path / "run", transpose=False, steps=2, log_every=1, picture_every=2,
+    )  # fmt: skip
+    model = MusicTransformer.from_pretrained(train_music_transformer.main(args))
+    assert set(model.vocabularies[0].words) == {"START", "C:major", "4/4TS", "C4"}
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [result[f"{p}_unknown_words"] for p in ("train", "val", "test")] == [0, 0, 12]
+    assert np.isfinite(result["test_note_nats"])
 
 
 def test_data_in_every_form():

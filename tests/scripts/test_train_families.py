@@ -20,22 +20,35 @@ from worldmodels.rollouts import Episode, RolloutStore
 torch.set_num_threads(1)
 
 
-def test_recorded_frames_are_split_by_time(tmp_path):
+def test_recorded_frames_are_split_between_episodes(tmp_path):
     store = RolloutStore(tmp_path / "episodes")
     rng = np.random.default_rng(0)
-    for _ in range(2):
+
+    def record(frames: int) -> None:
         store.append(
             Episode(
-                frames=rng.integers(256, size=(10, 64, 64, 3), dtype=np.uint8),
-                actions=np.zeros((9, 3), np.float32),
-                rewards=np.zeros(9, np.float32),
-                terminated=np.zeros(9, bool),
+                frames=rng.integers(256, size=(frames, 8, 8, 3), dtype=np.uint8),
+                actions=np.zeros((frames - 1, 3), np.float32),
+                rewards=np.zeros(frames - 1, np.float32),
+                terminated=np.zeros(frames - 1, bool),
             )
         )
-    images = load_images("frames", tmp_path / "episodes", (3, 64, 64))
-    train, test = images.part("train"), images.part("test")
-    assert (len(train), len(test)) == (18, 2)
-    np.testing.assert_array_equal(test.images, store.episode(1).frames[-2:])
+
+    def lengths() -> tuple[int, int]:
+        images = load_images("frames", tmp_path / "episodes", (3, 8, 8))
+        train, test = images.part("train"), images.part("test")
+        last = np.concatenate([store.episode(i).frames for i in range(len(store))])[-len(test) :]
+        np.testing.assert_array_equal(test.images, last)
+        return len(train), len(test)
+
+    record(30)
+    with pytest.raises(ValueError, match="one episode; training and testing need at least two"):
+        lengths()
+    record(10)
+    assert lengths() == (30, 10)  # a tenth of all would be the end of one that is trained on
+    for frames in (45, 7, 9):
+        record(frames)
+    assert lengths() == (92, 9)  # of the last 16 and the last 9, nearer to a tenth of 101
 
 
 def test_denoising_on_a_folder_of_images(tmp_path):
