@@ -22,6 +22,8 @@ class Args:
 
     only: str = ""
     """Name of one certificate; the others stay as they were written last."""
+    page: bool = False
+    """Train nothing: write certificates.md anew from the results that are there."""
     docs: Path = Path("docs")
     """Where certificates.md and results/certificates.json go."""
     work: Path = Path("runs/certificates")
@@ -67,11 +69,18 @@ def main(args: Args) -> None:
         records[name] = record
         for line in record["lines"]:
             verdict = "holds" if line["holds"] else "MISSED"
-            print(f"{name}: {line['what']}: {line['gap']:.3g} (bar {line['bar']:.3g}) {verdict}")
+            print(
+                f"{name}: {line['what']}: {line['measure']:.3g} (bar {line['bar']:.3g}) {verdict}"
+            )
+        write_json(file, {key: records[key] for key in CERTIFICATES if key in records})
+        write_page()
+
+    def write_page() -> None:
         ordered = {key: records[key] for key in CERTIFICATES if key in records}
-        write_json(file, ordered)
         write_file(args.docs / "certificates.md", page(ordered).encode())
 
+    if args.page:
+        return write_page()
     # The longest first, so that no worker is left with it at the end.
     names = [args.only] if args.only else list(CERTIFICATES)
     names.sort(key=lambda name: -records.get(name, {}).get("cpu_seconds", 0))
@@ -109,7 +118,7 @@ def certify(job: tuple[str, Args], _report: object = None) -> tuple[str, dict]:
     versions = collect_versions()
     return name, {
         "family": certificate.family,
-        "lines": [{**asdict(line), "holds": line.holds} for line in lines],
+        "lines": [{**asdict(line), "gap": line.gap, "holds": line.holds} for line in lines],
         "seconds": round(time.perf_counter() - began, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
         "seed": args.seed,
@@ -120,6 +129,10 @@ def certify(job: tuple[str, Args], _report: object = None) -> tuple[str, dict]:
     }
 
 
+def _short(number: float) -> str:
+    return f"{number:.4g}" if abs(number) >= 0.01 or number == 0 else f"{number:.2e}"
+
+
 def page(records: dict) -> str:
     """docs/certificates.md."""
     lines = [
@@ -127,7 +140,9 @@ def page(records: dict) -> str:
         "",
         "Models trained on tasks of which the best possible result is known, or what a simpler",
         "method reaches. `scripts/certificates.py` trains them again and writes this page;",
-        "`--only NAME` does one. The numbers with all digits, versions and processor are in",
+        "`--only NAME` does one. The gap is the value less its reference. What is held against the",
+        "bar stands before it: as the third column says, the value, the gap, or either as a share.",
+        "The numbers with all digits, versions and processor are in",
         "[results/certificates.json](results/certificates.json).",
         "",
         "| name | family | what is measured | value | reference | gap | bar | CPU seconds | seed |",
@@ -135,14 +150,14 @@ def page(records: dict) -> str:
     ]
     for name, record in records.items():
         for line in record["lines"]:
-            reference = line["reference_name"]
+            reference, gap = line["reference_name"], ""
             if line["reference"] is not None:
-                reference = f"{line['reference']:.5g} ({reference})"
-            gap = f"{line['gap']:.2e}" if line["gap"] < 0.01 else f"{line['gap']:.4g}"
+                reference, gap = f"{line['reference']:.5g} ({reference})", _short(line["gap"])
             sign = "<" if line["holds"] else "missed: not <"
             cells = [
                 name, record["family"], line["what"], f"{line['value']:.5g}", reference, gap,
-                f"{sign} {line['bar']:g}", f"{record['cpu_seconds']:.0f}", str(record["seed"]),
+                f"{_short(line['measure'])} {sign} {line['bar']:g}",
+                f"{record['cpu_seconds']:.0f}", str(record["seed"]),
             ]  # fmt: skip
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

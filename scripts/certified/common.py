@@ -29,18 +29,24 @@ class Line:
 
     what: str
     value: float
+    """What was reached."""
     reference: float | None
-    """The exact optimum, or what a known method reaches; None where 0 is meant."""
+    """The exact optimum, or what a known method reaches; None where there is none."""
     reference_name: str
-    gap: float
-    """What is held against the bar."""
+    measure: float
+    """What is held against the bar: as `what` says, the value, its gap, or either as a share."""
     bar: float
-    """The gap has to stay below it."""
+    """The measure has to stay below it."""
+
+    @property
+    def gap(self) -> float | None:
+        """How far the value lies above the reference, in its units; below it if negative."""
+        return None if self.reference is None else self.value - self.reference
 
     @property
     def holds(self) -> bool:
-        """Whether it does."""
-        return self.gap < self.bar
+        """Whether the measure is below the bar."""
+        return self.measure < self.bar
 
 
 class Certificate(NamedTuple):

@@ -37,7 +37,7 @@ def energy_on(preset: str, what: str) -> Callable[[Settings], list[Line]]:
         error = abs(again - log_partition)
         lines = [
             Line(f"{what}, nats above the entropy", floor + gap, floor, "entropy", gap, 0.01),
-            Line("log Z on a wider and finer grid, change", error, None, "0", error, 1e-3),
+            Line("log Z on a wider and finer grid, change", error, 0.0, "exact", error, 1e-3),
         ]
         if preset == "two-moons":
             book = read_result(train("book-two-moons").parent)["nll"]

@@ -48,7 +48,7 @@ def bars_and_stripes(settings: Settings) -> list[Line]:
         error = abs(float(torch.cat(log_p).exp().sum()) - 1)
     return [
         Line("4x4 bars and stripes, nats", nll, floor, "entropy", nll - floor, 0.01),
-        Line("probabilities of all 65,536 images, sum minus 1", error, None, "0", error, 1e-5),
+        Line("probabilities of all 65,536 images, sum minus 1", error, 0.0, "exact", error, 1e-5),
     ]
 
 
@@ -81,7 +81,9 @@ def digits(settings: Settings) -> list[Line]:
     return [
         Line("360 test digits, bits per pixel", bits, alone, "independent pixels", bits, 1.70),
         Line("the same, share told wrongly by Bayes' rule", wrong, 0.9, "guessing", wrong, 0.04),
-        Line("largest gradient of a pixel's output by a later pixel", leak, None, "0", leak, 1e-12),
+        Line(
+            "largest gradient of a pixel's output by a later pixel", leak, 0.0, "exact", leak, 1e-12
+        ),
     ]
 
 

@@ -29,7 +29,7 @@ def rlhf(settings: Settings) -> list[Line]:
     reward = read_result(first / "reward")["reward_model_gap"]
     what = "the best policy by the reward model, what it loses by the true reward"
     return [
-        Line("KL(people || SFT), nats an answer", people, None, "0", people, 0.01),
+        Line("KL(people || SFT), nats an answer", people, 0.0, "exact", people, 0.01),
         Line(what, best - reward, best, "beta log Z", reward, 0.02),
         *lines,
     ]
