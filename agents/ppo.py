@@ -27,6 +27,7 @@ from agents.configs import Algorithm, NetworkConfig, OffPolicyConfig, PPOConfig
 from agents.policy_agent import ALGORITHMS, policy_kwargs
 from envs.sb3 import DreamVecEnv
 from generative.training.checkpoint import Checkpoints
+from generative.training.words import with_article
 
 __all__ = ["check_action_space", "load_state", "make_learner", "save_state", "train"]
 
@@ -69,7 +70,7 @@ def make_learner(
     network = network or NetworkConfig()
     check_action_space(algorithm, env.action_space)
     if isinstance(config, PPOConfig) != (algorithm == "ppo"):
-        raise ValueError(f"{algorithm} got the settings of a {type(config).__name__}")
+        raise ValueError(f"{algorithm} got the settings of {with_article(type(config).__name__)}")
     pixels = len(env.observation_space.shape or ()) == 3
     learner = ALGORITHMS[algorithm](
         "CnnPolicy" if pixels else "MlpPolicy",

@@ -37,6 +37,7 @@ from generative.tokens import (
     with_start,
 )
 from generative.training.ranges import CountOrZero
+from generative.training.words import with_article
 
 __all__ = [
     "GPT",
@@ -229,7 +230,9 @@ class GPT(Pretrained, nn.Module):
         folder = Path(folder)
         settings = json.loads((folder / "config.json").read_text())
         if settings.get("model_type") != "gpt2":
-            raise ValueError(f"{folder} holds a {settings.get('model_type')}, not a gpt2")
+            raise ValueError(
+                f"{folder} holds {with_article(str(settings.get('model_type')))}, not a gpt2"
+            )
         model = cls(gpt2_config(settings)).float()
         model.load_state_dict(gpt2_weights(load_file(folder / "model.safetensors")))
         return model.eval()

@@ -21,6 +21,7 @@ from generative.training.files import (
     write_folder,
 )
 from generative.training.settings import from_json, to_json
+from generative.training.words import with_article
 
 __all__ = ["DamagedFileError", "Pretrained", "saved_class"]
 
@@ -79,7 +80,9 @@ class Pretrained:
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder; pass one with a {cls.__name__}")
+            raise FileNotFoundError(
+                f"{folder}: no such folder; pass one with {with_article(cls.__name__)}"
+            )
         if (folder / "model").is_dir():
             raise ValueError(f"{folder} is the folder of a run; pass its model, {folder / 'model'}")
         entries = read_manifest(folder, {CONFIG_NAME, WEIGHTS_NAME})
@@ -126,8 +129,8 @@ class Pretrained:
         name = content.get("class")
         if name != cls.__name__:
             raise ValueError(
-                f"{path.parent} holds a {name}, not a {cls.__name__}; "
-                f"pass the folder of a {cls.__name__}"
+                f"{path.parent} holds {with_article(str(name))}, not "
+                f"{with_article(cls.__name__)}; pass the folder of {with_article(cls.__name__)}"
             )
         config = content.get("config")
         try:
@@ -162,7 +165,8 @@ def saved_class(folder: Path | str, known: Collection[str], part: str) -> str:
         raise DamagedFileError(f"{path}: is not the config of a saved model")
     if name not in known:
         raise ValueError(
-            f"{folder} holds a {name}, which cannot be {part}; pass the folder of a {needed}"
+            f"{folder} holds {with_article(name)}, which cannot be {part}; pass the folder of "
+            f"{with_article(needed)}"
         )
     return name
 

@@ -12,6 +12,7 @@ import tyro
 
 from generative.configs.diffusion import ScheduleConfig
 from generative.training.cli import start
+from generative.training.words import with_article
 from scripts.common.images import ImageData, load_images
 from scripts.common.points import PointData, load_density
 
@@ -97,8 +98,8 @@ def main(args: Args) -> Path:
     planar = args.data in get_args(PointData)
     if planar != (kind == "PointDiffusion"):
         raise ValueError(
-            f"{args.model} holds a {kind}, data is {args.data!r}; name the preset or the data that "
-            "the model was trained on"
+            f"{args.model} holds {with_article(str(kind))}, data is {args.data!r}; name the "
+            "preset or the data that the model was trained on"
         )
     if planar:
         made = of_points(PointDiffusion.from_pretrained(args.model, args.device), args)

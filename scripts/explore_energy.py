@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from generative.training.cli import start
+from generative.training.words import with_article
 from scripts.common.points import PointData, load_density
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def main(args: Args) -> list[Path]:
     kind = next((kind for kind in known if kind.__name__ == name), None)
     if kind is None:
         names = ", ".join(kind.__name__ for kind in known)
-        raise ValueError(f"{args.model} holds a {name}; this explores {names}")
+        raise ValueError(f"{args.model} holds {with_article(str(name))}; this explores {names}")
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)
     model = kind.from_pretrained(args.model, args.device)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generative.training.cli import start
+from generative.training.words import with_article
 from scripts.common.images import ImageData
 from scripts.common.points import PointData, load_density
 
@@ -100,7 +101,9 @@ def kind_of_model(folder: Path) -> str:
         )
     kind = json.loads(file.read_text()).get("class")
     if kind not in ("RealNVP", "FFJORD", "Glow"):
-        raise ValueError(f"{folder} holds a {kind}; pass a RealNVP, an FFJORD or a Glow")
+        raise ValueError(
+            f"{folder} holds {with_article(str(kind))}; pass a RealNVP, an FFJORD or a Glow"
+        )
     return kind
 
 

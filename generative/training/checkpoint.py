@@ -32,6 +32,7 @@ from generative.training.files import (
     set_aside,
     write_folder,
 )
+from generative.training.words import with_article
 
 if TYPE_CHECKING:
     from generative.training.run import Run
@@ -262,8 +263,8 @@ def _pack(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
     raise TypeError(
-        f"{where} is a {type(value).__name__}; a state holds tensors, arrays, numbers, strings, "
-        "None, and dicts, lists and tuples of them"
+        f"{where} is {with_article(type(value).__name__)}; a state holds tensors, arrays, "
+        "numbers, strings, None, and dicts, lists and tuples of them"
     )
 
 

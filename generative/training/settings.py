@@ -10,6 +10,8 @@ import typing
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
+from generative.training.words import with_article
+
 T = TypeVar("T")
 ABSENT = "(not there)"
 
@@ -39,7 +41,9 @@ def to_json(value: Any) -> Any:
         return str(value)
     if value is None or type(value) in (bool, int, float, str):
         return value
-    raise TypeError(f"a setting is a {type(value).__name__}, which config.json cannot hold")
+    raise TypeError(
+        f"a setting is {with_article(type(value).__name__)}, which config.json cannot hold"
+    )
 
 
 def from_json(kind: type[T], data: Any, where: str = "") -> T:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from generative.pretrained import DamagedFileError, Pretrained
+from generative.training.words import with_article
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def test_loading_uses_up_no_random_numbers(net, tmp_path):
 def test_wrong_class_says_which_it_is(net, tmp_path):
     net.save_pretrained(tmp_path / "net")
     with pytest.raises(
-        ValueError, match="net holds a Net, not a Other; pass the folder of a Other"
+        ValueError, match="net holds a Net, not an Other; pass the folder of an Other"
     ):
         Other.from_pretrained(tmp_path / "net")
     with pytest.raises(FileNotFoundError, match="no such folder; pass one with a Net"):
@@ -222,3 +223,24 @@ def test_continues_from_the_same_sizes_only(net, tmp_path):
     other = Net(NetConfig(6, (3, 2)))
     with pytest.raises(ValueError, match=r"dim=5.*this run trains .*dim=6.*same sizes"):
         other.continue_from(tmp_path / "net")
+
+
+def test_names_have_their_articles():
+    """By how they are said, letter by letter where they begin with two capitals."""
+    an = ["ImageVAE", "MDNRNN", "LSTM", "RBM", "FFJORD", "EpisodeError", "A2CConfig", "int", "MLP"]
+    a = [
+        "GAN",
+        "VAE",
+        "ConvVAE",
+        "GPT",
+        "T5",
+        "UNet",
+        "BERT",
+        "WGAN",
+        "MusicRNN",
+        "RealNVP",
+        "list",
+    ]
+    assert [with_article(name) for name in an + a] == [f"an {n}" for n in an] + [
+        f"a {n}" for n in a
+    ]

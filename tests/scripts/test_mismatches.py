@@ -138,7 +138,7 @@ REAL = ("--where", "real", "--evolution.popsize", "2", "--evolution.generations"
         (
             train_controller,
             ("--memory", "{v32}", "--encoded", "{e32}"),
-            "v32 holds a ConvVAE, which cannot be M; pass the folder of a MDNRNN or "
+            "v32 holds a ConvVAE, which cannot be M; pass the folder of an MDNRNN or "
             "TransformerMemory",
         ),
         (
@@ -155,7 +155,7 @@ REAL = ("--where", "real", "--evolution.popsize", "2", "--evolution.generations"
         (
             encode_rollouts,
             ("--vision", "{m32}", "--rollouts", "{episodes}"),
-            "m32 holds a MDNRNN, which cannot be V; pass the folder of a ConvVAE, ",
+            "m32 holds an MDNRNN, which cannot be V; pass the folder of a ConvVAE, ",
         ),
         (train_mdnrnn, ("--encoded", "{m32}"), "m32 holds MDNRNN, not EncodedRollouts"),
         (

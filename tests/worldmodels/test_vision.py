@@ -235,7 +235,7 @@ def test_dream_environment(name, tmp_path):
 def test_another_class_is_named_with_those_that_can_be_v(tmp_path):
     MDNRNN(MDNRNNConfig(D, 3, 8, 2)).save_pretrained(tmp_path / "m")
     message = (
-        r"m holds a MDNRNN, which cannot be V; pass the folder of a ConvVAE, ImageVAE, LinearVAE, "
+        r"m holds an MDNRNN, which cannot be V; pass the folder of a ConvVAE, ImageVAE, LinearVAE, "
         r"ConvAutoencoder, LinearAutoencoder or VectorVision"
     )
     with pytest.raises(ValueError, match=message):
