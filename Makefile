@@ -52,8 +52,7 @@ bench:
 		--json docs/results/benchmarks/scaling.json
 	@$(RUN) benchmarks/page.py
 
-certificates:
-	$(INSTALL) data
+certificates: install
 	@$(ONE_THREAD) $(HEADLESS) $(RUN) scripts/certificates.py --workers $(JOBS)
 
 lint:

@@ -149,7 +149,7 @@ def _start_engine(skill: int) -> Any:
     except ModuleNotFoundError as error:
         raise gymnasium.error.DependencyNotInstalled(
             "TakeCover64 needs vizdoom, which is not installed; "
-            'pip install "worldmodels-toolkit[doom]"'
+            "pip install -c constraints.txt -e '.[doom]'"
         ) from error
     game = vizdoom.DoomGame()
     game.load_config(str(Path(vizdoom.scenarios_path) / "take_cover.cfg"))

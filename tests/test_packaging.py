@@ -2,9 +2,11 @@
 
 import configparser
 import importlib
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -33,6 +35,16 @@ def test_importing_the_packages_loads_nothing_heavy():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == []
+
+
+def test_make_install_brings_what_the_presets_read():
+    """Digits and chorales lie in packages; what is asked for by name is pinned."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [project["dependencies"], *project["optional-dependencies"].values()]
+    names = [re.match(r"[\w-]+", line)[0] for lines in asked for line in lines]
+    assert {"scikit-learn", "music21"} <= set(names[: len(project["dependencies"])])
+    pinned = re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert set(names) <= {project["name"], *pinned}
 
 
 @pytest.fixture(scope="module")

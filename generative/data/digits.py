@@ -1,7 +1,6 @@
 """scikit-learn's handwritten digits: 1,797 images of 8x8 pixels with 17 grey levels.
 
-Only the file is read, so neither scikit-learn nor SciPy is loaded. `pip install scikit-learn`
-(or the project's extra `data`) brings it.
+Only the file is read, so neither scikit-learn nor SciPy is loaded. `make install` brings it.
 """
 
 from __future__ import annotations
@@ -32,7 +31,8 @@ def find_digits() -> Path:
         if file.is_file():
             return file
     raise FileNotFoundError(
-        "the digits come with scikit-learn, which is not installed: pip install scikit-learn"
+        "the digits come with scikit-learn, which is not installed: make install, or "
+        "pip install -c constraints.txt -e ."
     )
 
 

@@ -67,7 +67,8 @@ def _installed_version() -> str:
         return importlib.metadata.version("music21")
     except importlib.metadata.PackageNotFoundError:
         raise ModuleNotFoundError(
-            "the chorales come with music21, which is not installed: pip install music21"
+            "the chorales come with music21, which is not installed: make install, or "
+            "pip install -c constraints.txt -e ."
         ) from None
 
 

@@ -58,6 +58,35 @@ def test_m_and_c_go_through_an_episode_the_same(experiment):
     assert controller.config.action == ActionHead("raw", num=3)
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda key: f"module.{key}",
+        lambda key: f"_orig_mod.{key}",
+        lambda key: f"_orig_mod.module.{key}",
+        lambda key: f"module._orig_mod.{key}",
+        lambda key: key.replace(".", "._orig_mod.", 1),  # a part of it compiled
+    ],
+)
+def test_networks_that_were_wrapped_when_they_were_saved(tmp_path, wrap):
+    modules = dict(zip(("vae", "mdrnn", "ctrl"), experiment_folder(tmp_path), strict=True))
+    expected = read_checkpoints(tmp_path)
+    wrapped = {
+        name: {wrap(key): value for key, value in module.state_dict().items()}
+        for name, module in modules.items()
+    }
+    for name, state in wrapped.items():
+        torch.save({"state_dict": state}, tmp_path / name / "best.tar")
+    found = read_checkpoints(tmp_path)
+    for ours, theirs in ((found.world, expected.world), (found.controller, expected.controller)):
+        for name, weight in theirs.state_dict().items():
+            torch.testing.assert_close(ours.state_dict()[name], weight, rtol=0, atol=0)
+    both = {**modules["mdrnn"].state_dict(), **wrapped["mdrnn"]}
+    torch.save({"state_dict": both}, tmp_path / "mdrnn" / "best.tar")
+    with pytest.raises(ForeignWeightsError, match="same name under several prefixes"):
+        read_checkpoints(tmp_path)
+
+
 class Sting:
     """Runs a command when it is unpickled."""
 

@@ -78,6 +78,8 @@ def read_checkpoints(folder: Path | str) -> Imported:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors under "state_dict" of a checkpoint; nothing that it holds is run.
 
+    They have the names of the plain network, also where it was saved within DataParallel or compiled.
+
     Raises:
         DamagedFileError, ForeignWeightsError: as `read_checkpoints`.
     """
@@ -107,7 +109,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise ForeignWeightsError(f'{path}: has no "state_dict"; needed is a best.tar')
-    return {str(key): _tensor(path, str(key), value) for key, value in state.items()}
+    tensors = {_own_name(str(key)): _tensor(path, str(key), value) for key, value in state.items()}
+    if len(tensors) < len(state):
+        raise ForeignWeightsError(f"{path}: has weights of the same name under several prefixes")
+    return tensors
+
+
+def _own_name(key: str) -> str:
+    """A weight's name without what DataParallel and torch.compile put into it."""
+    return ".".join(part for part in key.split(".") if part not in ("module", "_orig_mod"))
 
 
 def _cause(message: str) -> str:
