@@ -297,7 +297,8 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class ParallelConfig:
-    """Where candidates are scored. No score depends on any of this."""
+    """Where candidates are scored. On one kind of processor no score depends on any of this but
+    `gpus`: a GPU rounds otherwise than a CPU."""
 
     backend: Literal["serial", "processes", "ray"] = "serial"
     """In this process; in processes of this machine; or on a Ray cluster."""

@@ -1,7 +1,8 @@
 """The other way to train C: back-propagate the imagined return through M into the controller.
 
 M is differentiable and its noise reparameterised, so the return of a dream has a gradient in the
-controller's 867 numbers (the pathwise estimator; Heess et al. 2015, Hafner et al. 2020). Far fewer
+controller's 867 numbers (the pathwise estimator; Heess et al. 2015, Hafner et al. 2020). It is that
+of the rewards alone: when a dream ends is drawn, and has no share in it. Far fewer
 dreams are needed than in evolution, and M's errors are found just as much faster: keep the dream
 uncertain, take few steps per round, and let real episodes choose.
 """
