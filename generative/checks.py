@@ -176,11 +176,14 @@ def check_labels(labels: Tensor, n: int, count: int, who: str, what: str = "labe
     Raises:
         ValueError: another shape or type, or a label that there is not.
     """
-    fits = labels.shape == (n,) and labels.dtype == torch.int64
-    if not fits or (n and not bool((labels.amin() >= 0) & (labels.amax() < count))):
+    if labels.shape != (n,) or labels.dtype != torch.int64:
         raise ValueError(
-            f"got {what} {tuple(labels.shape)} of {labels.dtype}, beginning with "
-            f"{labels.flatten()[:5].tolist()}; {who} needs int64 ({n},), from 0 to {count - 1}"
+            f"got {what} {tuple(labels.shape)} of {labels.dtype}; {n} examples need int64 ({n},)"
+        )
+    if n and not bool((labels.amin() >= 0) & (labels.amax() < count)):
+        known = f"0 to {count - 1}" if count else "none"
+        raise ValueError(
+            f"got {what} from {int(labels.amin())} to {int(labels.amax())}; {who} knows {known}"
         )
     return labels
 

@@ -254,6 +254,7 @@ class PixelCNN(Pretrained, nn.Module):
 
     def initialise(self, x: Tensor) -> None:
         """Set the normalised weights of PixelCNN++ from a first batch; others need nothing."""
+        check_some(check_images(x, self.config.image_shape, self), self)
         if isinstance(self.network, PlusPlusNet):
             self.network.initialise(x)
 

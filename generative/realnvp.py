@@ -297,6 +297,7 @@ class ImageRealNVP(Pretrained, nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, C*H*W) -> images whose pixels are levels; of the z of an image, that image."""
+        check_vectors(z, self.flow.dim, "z", self)
         v = self.flow.decode(z).unflatten(1, self.config.flow.shape)
         return self.dequantiser.images(v)
 

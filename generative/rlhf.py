@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_some, placed
+from generative.checks import check_some, check_tokens, placed
 from generative.configs.rlhf import DPOConfig, GRPOConfig, PPOConfig, RolloutConfig
 from generative.configs.text import GPTConfig
 from generative.gpt import GPT
@@ -145,6 +145,7 @@ class RewardModel(Pretrained, nn.Module):
         Raises:
             ValueError: not int64 (B, T) in the vocabulary, or longer than `max_len`.
         """
+        check_tokens(texts, self.config.vocab_size, self.config.max_len, self)
         return self.read_out(self.body.features(texts))[:, :, 0]
 
     def forward(self, texts: Tensor) -> Tensor:

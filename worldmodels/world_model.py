@@ -98,8 +98,6 @@ class WorldModel(nn.Module):
         frames, dtype = torch.as_tensor(frames).to(self.device), placed(self)["dtype"]
         if self.sees_vectors:
             return encode_mu_logvar(self.vision, frames.to(dtype))
-        if frames.dtype != torch.uint8:
-            raise ValueError(f"frames are {frames.dtype}; pass uint8 (B, 64, 64, 3)")
         x = to_float_bchw(frames).to(dtype).contiguous(memory_format=torch.channels_last)
         return encode_mu_logvar(self.vision, x)
 

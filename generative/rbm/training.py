@@ -125,6 +125,7 @@ class DBNLearner:
 
     def update(self, batch: Tensor) -> dict[str, Tensor | float]:
         """One step of the machine whose turn it is, on bits (B, *shape)."""
+        check_bits(check_some(batch, self.model), self.model.config.shape, self.model)
         layer = min(self.step // self.per_layer, len(self.learners) - 1)
         bits = self.model.up(batch, layer) if layer else batch
         if self.step == layer * self.per_layer:

@@ -43,7 +43,13 @@ __all__ = [
 
 
 def to_float_bchw(frames: Tensor) -> Tensor:
-    """uint8 frames (..., H, W, C) -> float32 (..., C, H, W) in [0, 1]."""
+    """uint8 frames (..., H, W, C) -> float32 (..., C, H, W) in [0, 1].
+
+    Raises:
+        ValueError: frames of another type.
+    """
+    if frames.dtype != torch.uint8:
+        raise ValueError(f"frames are {frames.dtype}; pass uint8 (..., H, W, C), from 0 to 255")
     return frames.movedim(-1, -3).float().div(255.0)
 
 

@@ -108,7 +108,9 @@ class MixturePrior(nn.Module):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws, (n, latent_dim)."""
-        c = torch.multinomial(self.logits.softmax(0), n, replacement=True, generator=generator)
+        pi = self.logits.softmax(0)
+        # torch draws at least one.
+        c = torch.multinomial(pi, max(n, 1), replacement=True, generator=generator)[:n]
         return sample_gaussian(self.mu[c], self.logvar[c], generator)
 
 

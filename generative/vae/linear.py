@@ -96,6 +96,8 @@ class LinearVAE(Pretrained, nn.Module):
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x) of each image, (B, C, H, W) -> (B,), nats; `bound` comes up to it from below."""
         rows = check_images(x, self.config.image_shape, self).flatten(1)
+        if not len(x):  # which torch's distribution cannot reshape
+            return x.new_zeros(0)
         noise = self.pixel_logvar.exp().expand(self.dim)
         parts = (self.decoder.bias, self.decoder.weight, noise, rows)
         mean, weight, noise, rows = (part.to(at_least_float32(part)) for part in parts)

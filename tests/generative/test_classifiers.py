@@ -192,7 +192,7 @@ def test_dropout_and_batch_statistics_are_for_training_only():
         (lambda: CNNClassifierConfig(dropout=1.0), "dropout 1.0"),
         (lambda: CNNClassifierConfig(norm_momentum=0.0), "norm_momentum 0.0"),
         (lambda: ClassifierLossConfig(shift=-1), "shift is -1"),
-        (lambda: classifier_loss(torch.zeros(2, 3), torch.zeros(2)), "float32; 2 images need"),
+        (lambda: classifier_loss(torch.zeros(2, 3), torch.zeros(2)), "float32; 2 examples need"),
         (lambda: classifier_loss(torch.zeros(1, 3), torch.tensor([3])), "from 3 to 3; .* 0 to 2"),
     ],
 )  # fmt: skip

@@ -220,20 +220,20 @@ def test_memory_refuses_another_type_by_name(name, dtype):
 def test_controller_vision_and_dream_refuse_another_type_by_name():
     memory, controller, world = make_memory("MDNRNN"), make_controller(), make_world()
     z, h = numbers(2, D), numbers(2, H)
-    with pytest.raises(ValueError, match="z and h of torch.float64; LinearController"):
+    with pytest.raises(ValueError, match=r"z and h of torch\.float64; LinearController"):
         controller.act(z.double(), h, h)
     dream = Dream(memory, controller.config, DreamConfig(horizon=2, bf16=False))
     candidates, starts = controller.to_vector()[None].double(), make_starts(memory)
-    with pytest.raises(ValueError, match="candidates of torch.float64; MDNRNN"):
+    with pytest.raises(ValueError, match=r"candidates of torch\.float64; MDNRNN"):
         dream.evaluate(candidates, starts, 0)
-    with pytest.raises(ValueError, match="candidates of torch.float64; MDNRNN"):
+    with pytest.raises(ValueError, match=r"candidates of torch\.float64; MDNRNN"):
         dream.rollout(candidates, starts, torch.Generator())
     vision = VectorVision.of(numbers(9, D))
-    with pytest.raises(ValueError, match="vectors of torch.float64; VectorVision"):
+    with pytest.raises(ValueError, match=r"vectors of torch\.float64; VectorVision"):
         vision.encode(numbers(2, D).double())
-    with pytest.raises(ValueError, match="z of torch.float64; VectorVision"):
+    with pytest.raises(ValueError, match=r"z of torch\.float64; VectorVision"):
         vision.decode(numbers(2, D).double())
-    with pytest.raises(ValueError, match="z of torch.float64; ConvVAE"):
+    with pytest.raises(ValueError, match=r"z of torch\.float64; ConvVAE"):
         world.decode(numbers(2, D).double())
 
 
