@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generative.checks import (
-    check_batch,
+    check_dtype,
     check_images,
     check_labels,
     check_some,
@@ -172,7 +172,7 @@ class PixelCNN(Pretrained, nn.Module):
         self, x: Tensor, labels: Tensor | None = None, views: Tensor | None = None
     ) -> Tensor:
         """What the network says of each pixel, (B, P, H, W); any float images will do."""
-        check_batch(x, tuple(x.shape[1:]), "images", self)
+        check_dtype(x, "images", self)
         if not isinstance(self.network, GatedNet):
             return self.network(x)
         return self.network(x, labels, views)

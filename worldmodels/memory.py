@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from generative.checks import check_dtype, check_some
+from generative.checks import check_dtype
 from generative.mdn import (
     HALF_LOG_2PI,
     LOG_STD_MAX,
@@ -230,6 +230,8 @@ def memory_loss(
 
 def _share_of_steps(mask: Tensor) -> Tensor:
     """Weights (B, T) under which a sum is the mean over the real steps."""
+    if not len(mask):
+        raise ValueError("got a batch of 0 windows; a loss of M is a mean: give at least one")
     return mask / mask.sum().clamp_min(1.0)
 
 
@@ -380,7 +382,8 @@ class MemoryLearner:
 
     def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One step on windows of z, action, prev_reward, next_z, reward, terminated, mask."""
-        check_some(batch["z"], self.model.train())
+        self.model.train()
+        share = _share_of_steps(batch["mask"])
         model, bf16 = self.model, self.config.bf16
         with torch.autocast(batch["z"].device.type, torch.bfloat16, enabled=bf16):
             h, _ = model.read(batch["z"], batch["action"], None, batch["prev_reward"])
@@ -391,7 +394,7 @@ class MemoryLearner:
             features,
             model.mixture_head,
             target,
-            _share_of_steps(batch["mask"]),
+            share,
             torch.bfloat16 if bf16 else target.dtype,
         )
         losses = _joined_losses(nll, reward, end_logit, batch, model.config, self.config)

@@ -90,8 +90,9 @@ def episodes() -> EncodedRollouts:
     z = rng.normal(size=(frames, D)).astype(np.float16)
     actions = rng.random((frames, A)).astype(np.float32)
     rewards = rng.random(frames).astype(np.float32)
-    ended = np.zeros(frames, bool)
-    return EncodedRollouts(z, np.zeros_like(z), actions, rewards, ended, np.array([0, 5, frames]))
+    starts, ended = np.array([0, 5, frames]), np.zeros(frames, bool)
+    actions[starts[1:] - 1], rewards[starts[1:] - 1] = 0, 0
+    return EncodedRollouts(z, np.zeros_like(z), actions, rewards, ended, starts)
 
 
 def flat(value) -> list:
@@ -247,7 +248,10 @@ def test_nothing_to_read(name):
     out, _ = memory.step(torch.zeros(0, D), torch.zeros(0, A), state, torch.zeros(0))
     assert out.reward.shape == (0,)
     assert out.mixture.sample().shape == (0, D)
-    with pytest.raises(ValueError, match=f"batch of 0 .*{name}"):
+    out, _ = memory(torch.zeros(0, 5, D), torch.zeros(0, 5, A), None, torch.zeros(0, 5))
+    with pytest.raises(ValueError, match="batch of 0 windows"):
+        memory_loss(out, windows(n=0), memory.config, MemoryLossConfig())
+    with pytest.raises(ValueError, match="batch of 0 windows"):
         MemoryLearner(memory, MemoryLossConfig(), 2).update(windows(n=0))
 
 
