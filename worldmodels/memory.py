@@ -107,14 +107,18 @@ class Memory(Pretrained, nn.Module, ABC):
                 f"action has {action.shape[-1]} numbers, this M was trained with "
                 f"{config.action_dim}"
             )
-        check_dtype(z, "z", self)
-        check_dtype(action, "actions", self)
-        if not config.reward_input:
-            return torch.cat([z, action], dim=-1)
-        if prev_reward is None:
-            raise ValueError("this M reads the previous reward; pass prev_reward")
-        check_dtype(prev_reward, "prev_reward", self)
-        return torch.cat([z, action, prev_reward.unsqueeze(-1) / config.reward_scale], dim=-1)
+        parts = {"z": z, "actions": action}
+        if config.reward_input:
+            if prev_reward is None:
+                raise ValueError("this M reads the previous reward; pass prev_reward")
+            parts["prev_reward"] = prev_reward.unsqueeze(-1)
+        for what, part in parts.items():
+            # The check looks for the weights, which is slow beside a step of a small M.
+            if part.dtype != self.mixture_head.linear.weight.dtype:
+                check_dtype(part, what, self)
+        if config.reward_input:
+            parts["prev_reward"] = parts["prev_reward"] / config.reward_scale
+        return torch.cat([*parts.values()], dim=-1)
 
     def forward(
         self,
