@@ -29,6 +29,7 @@ from envs.task import Task, game_name, make_env
 from generative.training.files import read_json, write_json
 from generative.training.settings import from_json
 from worldmodels.collect import EpisodeError, NotFiniteError
+from worldmodels.configs import ParallelConfig
 from worldmodels.parallel import Report, run_jobs
 
 __all__ = [
@@ -197,7 +198,12 @@ def bootstrap_interval(
 
 
 def run_episode(
-    agent: Any, env: Any, seed: int, where: str = "", sampled: bool = False
+    agent: Any,
+    env: Any,
+    seed: int,
+    where: str = "",
+    sampled: bool = False,
+    report: Report = lambda n: None,
 ) -> EpisodeScore:
     """Drive one whole episode.
 
@@ -210,6 +216,7 @@ def run_episode(
         seed: for `env.reset`.
         where: names the environment in errors.
         sampled: let the agent draw its actions (by torch's global generator).
+        report: called with 0 after every step: the environment does not hang.
     Raises:
         EpisodeError: an observation has another shape than the environment says, or (as
             NotFiniteError) an observation, action or reward is not finite; says seed and step.
@@ -237,6 +244,7 @@ def run_episode(
             with undrawn(env) if _holds_its_action(state) else contextlib.nullcontext():
                 obs, reward, terminated, truncated, info = env.step(action)
             length += 1
+            report(0)
             check(obs, "observation", env.observation_space.shape)
             check(reward, "reward")
             score += float(reward)
@@ -309,10 +317,17 @@ def evaluate(
     env_id: str | None = None,
     env_kwargs: dict[str, Any] | None = None,
     sampled: bool = False,
+    deadline: float = ParallelConfig.deadline,
 ) -> Evaluation:
     """Drive one episode per seed; see `evaluate_many` for the arguments."""
     return evaluate_many(
-        [agent], seeds, workers=workers, env_id=env_id, env_kwargs=env_kwargs, sampled=sampled
+        [agent],
+        seeds,
+        workers=workers,
+        env_id=env_id,
+        env_kwargs=env_kwargs,
+        sampled=sampled,
+        deadline=deadline,
     )[0]
 
 
@@ -324,6 +339,7 @@ def evaluate_many(
     env_id: str | None = None,
     env_kwargs: dict[str, Any] | None = None,
     sampled: bool = False,
+    deadline: float = ParallelConfig.deadline,
 ) -> list[Evaluation]:
     """Drive every agent on every seed, in one set of worker processes.
 
@@ -337,11 +353,13 @@ def evaluate_many(
             what the first agent was trained on (`task`), or CarRacing-v3.
         sampled: actions are drawn, as when a policy is trained, not the mean or likeliest ones;
             the draws of an episode follow from its seed.
+        deadline: seconds that a worker's environment may take for a step or a reset.
     Returns:
         One evaluation per agent. `seconds` is that of the whole, for each of them.
     Raises:
         EpisodeError: something was not finite; says the seed and the step.
-        WorkerDiedError: a worker was killed, for example where memory ran out.
+        WorkerDiedError: two workers were lost in an episode: killed, for example where memory ran
+            out, or ended after they had waited too long for its environment.
         SystemExit: SIGTERM or Ctrl-C; the workers are gone by then.
     """
     seeds = [int(seed) for seed in seeds]
@@ -375,7 +393,16 @@ def evaluate_many(
         jobs = [(index, seed) for index in range(len(agents)) for seed in seeds]
         with contextlib.closing(driver):
             what = "driving real tracks" if "CarRacing" in env_id else "playing real episodes"
-            scores = run_jobs(driver, jobs, workers, 1, what)
+            scores = run_jobs(
+                driver,
+                jobs,
+                workers,
+                1,
+                what,
+                attempts=2,
+                deadline=deadline,
+                name_of=lambda job: f"the episode of {env_id}, seed {job[1]}",
+            )
     seconds = time.monotonic() - started
     return [
         Evaluation(
@@ -418,7 +445,9 @@ class _Driver:
         with torch.random.fork_rng(devices=[], enabled=self.sampled):
             if self.sampled:
                 torch.manual_seed(seed)
-            score = run_episode(self.agents[index], self._env, seed, self.env_id, self.sampled)
+            score = run_episode(
+                self.agents[index], self._env, seed, self.env_id, self.sampled, report
+            )
         report(1)
         return score
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import TimeLimit
 
-from worldmodels.parallel import WorkerDiedError, become_worker, portable, starting_workers
+from worldmodels.configs import ParallelConfig
+from worldmodels.parallel import Worker, WorkerDiedError, last_words, portable
 
 __all__ = ["PooledVectorEnv", "fast_car_racing_pool", "car_racing_64_pool"]
 
@@ -50,10 +52,11 @@ def _car_pool(
     workers: int = 0,
     autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     max_episode_steps: int | None = 1000,
+    deadline: float = ParallelConfig.deadline,
     **kwargs: Any,
 ) -> PooledVectorEnv:
     make = partial(_limited, kind, max_episode_steps, kwargs)
-    return PooledVectorEnv(make, num_envs, workers, autoreset_mode)
+    return PooledVectorEnv(make, num_envs, workers, autoreset_mode, deadline)
 
 
 def _limited(
@@ -70,12 +73,16 @@ class PooledVectorEnv(VectorEnv):
     `gymnasium.vector.SyncVectorEnv`, which runs in every process. Results do not depend on the
     number of workers. The processes end with the one that started them, however that ends.
 
+    Where Ctrl-C cuts a step or reset short, some environments have made the step and others have
+    not: `reset` without a mask then makes new processes, and begins as a new pool does.
+
     Args:
         make: makes one environment; importable in a new process. Its observations and actions are
             arrays (Box, MultiDiscrete, MultiBinary) or numbers (Discrete).
         num_envs: how many.
         workers: processes; 0 for as many as there are cores, at most `num_envs`.
         autoreset_mode: a `gymnasium.vector.AutoresetMode` or its value.
+        deadline: seconds that a step or reset may take before the processes are ended.
     Raises:
         ValueError: the spaces are of another kind, or a number is too small.
     """
@@ -86,14 +93,16 @@ class PooledVectorEnv(VectorEnv):
         num_envs: int,
         workers: int = 0,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        deadline: float = ParallelConfig.deadline,
     ):
-        self._pipes: list[Any] = []
-        self._processes: list[Any] = []
-        if num_envs < 1 or workers < 0:
-            raise ValueError(
-                f"num_envs is {num_envs} and workers {workers}; give at least 1 environment, and "
-                "workers from 1 up or 0 for one per core"
-            )
+        self._workers: list[Worker] = []
+        if num_envs < 1:
+            raise ValueError(f"num_envs is {num_envs}; give at least 1 environment")
+        if workers < 0:
+            raise ValueError(f"workers is {workers}; give 1 or more, or 0 for one per core")
+        if not deadline > 0:
+            raise ValueError(f"deadline is {deadline}; give a number of seconds above 0")
+        self._deadline = deadline
         self.num_envs, self.autoreset_mode = num_envs, AutoresetMode(autoreset_mode)
         one = make()
         self.metadata = {**one.metadata, "autoreset_mode": self.autoreset_mode}
@@ -110,21 +119,17 @@ class PooledVectorEnv(VectorEnv):
         count = min(workers or cores or 1, num_envs)
         edges = np.linspace(0, num_envs, count + 1).round().astype(int).tolist()
         self._slices = [slice(a, b) for a, b in itertools.pairwise(edges)]
+        self._make = make
+        self._start()
+
+    def _start(self) -> None:
+        self._in_step = True  # every environment has answered as often as every other
         try:
-            with starting_workers():
-                for rows in self._slices:
-                    ours, theirs = context.Pipe()
-                    process = context.Process(
-                        target=_work,
-                        args=(theirs, make, rows, self._shared, self.autoreset_mode.value),
-                        daemon=True,
-                    )
-                    process.start()
-                    theirs.close()
-                    self._pipes.append(ours)
-                    self._processes.append(process)
+            for rows in self._slices:
+                mode = self.autoreset_mode.value
+                self._workers.append(Worker(_work, self._make, rows, self._shared, mode))
         except BaseException:
-            self.close()
+            self.close_extras()
             raise
 
     def reset(
@@ -136,7 +141,8 @@ class PooledVectorEnv(VectorEnv):
         """Begin an episode everywhere, or where options["reset_mask"], bool (num_envs,), says so.
 
         Raises:
-            WorkerDiedError: a process is gone.
+            WorkerDiedError: a process is gone, or gave no answer in time.
+            RuntimeError: a step or reset was interrupted before, and this is not a whole reset.
             Exception: what an environment raised, with the process's traceback as a note.
         """
         if seed is None or isinstance(seed, int | np.integer):
@@ -154,13 +160,15 @@ class PooledVectorEnv(VectorEnv):
                     f"reset_mask is {mask.dtype} {mask.shape}; give bool ({self.num_envs},) with "
                     "at least one True"
                 )
-        asked = []
-        for pipe, rows in zip(self._pipes, self._slices, strict=True):
+        if mask is None and not self._in_step and self._workers:
+            self.close_extras()
+            self._start()
+        asked: dict[int, tuple[Any, ...]] = {}
+        for place, rows in enumerate(self._slices):
             if mask is None:
-                asked.append((pipe, ("reset", seeds[rows], options)))
+                asked[place] = ("reset", seeds[rows], options)
             elif mask[rows].any():
-                masked = {**options, "reset_mask": mask[rows]}
-                asked.append((pipe, ("reset", seeds[rows], masked)))
+                asked[place] = ("reset", seeds[rows], {**options, "reset_mask": mask[rows]})
         infos = self._ask(asked)
         return self._seen.obs.copy(), infos
 
@@ -175,8 +183,7 @@ class PooledVectorEnv(VectorEnv):
         actions = np.asarray(actions)
         if actions.shape != self._seen.actions.shape:
             raise ValueError(f"actions are {actions.shape}, needed {self._seen.actions.shape}")
-        self._seen.actions[...] = actions
-        infos = self._ask([(pipe, ("step",)) for pipe in self._pipes])
+        infos = self._ask(dict.fromkeys(range(len(self._slices)), ("step",)), actions)
         seen = self._seen
         return (
             seen.obs.copy(),
@@ -188,47 +195,61 @@ class PooledVectorEnv(VectorEnv):
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the processes."""
-        for pipe, process in zip(self._pipes, self._processes, strict=True):
-            pipe.close()
-            process.kill()
-        for process in self._processes:
-            process.join()
-        self._pipes, self._processes = [], []
+        while self._workers:
+            self._workers.pop().end()
 
-    def _ask(self, asked: list[tuple[Any, tuple[Any, ...]]]) -> dict[str, Any]:
-        """Send each message, wait for all answers; the infos of all environments together."""
-        if not self._pipes:
+    def _ask(
+        self, asked: dict[int, tuple[Any, ...]], actions: np.ndarray | None = None
+    ) -> dict[str, Any]:
+        """Send each process its message, wait for all answers; the infos of all environments."""
+        if not self._workers:
             raise gymnasium.error.ClosedEnvironmentError("these environments were closed")
+        resumes = actions is not None or any("reset_mask" in m[2] for m in asked.values())
+        if resumes and not self._in_step:
+            raise RuntimeError(
+                "a step or reset was interrupted, and some environments are a step ahead of "
+                "others; call reset() without a mask"
+            )
         infos: dict[str, Any] = {}
         failed: BaseException | None = None
-        for pipe, message in asked:
+        self._in_step = False
+        if actions is not None:
+            self._seen.actions[...] = actions
+        for place, message in asked.items():
             try:
-                pipe.send(message)
+                self._workers[place].pipe.send(message)
             except OSError:
-                failed = self._death(pipe)
-        for pipe, _ in asked:
+                failed = failed or self._death(place)
+        end = time.monotonic() + self._deadline
+        for place in asked:
+            pipe, rows = self._workers[place].pipe, self._slices[place]
             try:
+                if not pipe.poll(max(0.0, end - time.monotonic())):
+                    failed = failed or WorkerDiedError(
+                        f"environments {rows.start} to {rows.stop - 1} gave no answer within "
+                        f"{self._deadline:g} s; their process was ended"
+                    )
+                    break
                 answer = pipe.recv()
             except (EOFError, OSError):
-                failed = failed or self._death(pipe)
+                failed = failed or self._death(place)
                 continue
             if isinstance(answer, Exception):
                 failed = failed or answer
             elif answer:
-                rows = self._slices[self._pipes.index(pipe)]
                 _merge(infos, answer, rows, self.num_envs)
         if failed is not None:
             self.close()
-            raise failed
+            raise failed from None
+        self._in_step = True
         return infos
 
-    def _death(self, pipe: Any) -> WorkerDiedError:
-        process = self._processes[self._pipes.index(pipe)]
-        process.join()
-        return WorkerDiedError(
-            f"a process of the environments died (exit code {process.exitcode}); -9 usually means "
-            "that memory ran out: try fewer of them"
-        )
+    def _death(self, place: int) -> WorkerDiedError:
+        try:
+            why = self._workers[place].fate()
+        except WorkerDiedError as error:
+            return error
+        return WorkerDiedError(last_words(f"a process of the environments died ({why})", why))
 
 
 @dataclass(frozen=True)
@@ -279,7 +300,6 @@ def _work(
     pipe: Any, make: Callable[[], gymnasium.Env], rows: slice, shared: _Shared, autoreset_mode: str
 ) -> None:
     """A process: messages in, infos or an error out, everything else through shared memory."""
-    become_worker()
     seen, envs = shared.arrays(rows), None
     while True:
         try:

@@ -24,9 +24,6 @@ from worldmodels.configs import ParallelConfig
 from worldmodels.parallel import ProcessPool, Report, Scheduler
 from worldmodels.rollouts import Episode, EpisodeRecord, RolloutStore
 
-TWICE = ParallelConfig(attempts=2, straggler=0.0)
-"""A worker may die once in an episode: of memory that ran out, say."""
-
 
 class EpisodeError(RuntimeError):
     """An episode went wrong; the message names environment, seed and step."""
@@ -118,13 +115,16 @@ def make_driver(spec: EpisodeSpec) -> Any:
     return spec.driver.factory(seed=seed, **spec.driver.kwargs)
 
 
-def run_episode(env: Any, driver: Any, spec: EpisodeSpec) -> Episode:
+def run_episode(
+    env: Any, driver: Any, spec: EpisodeSpec, report: Report = lambda n: None
+) -> Episode:
     """Drives one episode and records it.
 
     Args:
         env: a fresh Gymnasium environment whose observations are uint8 (H, W, C) or float32 (D,)
             and whose actions are a Box, as M reads them (`envs.task.Prepared` makes one of others).
         driver: has SB3's `predict(obs, state, episode_start, deterministic) -> (action, state)`.
+        report: called with 0 after every step: the environment does not hang.
     Raises:
         EpisodeError: an observation, action or reward is not finite or has the wrong shape.
     """
@@ -162,6 +162,7 @@ def run_episode(env: Any, driver: Any, spec: EpisodeSpec) -> Episode:
         for _ in range(spec.action_repeat):
             obs, reward, terminated, truncated, step_info = env.step(action.copy())
             env_steps += 1
+            report(0)
             if not math.isfinite(reward):
                 raise NotFiniteError(f"{where}: reward at step {env_steps} is {reward}, not finite")
             total += float(reward)
@@ -213,6 +214,7 @@ def collect(
     make_env: Callable[[EpisodeSpec], Any] = make_env,
     make_driver: Callable[[EpisodeSpec], Any] = make_driver,
     stop: Callable[[], bool] = lambda: False,
+    deadline: float = ParallelConfig.deadline,
 ) -> int:
     """Runs the episodes that the store does not hold yet; it then has them in order of their index.
 
@@ -225,15 +227,18 @@ def collect(
         make_env, make_driver: called per episode, in the worker; importable there. The environment
             is closed after its episode.
         stop: asked between episodes; true ends the collection early, to be continued later.
+        deadline: seconds that a worker's environment may take for a step or a reset.
     Returns:
         Number of episodes recorded.
     Raises:
         EpisodeError: an episode failed.
         DamagedFileError: a file that its driver is made from is, or an episode was damaged, and is
             not the same when it is recorded again.
-        WorkerDiedError: two workers died on an episode.
+        WorkerDiedError: two workers died on an episode, or waited too long for its environment.
         ValueError: the store holds episodes of another collection.
     """
+    if workers < 0:
+        raise ValueError(f"workers is {workers}; give 1 or more, or 0 for this process")
     specs = sorted(specs, key=lambda spec: spec.index)
     indices = {spec.index for spec in specs}
     if len(indices) < len(specs):
@@ -248,8 +253,10 @@ def collect(
             if not workers or not todo:
                 return map(job, todo)
             pool = ProcessPool(job, min(workers, len(todo)))
+            # A worker may die once in an episode: of memory that ran out, say.
+            config = ParallelConfig(attempts=2, straggler=0.0)
             scheduler = stack.enter_context(
-                Scheduler(pool, TWICE, name_of=job.name, tell=warnings.warn)
+                Scheduler(pool, config, lambda spec: deadline, job.name, warnings.warn)
             )
             # Episodes that finish early wait in memory, so workers may not run far ahead.
             return scheduler.stream(todo, ahead=4 * workers)
@@ -278,11 +285,11 @@ class _Job:
     make_driver: Callable[[EpisodeSpec], Any]
 
     def __call__(
-        self, spec: EpisodeSpec, _report: Report = lambda n: None
+        self, spec: EpisodeSpec, report: Report = lambda n: None
     ) -> tuple[EpisodeRecord, bytes]:
         try:
             with contextlib.closing(self.make_env(spec)) as env:
-                episode = run_episode(env, self.make_driver(spec), spec)
+                episode = run_episode(env, self.make_driver(spec), spec, report)
         except (EpisodeError, DamagedFileError):
             raise  # a damaged model is not the episode's doing, and its message names the file
         except Exception as error:

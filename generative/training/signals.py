@@ -86,6 +86,12 @@ def stop_signals() -> Iterator[Stop]:
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
+def exit_if_stopped(message: str) -> None:
+    """For waits inside of `stop_signals`: leave, as `Stop.exit` does, where that was asked for."""
+    if _current is not None and _current.requested:
+        _current.exit(message)
+
+
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
     """`STOPPING` raise SystemExit (143, 130, 129) wherever the block stands.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import statistics
+import time
 
 import gymnasium
 import numpy as np
@@ -26,6 +27,7 @@ from generative.vae import ConvVAE, ConvVAEConfig
 from worldmodels.collect import EpisodeError
 from worldmodels.controller import ControllerConfig, LinearController
 from worldmodels.memory import MDNRNN, MDNRNNConfig
+from worldmodels.parallel import WorkerDiedError
 from worldmodels.world_model import WorldModel
 
 FAST = "WorldModels/FastCarRacing-v0"
@@ -80,6 +82,18 @@ class Dice:
     def predict(self, obs, state=None, episode_start=None, deterministic=True):
         assert not deterministic
         return torch.rand(1).numpy(), state
+
+
+class Stuck:
+    """Never answers."""
+
+    def predict(self, obs, state=None, episode_start=None, deterministic=True):
+        time.sleep(1000)
+
+
+def test_an_episode_that_hangs_is_named():
+    with pytest.raises(WorkerDiedError, match=r"no answer within the 1 s\) .*Counter-v0, seed 5"):
+        evaluate(Stuck(), [5], env_id=f"{__name__}:Counter-v0", workers=1, deadline=1.0)
 
 
 def test_drawn_actions_follow_from_the_seed_of_the_episode():

@@ -1,9 +1,11 @@
 """A pool of processes against Gymnasium's SyncVectorEnv, to the bit, and in trouble."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 
@@ -14,6 +16,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from envs.pool import PooledVectorEnv
+from tests.commands import ROOT, alive
 from worldmodels.parallel import WorkerDiedError
 
 
@@ -136,51 +139,161 @@ def test_wrong_input_leaves_the_pool_usable():
 
 def test_an_error_of_an_environment_arrives_with_its_traceback():
     pool = PooledVectorEnv(partial(Counter, fail_at=2), 2, workers=2)
-    processes = list(pool._processes)
+    pids = {worker.pid for worker in pool._workers}
     pool.reset(seed=0)
     pool.step(np.zeros((2, 1)))
     with pytest.raises(ArithmeticError, match="broken at step 2") as caught:
         pool.step(np.zeros((2, 1)))
     assert "in step" in caught.value.__notes__[0]
-    assert not any(process.is_alive() for process in processes)
+    assert not alive(pids)
 
 
 def test_a_killed_process_is_told():
     pool = PooledVectorEnv(Counter, 4, workers=2)
     pool.reset(seed=0)
-    os.kill(pool._processes[1].pid, signal.SIGKILL)
+    os.kill(pool._workers[1].pid, signal.SIGKILL)
     with pytest.raises(WorkerDiedError, match=r"exit code -9"):
         for _ in range(2):
             pool.step(np.zeros((4, 1)))
-    assert not pool._processes
+    assert not pool._workers
 
 
-def test_processes_end_with_the_one_that_started_them():
-    code = (
-        "import os, signal, time\n"
-        "from tests.envs.test_pool import Counter, PooledVectorEnv\n"
-        "if __name__ == '__main__':\n"
-        "    pool = PooledVectorEnv(Counter, 2, workers=2)\n"
-        "    pool.reset(seed=0)\n"
-        "    print(*[p.pid for p in pool._processes], flush=True)\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=".")
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    pids = [int(pid) for pid in done.stdout.split()]
+SCRIPT = """
+import os, re, signal, sys, threading, time
+from functools import partial
+from tests.envs.test_pool import Counter, PooledVectorEnv, Stuck
+
+
+def begin(kind=Counter):
+    pool = PooledVectorEnv(kind, 2, workers=2)
+    pool.reset(seed=0)
+    print(*[w.pid for w in pool._workers], flush=True)
+    return pool
+
+
+if __name__ == "__main__":
+    how = sys.argv[1]
+    if how == "function":
+        begin()
+    elif how == "thread":
+        threading.Thread(target=begin).start()
+    elif how == "killed while stuck":
+        os.fork() or time.sleep(60)  # the fork holds all that its parent has open
+        pool = begin(Stuck)
+        threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        pool.step(pool.action_space.sample())
+    else:
+        pool = begin()
+    if how == "error":
+        raise ArithmeticError("of the script")
+    if how == "exit":
+        sys.exit(3)
+    if how == "del":
+        pids = [worker.pid for worker in pool._workers]
+        del pool
+        assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+    if how == "_exit":
+        os._exit(4)
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+class Stuck(Counter):
+    """Computes for ever at its second step, and lets no other thread of Python run meanwhile."""
+
+    def step(self, action):
+        return super().step(action) if self.steps else re.match("(a+)+$", "a" * 60 + "b")
+
+
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [
+        ("end", 0), ("function", 0), ("error", 1), ("exit", 3), ("del", 0), ("thread", 0),
+        ("_exit", 4), ("killed", -signal.SIGKILL), ("killed while stuck", -signal.SIGKILL),
+    ],
+)  # fmt: skip
+def test_processes_end_with_the_one_that_started_them(tmp_path, how, status):
+    (tmp_path / "main.py").write_text(SCRIPT)
+    with open(tmp_path / "told", "w+") as told:  # a pipe would wait for a worker that lives on
+        done = subprocess.run(
+            [sys.executable, str(tmp_path / "main.py"), how],
+            env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=told, stderr=told, timeout=120,
+        )  # fmt: skip
+        told.seek(0)
+        text = told.read()
+    assert done.returncode == status, text
+    assert ("ArithmeticError" in text) == ("Traceback" in text) == (how == "error"), text
+    pids = {int(pid) for pid in text.split("\n")[0].split()}
     assert len(pids) == 2
-    for _ in range(100):
-        alive = [pid for pid in pids if os.path.exists(f"/proc/{pid}") and not is_zombie(pid)]
-        if not alive:
-            break
-        time.sleep(0.1)
-    assert not alive
+    end = time.monotonic() + 30
+    while alive(pids):
+        assert status < 0 or how == "_exit", "a worker outlived its parent"
+        assert time.monotonic() < end, "a worker outlived its parent"
+        time.sleep(0.05)
 
 
-def is_zombie(pid: int) -> bool:
-    """Ended, but not yet fetched by the process that inherited it."""
+def test_a_script_without_a_guard_is_told_what_is_missing(tmp_path):
+    (tmp_path / "main.py").write_text(SCRIPT.partition("if __name__")[0] + "begin()\n")
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "main.py")],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert 'wrap what your script does in `if __name__ == "__main__":`' in done.stderr
+    assert done.stderr.count("Traceback") == 1
+    assert "memory" not in done.stderr
+
+
+class Slow(Counter):
+    """Its third step takes so long."""
+
+    seconds = 1000.0
+
+    def step(self, action):
+        time.sleep(self.seconds if self.steps == 2 else 0)
+        return super().step(action)
+
+
+class Dawdling(Slow):
+    seconds = 1.0
+
+
+@pytest.mark.parametrize("kind", [Dawdling, Slow])
+def test_out_of_an_interrupted_step_only_a_whole_reset_leads(kind):
+    """Whether the environments come to the end of the step or not."""
+    pool, fresh = PooledVectorEnv(kind, 3, workers=2), SyncVectorEnv([Counter] * 3)
+    actions = np.ones((3, 1), np.float32)
+    pool.reset(seed=7)
+    for _ in range(2):
+        pool.step(actions)
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        pool.step(actions)
+    timer.join()
+    time.sleep(0 if kind is Slow else 1.5)  # by now the answers are there
+    with pytest.raises(RuntimeError, match=r"interrupted.*reset"):
+        pool.step(actions)
+    with pytest.raises(RuntimeError, match=r"interrupted.*reset"):
+        pool.reset(options={"reset_mask": np.array([True, False, False])})
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
+        same(pool.reset(seed=3), fresh.reset(seed=3))
+        for _ in range(2):
+            same(pool.step(actions), fresh.step(actions))
+    finally:
+        pool.close()
+
+
+def test_an_environment_that_hangs_is_named():
+    pool = PooledVectorEnv(Slow, 3, workers=2, deadline=8.0)
+    pids = {worker.pid for worker in pool._workers}
+    pool.reset(seed=0)
+    for _ in range(2):
+        pool.step(np.zeros((3, 1)))
+    pool._deadline = 0.5
+    with pytest.raises(WorkerDiedError, match=r"environments 0 to 1 gave no answer within 0.5 s"):
+        pool.step(np.zeros((3, 1)))
+    assert not alive(pids)
+    with pytest.raises(ValueError, match="deadline is 0"):
+        PooledVectorEnv(Slow, 3, deadline=0)

@@ -18,6 +18,11 @@ def work(job, report):
     what, value = job
     if what == "sleep":
         time.sleep(value)
+    elif what == "report":
+        end = time.monotonic() + value
+        while time.monotonic() < end:
+            time.sleep(0.01)
+            report(0)
     elif what == "count":
         for _ in range(value):
             report(1)

@@ -102,6 +102,22 @@ def deadly_walk(seed: int, notes: Path, deadly_seed: int, times: int) -> Walk:
     return Walk(seed)
 
 
+class Stuck(Walk):
+    """Hangs at its third decision, in as many of its episodes."""
+
+    def __init__(self, seed: int, notes: Path, times: int):
+        super().__init__(seed)
+        self.notes, self.times, self.decisions = notes, times, 0
+
+    def predict(self, *args, **kwargs):
+        self.decisions += 1
+        hung = len(os.listdir(self.notes))
+        if self.decisions == 3 and hung < self.times:
+            (self.notes / str(hung)).touch()
+            time.sleep(1000)
+        return super().predict(*args, **kwargs)
+
+
 def make_counting_env(spec: EpisodeSpec) -> CountingEnv:
     return CountingEnv(**spec.env_kwargs)
 
@@ -303,6 +319,25 @@ def test_an_episode_that_kills_two_workers_stops_the_collection(tmp_path):
         collect_to(tmp_path / "store", specs, 1)
     assert len(os.listdir(tmp_path / "notes")) == 2
     assert len(RolloutStore(tmp_path / "store")) == 1
+
+
+def test_an_episode_that_hangs_is_begun_once_more(tmp_path):
+    """And stops the collection when it hangs again; what takes long but goes on does not."""
+    (tmp_path / "notes").mkdir()
+    stuck = {"notes": tmp_path / "notes", "times": 1}
+    store = RolloutStore(tmp_path / "store")
+    specs = make_specs(2, DriverSpec(Stuck, stuck, key="walk"))
+    with pytest.warns(UserWarning, match=r"no answer within the 3 s\) on episode 0, .*seed 100; "):
+        collect(specs, store, workers=1, make_env=make_counting_env, deadline=3.0)
+    again = make_specs(2, DriverSpec(Stuck, stuck, key="walk"))
+    assert contents(tmp_path / "store") == collect_to(tmp_path / "other", again)
+    specs = make_specs(1, DriverSpec(Stuck, {**stuck, "times": 9}))
+    with (
+        pytest.warns(UserWarning, match="another one takes it over"),
+        pytest.raises(WorkerDiedError, match=r"no answer .* episode 0, .*seed 100, for the 2\."),
+    ):
+        third = RolloutStore(tmp_path / "third")
+        collect(specs, third, workers=1, make_env=make_counting_env, deadline=2.0)
 
 
 def test_killed_at_any_moment_and_continued(tmp_path):

@@ -9,9 +9,11 @@ import time
 import pytest
 import torch
 
+from generative.training.signals import stop_signals
 from tests.commands import ROOT, alive, children
 from tests.worldmodels.parallel_jobs import chaotic, work
-from worldmodels.parallel import WorkerDiedError, Workers, one_thread, run_jobs
+from worldmodels.configs import ParallelConfig
+from worldmodels.parallel import Scheduler, WorkerDiedError, Workers, one_thread, run_jobs
 
 
 @pytest.fixture
@@ -81,6 +83,17 @@ def test_a_killed_worker_is_an_error_and_no_hang():
     assert children(os.getpid()) == before
 
 
+def test_a_job_that_hangs_is_named_and_one_that_reports_goes_on():
+    pids = children(os.getpid())
+    jobs = [("report", 3.0), ("sleep", 1000)]
+    with pytest.raises(WorkerDiedError, match=r"no answer within the 2 s\) on the long sleep"):
+        run_jobs(work, jobs, 2, 0, "hanging", deadline=2.0, name_of=lambda job: "the long sleep")
+    assert run_jobs(work, jobs[:1], 1, 0, "reporting", deadline=2.0)[0][:2] == jobs[0]
+    assert children(os.getpid()) == pids
+    with pytest.raises(ValueError, match="workers is -2"):
+        run_jobs(work, jobs, -2, 0, "hanging")
+
+
 def test_a_worker_that_leaves_is_an_error():
     with pytest.raises(WorkerDiedError, match=r"exit code 3\) on job 1 of 1"):
         run_jobs(work, [("exit", 3)], 1, 0, "leaving")
@@ -108,6 +121,70 @@ def test_signals_while_workers_start_are_left_to_their_parent():
             os.kill(pid, signal.SIGTERM)  # it still imports
         assert [value for _, value, _ in pool.run([("sleep", 0.0), ("sleep", 0.1)])] == [0.0, 0.1]
         assert pool.lost == 0
+
+
+UNGUARDED = """
+import numpy as np
+from tests.worldmodels.problems import sphere
+from worldmodels.parallel import Evaluation, ParallelConfig
+Evaluation(sphere, None, ParallelConfig("processes", 2))(np.zeros((4, 3)), 0)
+"""
+
+
+def test_a_script_without_a_guard_is_told_what_is_missing(tmp_path):
+    (tmp_path / "main.py").write_text(UNGUARDED)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "main.py")],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert 'wrap what your script does in `if __name__ == "__main__":`' in done.stderr
+    assert done.stderr.count("Traceback") == 1
+
+
+LEFT_OPEN = """
+import numpy as np
+import sys
+from tests.worldmodels.parallel_jobs import work
+from tests.worldmodels.problems import sphere
+from worldmodels.parallel import Evaluation, ParallelConfig, Workers
+if __name__ == "__main__":
+    workers = Workers(work, 1)
+    evaluate = Evaluation(sphere, None, ParallelConfig("processes", 1))
+    evaluate(np.zeros((2, 3)), 0)
+    print(workers.run([("sleep", 0)])[0][2], flush=True)
+    if sys.argv[1] == "error":
+        raise ArithmeticError
+"""
+
+
+@pytest.mark.parametrize(("how", "status"), [("end", 0), ("error", 1)])
+def test_workers_that_nobody_closed_end_with_the_script(tmp_path, how, status):
+    (tmp_path / "main.py").write_text(LEFT_OPEN)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "main.py"), how],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == status
+    assert not alive({int(done.stdout)})
+
+
+def test_the_first_signal_ends_the_wait_for_workers(monkeypatch, capsys):
+    class Nobody:
+        def wait(self, seconds):
+            os.kill(os.getpid(), signal.SIGINT)
+            return []
+
+        def why_none(self):
+            return "nobody is there"
+
+        def close(self):
+            pass
+
+    with pytest.raises(SystemExit) as caught, stop_signals():
+        Scheduler(Nobody(), ParallelConfig()).run(["a job"])
+    assert caught.value.code == 130
+    assert "while there was no worker" in capsys.readouterr().err
 
 
 SCRIPT = """

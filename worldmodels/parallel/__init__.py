@@ -14,14 +14,19 @@ from worldmodels.parallel.evaluation import (
 )
 from worldmodels.parallel.processes import (
     ProcessPool,
+    Worker,
     Workers,
-    become_worker,
     one_thread,
     portable,
     run_jobs,
-    starting_workers,
 )
-from worldmodels.parallel.scheduler import NoWorkersError, Report, Scheduler, WorkerDiedError
+from worldmodels.parallel.scheduler import (
+    NoWorkersError,
+    Report,
+    Scheduler,
+    WorkerDiedError,
+    last_words,
+)
 
 __all__ = [
     "BatchProblem",
@@ -35,11 +40,11 @@ __all__ = [
     "Scheduler",
     "Scores",
     "WorkerDiedError",
+    "Worker",
     "Workers",
-    "become_worker",
     "evaluate",
+    "last_words",
     "one_thread",
-    "starting_workers",
     "portable",
     "run_jobs",
 ]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.resource_tracker
+import multiprocessing.util
 import os
 import pickle
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
@@ -27,14 +30,14 @@ from worldmodels.parallel.scheduler import (
     Report,
     Scheduler,
     Steps,
+    WorkerDiedError,
 )
 
 __all__ = [
     "ProcessPool",
+    "Worker",
     "Workers",
-    "become_worker",
     "one_thread",
-    "starting_workers",
     "portable",
     "run_jobs",
 ]
@@ -47,6 +50,8 @@ THREAD_VARIABLES = tuple(
 )
 ONCE = ParallelConfig(attempts=1, straggler=0.0)
 """For jobs that write files: none is begun twice."""
+HEARTBEAT = 1.0
+"""Seconds between signs of life."""
 
 
 def run_jobs(
@@ -55,25 +60,107 @@ def run_jobs(
     workers: int,
     steps_per_job: int,
     what: str,
+    *,
+    attempts: int = 1,
+    deadline: float = ParallelConfig.deadline,
+    name_of: Callable[[J], str] | None = None,
 ) -> list[R]:
     """`function(job, report)` for every job, in order, with one progress bar over all of them.
 
     Args:
-        function: importable in a new process; calls `report(n)` as it advances by n steps.
+        function: importable in a new process; calls `report(n)` as it advances by n steps, and
+            `report(0)` to show that it does not hang.
         workers: processes; 0 runs in this one, on one thread too.
         steps_per_job: steps that a job reports in all, for the progress bar.
         what: shown beside it.
+        attempts: workers that may be lost in a job; 1 for jobs that must not be begun twice.
+        deadline: seconds without a report or a result, after which a job's worker is ended.
+        name_of: what a job is called in messages.
     Raises:
         SystemExit: SIGTERM (143) or Ctrl-C (130); the jobs' processes are gone by then.
-        WorkerDiedError: a process was killed, by the system when memory ran out for example.
+        WorkerDiedError: a process was killed, by the system when memory ran out for example, or
+            missed its deadline.
         Exception: what a job raised.
     """
+    if workers < 0:
+        raise ValueError(
+            f"workers is {workers}; give a number of processes, or 0 for none but this"
+        )
     with exit_on_signals(), progress(steps_per_job * len(jobs), what) as bar:
         if workers == 0:
             with one_thread():
                 return [function(job, bar.advance) for job in jobs]
-        with Workers(function, min(workers, len(jobs))) as pool:
-            return pool.run(jobs, bar.advance)
+        config = ParallelConfig(attempts=attempts, straggler=0.0)
+        pool = ProcessPool(function, min(workers, len(jobs)))
+        with Scheduler(pool, config, lambda job: deadline, name_of) as scheduler:
+            return scheduler.run(jobs, bar.advance)
+
+
+class Worker:
+    """A process of one thread that runs `main(pipe, *arguments)`, and ends with this one.
+
+    It ends by `end`, when nothing refers to it any more, and whenever this process does: by its
+    last line, an error or `sys.exit` (before multiprocessing waits for it), or killed (which the
+    worker notices). A fork of this process ends none.
+
+    Args:
+        main: importable in a new process, as what it is given.
+    Attributes:
+        pipe: our end of it.
+        end: ends the process, whatever it does.
+    """
+
+    def __init__(self, main: Callable[..., None], *arguments: Any):
+        here = multiprocessing.current_process()
+        if getattr(here, "_inheriting", False):  # still importing what its parent runs
+            if here.name == WORKER_NAME:
+                raise SystemExit(UNGUARDED)  # the parent tells it once
+            raise RuntimeError(GUARD)
+        context = multiprocessing.get_context("spawn")
+        with starting_workers():
+            self.pipe, theirs = context.Pipe()
+            self._process: Any = context.Process(
+                target=_live, args=(main, theirs, *arguments), name=WORKER_NAME, daemon=True
+            )
+            self._process.start()
+            theirs.close()
+            self.end = multiprocessing.util.Finalize(
+                self, _end, (self._process, self.pipe), exitpriority=1
+            )
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
+    def fate(self) -> str:
+        """How the process ended, once its end of the pipe is closed.
+
+        Raises:
+            WorkerDiedError: it began the script that began it: there is no `__main__` guard.
+        """
+        if not self.end.still_active():
+            return "ended with this process"
+        self._process.join(5)  # it may still be on its way out, with an exit code of its own
+        self.end()
+        if self._process.exitcode == UNGUARDED:
+            raise WorkerDiedError(GUARD)
+        return f"exit code {self._process.exitcode}"
+
+
+WORKER_NAME = "worldmodels worker"
+UNGUARDED = 77
+"""Exit code of a worker that found itself in the part of a script which starts workers."""
+GUARD = (
+    "worker processes begin by importing the script that starts them, and this one would start "
+    'them again: wrap what your script does in `if __name__ == "__main__":`'
+)
+
+
+def _end(process: Any, pipe: Any) -> None:
+    pipe.close()
+    process.kill()
+    process.join()
 
 
 class ProcessPool(Generic[J, R]):
@@ -89,13 +176,11 @@ class ProcessPool(Generic[J, R]):
 
     def __init__(self, function: Callable[[J, Report], R], count: int):
         self._function, self._count = function, count
-        self._context = multiprocessing.get_context("spawn")
         self._numbers = itertools.count()
-        self._workers: dict[int, tuple[Any, Any]] = {}  # number -> (process, our end of the pipe)
+        self._workers: dict[int, Worker] = {}
         try:
-            with starting_workers():
-                for _ in range(count):
-                    self._start()
+            for _ in range(count):
+                self._start()
         except BaseException:
             self.close()
             raise
@@ -103,31 +188,28 @@ class ProcessPool(Generic[J, R]):
     def send(self, worker: int, ticket: int, job: J) -> None:
         """Give a worker a job."""
         with contextlib.suppress(OSError):  # it has died; `wait` notices
-            self._workers[worker][1].send((ticket, job))
+            self._workers[worker].pipe.send((ticket, job))
 
     def wait(self, seconds: float) -> list[Event]:
         """What happened within so many seconds."""
-        numbers = {pipe: number for number, (_, pipe) in self._workers.items()}
+        numbers = {worker.pipe: number for number, worker in self._workers.items()}
         events = []
         for pipe in multiprocessing.connection.wait(list(numbers), seconds):
-            number = numbers[pipe]
-            try:
-                kind, *values = pipe.recv()  # type: ignore[attr-defined]  # pipes, not integers
+            number, message = numbers[pipe], None
+            with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):
+                message = pipe.recv()  # type: ignore[attr-defined]  # pipes, not integers
+            if message is not None:
+                kind, *values = message
                 events.append(_EVENTS[kind](number, *values))
-            except (EOFError, OSError, pickle.UnpicklingError):
-                process, _ = self._workers[number]
-                process.join(5)  # it may still be on its way out, with an exit code of its own
-                self._end(number)
-                with starting_workers():
-                    self._start()
-                events.append(Died(number, f"exit code {process.exitcode}"))
+                continue
+            events.append(Died(number, self._workers.pop(number).fate()))
+            self._start()
         return events
 
     def kill(self, worker: int) -> None:
         """End a worker and begin another."""
-        self._end(worker)
-        with starting_workers():
-            self._start()
+        self._workers.pop(worker).end()
+        self._start()
 
     def why_none(self) -> str:
         """In words."""
@@ -135,25 +217,11 @@ class ProcessPool(Generic[J, R]):
 
     def close(self) -> None:
         """End the processes, whatever they do."""
-        for process, pipe in self._workers.values():
-            pipe.close()
-            process.kill()
-        for process, _ in self._workers.values():
-            process.join()
-        self._workers.clear()
+        while self._workers:
+            self._workers.popitem()[1].end()
 
     def _start(self) -> None:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, self._function), daemon=True)
-        process.start()
-        theirs.close()
-        self._workers[next(self._numbers)] = process, ours
-
-    def _end(self, number: int) -> None:
-        process, pipe = self._workers.pop(number)
-        pipe.close()
-        process.kill()
-        process.join()
+        self._workers[next(self._numbers)] = Worker(_work, self._function)
 
 
 _EVENTS: dict[str, Any] = {"ready": Ready, "steps": Steps, "done": Done, "failed": Failed}
@@ -190,7 +258,7 @@ def starting_workers() -> Iterator[None]:
     """Processes that are started here have one thread each, and leave signals to this one.
 
     Numerical libraries read their variables when the process imports them. That takes seconds in
-    which a signal to the whole group would end it: they are blocked until `become_worker`.
+    which a signal to the whole group would end it: they are blocked until `_live`.
     """
     variables = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     multiprocessing.resource_tracker.ensure_running()  # started with the first, it would unblock
@@ -209,30 +277,45 @@ def starting_workers() -> Iterator[None]:
 
 def _work(pipe: Any, function: Callable[[Any, Report], Any]) -> None:
     """A worker: jobs in, what `_EVENTS` has out."""
-    become_worker()
+    told = time.monotonic()
+
+    def report(n: int) -> None:
+        nonlocal told
+        if n or time.monotonic() - told > HEARTBEAT:
+            pipe.send(("steps", n))
+            told = time.monotonic()
+
     with contextlib.suppress(EOFError, OSError):
         pipe.send(("ready",))
         while True:
             ticket, job = pipe.recv()
             try:
-                message = ("done", ticket, function(job, lambda n: pipe.send(("steps", n))))
+                message = ("done", ticket, function(job, report))
             except Exception as error:
                 message = ("failed", ticket, portable(error))
             pipe.send(message)
 
 
-def become_worker() -> None:
-    """Called first in a new process: from now on it lives as long as the one that started it."""
+def _live(main: Callable[..., None], *arguments: Any) -> None:
+    """What a new process does: from now on it lives as long as the one that started it."""
     for number in STOPPING:  # the parent's to handle: it ends its workers
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
-    parent.join()
+    if hasattr(fcntl, "F_SETSIG"):  # Linux kills it even where a hung library lets no thread run
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, os.O_ASYNC)
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    main(*arguments)
+
+
+def _end_with_parent(parent: Any) -> None:
+    # A fork of the parent may hold the other end of its sentinel.
+    while not multiprocessing.connection.wait([parent.sentinel], HEARTBEAT):
+        if os.getppid() != parent.pid:
+            break
     os._exit(1)
 
 

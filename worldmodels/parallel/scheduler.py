@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
+from generative.training.signals import exit_if_stopped
 from worldmodels.configs import ParallelConfig
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Scheduler",
     "Steps",
     "WorkerDiedError",
+    "last_words",
 ]
 
 J = TypeVar("J")
@@ -113,6 +115,8 @@ class _Run(NamedTuple):
 
     ticket: int
     since: float
+    heard: float
+    """When it last gave a sign of life, `since` at first."""
 
 
 class Scheduler(Generic[J, R]):
@@ -121,7 +125,7 @@ class Scheduler(Generic[J, R]):
     Args:
         pool: closed by `close`.
         config: attempts, deadlines and patience.
-        seconds_of: how long a job may take; None for as long as it wants.
+        seconds_of: how long a job may stay silent; None for as long as it wants.
         name_of: what a job is called in messages; None for its place among the others.
         tell: takes messages about workers that are lost or slow.
     """
@@ -195,7 +199,7 @@ class Scheduler(Generic[J, R]):
             attempts[place] += 1
             what = f"a worker was lost ({why}) on {self._name(place, jobs)}"
             if attempts[place] >= self.config.attempts:
-                raise WorkerDiedError(_last_words(what, why, self.config.attempts))
+                raise WorkerDiedError(last_words(what, why, self.config.attempts))
             waiting.appendleft(place)
             self.repeated += 1
             self.tell(f"{what}; another one takes it over")
@@ -221,7 +225,9 @@ class Scheduler(Generic[J, R]):
                                 raise error
                             self._busy.pop(worker)
                             self._idle.add(worker)
-                        case Steps(_, count):
+                        case Steps(worker, count):
+                            run = self._busy[worker]
+                            self._busy[worker] = run._replace(heard=time.monotonic())
                             report(count)
                         case Died(worker, reason):
                             self._note_start(worker, reason)
@@ -253,7 +259,8 @@ class Scheduler(Generic[J, R]):
     def _send(self, first: int, place: int, jobs: Sequence[J]) -> None:
         worker = min(self._idle)
         self._idle.remove(worker)
-        self._busy[worker] = _Run(first + place, time.monotonic())
+        now = time.monotonic()
+        self._busy[worker] = _Run(first + place, now, now)
         self.pool.send(worker, first + place, jobs[place])
 
     def _has(self, ticket: int) -> bool:
@@ -311,20 +318,23 @@ class Scheduler(Generic[J, R]):
         return [
             worker
             for worker, run in self._busy.items()
-            if now - run.since > self._allowed(worker, jobs, first)
+            if now - run.heard > self._allowed(worker, jobs, first)
         ]
 
     def _time_to_wait(self, jobs: Sequence[J], first: int) -> float:
         """Until something has to be looked at even if no worker answers."""
         now = time.monotonic()
         left = [
-            run.since + self._allowed(worker, jobs, first) - now
+            run.heard + self._allowed(worker, jobs, first) - now
             for worker, run in self._busy.items()
         ]
         return max(0.01, min([0.5, *left]))
 
     def _look_for_workers(self) -> None:
-        seconds = self._without_workers(self.num_workers == 0)
+        nobody = self.num_workers == 0
+        if nobody:
+            exit_if_stopped("stopped while there was no worker")
+        seconds = self._without_workers(nobody)
         if seconds > self.config.patience:
             raise NoWorkersError(
                 f"there was no worker for {self.config.patience:g} s: {self.pool.why_none()}. What "
@@ -361,8 +371,8 @@ class _Since:
         return True
 
 
-def _last_words(what: str, why: str, attempts: int) -> str:
-    """Why a job is given up."""
+def last_words(what: str, why: str, attempts: int = 1) -> str:
+    """What happened, for which reason and how often, and what may help."""
     text = f"{what}, for the {attempts}. time" if attempts > 1 else what
     if "exit code -9" in why:
         text += "; -9 usually means that memory ran out: try fewer workers"
