@@ -11,7 +11,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import dis
+import importlib.metadata
 import inspect
+import os
+import re
+import select
+import signal
 import sys
 import textwrap
 import typing
@@ -38,22 +43,119 @@ def start(
 ) -> None:
     """Run a command: `main` with the settings that `parse` reads.
 
-    An error that this project raised itself says what was got and what to do: it is told in its
-    own words. Any other is a fault in a program and keeps its traceback.
+    What a user can mend is told in a line: what this project raised itself (it says what was got
+    and what to do), what the system refused (a place that cannot be written, say), and a package
+    that is not installed. Any other error is a fault in a program and keeps its traceback.
 
     Raises:
-        SystemExit: 1 after an error told so, 2 where the command line does not fit.
+        SystemExit: 1 after an error told so, 2 where the command line does not fit, 130 after
+            Ctrl-C, 141 where nobody reads the output any more (`| head`).
     """
+    _open_closed_streams()
     prog = prog or Path(sys.argv[0]).name
-    args = parse(presets, default, argv=argv, prog=prog)
     try:
+        args = parse(presets, default, argv=argv, prog=prog)
+        _check_inputs(args)
         main(args)
-    except (ValueError, RuntimeError, OSError, ArithmeticError) as error:
-        if not _is_ours(error):
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(f"\n{prog}: stopped (SIGINT)", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            raise SystemExit(128 + signal.SIGPIPE) from None
+        told = _in_words(error)
+        if told is None:
             raise
-        lines = [f"{prog}: {error}", *getattr(error, "__notes__", ())]
-        print("\n".join(lines), file=sys.stderr)
+        print(f"{prog}: {told}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """Beside the type of a path that is read: the script that makes what is there.
+
+    `start` looks for it before the command begins, unless its run is finished.
+    """
+
+    script: str
+
+
+def _open_closed_streams() -> None:
+    """A process may be started without standard streams; files would get their numbers."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+
+def _nobody_reads() -> bool:
+    """Whether the pipe that takes our output is closed; nothing is written to it any more then."""
+    closed = False
+    for stream in (sys.stdout, sys.stderr):
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        if any(event & select.POLLERR for _, event in poll.poll(0)):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            closed = True
+    return closed
+
+
+def _check_inputs(args: Any) -> None:
+    """Raise FileNotFoundError where a path with `Input` is missing."""
+    if "out" in vars(args) and (Path(args.out) / "result.json").exists():
+        return
+    for name, hint in typing.get_type_hints(type(args), include_extras=True).items():
+        script, value = _script(hint), getattr(args, name, None)
+        for path in value if isinstance(value, tuple) else (value,):
+            if script and path is not None and not path.exists():
+                raise FileNotFoundError(
+                    f"{path}: no such folder; make it with scripts/{script}, or pass another "
+                    f"as {name}"
+                )
+
+
+def _script(hint: Any) -> str:
+    """What the `Input` in an annotation, or in a part of it, says."""
+    for extra in getattr(hint, "__metadata__", ()):
+        if isinstance(extra, Input):
+            return extra.script
+    return next(filter(None, map(_script, typing.get_args(hint))), "")
+
+
+def _in_words(error: Exception) -> str | None:
+    """What to tell of an error, or None where it is a fault in a program."""
+    if isinstance(error, OSError) and error.errno and not _is_ours(error):
+        places = [str(place) for place in (error.filename, error.filename2) if place is not None]
+        return ": ".join([*dict.fromkeys(places), error.strerror or str(error)])
+    if isinstance(error, ModuleNotFoundError) and not _is_ours(error):
+        return _how_to_install(error.name or "")
+    if isinstance(error, (ValueError, RuntimeError, OSError, ArithmeticError, ImportError)):
+        return str(error) if _is_ours(error) else None
+    # Gymnasium's errors have no base of their own, and it need not be loaded.
+    missing = type(error).__name__ == "DependencyNotInstalled"
+    return str(error) if missing else None
+
+
+def _how_to_install(module: str) -> str | None:
+    """A line about a package that is missing; None for our own and those of nobody."""
+    package = module.partition(".")[0]
+    if package in PACKAGES or not package:
+        return None
+    name = {"sklearn": "scikit-learn"}.get(package, package.replace("_", "-"))
+    try:
+        needed = importlib.metadata.requires("worldmodels-toolkit") or []
+    except importlib.metadata.PackageNotFoundError:
+        needed = []
+    for line in needed:
+        found = re.fullmatch(r"([\w-]+)[^;]*(?:; extra == \"(\w+)\")?", line)
+        if found and found[1] == name:
+            what = f".[{found[2]}]" if found[2] else "."
+            return f"{name} is not installed; pip install -c constraints.txt -e '{what}'"
+    return None
 
 
 def _is_ours(error: BaseException) -> bool:

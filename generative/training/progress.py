@@ -62,7 +62,7 @@ class Progress(Generic[T]):
 
     def __enter__(self) -> Self:
         self._started = self._shown = time.monotonic()
-        if sys.stdout.isatty():
+        if sys.stdout is not None and sys.stdout.isatty():
             self._display = _Bars.shared()
             self._display.add(self)
         return self

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import functools
 import math
+import mimetypes
+import re
 import types
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Any, Union
 
 __all__ = [
@@ -23,19 +26,32 @@ __all__ = [
     "Count",
     "CountOrZero",
     "Depth",
+    "Device",
+    "Ending",
     "Finite",
+    "Folder",
+    "Limit",
     "NonNegative",
     "Positive",
     "Probability",
     "Quantile",
     "Range",
+    "Seed",
     "Share",
     "Size",
+    "Workers",
 ]
 
 
+class Limit:
+    """Beside a type, what its values must be: `value in limit`, and `str(limit)` in words."""
+
+    def __contains__(self, value: Any) -> bool:
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class Range:
+class Range(Limit):
     """Numbers from low to high; NaN lies in none.
 
     Args:
@@ -48,7 +64,9 @@ class Range:
     above: bool = False
     below: bool = False
 
-    def __contains__(self, value: float) -> bool:
+    def __contains__(self, value: Any) -> bool:
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return True  # "auto" where a number may be left to the program
         low = value > self.low if self.above else value >= self.low
         return low and (value < self.high if self.below else value <= self.high)
 
@@ -64,6 +82,44 @@ class Range:
         return f"{low} and {high}"
 
 
+class _DeviceName(Limit):
+    def __contains__(self, value: Any) -> bool:
+        return re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value) is not None
+
+    def __str__(self) -> str:
+        return "auto, cpu, cuda, cuda:0 (or another number) or mps"
+
+
+@dataclass(frozen=True)
+class Ending(Limit):
+    """Names of files by how they end.
+
+    Args:
+        endings: such as ".mp4".
+        folder: the name of a folder will do too.
+    """
+
+    endings: tuple[str, ...]
+    folder: bool = False
+
+    def __contains__(self, value: Any) -> bool:
+        ending = Path(value).suffix.lower()
+        return ending in self.endings or (self.folder and value in FOLDER_NAME)
+
+    def __str__(self) -> str:
+        return f"a name that ends in {' or '.join(self.endings)}" + ", or a folder" * self.folder
+
+
+class _FolderName(Limit):
+    def __contains__(self, value: Any) -> bool:
+        kind = mimetypes.guess_type(Path(value).name)[0] or ""
+        return not kind.startswith(("image/", "video/", "audio/", "text/", "application/json"))
+
+    def __str__(self) -> str:
+        return "the name of a folder, without a file's ending"
+
+
+FOLDER_NAME = _FolderName()
 Count = Annotated[int, Range(1, 2**40)]
 """How many: steps, episodes, examples in a batch."""
 CountOrZero = Annotated[int, Range(0, 2**40)]
@@ -81,6 +137,13 @@ Share = Annotated[float, Range(0, 1, below=True)]
 Probability = Annotated[float, Range(0, 1)]
 Quantile = Annotated[float, Range(0, 1, above=True)]
 """A part that is not nothing, such as top_p."""
+Workers = Annotated[int, Range(0, 4096)]
+"""Processes or threads; what 0 means is said beside the setting."""
+Seed = Annotated[int, Range(0, 2**63 - 1)]
+Folder = Annotated[Path, FOLDER_NAME]
+"""Where to write several files."""
+Device = Annotated[str, _DeviceName()]
+"""Where to compute; `generative.training.devices` makes torch's device of it."""
 
 
 class Checked:
@@ -103,12 +166,11 @@ class Checked:
 
 
 def _violated(kind: Any, value: Any) -> Iterator[str]:
-    """The range that a value leaves, if it leaves one; of a tuple, the first of its values'."""
+    """The limit that a value breaks, if it breaks one; of a tuple, the first of its values'."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
-        ranges = [extra for extra in args[1:] if isinstance(extra, Range)]
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        broken = [str(limits) for limits in ranges if number and value not in limits]
+        limits = [extra for extra in args[1:] if isinstance(extra, Limit)]
+        broken = [str(limit) for limit in limits if value not in limit]
         yield from broken[:1] or _violated(args[0], value)
     elif origin in (Union, types.UnionType):
         inner = [list(_violated(part, value)) for part in args if _fits(part, value)]

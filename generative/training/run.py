@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from generative.training.devices import find_device
 from generative.training.files import (
     MANIFEST_NAME,
     DamagedFileError,
@@ -115,9 +116,12 @@ class Run:
             SettingsChangedError: lists every setting that differs, or names the model or recording
                 that is another one.
             RunInUseError: another process works in the folder.
-            ValueError: the folder holds something that is not a run, or a run of another kind.
+            ValueError: the folder holds something that is not a run, or a run of another kind, or
+                this machine has no such device as `args.device`.
         """
         path = Path(args.out if out is None else out)
+        if getattr(args, "device", "auto") not in ("auto", "cpu"):
+            find_device(args.device)
         settings = to_json(args)
         if from_json(type(args), settings) != args:
             raise TypeError(f"settings {args} do not survive config.json; use simpler types")
@@ -136,15 +140,8 @@ class Run:
 
     @functools.cached_property
     def device(self) -> torch.device:
-        """config.device, where "auto" (or none) means the GPU if there is one."""
-        import torch
-
-        name = getattr(self.config, "device", None) or "auto"
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-        if name.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"device is {name}, but torch sees no GPU; use --device cpu")
-        return torch.device(name)
+        """What `find_device` makes of config.device, or of "auto" where there is none."""
+        return find_device(getattr(self.config, "device", "auto"))
 
     def rng(self, name: str, *numbers: int) -> np.random.Generator:
         """A NumPy generator for one purpose, the same in every process that asks for it.

@@ -1,6 +1,8 @@
 """Command lines: presets, fields, --resume, and help that a person can read."""
 
+import os
 import pkgutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -13,7 +15,7 @@ import generative.configs as configs_package
 from generative.training.cli import parse, start
 from generative.training.files import read_json
 from generative.training.run import Run
-from tests.commands import imported
+from tests.commands import ROOT, imported
 from tests.generative.training import small_script
 from tests.generative.training.small_script import PRESETS, Args, Model
 
@@ -193,3 +195,119 @@ def test_a_run_that_names_a_module_is_resumed_on_trust_only(tmp_path, capsys):
     assert parse(presets, argv=["--resume", str(tmp_path / "r"), "--trust"]) == args
     with pytest.raises(SystemExit):
         parse(presets, argv=["--trust"])
+
+
+STORY = """
+import sys, time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+from generative.training.cli import Input, start
+from generative.training.progress import progress
+
+
+@dataclass(frozen=True)
+class Args:
+    out: Path = Path("somewhere")
+    what: str = "talk"
+    source: Annotated[Path, Input("make_it.py")] = Path("/")
+
+
+def main(args):
+    print("ready", flush=True)
+    if args.what == "talk":
+        for i in progress(range(3000), "talking"):
+            print("word", i)
+    elif args.what == "wait":
+        time.sleep(60)
+    elif args.what == "import":
+        import onnxscript.no_such_part
+    elif args.what == "fault":
+        import no_such_package_of_anybody
+    elif args.what == "write":
+        args.out.mkdir(parents=True)
+    elif args.what == "write twice":
+        open("/", "w")
+    elif args.what == "descriptors":
+        args.out.write_text(" ".join(str(f.fileno()) for f in (open("/"+"etc/hostname"),)))
+        print("nobody", "hears", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    start(main, {"only": Args()})
+"""
+
+
+@pytest.fixture
+def story(tmp_path):
+    """Runs the script above through a shell; `{}` in the line stands for it."""
+    (tmp_path / "story.py").write_text(STORY)
+    program = f"{sys.executable} {tmp_path / 'story.py'}"
+
+    def run(line: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            ["bash", "-o", "pipefail", "-c", line.replace("{}", program)],
+            cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+
+    return run
+
+
+def test_a_reader_that_leaves_ends_the_command_quietly(story):
+    done = story("{} | head -n 1")
+    assert (done.returncode, done.stdout, done.stderr) == (141, "ready\n", "")
+    done = story("{} 2>&1 | head -n 1")
+    assert (done.returncode, done.stdout) == (141, "ready\n")
+
+
+def test_without_standard_streams_a_command_runs(story, tmp_path):
+    done = story("{} --what descriptors --out told <&- >&- 2>&-")
+    assert done.returncode == 0
+    assert int((tmp_path / "told").read_text()) > 2  # a file that is opened is not the terminal
+    assert story("{} >&-").returncode == 0
+
+
+def test_ctrl_c_before_the_first_step_is_one_line():
+    process = subprocess.Popen(
+        [sys.executable, "-c", STORY, "--what", "wait"], env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert told.split("\n") == ["", "-c: stopped (SIGINT)", ""]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            "--what import",
+            "onnxscript is not installed; pip install -c constraints.txt -e '.[onnx]'",
+        ),
+        ("--what write --out /proc/nowhere/at-all", "/proc/nowhere: No such file or directory"),
+        ("--what write --out story.py/below", "story.py/below: Not a directory"),
+        ("--what 'write twice'", "/: Is a directory"),
+        ("--source nothing", "nothing: no such folder; make it with scripts/make_it.py"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(story, words, told):
+    done = story("{} " + words)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("story.py: ")
+    assert told in done.stderr
+
+
+def test_a_package_that_nobody_asks_for_is_a_fault(story):
+    done = story("{} --what fault")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_inputs_of_a_finished_run_may_be_gone(story, tmp_path):
+    (tmp_path / "somewhere").mkdir()
+    (tmp_path / "somewhere" / "result.json").write_text("{}")
+    assert story("{} --source nothing").returncode == 0
