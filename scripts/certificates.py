@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from generative.training.cli import start
+from generative.training.ranges import Checked, Folder, Seed, Workers
 from scripts.certified import CERTIFICATES, Settings
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train again what can be compared with a known optimum, and write down how close it comes.
 
     Everything is trained anew; docs/certificates.md and docs/results/certificates.json are written.
@@ -24,19 +25,19 @@ class Args:
     """Name of one certificate; the others stay as they were written last."""
     page: bool = False
     """Train nothing: write certificates.md anew from the results that are there."""
-    docs: Path = Path("docs")
+    docs: Folder = Path("docs")
     """Where certificates.md and results/certificates.json go."""
-    work: Path = Path("runs/certificates")
+    work: Folder = Path("runs/certificates")
     """Runs are made here, each anew."""
     data: Path = Path("data")
     """Folder of the files that a user brings; certificates whose file is missing are left out."""
     size: Literal["full", "smoke"] = "full"
     """smoke: a few steps, to see that everything runs; nothing will hold."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    workers: int = 0
+    workers: Workers = 0
     """Processes of one thread each, which make certificates side by side; 0: none but this one."""
-    seed: int = 1
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "all"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from generative.training.cli import start
+from generative.training.ranges import Checked, Count, Folder, Seed
 from worldmodels.configs import EvolutionConfig
 
 if TYPE_CHECKING:
@@ -17,13 +18,13 @@ FunctionName = Literal["schaffer", "rastrigin", "rosenbrock"]
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Draw CMA-ES at work in the plane: population, mean and covariance ellipse.
 
     For each function a film (gif) and a picture of six generations go to the folder `out`.
     """
 
-    out: Path = Path("runs/cma_es_demo")
+    out: Folder = Path("runs/cma_es_demo")
     """Folder for the films and pictures."""
     functions: tuple[FunctionName, ...] = ("schaffer", "rastrigin", "rosenbrock")
     """What to search the minimum of."""
@@ -31,9 +32,9 @@ class Args:
         default_factory=lambda: EvolutionConfig(popsize=32, sigma=0.3, generations=40)
     )
     """Sigma as a share of what is drawn."""
-    milliseconds: int = 350
+    milliseconds: Count = 350
     """Of a generation in the film."""
-    seed: int = 4
+    seed: Seed = 4
 
 
 DEFAULT_PRESET = "all"

@@ -6,9 +6,19 @@ import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.ranges import (
+    Checked,
+    Count,
+    Folder,
+    NonNegative,
+    Positive,
+    Probability,
+    Seed,
+    Workers,
+)
 from generative.training.run import Run
 
 if TYPE_CHECKING:
@@ -22,36 +32,36 @@ CAR_ENV = "WorldModels/CarRacing64-v0"
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Record episodes: played at random, or by an agent with noise on its actions."""
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"workers"})
 
-    out: Path = Path("runs/rollouts")
+    out: Folder = Path("runs/rollouts")
     """Run folder; the episodes are in its `episodes` folder."""
     env: str = ""
     """Any Gymnasium environment of images or vectors; CarRacing, in our own drawing, if empty."""
     env_kwargs: str = "{}"
     """For gymnasium.make, as a JSON object: '{"continuous": false}'."""
-    agent: Path | None = None
+    agent: Annotated[Path, Input("train_in_dream.py")] | None = None
     """Folder of the agent that drives; random drivers if not given."""
-    hold: float = 8.0
+    hold: Positive = 8.0
     """Longest mean time, in decisions, that a random action lasts (CarRacing has its own walks)."""
-    noise: float = 0.3
+    noise: NonNegative = 0.3
     """Strength of the noise on an agent's actions; each episode draws its own from 0 to this."""
-    episodes: int = 10_000
+    episodes: Count = 10_000
     """Episodes to record."""
-    decisions: int = 1000
+    decisions: Count = 1000
     """An episode is cut after this many."""
-    max_idle: int | None = None
+    max_idle: Count | None = None
     """An episode is cut after this many decisions without a positive reward."""
-    action_repeat: int = 1
+    action_repeat: Count = 1
     """Environment steps for which an action is held."""
-    anywhere: float = 0.0
+    anywhere: Probability = 0.0
     """Share of episodes that start anywhere on the track, without the opening zoom."""
-    workers: int = 2
+    workers: Workers = 2
     """Processes; the recording does not depend on their number."""
-    seed: int = 1
+    seed: Seed = 1
 
 
 PRESETS = {

@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
 from generative.training.files import read_json, write_json
+from generative.training.ranges import Checked, Count, Folder, Seed, Workers
 from generative.training.run import Run, read_config
 from generative.training.settings import from_json
 from scripts import train_controller, train_in_dream
@@ -28,39 +29,38 @@ FIRST_TRACK = 5000
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Compare ways to train C on the V and M of one finished run: methods, budgets, dreams."""
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"workers"})
 
-    out: Path = Path("runs/compare")
+    out: Folder = Path("runs/compare")
     """Run folder; the table is in comparison.json, the chart in comparison.png."""
-    run: Path = Path("runs/standard")
+    run: Annotated[Path, Input("train_in_dream.py standard")] = Path("runs/standard")
     """Finished run of train_in_dream.py."""
     round: int = -1
     """Round whose V, M and recordings are used; -1 is the last."""
     study: Literal["methods", "dreams"] = "methods"
     """Methods at several budgets, or the run's method with one setting of the dream changed."""
-    gradient_steps: tuple[int, ...] = (50, 100, 200, 300)
+    gradient_steps: tuple[Count, ...] = (50, 100, 200, 300)
     """Budgets of the gradient."""
-    generations: tuple[int, ...] = (75, 150, 300, 600)
+    generations: tuple[Count, ...] = (75, 150, 300, 600)
     """Budgets of CMA-ES, each about as long as the gradient's at the same place."""
     evolution: EvolutionConfig = field(
         default_factory=lambda: EvolutionConfig(popsize=32, diagonal=True)
     )
-    seeds: int = 3
+    seeds: Count = 3
     """Trials of each kind."""
-    tracks: int = 32
+    tracks: Count = 32
     """Real episodes for each controller, the same for all."""
-    episode_steps: int = 1000
+    episode_steps: Count = 1000
     """Environment steps of these (the game ends at 1000)."""
-    workers: int = 2
+    workers: Workers = 2
     """Processes, one trial each; results but for the times do not depend on it."""
-    seed: int = 1
+    seed: Seed = 1
 
     def __post_init__(self) -> None:
-        if min(self.seeds, self.tracks, self.episode_steps, *self.gradient_steps) < 1:
-            raise ValueError("seeds, tracks, episode_steps and gradient_steps count from 1")
+        super().__post_init__()
         if len(self.gradient_steps) != len(self.generations):
             raise ValueError(
                 f"{len(self.gradient_steps)} budgets of the gradient and {len(self.generations)} "
@@ -264,7 +264,7 @@ def train_and_drive(trial: Trial, report: Callable[[int], None]) -> dict[str, An
             trial.args.seed,
             "cpu",
         )
-        found = train_controller.search_dream(search, lambda steps: None)
+        found = train_controller.search_dream(search, lambda steps: report(0))
         seconds = time.process_time() - begun
         agent.world.memory = memory
         agent.controller = controller.load_vector(torch.as_tensor(found.vector))
@@ -273,7 +273,7 @@ def train_and_drive(trial: Trial, report: Callable[[int], None]) -> dict[str, An
         env = gymnasium.make(REAL_ENV, max_episode_steps=trial.episode_steps)
         scores = []
         for track in trial.tracks:
-            scores.append(run_episode(agent, env, track).score)
+            scores.append(run_episode(agent, env, track, report=report).score)
             report(1)
         env.close()
         write_json(

@@ -16,6 +16,7 @@ from generative.configs.flows import GlowConfig
 from generative.configs.gan import GANConfig, WGANConfig
 from generative.configs.vae import ImageVAEConfig
 from generative.training.cli import start
+from generative.training.ranges import Checked, Folder, Positive, Seed, Workers
 from generative.training.run import Run
 from scripts import (
     train_autoencoder,
@@ -122,7 +123,7 @@ FAMILIES = {
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train every family on the same CarRacing frames, and show what each makes of them.
 
     Every family trains by its `frames` preset, but on 32x32 pixels and for fewer steps;
@@ -131,26 +132,24 @@ class Args:
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"docs"})
 
-    out: Path = Path("runs/compare-families")
+    out: Folder = Path("runs/compare-families")
     """Run folder, with a run for each family."""
     data_dir: Path | None = None
     """Folder of recorded episodes; random drivers record some if none is given."""
     only: tuple[str, ...] = ()
     """Some of the families; all of them if none is named."""
-    share: float = 1.0
+    share: Positive = 1.0
     """Steps as a multiple of those that FAMILIES in this file has."""
-    docs: Path = Path("docs")
+    docs: Folder = Path("docs")
     """Where families.md, results/families and images/families are."""
-    threads: int = 1
-    seed: int = 1
+    threads: Workers = 1
+    seed: Seed = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         unknown = set(self.only) - set(FAMILIES)
-        if unknown or not self.share > 0:
-            raise ValueError(
-                f"only is {self.only} and share {self.share}; families are {', '.join(FAMILIES)}, "
-                "and the share is a positive number"
-            )
+        if unknown:
+            raise ValueError(f"only is {self.only}; families are {', '.join(FAMILIES)}")
 
 
 DEFAULT_PRESET = "all"

@@ -8,9 +8,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.ranges import Checked, Count, Folder, Seed, Workers
 from generative.training.run import Run
 from scripts import (
     collect_rollouts,
@@ -28,7 +29,7 @@ COLOURS = {"lstm": "#2a6f97", "transformer": "#d1495b", "committed": "#6b705c"}
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train an LSTM and a Transformer as M on the same episodes, and measure what each foretells.
 
     Both have about as many weights, see the same batches and take as many steps. Held-out episodes
@@ -37,43 +38,43 @@ class Args:
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"workers", "results"})
 
-    out: Path = Path("runs/compare_memories")
+    out: Folder = Path("runs/compare_memories")
     """Run folder."""
-    results: Path | None = None
+    results: Folder | None = None
     """Also put compare.json and compare.png there."""
-    agent: Path = Path("pretrained/carracing-dream")
+    agent: Annotated[Path, Input("train_in_dream.py")] = Path("pretrained/carracing-dream")
     """Folder of the agent: its V encodes, and it drives."""
-    driven: int = 60
+    driven: Count = 60
     """Episodes to learn from that the agent drives with noise."""
-    random: int = 60
+    random: Count = 60
     """Episodes to learn from that are driven at random."""
-    held_out: int = 12
+    held_out: Count = 12
     """Episodes of each held-out set."""
-    decisions: int = 150
+    decisions: Count = 150
     """Decisions of an episode at most."""
-    steps: int = 600
+    steps: Count = 600
     """Optimiser steps."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Windows per step."""
-    length: int = 64
+    length: Count = 64
     """Decisions per window."""
-    seeds: tuple[int, ...] = (1,)
+    seeds: tuple[Count, ...] = (1,)
     """Of the trainings."""
-    history: int = 32
+    history: Count = 32
     """Decisions that precede a moment from which is foretold."""
-    horizon: int = 50
+    horizon: Count = 50
     """Decisions that are foretold."""
-    every: int = 5
+    every: Count = 5
     """Decisions from one moment to the next."""
-    dreams: int = 8
+    dreams: Count = 8
     """From each moment."""
-    lanes: int = 256
+    lanes: Count = 256
     """Dreams in a batch where speed is measured."""
-    workers: int = 1
+    workers: Workers = 1
     """Processes that record episodes; nothing depends on their number."""
     smallest: bool = False
     """The smoke presets' sizes of both M."""
-    seed: int = 1
+    seed: Seed = 1
     """Of the recordings and the dreams."""
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from generative.training.cli import start
+from generative.training.ranges import Checked
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Download a public data set, with the checksums that were published for it.
 
     CelebA and the LEGO bricks are given out by hand only: of these it says where they are, and

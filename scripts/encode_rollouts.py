@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.ranges import Checked, Count, Device, Folder
 from generative.training.run import Run
 
 if TYPE_CHECKING:
@@ -15,18 +16,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Encode recorded frames with V: mu and logvar of every frame, beside actions and rewards."""
 
-    out: Path = Path("runs/encoded")
+    out: Folder = Path("runs/encoded")
     """Run folder; the sequences are in its `data` folder."""
-    rollouts: tuple[Path, ...] = (Path("runs/rollouts/episodes"),)
+    rollouts: tuple[Annotated[Path, Input("collect_rollouts.py")], ...] = (
+        Path("runs/rollouts/episodes"),
+    )
     """Folders of episodes recorded by collect_rollouts.py."""
-    vision: Path = Path("runs/vae/model")
+    vision: Annotated[Path, Input("train_vae.py")] = Path("runs/vae/model")
     """Folder of V, of any family."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Frames encoded at once."""
-    device: str = "auto"
+    device: Device = "auto"
 
 
 PRESETS = {"paper": Args(), "smoke": Args(batch_size=32)}

@@ -10,11 +10,12 @@ from __future__ import annotations
 import textwrap
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.ranges import Checked, Count, Ending, Range, Workers
 
 if TYPE_CHECKING:
     from agents.configs import PolicyConfig
@@ -22,18 +23,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Let an agent play its real environment with published seeds and print its scores."""
 
-    agent: tyro.conf.Positional[Path] = Path("pretrained/carracing-dream")
+    agent: tyro.conf.Positional[Annotated[Path, Input("train_in_dream.py")]] = Path(
+        "pretrained/carracing-dream"
+    )
     """Folder of the agent, or an archive of Stable-Baselines3 (PPO, DQN or SAC)."""
-    episodes: int = 100
+    episodes: Annotated[int, Range(1, 100)] = 100
     """As many, of the first of the published seeds, 1000000 to 1000099; of CarRacing, tracks."""
-    workers: int = 2
+    workers: Workers = 2
     """Processes; 0 plays in this one. The scores do not depend on it."""
     fast: bool = False
     """CarRacing in our own drawing instead of the stock game's: quicker, pixels differ a little."""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """Environment steps after which an episode ends; the environment's own limit if not given, for
     CarRacing 1000."""
     sampled: bool = False
@@ -41,16 +44,8 @@ class Args:
     trust: bool = False
     """Read an archive, or make an environment of a module that the agent names, though either can
     run any code of those who made it."""
-    json: Path | None = None
+    json: Annotated[Path, Ending((".json",))] | None = None
     """Also write everything to this file."""
-
-    def __post_init__(self) -> None:
-        least = 1 if self.max_steps is None else self.max_steps
-        if not 1 <= self.episodes <= 100 or self.workers < 0 or least < 1:
-            raise ValueError(
-                f"episodes {self.episodes} must lie in 1 .. 100, workers {self.workers} must not "
-                f"be negative, max_steps {self.max_steps} must be positive"
-            )
 
 
 PRESETS = {"paper": Args(), "smoke": Args(episodes=2, workers=0, max_steps=30, fast=True)}

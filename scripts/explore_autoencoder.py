@@ -5,13 +5,15 @@ python scripts/explore_autoencoder.py digits --model runs/autoencoder/model
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.devices import find_device
+from generative.training.ranges import Checked, Count, Device, Folder, Positive, Seed
 from scripts.common.images import ImageData, load_images
 
 if TYPE_CHECKING:
@@ -23,36 +25,29 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Look into a trained autoencoder: its codes, what lies between them, how much it keeps.
 
     Writes pictures and explore.json: squared errors on test images, of the autoencoder, of as many
     principal components, and of the mean image; of noisy images before and after.
     """
 
-    model: Path = Path("runs/autoencoder/model")
+    model: Annotated[Path, Input("train_autoencoder.py")] = Path("runs/autoencoder/model")
     """Folder of the autoencoder, as train_autoencoder.py writes it."""
-    pictures: Annotated[Path, tyro.conf.arg(name="out")] = Path("runs/autoencoder/explore")
+    pictures: Annotated[Folder, tyro.conf.arg(name="out")] = Path("runs/autoencoder/explore")
     """Where the pictures go."""
     data: ImageData = "fashion-mnist"
     """Images to encode, in the shape of the model."""
     data_dir: Path = Path("data")
     """Where its files are, or in a folder of its name there (sprites and digits need none)."""
-    max_images: int = 10_000
+    max_images: Count = 10_000
     """Images to read, at most; those not for testing give the principal components."""
-    num_codes: int = 18
+    num_codes: Count = 18
     """Codes to draw evenly from the box that holds all codes (the book: 18)."""
-    noise: float = 0.3
+    noise: Positive = 0.3
     """Standard deviation of the noise in the denoising strip."""
-    device: str = "cpu"
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        if min(self.max_images, self.num_codes) < 1 or not self.noise > 0:
-            raise ValueError(
-                f"max_images is {self.max_images}, num_codes {self.num_codes}, noise {self.noise}; "
-                "all must be positive"
-            )
+    device: Device = "cpu"
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "book"
@@ -75,6 +70,7 @@ def main(args: Args) -> Path:
     from generative.training.pictures import image_grid, strips
     from scripts.train_autoencoder import decoded_plane
 
+    args = replace(args, device=str(find_device(args.device)))
     model = ConvAutoencoder.from_pretrained(args.model, args.device)
     shape, k = model.config.image_shape, model.config.latent_dim
     images = load_images(args.data, args.data_dir, shape, max_images=args.max_images)

@@ -5,13 +5,15 @@ python scripts/explore_classifier.py digits --model runs/classifier/model
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.devices import find_device
+from generative.training.ranges import Checked, Count, Device, Folder, Seed
 from scripts.common.images import ImageData, load_images
 from scripts.train_classifier import find_factor
 
@@ -22,17 +24,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Look into a trained classifier: predictions, confusions, filters, convolutions by hand.
 
     Writes pictures and explore.json, which has the loss and accuracy over all test images.
     """
 
-    model: Path = Path("runs/classifier/model")
+    model: Annotated[Path, Input("train_classifier.py")] = Path("runs/classifier/model")
     """Folder of the classifier, as train_classifier.py writes it."""
     network: Literal["mlp", "cnn"] = "cnn"
     """Which kind it is."""
-    pictures: Annotated[Path, tyro.conf.arg(name="out")] = Path("runs/classifier/explore")
+    pictures: Annotated[Folder, tyro.conf.arg(name="out")] = Path("runs/classifier/explore")
     """Where the pictures go."""
     data: ImageData = "cifar-10"
     """Images to classify, in the shape of the model."""
@@ -40,14 +42,10 @@ class Args:
     """Where its files are, or in a folder of its name there (sprites and digits need none)."""
     factor: str = "class"
     """What is told of an image; see train_classifier.py."""
-    num_images: int = 10
+    num_images: Count = 10
     """Test images in the gallery, drawn with replacement as in the book."""
-    device: str = "cpu"
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        if self.num_images < 1:
-            raise ValueError(f"num_images is {self.num_images}; give at least 1")
+    device: Device = "cpu"
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "book-cnn"
@@ -72,6 +70,7 @@ def main(args: Args) -> Path:
     from generative.training.files import write_json
     from generative.training.pictures import image_grid, strips
 
+    args = replace(args, device=str(find_device(args.device)))
     kind = CNNClassifier if args.network == "cnn" else MLPClassifier
     model = kind.from_pretrained(args.model, args.device)
     test = load_images(args.data, args.data_dir, model.config.image_shape).part("test")

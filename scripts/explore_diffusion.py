@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import tyro
 
 from generative.configs.diffusion import ScheduleConfig
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.devices import find_device
+from generative.training.ranges import Checked, Count, Device, Folder, Probability, Seed
 from generative.training.words import with_article
 from scripts.common.images import ImageData, load_images
 from scripts.common.points import PointData, load_density
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Look into a trained diffusion model: its schedule, its steps, the way between two noises.
 
     Schedules and the embedding of the noise variance; data under more and more noise, by two
@@ -33,38 +35,36 @@ class Args:
     points in their place, and the density.
     """
 
-    model: Path = Path("runs/diffusion/model")
+    model: Annotated[Path, Input("train_diffusion.py")] = Path("runs/diffusion/model")
     """Folder of the model, as train_diffusion.py writes it."""
-    pictures: Annotated[Path, tyro.conf.arg(name="out")] = Path("runs/diffusion/explore")
+    pictures: Annotated[Folder, tyro.conf.arg(name="out")] = Path("runs/diffusion/explore")
     """Where the pictures go."""
     data: ImageData | PointData = "flowers"
     """What the model was trained on."""
     data_dir: Path = Path("data")
     """Where its files are, or in a folder of its name there."""
-    steps: tuple[int, ...] = (1, 2, 3, 4, 5, 20, 100)
+    steps: tuple[Count, ...] = (1, 2, 3, 4, 5, 20, 100)
     """Numbers of steps that are compared."""
     spacing: Literal["time", "log-snr"] = "time"
     """Of the steps: equal in the schedule's time, or in the log signal-to-noise ratio."""
-    eta: float = 0.0
+    eta: Probability = 0.0
     """Noise of a step: 0 for DDIM, 1 for DDPM."""
-    images: int = 8
+    images: Count = 8
     """Images in a row of samples, stages of a strip."""
-    pairs: int = 4
+    pairs: Count = 4
     """Pairs of noises to go between, by 11 images each."""
-    points: int = 3000
+    points: Count = 3000
     """In the plane: points in a cloud."""
     runs: tuple[Path, ...] = ()
     """Folders of runs to compare: their results side by side in results.json, their losses in a
     figure."""
-    device: str = "cpu"
-    seed: int = 1
+    device: Device = "cpu"
+    seed: Seed = 1
 
     def __post_init__(self) -> None:
-        if not self.steps or min(*self.steps, self.images, self.pairs, self.points) < 1:
-            raise ValueError(
-                f"steps {self.steps}, images {self.images}, pairs {self.pairs}, points "
-                f"{self.points}; all must be positive"
-            )
+        super().__post_init__()
+        if not self.steps:
+            raise ValueError("steps is empty; give at least one number of steps")
 
 
 DEFAULT_PRESET = "book"
@@ -94,6 +94,7 @@ def main(args: Args) -> Path:
     from generative.diffusion import ImageDiffusion, PointDiffusion
     from generative.training.files import write_json
 
+    args = replace(args, device=str(find_device(args.device)))
     kind = kind_of_model(args.model)
     planar = args.data in get_args(PointData)
     if planar != (kind == "PointDiffusion"):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.devices import find_device
+from generative.training.ranges import Checked, Count, Device, Folder, Seed
 from generative.training.words import with_article
 from scripts.common.points import PointData, load_density
 
@@ -18,7 +20,7 @@ SNAPSHOTS = (0, 1, 3, 5, 10, 30, 50, 100, 300, 999)
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Pictures of what an energy-based model, a Boltzmann machine or a score network has learned.
 
     Energy of images: walks from noise, energies of data, samples and noise, the sample buffer.
@@ -27,16 +29,16 @@ class Args:
     noise levels, the field of scores. Where the run's metrics are, their curves.
     """
 
-    model: Path = Path("runs/energy/model")
+    model: Annotated[Path, Input("train_energy.py")] = Path("runs/energy/model")
     """Folder of the trained model, in the folder of its run, which tells the data."""
-    out: Path = Path("runs/energy/explore")
+    out: Folder = Path("runs/energy/explore")
     """Where the pictures go."""
-    steps: int = 1000
+    steps: Count = 1000
     """Steps of a walk or of a Gibbs chain."""
-    side: int = 200
+    side: Count = 200
     """Pixels of a landscape on either axis."""
-    device: str = "cpu"
-    seed: int = 0
+    device: Device = "cpu"
+    seed: Seed = 0
 
 
 DEFAULT_PRESET = "all"
@@ -56,6 +58,7 @@ def main(args: Args) -> list[Path]:
         ConvEnergy: explore_images, PointEnergy: explore_points, RBM: explore_rbm,
         DeepBeliefNetwork: explore_dbn, ScoreNetwork: explore_score,
     }  # fmt: skip
+    args = replace(args, device=str(find_device(args.device)))
     if not (args.model / "config.json").is_file() or (args.model / "model").is_dir():
         raise FileNotFoundError(
             f"{args.model}: there is no model; train one with train_energy.py, train_rbm.py or "

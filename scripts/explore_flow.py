@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.ranges import Checked, Count, CountOrZero, Folder, Seed, Workers
 from generative.training.words import with_article
 from scripts.common.images import ImageData
 from scripts.common.points import PointData, load_density
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Look into a trained flow: its map in the plane, its density, its images, its paths.
 
     RealNVP in the plane: the book's four panels before and after training, what every layer does,
@@ -22,9 +24,9 @@ class Args:
     temperatures, the way between images, and images changed along the direction of a factor.
     """
 
-    model: Path = Path("runs/realnvp/model")
+    model: Annotated[Path, Input("train_realnvp.py")] = Path("runs/realnvp/model")
     """Folder of the trained flow, the `model` in the folder of its run."""
-    out: Path = Path("runs/realnvp/explore")
+    out: Folder = Path("runs/realnvp/explore")
     """Folder of the pictures."""
     density: PointData = "two-moons"
     """In the plane: what the flow was trained on."""
@@ -32,19 +34,19 @@ class Args:
     """Images: what the flow was trained on."""
     data_dir: Path = Path("data")
     """Where its files are, or in a folder of its name there (sprites and digits need none)."""
-    factor: int = 0
+    factor: CountOrZero = 0
     """Images: which of the data's factors is changed (sprites: 1 is the colour)."""
-    values: tuple[int, int] = (0, 1)
+    values: tuple[CountOrZero, CountOrZero] = (0, 1)
     """Images: from which value of the factor to which."""
-    points: int = 3000
+    points: Count = 3000
     """In the plane: points in a panel."""
-    side: int = 300
+    side: Count = 300
     """In the plane: pixels along each side of a density."""
-    images: int = 8
+    images: Count = 8
     """Images in a row."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    seed: int = 1
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "realnvp"

@@ -6,13 +6,15 @@ python scripts/explore_gan.py sprites --model runs/gan/model
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.devices import find_device
+from generative.training.ranges import Checked, Count, Device, Folder, Range, Seed
 from scripts.common.images import ImageData, load_images
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Look into a trained GAN of images, Wasserstein GAN or conditional GAN.
 
     Writes pictures and explore.json: the energy coefficient of samples and test images, how far
@@ -36,9 +38,9 @@ class Args:
     samples, and of sprites precision and recall.
     """
 
-    model: Path = Path("runs/gan/model")
+    model: Annotated[Path, Input("train_gan.py")] = Path("runs/gan/model")
     """Folder of the GAN, as train_gan.py, train_wgan.py or train_conditional_gan.py writes it."""
-    pictures: Annotated[Path, tyro.conf.arg(name="out")] = Path("runs/gan/explore")
+    pictures: Annotated[Folder, tyro.conf.arg(name="out")] = Path("runs/gan/explore")
     """Where the pictures go."""
     data: ImageData = "bricks"
     """What it was trained on, in the shape of the model."""
@@ -46,19 +48,12 @@ class Args:
     """Where its files are, or in a folder of its name there (sprites and digits need none)."""
     label: tuple[str, ...] = ("class",)
     """Conditional GAN: what the images are told apart by, as it was trained."""
-    max_images: int = 50_000
+    max_images: Count = 50_000
     """Images to read, at most."""
-    num_samples: int = 1000
+    num_samples: Annotated[int, Range(2, 2**30)] = 1000
     """Samples to measure; of sprites a recall of 0.95 needs 14,000 even if all are right."""
-    device: str = "cpu"
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        if self.max_images < 1 or self.num_samples < 2:
-            raise ValueError(
-                f"max_images is {self.max_images} and num_samples {self.num_samples}; give at "
-                "least 1 and 2"
-            )
+    device: Device = "cpu"
+    seed: Seed = 1
 
 
 FACES = Args(Path("runs/wgan/model"), Path("runs/wgan/explore"), data="celeba")
@@ -88,6 +83,7 @@ def main(args: Args) -> Path:
     from generative.training.files import write_json
     from generative.training.pictures import image_grid, strips
 
+    args = replace(args, device=str(find_device(args.device)))
     gan = load_gan(args.model, args.device)
     shape = gan.config.shape
     if len(shape) != 3:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.ranges import Checked, Count, Folder, NonNegative, Range, Seed
 from scripts.common.music import VoiceData
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Look into a Transformer of music or a MuseGAN: pictures and MIDI files.
 
     Of a Transformer: samples at several temperatures, where each element of one looked (the largest
@@ -34,22 +35,24 @@ class Args:
     same with other chords, style, melody or groove, and the training pieces that are nearest.
     """
 
-    model: Path = Path("runs/music_transformer/model")
+    model: Annotated[Path, Input("train_music_transformer.py")] = Path(
+        "runs/music_transformer/model"
+    )
     """Folder of the model, as train_music_transformer.py or train_musegan.py writes it."""
-    folder: Annotated[Path, tyro.conf.arg(name="out")] = Path("runs/music_transformer/explore")
+    folder: Annotated[Folder, tyro.conf.arg(name="out")] = Path("runs/music_transformer/explore")
     """Where the pictures and MIDI files go."""
-    length: int = 50
+    length: Count = 50
     """Elements of a Transformer's piece."""
-    temperatures: tuple[float, ...] = (0.5, 1.0)
-    track: int = 0
+    temperatures: tuple[NonNegative, ...] = (0.5, 1.0)
+    track: Annotated[int, Range(0, 2**31 - 1)] = 0
     """MuseGAN: whose melody and groove are changed."""
     data: VoiceData | None = None
     """MuseGAN: where to look for what a sample is like; nothing if not given."""
     data_dir: Path = Path("data")
     """Where the files of the data are."""
-    max_pieces: int | None = None
+    max_pieces: Count | None = None
     """Look at so many of its pieces at most."""
-    seed: int = 1
+    seed: Seed = 1
 
 
 MUSEGAN = (Path("runs/musegan/model"), Path("runs/musegan/explore"))

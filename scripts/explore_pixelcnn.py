@@ -6,13 +6,15 @@ python scripts/explore_pixelcnn.py digits --model runs/pixelcnn/model
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.devices import find_device
+from generative.training.ranges import Checked, Count, Device, Folder, NonNegative, Seed
 from scripts.common.images import ImageData, load_images
 
 if TYPE_CHECKING:
@@ -24,36 +26,34 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Look into a trained PixelCNN: samples, completed images, what it expects, what surprises it.
 
     Writes pictures and explore.json: bits per number of test images by the model, and by pixels
     that do not depend on each other.
     """
 
-    model: Path = Path("runs/pixelcnn/model")
+    model: Annotated[Path, Input("train_pixelcnn.py")] = Path("runs/pixelcnn/model")
     """Folder of the model, as train_pixelcnn.py writes it."""
-    pictures: Annotated[Path, tyro.conf.arg(name="out")] = Path("runs/pixelcnn/explore")
+    pictures: Annotated[Folder, tyro.conf.arg(name="out")] = Path("runs/pixelcnn/explore")
     """Where the pictures go."""
     data: ImageData = "fashion-mnist"
     """What it was trained on, in the shape and the levels of the model."""
     data_dir: Path = Path("data")
     """Where its files are, or in a folder of its name there (sprites and digits need none)."""
-    max_images: int = 10_000
+    max_images: Count = 10_000
     """Images to read, at most."""
-    num_samples: int = 10
+    num_samples: Count = 10
     """Images in a row of a picture."""
-    temperatures: tuple[float, ...] = (0.5, 0.8, 1.0, 1.2)
+    temperatures: tuple[NonNegative, ...] = (0.5, 0.8, 1.0, 1.2)
     """Of the samples, a row for each."""
-    device: str = "cpu"
-    seed: int = 1
+    device: Device = "cpu"
+    seed: Seed = 1
 
     def __post_init__(self) -> None:
-        if min(self.max_images, self.num_samples) < 1 or min(self.temperatures, default=-1) < 0:
-            raise ValueError(
-                f"max_images is {self.max_images}, num_samples {self.num_samples}, temperatures "
-                f"{self.temperatures}; give at least one image and temperatures of 0 or more"
-            )
+        super().__post_init__()
+        if not self.temperatures:
+            raise ValueError("temperatures is empty; give at least one")
 
 
 DEFAULT_PRESET = "book"
@@ -75,6 +75,7 @@ def main(args: Args) -> Path:
     from generative.training.files import write_json
     from generative.training.pictures import image_grid, strips
 
+    args = replace(args, device=str(find_device(args.device)))
     model = PixelCNN.from_pretrained(args.model, args.device)
     config = model.config
     images = load_images(

@@ -11,40 +11,40 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.ranges import Checked, CountOrZero, Folder, Positive, Seed, Workers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Draw the frontier of reward and KL, and policies that were trained at several prices.
 
     Trains a policy for each method and price from what the run has learnt of demonstrations and
     rankings; those that are finished stay. Writes frontier.png, and frontier.json with its numbers.
     """
 
-    model: Path = Path("runs/rlhf/model")
+    model: Annotated[Path, Input("train_rlhf.py")] = Path("runs/rlhf/model")
     """Folder of a policy, as train_rlhf.py writes it, with `sft` and `reward` beside it."""
-    pictures: Annotated[Path, tyro.conf.arg(name="out")] = Path("runs/rlhf/explore")
+    pictures: Annotated[Folder, tyro.conf.arg(name="out")] = Path("runs/rlhf/explore")
     """Where the picture goes, and the runs of the policies, in `runs`."""
     methods: tuple[Literal["ppo", "grpo", "dpo", "grpo-published"], ...] = ("ppo", "grpo", "dpo")
     """Presets of train_rlhf.py that are trained."""
-    betas: tuple[float, ...] = (0.3, 0.5, 1.0)
+    betas: tuple[Positive, ...] = (0.3, 0.5, 1.0)
     """Prices of leaving the reference: the reward that one nat has to bring."""
-    steps: int = 0
+    steps: CountOrZero = 0
     """Updates of each policy; 0 for those of the preset."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    seed: int = 1
+    seed: Seed = 1
 
     def __post_init__(self) -> None:
-        if not self.methods or not self.betas or min(self.betas) <= 0:
-            raise ValueError(
-                f"methods are {self.methods}, betas {self.betas}; give at least one of each, and "
-                "prices above 0"
-            )
+        super().__post_init__()
+        for name in ("methods", "betas"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty; give at least one")
 
 
 DEFAULT_PRESET = "frontier"

@@ -6,13 +6,24 @@ python scripts/explore_text.py reviews --model runs/gpt/model
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.devices import find_device
+from generative.training.ranges import (
+    Checked,
+    Count,
+    CountOrZero,
+    Device,
+    Folder,
+    NonNegative,
+    Range,
+    Seed,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Look into a trained model of texts: what comes next, what it writes, where it looks.
 
     Writes pictures, samples.txt, and explore.json with the probabilities of the tables. Of a
@@ -30,9 +41,9 @@ class Args:
     probability of each word of a text. Of GPT, BERT and T5 also attention.
     """
 
-    model: Path = Path("runs/gpt/model")
+    model: Annotated[Path, Input("train_gpt.py")] = Path("runs/gpt/model")
     """Folder of the model, as its training script writes it, with vocabulary.json beside it."""
-    pictures: Annotated[Path, tyro.conf.arg(name="out")] = Path("runs/gpt/explore")
+    pictures: Annotated[Folder, tyro.conf.arg(name="out")] = Path("runs/gpt/explore")
     """Where the pictures go."""
     prompts: tuple[str, ...] = (
         "wine review : germany",
@@ -41,25 +52,24 @@ class Args:
     """Texts to go on from. BERT fills in what is written as [MASK]; for T5 they are the sources."""
     text: str = ""
     """A text to look at word by word; none for the first that is sampled."""
-    temperatures: tuple[float, ...] = (1.0, 0.5)
+    temperatures: tuple[NonNegative, ...] = (1.0, 0.5)
     """Of the tables and of the texts."""
-    top: int = 5
+    top: Count = 5
     """Next words in a table."""
-    top_k: int = 0
+    top_k: CountOrZero = 0
     """Texts: draw from the k most probable words only; 0 for all."""
-    top_p: float = 1.0
+    top_p: Annotated[float, Range(0, 1, above=True)] = 1.0
     """Texts: draw from the fewest words of this probability only; 1 for all."""
-    num_tokens: int = 60
+    num_tokens: Count = 60
     """Words or characters to write."""
-    device: str = "cpu"
-    seed: int = 1
+    device: Device = "cpu"
+    seed: Seed = 1
 
     def __post_init__(self) -> None:
-        if not self.prompts or not self.temperatures or min(self.top, self.num_tokens) < 1:
-            raise ValueError(
-                f"prompts are {self.prompts}, temperatures {self.temperatures}, top {self.top}, "
-                f"num_tokens {self.num_tokens}; give at least one of each"
-            )
+        super().__post_init__()
+        for name in ("prompts", "temperatures"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty; give at least one")
 
 
 DEFAULT_PRESET = "book"
@@ -117,6 +127,7 @@ def main(args: Args) -> Path:
     from generative.training.files import write_json
     from scripts.common.text import vocabulary_of
 
+    args = replace(args, device=str(find_device(args.device)))
     model = load(args.model, args.device)
     tokeniser = vocabulary_of(args.model)
     args.pictures.mkdir(parents=True, exist_ok=True)

@@ -12,37 +12,31 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from generative.training.cli import start
+from generative.training.ranges import Checked, Folder, Range, Seed
 
 if TYPE_CHECKING:
     from generative.toy import Density, WorldMap
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Densities in the plane and maximum likelihood: the box on the world map, heat maps, fits.
 
     Writes pictures and explore.json: accuracy and coverage of the box, and for every density what
     a Gaussian and a box of maximum likelihood lose against the truth, in nats.
     """
 
-    pictures: Annotated[Path, tyro.conf.arg(name="out")] = Path("runs/toy/explore")
+    pictures: Annotated[Folder, tyro.conf.arg(name="out")] = Path("runs/toy/explore")
     """Where the pictures go."""
-    points: int = 200
+    points: Annotated[int, Range(2, 2**30)] = 200
     """Points on land that the box is fitted to."""
-    fit_points: int = 100_000
+    fit_points: Annotated[int, Range(2, 2**30)] = 100_000
     """Points that Gaussian and box are fitted to."""
-    worlds: int = 200
+    worlds: Annotated[int, Range(2, 2**30)] = 200
     """Boxes fitted to other points, to see how accuracy and coverage grow with their number."""
-    samples: int = 2000
+    samples: Annotated[int, Range(2, 2**30)] = 2000
     """Points of each density in its picture."""
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        if min(self.points, self.fit_points, self.worlds, self.samples) < 2:
-            raise ValueError(
-                f"points is {self.points}, fit_points {self.fit_points}, worlds {self.worlds}, "
-                f"samples {self.samples}; give at least 2 of each"
-            )
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "book"

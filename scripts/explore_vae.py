@@ -5,13 +5,15 @@ python scripts/explore_vae.py sprites --model runs/image-vae/model
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.devices import find_device
+from generative.training.ranges import Checked, Count, Device, Folder, Positive, Range, Seed
 from scripts.common.images import ImageData, load_images
 
 if TYPE_CHECKING:
@@ -23,40 +25,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Look into a trained image VAE: its codes, samples, attribute vectors, morphs.
 
     Writes pictures and explore.json, which tells how the codes lie and what attribute vectors do.
     """
 
-    model: Path = Path("runs/image-vae/model")
+    model: Annotated[Path, Input("train_image_vae.py")] = Path("runs/image-vae/model")
     """Folder of the VAE, as train_image_vae.py writes it."""
-    pictures: Annotated[Path, tyro.conf.arg(name="out")] = Path("runs/image-vae/explore")
+    pictures: Annotated[Folder, tyro.conf.arg(name="out")] = Path("runs/image-vae/explore")
     """Where the pictures go."""
     data: ImageData = "fashion-mnist"
     """Images to encode, in the shape of the model."""
     data_dir: Path = Path("data")
     """Where its files are, or in a folder of its name there (sprites and digits need none)."""
-    threshold: int = 0
+    threshold: Annotated[int, Range(0, 255)] = 0
     """Pixels of at least this become white, all others black; 0 leaves them grey."""
-    max_images: int = 10_000
+    max_images: Count = 10_000
     """Images to encode, at most."""
     attributes: tuple[str, ...] = ()
     """Attributes to add and take away, FACTOR=VALUE (colour=2, class=7) or FACTOR alone where it
     is 0 or 1 (Smiling); none names the largest value of every factor."""
-    reach: float = 4.0
+    reach: Positive = 4.0
     """Attribute vectors are added up to so many times (the book: 4)."""
-    morphs: int = 4
+    morphs: Count = 4
     """Pairs of images to go between."""
-    device: str = "cpu"
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        if min(self.max_images, self.morphs) < 1 or not self.reach > 0:
-            raise ValueError(
-                f"max_images is {self.max_images}, morphs {self.morphs}, reach {self.reach}; "
-                "all must be positive"
-            )
+    device: Device = "cpu"
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "book"
@@ -86,6 +81,7 @@ def main(args: Args) -> Path:
     from generative.vae import ImageVAE, gaussian_log_prob, sample_gaussian
     from scripts.train_image_vae import black_and_white
 
+    args = replace(args, device=str(find_device(args.device)))
     model = ImageVAE.from_pretrained(args.model, args.device)
     shape = model.config.image_shape
     images = load_images(args.data, args.data_dir, shape, max_images=args.max_images)

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.ranges import Checked, Folder
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Write an agent as ONNX graphs, which drive without torch."""
 
-    agent: tyro.conf.Positional[Path] = Path("pretrained/carracing-dream")
+    agent: tyro.conf.Positional[Annotated[Path, Input("train_in_dream.py")]] = Path(
+        "pretrained/carracing-dream"
+    )
     """Folder of the agent."""
-    into: Path = Path("runs/agent-onnx")
+    into: Folder = Path("runs/agent-onnx")
     """Folder for the graphs: new, or one that this command wrote."""
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from generative.configs.text import BERTConfig, TextLossConfig, bert_block
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
 from generative.training.run import Run
 from scripts.common.reports import add_to_report
 from scripts.common.text import TextSource, load_texts
@@ -20,35 +21,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Fine-tune BERT on a few labelled texts: which grape is a review about, when it is not named?
 
     The reviews are those of a small grammar, of which the best guess is known.
     """
 
-    out: Path = Path("runs/bert-classifier")
+    out: Folder = Path("runs/bert-classifier")
     """Run folder; the trained classifier is in its `model` folder."""
-    start_from: Path | None = Path("runs/bert/model")
+    start_from: Annotated[Path, Input("train_bert.py")] | None = Path("runs/bert/model")
     """Folder of the trained BERT; None begins with random weights instead."""
     model: BERTConfig = field(
         default_factory=lambda: BERTConfig(200, 41, 2, bert_block(64, 4, dropout=0.0))
     )
     """Sizes where there is no BERT to start from."""
-    labelled: int = 100
+    labelled: Count = 100
     """Reviews whose grape is told."""
     loss: TextLossConfig = field(
         default_factory=lambda: TextLossConfig(lr=1e-3, final_lr=1e-5, warmup=20, clip=1.0)
     )
-    steps: int = 200
+    steps: Count = 200
     """Optimiser steps."""
-    batch_size: int = 32
-    log_every: int = 20
-    report: Path | None = None
+    batch_size: Count = 32
+    log_every: Count = 20
+    report: Annotated[Path, Ending((".json",))] | None = None
     """JSON file to which the result is added, under the name of the run's folder."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "reviews"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from generative.training.cli import start
+from generative.training.ranges import Checked, Count, CountOrZero, Finite, Folder
 from generative.training.run import Run
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Import episodes that you recorded yourself, a folder of .npz files, for training V and M.
 
     A file is one episode of T decisions, with the arrays `frames`, `actions`, `rewards` and `ends`.
@@ -33,19 +34,19 @@ class Args:
 
     source: Path = Path("episodes")
     """Folder of .npz files; they are taken in the order of their names."""
-    out: Path = Path("runs/own")
+    out: Folder = Path("runs/own")
     """Run folder; the episodes are in its `episodes` folder, which is what others call rollouts."""
     name: str = ""
     """What the environment is called; the name of the source folder if empty."""
-    num_actions: int = 0
+    num_actions: CountOrZero = 0
     """Discrete actions, counted from 0; 0: as many as the highest one recorded tells."""
-    low: tuple[float, ...] = ()
+    low: tuple[Finite, ...] = ()
     """Lower bounds of float actions; the lowest ones recorded if not given."""
-    high: tuple[float, ...] = ()
+    high: tuple[Finite, ...] = ()
     """Upper bounds of float actions; the highest ones recorded if not given."""
-    crop: tuple[int, int, int, int] = (0, 0, 0, 0)
+    crop: tuple[CountOrZero, CountOrZero, CountOrZero, CountOrZero] = (0, 0, 0, 0)
     """Pixels cut off images above, below, left and right, before they are resized."""
-    action_repeat: int = 1
+    action_repeat: Count = 1
     """Environment steps per decision, for the record."""
     repeat_last: bool = False
     """Where the frame after the last action is missing (T frames), show the one before it again."""

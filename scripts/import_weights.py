@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from generative.training.cli import start
+from generative.training.ranges import Checked, Folder
 
 if TYPE_CHECKING:
     from worldmodels.importers import Imported
@@ -25,13 +26,13 @@ AGENT_FILES = {"agent.json", "task.json", "vision", "memory", "controller"}
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Make an agent of weights that another program left."""
 
     source: tyro.conf.Positional[Path]
     """A folder of hardmaru/WorldModelsExperiments (`carracing` or `doomrnn`, or one with vae.json
     and rnn.json), or an experiment of ctallec/world-models (with vae/best.tar, mdrnn/best.tar)."""
-    into: Path = Path("runs/imported")
+    into: Folder = Path("runs/imported")
     """Folder for the agent: new, or one that this command wrote. Without a controller in `source`,
     it holds vision and memory only."""
     format: Literal["auto", "json", "checkpoints"] = "auto"
@@ -46,10 +47,13 @@ DEFAULT_PRESET = "default"
 
 def main(args: Args) -> Path:
     """Returns the folder of the agent."""
+    if not args.source.is_dir():
+        raise FileNotFoundError(
+            f"{args.source}: no such folder; pass a clone of hardmaru/WorldModelsExperiments or an "
+            "experiment of ctallec/world-models"
+        )
     from worldmodels.importers import read_checkpoints, read_json_weights
 
-    if not args.source.is_dir():
-        raise FileNotFoundError(f"{args.source}: no such folder")
     form = args.format
     if form == "auto":
         form = "checkpoints" if (args.source / "vae" / "best.tar").exists() else "json"

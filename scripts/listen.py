@@ -11,37 +11,36 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.ranges import Checked, Count, Ending, Positive
 
 if TYPE_CHECKING:
     from generative.music.score import Score
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Write a page to listen to MIDI files: their sound beside their piano rolls.
 
     The page holds all of it and needs no network: a small synthesiser makes the sound.
     """
 
-    music: tuple[Path, ...] = (Path("runs/music_transformer/midi"),)
+    music: tuple[Annotated[Path, Input("train_music_transformer.py")], ...] = (
+        Path("runs/music_transformer/midi"),
+    )
     """MIDI files (or kern, MusicXML), or folders of them; the last in the order of names are
     taken."""
-    page: Annotated[Path, tyro.conf.arg(name="out")] = Path("runs/listen.html")
+    page: Annotated[Path, tyro.conf.arg(name="out"), Ending((".html", ".htm"))] = Path(
+        "runs/listen.html"
+    )
     """The HTML file."""
     title: str = "Generated music"
-    most: int = 6
+    most: Count = 6
     """Pieces on the page."""
-    seconds: float = 15.0
+    seconds: Positive = 15.0
     """Of each piece at most so much."""
-    bpm: float = 84.0
+    bpm: Positive = 84.0
     """Quarter notes a minute."""
-
-    def __post_init__(self) -> None:
-        if self.most < 1 or not self.seconds > 0 or not self.bpm > 0:
-            raise ValueError(
-                f"most is {self.most}, seconds {self.seconds}, bpm {self.bpm}; all are positive"
-            )
 
 
 DEFAULT_PRESET = "page"

@@ -8,53 +8,44 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.ranges import Checked, Positive, Range
 
 if TYPE_CHECKING:
     from agents.play import PlayServer
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Drive a real track and its dream side by side, on a page in the browser.
 
     You drive by the keyboard, or the agent does; the same actions go to both.
     """
 
-    agent: tyro.conf.Positional[Path] = Path("pretrained/carracing-dream")
+    agent: tyro.conf.Positional[Annotated[Path, Input("train_in_dream.py")]] = Path(
+        "pretrained/carracing-dream"
+    )
     """Folder of the agent: its V and M dream, its C drives when asked to."""
-    track: int = 1_000_000
+    track: Annotated[int, Range(0, 2**31 - 1)] = 1_000_000
     """Seed of the first track; a new one has the next."""
-    seconds: float = 60.0
+    seconds: Positive = 60.0
     """Length of an episode; the stock game's is 20 s."""
-    temperature: float = 1.0
+    temperature: Annotated[float, Range(0, 3)] = 1.0
     """Of M's draws, to begin with."""
-    wake_after: float | None = 3.0
+    wake_after: Annotated[float, Range(0.1, 60)] | None = 3.0
     """Seconds after which a dream looks at the track again, to begin with; None for never."""
     host: str = "127.0.0.1"
     """Address to listen on; any but 127.0.0.1 and ::1 lets other machines reach the page."""
-    port: int = 8123
+    port: Annotated[int, Range(0, 2**16 - 1)] = 8123
     """Of the page; 0 takes a free one."""
     open: bool = True
     """Open the page in the browser."""
     self_test: bool = False
     """Fetch the page and one view of the game, and end."""
-
-    def __post_init__(self) -> None:
-        wake_after = 1.0 if self.wake_after is None else self.wake_after
-        if not (self.seconds > 0 and 0 <= self.temperature <= 3 and 0.1 <= wake_after <= 60):
-            raise ValueError(
-                f"seconds {self.seconds} must be positive, temperature {self.temperature} lie in "
-                f"0 .. 3, wake_after {self.wake_after} in 0.1 .. 60"
-            )
-        if not (0 <= self.port < 2**16 and 0 <= self.track < 2**31):
-            raise ValueError(
-                f"port {self.port} must lie in 0 .. 65535, track {self.track} in 0 .. 2147483647"
-            )
 
 
 DEFAULT_PRESET = "default"

@@ -11,40 +11,38 @@ from typing import Annotated, Literal
 
 import tyro
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.ranges import Checked, Ending, NonNegative, Positive, Range
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Film an agent on a real track beside what its world model dreams."""
 
-    agent: tyro.conf.Positional[Path] = Path("pretrained/carracing-dream")
+    agent: tyro.conf.Positional[Annotated[Path, Input("train_in_dream.py")]] = Path(
+        "pretrained/carracing-dream"
+    )
     """Folder of the agent."""
-    film: Annotated[Path, tyro.conf.arg(name="out")] = Path("dream.mp4")
+    film: Annotated[Path, tyro.conf.arg(name="out"), Ending((".mp4",), folder=True)] = Path(
+        "dream.mp4"
+    )
     """The film, an mp4; in a folder it is called drive.mp4."""
-    gif: Path | None = None
+    gif: Annotated[Path, Ending((".gif",))] | None = None
     """Also write an animated GIF, smaller and coarser."""
-    poster: Path | None = None
+    poster: Annotated[Path, Ending((".png",))] | None = None
     """Also write one picture (PNG): a real moment and what followed, and its dream."""
-    track: int = 1_000_000
+    track: Annotated[int, Range(0, 2**31 - 1)] = 1_000_000
     """Seed of the track; 1000000 to 1000099 are those of evaluate.py."""
-    seconds: float = 20.0
+    seconds: Positive = 20.0
     """Length of the film; an episode of the game has at most 20 s."""
-    dream_seconds: float = 2.5
+    dream_seconds: Positive = 2.5
     """How long M runs alone before it looks at the game again."""
     actions: Literal["own", "real"] = "own"
     """In a dream, act by what is dreamed, or repeat what is really done meanwhile."""
-    temperature: float = 1.0
+    temperature: NonNegative = 1.0
     """Of M's draws."""
     fast: bool = False
     """The agent sees our own drawing instead of the stock game's."""
-
-    def __post_init__(self) -> None:
-        if self.seconds <= 0 or self.dream_seconds <= 0 or self.temperature < 0:
-            raise ValueError(
-                f"seconds {self.seconds} and dream_seconds {self.dream_seconds} must be positive, "
-                f"temperature {self.temperature} must not be negative"
-            )
 
 
 PRESETS = {"paper": Args(), "smoke": Args(seconds=2.0, dream_seconds=0.5, fast=True)}
@@ -59,7 +57,7 @@ def main(args: Args) -> Path:
     from generative.training.progress import progress
 
     torch.set_num_threads(1)  # frames are small: more threads only wait for each other
-    film = args.film if args.film.suffix == ".mp4" else args.film / "drive.mp4"
+    film = args.film if args.film.suffix.lower() == ".mp4" else args.film / "drive.mp4"
     agent = load_car(args.agent)
     env_id = "WorldModels/FastCarRacing-v0" if args.fast else "CarRacing-v3"
     steps = round(args.seconds * 50)

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.ranges import Checked, Count, Folder, Seed
 from generative.training.run import Run
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Make V of an environment that shows vectors: mean and deviation of what was recorded."""
 
-    out: Path = Path("runs/vector-vision")
+    out: Folder = Path("runs/vector-vision")
     """Run folder; V is in its `model` folder."""
-    rollouts: tuple[Path, ...] = (Path("runs/rollouts/episodes"),)
+    rollouts: tuple[Annotated[Path, Input("collect_rollouts.py")], ...] = (
+        Path("runs/rollouts/episodes"),
+    )
     """Folders of episodes recorded by collect_rollouts.py."""
-    max_observations: int = 1_000_000
+    max_observations: Count = 1_000_000
     """As many, at most, decide the scale."""
-    seed: int = 1
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "vector"

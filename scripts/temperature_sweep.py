@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.ranges import Checked, Count, Folder, NonNegative, Seed, Workers
 from generative.training.run import Run
 from scripts import train_controller, train_in_dream
 from worldmodels.configs import DreamConfig
@@ -23,45 +24,41 @@ FIRST_EPISODE = 7000
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train a controller per temperature on one V and M, and set dreamed beside real scores."""
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"workers", "results"})
 
-    out: Path = Path("runs/temperatures")
+    out: Folder = Path("runs/temperatures")
     """Run folder; the table is in sweep.json, the chart in sweep.png."""
-    results: Path | None = None
+    results: Folder | None = None
     """Also put sweep.json and sweep.png there."""
-    agent: Path = Path("pretrained/carracing-dream")
+    agent: Annotated[Path, Input("train_in_dream.py")] = Path("pretrained/carracing-dream")
     """Folder of the agent whose V, M, starts and environment are used; its C is not."""
-    temperatures: tuple[float, ...] = (0.1, 0.5, 1.0, 1.15, 1.3)
+    temperatures: tuple[NonNegative, ...] = (0.1, 0.5, 1.0, 1.15, 1.3)
     """Of the dreams, one controller each."""
     controller: train_controller.Args = field(
         default_factory=lambda: train_controller.PRESETS["quick"]
     )
     """How these are trained; paths, temperature, workers and seeds are set here."""
-    seeds: int = 1
+    seeds: Count = 1
     """Controllers per temperature."""
-    dreams: int = 100
+    dreams: Count = 100
     """Dreams that score a controller, at the temperature it was trained at."""
-    dream_decisions: int = 333
+    dream_decisions: Count = 333
     """Decisions after which these end, or earlier where M says so."""
-    episodes: int = 100
+    episodes: Count = 100
     """Real episodes that score a controller, the same for all."""
-    episode_steps: int | None = None
+    episode_steps: Count | None = None
     """Environment steps of these; None: as many as the environment allows."""
-    workers: int = 2
+    workers: Workers = 2
     """Processes, one controller each; results do not depend on it."""
-    seed: int = 1
+    seed: Seed = 1
 
     def __post_init__(self) -> None:
-        counts = (self.seeds, self.dreams, self.dream_decisions, self.episodes)
-        if not self.temperatures or min(counts) < 1:
-            raise ValueError(
-                f"temperatures {self.temperatures}, seeds {self.seeds}, dreams {self.dreams}, "
-                f"dream_decisions {self.dream_decisions} and episodes {self.episodes}: give at "
-                "least one of each"
-            )
+        super().__post_init__()
+        if not self.temperatures:
+            raise ValueError("temperatures is empty; give at least one")
         if self.controller.where != "dream":
             raise ValueError("real episodes have no temperature: controller.where must be dream")
 
@@ -212,7 +209,7 @@ def train_and_score(trial: Trial, report: Callable[[int], None]) -> dict[str, An
         "cpu",
     )
     begun = time.process_time()
-    found = train_controller.search_dream(search, lambda steps: None)
+    found = train_controller.search_dream(search, lambda steps: report(0))
     seconds = time.process_time() - begun
     agent.controller = controller.load_vector(torch.as_tensor(found.vector))
     agent.controller.save_pretrained(trial.folder / "controller")
@@ -227,7 +224,7 @@ def train_and_score(trial: Trial, report: Callable[[int], None]) -> dict[str, An
     env = gymnasium.make(task.env_id, disable_env_checker=True, **_kwargs(args, task))
     with contextlib.closing(env):
         for seed in _seeds(args):
-            scores.append(run_episode(agent, env, seed, task.env_id).score)
+            scores.append(run_episode(agent, env, seed, task.env_id, report=report).score)
             report(1)
     write_json(
         file,

@@ -7,15 +7,16 @@ from pathlib import Path
 
 from generative.configs.autoencoder import AutoencoderLossConfig, ConvAutoencoderConfig
 from generative.training.cli import start
+from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
 from scripts.common.images import Batches, ImageData, load_images
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train an autoencoder, plain or denoising, on images."""
 
-    out: Path = Path("runs/autoencoder")
+    out: Folder = Path("runs/autoencoder")
     """Run folder; the trained model is in its `model` folder, reconstructions are in `images`."""
     data: ImageData = "fashion-mnist"
     """What to train on, in the shape of the model."""
@@ -25,16 +26,16 @@ class Args:
     """Parts of the data: train, or train val where no setting is chosen by the latter."""
     model: ConvAutoencoderConfig = field(default_factory=ConvAutoencoderConfig)
     loss: AutoencoderLossConfig = field(default_factory=AutoencoderLossConfig)
-    steps: int = 3000
+    steps: Count = 3000
     """Optimiser steps (the book: 5 epochs of 600)."""
-    batch_size: int = 100
-    log_every: int = 100
-    picture_every: int = 600
+    batch_size: Count = 100
+    log_every: Count = 100
+    picture_every: Count = 600
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "book"

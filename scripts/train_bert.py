@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from generative.configs.text import BERTConfig, BlockConfig, TextLossConfig, bert_block
 from generative.training.cli import start
+from generative.training.ranges import Count, Device, Ending, Folder, Seed, Workers
 from generative.training.run import Run
 from scripts.common.reports import add_to_report
 from scripts.common.text import Texts, TextSource, load_texts
@@ -24,22 +25,22 @@ class Args(TextSource):
     posterior. `fine_tune_bert.py` goes on with a few labels.
     """
 
-    out: Path = Path("runs/bert")
+    out: Folder = Path("runs/bert")
     """Run folder; the trained model is in its `model` folder, filled gaps are in `texts`."""
     model: BERTConfig = field(default_factory=BERTConfig)
     loss: TextLossConfig = field(default_factory=TextLossConfig)
-    steps: int = 10_000
+    steps: Count = 10_000
     """Optimiser steps."""
-    batch_size: int = 64
-    log_every: int = 100
-    sample_every: int = 1000
+    batch_size: Count = 64
+    log_every: Count = 100
+    sample_every: Count = 1000
     """Steps from one sample to the next, a multiple of log_every; the last step has one too."""
-    report: Path | None = None
+    report: Annotated[Path, Ending((".json",))] | None = None
     """JSON file to which the result is added, under the name of the run's folder."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 MUON = TextLossConfig(

@@ -12,6 +12,7 @@ from generative.configs.classifier import (
     MLPClassifierConfig,
 )
 from generative.training.cli import start
+from generative.training.ranges import Checked, Count, CountOrZero, Device, Folder, Seed, Workers
 from generative.training.run import Run
 from scripts.common.images import Batches, ImageData, load_images
 
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train a classifier of images: multilayer perceptron or convolutional network.
 
     The result has loss and accuracy on test images; `images` has those of them that the model finds
     least probable as what they are.
     """
 
-    out: Path = Path("runs/classifier")
+    out: Folder = Path("runs/classifier")
     """Run folder; the trained model is in its `model` folder."""
     data: ImageData = "cifar-10"
     """What to train on, in the shape of the model."""
@@ -42,19 +43,19 @@ class Args:
     mlp: MLPClassifierConfig = field(default_factory=MLPClassifierConfig)
     cnn: CNNClassifierConfig = field(default_factory=CNNClassifierConfig)
     loss: ClassifierLossConfig = field(default_factory=ClassifierLossConfig)
-    steps: int = 15_630
+    steps: Count = 15_630
     """Optimiser steps (the book: 10 epochs of 1,563)."""
-    batch_size: int = 32
-    doublings: int = 0
+    batch_size: Count = 32
+    doublings: CountOrZero = 0
     """How often the batch doubles, at even distances (Smith et al. 2018, 'Don't decay the learning
     rate')."""
-    log_every: int = 100
-    picture_every: int = 5000
+    log_every: Count = 100
+    picture_every: Count = 5000
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "book-cnn"

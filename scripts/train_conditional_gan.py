@@ -7,6 +7,7 @@ from pathlib import Path
 
 from generative.configs.gan import ConditionalGANConfig, GANLossConfig, WGANLossConfig
 from generative.training.cli import start
+from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
 from scripts.common.images import ImageData
 from scripts.train_gan import PAIRS, Images
@@ -14,10 +15,10 @@ from scripts.train_wgan import CORRECTED
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train a conditional GAN: samples of a class that is asked for."""
 
-    out: Path = Path("runs/conditional_gan")
+    out: Folder = Path("runs/conditional_gan")
     """Run folder; the trained networks are in its `model` folder, samples are in `images`, with a
     column for each class."""
     data: ImageData = "celeba"
@@ -30,16 +31,16 @@ class Args:
     model: ConditionalGANConfig = field(default_factory=ConditionalGANConfig)
     loss: WGANLossConfig | GANLossConfig = field(default_factory=WGANLossConfig)
     """Settings of a Wasserstein GAN (the book), or of a GAN."""
-    steps: int = 31_800
+    steps: Count = 31_800
     """Updates (the book: 25 epochs)."""
-    batch_size: int = 128
-    log_every: int = 100
-    picture_every: int = 1000
+    batch_size: Count = 128
+    log_every: Count = 100
+    picture_every: Count = 1000
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "book"

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from generative.training.cli import start
+from generative.training.cli import Input, start
 from generative.training.files import MANIFEST_NAME, json_bytes, read_file
+from generative.training.ranges import (
+    Checked,
+    Count,
+    Device,
+    Folder,
+    NonNegative,
+    Positive,
+    Probability,
+    Seed,
+    Workers,
+)
 from generative.training.run import Run
 from generative.training.settings import to_json
 from worldmodels.configs import (
@@ -36,14 +48,14 @@ TEST_STREAM = 2**32
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train C, the linear controller: in the dream (no real reward), or on real tracks."""
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset(
         {"workers", "backend", "ray_address", "gpus", "deadline", "patience"}
     )
 
-    out: Path = Path("runs/controller")
+    out: Folder = Path("runs/controller")
     """Run folder; the controllers are in its folders `model-0`, `model-1`, ..."""
     where: Literal["dream", "real"] = "dream"
     """Score by imagined returns, or by driving real tracks (the paper's CarRacing experiment)."""
@@ -51,35 +63,35 @@ class Args:
     """CMA-ES, back-propagation through the dream, or the first and then the second."""
     vision: Path = Path("runs/vae/model")
     """Folder of V (only driven on real tracks)."""
-    memory: Path = Path("runs/mdnrnn/model")
+    memory: Annotated[Path, Input("train_mdnrnn.py")] = Path("runs/mdnrnn/model")
     """Folder of M."""
     encoded: tuple[Path, ...] = (Path("runs/encoded/data"),)
     """Encoded episodes: dreams begin at their moments."""
-    start_from: Path | None = None
+    start_from: Annotated[Path, Input("train_controller.py")] | None = None
     """Folder of a controller to go on from; zeros if not given."""
     features: Literal["z", "zh", "zhc"] = "zh"
     """What C sees: z alone, z and h, or z, h and c."""
     action: ActionHead = CAR_RACING
     """What becomes of C's outputs; train_in_dream.py chooses it by the environment's actions."""
-    searches: int = 1
+    searches: Count = 1
     """Independent searches with other random numbers; each gives a controller to choose from."""
     dream: DreamConfig = field(default_factory=DreamConfig)
     evolution: EvolutionConfig = field(default_factory=EvolutionConfig)
     gradient: GradientConfig = field(default_factory=GradientConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """How CMA-ES scores candidates, in dreams or on real tracks."""
-    test_dreams: int = 512
+    test_dreams: Count = 512
     """Dreams by which a finished controller's dream return is measured."""
-    max_idle: int | None = 12
+    max_idle: Count | None = 12
     """Dreams begin at most this many decisions after a reward; None: anywhere."""
-    trouble_weight: int = 1
+    trouble_weight: Count = 1
     """Times that a moment counts as a start if the car then soon lost its way."""
-    reward_quantile: float = 0.9995
+    reward_quantile: Probability = 0.9995
     """A dreamed decision never pays more than this quantile of the recorded ones, nor less than
     the lowest."""
-    action_repeat: int = 1
+    action_repeat: Count = 1
     """Environment steps per decision, on real tracks."""
-    workers: int = 0
+    workers: Workers = 0
     """Processes; 0 runs everything in this one. Of Ray: workers of the cluster, 0 for as many as
     it has room for."""
     backend: Literal["processes", "ray"] = "processes"
@@ -87,16 +99,17 @@ class Args:
     it."""
     ray_address: str = "local"
     """`local` starts a Ray of its own on this machine; `auto` or HOST:PORT joins a cluster."""
-    gpus: float = 0.0
+    gpus: NonNegative = 0.0
     """GPUs that a worker of Ray claims and dreams on; 0.5 puts two workers on each."""
-    deadline: float = 600.0
+    deadline: Positive = 600.0
     """Seconds for an episode, after which its worker is ended and the episode given to another."""
-    patience: float = 600.0
+    patience: Positive = 600.0
     """Seconds without any worker, after which the run stops."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.where == "real" and self.method != "cma":
             raise ValueError(
                 f"real tracks have no gradient, and method is {self.method}: use method cma, or "
@@ -106,11 +119,6 @@ class Args:
             raise ValueError(
                 f"real tracks are those of CarRacing, and action is {self.action}; train in the "
                 "dream"
-            )
-        if min(self.searches, self.test_dreams, self.trouble_weight) < 1:
-            raise ValueError(
-                f"searches {self.searches}, test_dreams {self.test_dreams} and trouble_weight "
-                f"{self.trouble_weight} count from 1"
             )
         if self.where == "dream" and self.evaluation.racing:
             raise ValueError(
@@ -210,7 +218,10 @@ def main(args: Args) -> list[Path]:
                 with exit_on_signals(), progress(_steps(args) * len(jobs), what) as bar:
                     searches = [search_dream(job, bar.advance, args.parallel, bar) for job in jobs]
             else:
-                searches = run_jobs(search_dream, jobs, workers, _steps(args), what)
+                # No environment that could hang is in it, and a generation may take long.
+                searches = run_jobs(
+                    search_dream, jobs, workers, _steps(args), what, deadline=math.inf
+                )
         for folder, found in zip(folders, searches, strict=True):
             controller.load_vector(torch.from_numpy(found.vector)).save_pretrained(folder)
         run.finish(

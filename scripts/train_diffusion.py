@@ -15,42 +15,43 @@ from generative.configs.diffusion import (
     UNetConfig,
 )
 from generative.training.cli import start
+from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
 from scripts.common.images import Batches, ImageData, load_images
 from scripts.common.points import PointData, Points
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train a diffusion model of images, or of points in the plane whose density is known."""
 
-    out: Path = Path("runs/diffusion")
+    out: Folder = Path("runs/diffusion")
     """Run folder; the trained model is in its `model` folder, samples are in `images`."""
     data: ImageData | PointData = "flowers"
     """Images, in the shape of `image`; or points, standardised by their exact moments."""
     data_dir: Path = Path("data")
     """Where files of images are, or in a folder of their name there."""
-    max_images: int | None = None
+    max_images: Count | None = None
     """At most so many images, at even distances; all of them if not given."""
     image: ImageDiffusionConfig = field(default_factory=ImageDiffusionConfig)
     """The model of images."""
     point: PointDiffusionConfig = field(default_factory=PointDiffusionConfig)
     """The model of points."""
     loss: DiffusionLossConfig = field(default_factory=DiffusionLossConfig)
-    steps: int = 31_950
+    steps: Count = 31_950
     """Optimiser steps (the book: 50 epochs of 639)."""
-    batch_size: int = 64
-    samples: int = 2000
+    batch_size: Count = 64
+    samples: Count = 2000
     """Points: samples in the test of whether they are like fresh points; see energy_test."""
-    bound_images: int = 360
+    bound_images: Count = 360
     """Images: how many of those kept for testing get a bound of their probability."""
-    log_every: int = 50
-    picture_every: int = 600
+    log_every: Count = 50
+    picture_every: Count = 600
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "book"

@@ -13,19 +13,20 @@ from generative.configs.energy import (
     PointEnergyConfig,
 )
 from generative.training.cli import start
+from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
 from scripts.common.images import Batches, ImageData, load_images
 from scripts.common.points import PointData, Points
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train a deep energy-based model on images, or on points in the plane.
 
     On points the result says how far the density stays above its floor, by quadrature.
     """
 
-    out: Path = Path("runs/energy")
+    out: Folder = Path("runs/energy")
     """Run folder; the trained model is in its `model` folder, samples are in `images`."""
     data: ImageData | PointData = "mnist"
     """Images in the shape of the model, or fresh points, standardised by their exact moments."""
@@ -36,16 +37,16 @@ class Args:
     points: PointEnergyConfig = field(default_factory=PointEnergyConfig)
     """Of points."""
     loss: EnergyLossConfig = field(default_factory=EnergyLossConfig)
-    steps: int = 28_080
+    steps: Count = 28_080
     """Optimiser steps (the book: 60 epochs of 468 whole batches)."""
-    batch_size: int = 128
-    log_every: int = 100
-    picture_every: int = 2000
+    batch_size: Count = 128
+    log_every: Count = 100
+    picture_every: Count = 2000
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "book"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from generative.configs.flows import FFJORDConfig, FlowLossConfig
 from generative.training.cli import start
+from generative.training.ranges import Checked, Count, CountOrZero, Device, Folder, Seed, Workers
 from generative.training.run import Run
 from scripts.common.points import PointData
 from scripts.train_realnvp import Plane
@@ -15,17 +16,17 @@ MATCHING = FlowLossConfig(lr=4e-3, final_lr=4e-5, clip=1.0, ema=0.998)
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train FFJORD, a flow by a differential equation, on points in the plane.
 
     The result says how far the flow stays above the best that is possible.
     """
 
-    out: Path = Path("runs/ffjord")
+    out: Folder = Path("runs/ffjord")
     """Run folder; the trained flow is in its `model` folder, samples are in `images`."""
     data: PointData = "two-moons"
     """Points, standardised by their exact moments."""
-    points: int = 0
+    points: CountOrZero = 0
     """Points drawn once to train on; 0 draws fresh ones for every step."""
     even: bool = True
     """Spread fresh points evenly, which takes most of the noise from the gradient."""
@@ -40,18 +41,18 @@ class Args:
     """Of the likelihood."""
     matching: FlowLossConfig = MATCHING
     """Of the flow matching before it."""
-    steps: int = 12_300
+    steps: Count = 12_300
     """Optimiser steps, those of flow matching included."""
-    matching_steps: int = 12_000
+    matching_steps: CountOrZero = 12_000
     """The first steps, at a tenth of the cost: flow matching in place of the likelihood."""
-    batch_size: int = 512
-    log_every: int = 100
-    picture_every: int = 2000
+    batch_size: Count = 512
+    log_every: Count = 100
+    picture_every: Count = 2000
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "two-moons"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import numpy as np
 
 from generative.configs.gan import GANConfig, GANLossConfig
 from generative.training.cli import start
+from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
 from generative.training.run import Run
 from scripts.common.images import Batches, ImageData, load_images
 from scripts.common.points import PointData, Points
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train a GAN, the book's DCGAN or a repaired one."""
 
-    out: Path = Path("runs/gan")
+    out: Folder = Path("runs/gan")
     """Run folder; the trained networks are in its `model` folder, samples are in `images`."""
     data: ImageData | PointData = "bricks"
     """Images in the shape of the model, or points, standardised by their exact moments."""
@@ -32,18 +33,18 @@ class Args:
     """Where its files are, or in a folder of its name there (sprites, digits, points need none)."""
     model: GANConfig = field(default_factory=GANConfig)
     loss: GANLossConfig = field(default_factory=GANLossConfig)
-    steps: int = 93_900
+    steps: Count = 93_900
     """Updates (the book: 300 epochs of 313)."""
-    batch_size: int = 128
-    log_every: int = 100
-    picture_every: int = 1000
+    batch_size: Count = 128
+    log_every: Count = 100
+    picture_every: Count = 1000
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
-    report: Path | None = None
+    report: Annotated[Path, Ending((".json",))] | None = None
     """JSON file to which the result is added, under the name of the run's folder."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "book"

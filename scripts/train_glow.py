@@ -7,15 +7,16 @@ from pathlib import Path
 
 from generative.configs.flows import FlowLossConfig, GlowConfig
 from generative.training.cli import start
+from generative.training.ranges import Checked, Count, Device, Folder, NonNegative, Seed, Workers
 from generative.training.run import Run
 from scripts.common.images import Batches, ImageData, load_images
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train Glow, or the multi-scale RealNVP, flows on images with a bound of their likelihood."""
 
-    out: Path = Path("runs/glow")
+    out: Folder = Path("runs/glow")
     """Run folder; the trained flow is in its `model` folder, samples are in `images`."""
     data: ImageData = "sprites"
     """What to train on, in the shape and the levels of the model."""
@@ -23,18 +24,18 @@ class Args:
     """Where its files are, or in a folder of its name there (sprites and digits need none)."""
     model: GlowConfig = field(default_factory=GlowConfig)
     loss: FlowLossConfig = field(default_factory=FlowLossConfig)
-    steps: int = 3000
+    steps: Count = 3000
     """Optimiser steps."""
-    batch_size: int = 64
-    temperature: float = 0.7
+    batch_size: Count = 64
+    temperature: NonNegative = 0.7
     """Deviation of the codes in the pictures of samples."""
-    log_every: int = 100
-    picture_every: int = 500
+    log_every: Count = 100
+    picture_every: Count = 500
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "sprites"

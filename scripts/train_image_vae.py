@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from generative.configs.vae import ImageVAEConfig, ImageVAELossConfig
 from generative.training.cli import start
+from generative.training.ranges import Checked, Count, Device, Ending, Folder, Range, Seed, Workers
 from generative.training.run import Run
 from scripts.common.images import Batches, ImageData, load_images
 from scripts.common.reports import add_to_report
@@ -18,40 +19,40 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train a variational autoencoder on images, and measure its likelihood.
 
     The result has bounds of the log-likelihood of test images, in nats.
     """
 
-    out: Path = Path("runs/image-vae")
+    out: Folder = Path("runs/image-vae")
     """Run folder; the trained VAE is in its `model` folder, samples are in `images`."""
     data: ImageData = "fashion-mnist"
     """What to train on, in the shape of the model."""
     data_dir: Path = Path("data")
     """Where its files are, or in a folder of its name there (sprites and digits need none)."""
-    threshold: int = 0
+    threshold: Annotated[int, Range(0, 255)] = 0
     """Pixels of at least this become white, all others black; 0 leaves them grey."""
     parts: tuple[str, ...] = ("train",)
     """Parts of the data to train on."""
     model: ImageVAEConfig = field(default_factory=ImageVAEConfig)
     loss: ImageVAELossConfig = field(default_factory=ImageVAELossConfig)
-    steps: int = 3000
+    steps: Count = 3000
     """Optimiser steps (the book: 5 epochs of 600)."""
-    batch_size: int = 100
-    log_every: int = 100
-    picture_every: int = 600
+    batch_size: Count = 100
+    log_every: Count = 100
+    picture_every: Count = 600
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
-    score_images: int = 1000
+    score_images: Count = 1000
     """Test images whose likelihood is bounded."""
-    score_draws: int = 100
+    score_draws: Count = 100
     """Draws of z for each of them."""
-    report: Path | None = None
+    report: Annotated[Path, Ending((".json",))] | None = None
     """JSON file to which the result is added, under the name of the run's folder."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 BOOK_LOSS = ImageVAELossConfig(recon="bce", recon_weight=500.0)

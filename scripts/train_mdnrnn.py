@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generative.training.cli import start
+from generative.training.ranges import Folder
 from scripts.common.memory import MemoryArgs, train_memory
 from worldmodels.configs import BOOK_MDNRNN, PAPER_MDNRNN, MDNRNNConfig, MemoryLossConfig
 
@@ -14,7 +15,7 @@ from worldmodels.configs import BOOK_MDNRNN, PAPER_MDNRNN, MDNRNNConfig, MemoryL
 class Args(MemoryArgs):
     """Train M, the MDN-RNN, on encoded episodes."""
 
-    out: Path = Path("runs/mdnrnn")
+    out: Folder = Path("runs/mdnrnn")
     """Run folder; the trained M is in its `model` folder."""
     model: MDNRNNConfig = PAPER_MDNRNN
 

@@ -8,41 +8,42 @@ from typing import Literal
 
 from generative.configs.musegan import MuseGANConfig, MuseGANLossConfig
 from generative.training.cli import start
+from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
 from scripts.common.music import VoiceData
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train MuseGAN on bars of chorales in four voices.
 
     The result compares samples with pieces that were not trained on: of each measure of style the
     distance between them, and that between two halves of these pieces.
     """
 
-    out: Path = Path("runs/musegan")
+    out: Folder = Path("runs/musegan")
     """Run folder; the trained networks are in its `model` folder, samples in `images`, `midi`."""
     data: VoiceData = "jsb"
     """jsb: Jsb16thSeparated.npz, Jsb16thSeparated.json or jsb-chorales-16th.json."""
     data_dir: Path = Path("data")
     """Where its files are, or in a folder of its name there; what is read of music21's corpus is
     kept there."""
-    max_pieces: int | None = None
+    max_pieces: Count | None = None
     """Use at most so many pieces of each part."""
     bars: Literal["first", "all"] = "first"
     """The first bars of each piece, as in the book, or all bars that follow each other."""
     model: MuseGANConfig = field(default_factory=MuseGANConfig)
     loss: MuseGANLossConfig = field(default_factory=MuseGANLossConfig)
-    steps: int = 24_000
+    steps: Count = 24_000
     """Updates, each of several steps of the critic (the book: 6,000 epochs of 4)."""
-    batch_size: int = 64
-    log_every: int = 50
-    picture_every: int = 500
+    batch_size: Count = 64
+    log_every: Count = 50
+    picture_every: Count = 500
     """Steps from one sample to the next, a multiple of log_every; the last step has one too."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "book"

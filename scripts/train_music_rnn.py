@@ -4,50 +4,57 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 from generative.configs.music import MusicLossConfig, MusicRNNConfig
 from generative.training.cli import start
+from generative.training.ranges import (
+    Checked,
+    Count,
+    CountOrZero,
+    Device,
+    Ending,
+    Folder,
+    Seed,
+    Workers,
+)
 from generative.training.run import Run
 from scripts.common.music import RollData
 from scripts.common.reports import add_to_report
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train an LSTM or GRU on piano rolls of chorales.
 
     The result has the nats a frame of the test pieces, and of the others.
     """
 
-    out: Path = Path("runs/music_rnn")
+    out: Folder = Path("runs/music_rnn")
     """Run folder; the trained model is in its `model` folder, samples in `images` and `midi`."""
     data: RollData = "jsb"
     """jsb: the file jsb-chorales-quarter.json with the split of published results."""
     data_dir: Path = Path("data")
     """Where it is, or in a folder of the data's name there."""
-    max_pieces: int | None = None
+    max_pieces: Count | None = None
     """Use at most so many pieces."""
     model: MusicRNNConfig = field(default_factory=MusicRNNConfig)
     loss: MusicLossConfig = field(default_factory=MusicLossConfig)
-    transpose: int = 0
+    transpose: CountOrZero = 0
     """Move each training piece by up to so many keys, at random."""
-    steps: int = 1000
+    steps: Count = 1000
     """Optimiser steps."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Pieces of a step."""
-    log_every: int = 50
-    picture_every: int = 500
+    log_every: Count = 50
+    picture_every: Count = 500
     """Steps from one sample to the next, a multiple of log_every; the last step has one too."""
-    report: Path | None = None
+    report: Annotated[Path, Ending((".json",))] | None = None
     """JSON file to which the result is added, under the name of the run's folder."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        if self.transpose < 0:
-            raise ValueError(f"transpose is {self.transpose}; give a number of keys, or 0")
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "lstm"

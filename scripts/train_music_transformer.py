@@ -9,25 +9,26 @@ from typing import Literal
 from generative.configs.music import MusicLossConfig, MusicTransformerConfig
 from generative.configs.transformer import BlockConfig
 from generative.training.cli import start
+from generative.training.ranges import Checked, Count, Device, Folder, NonNegative, Seed, Workers
 from generative.training.run import Run
 from scripts.common.music import StreamData
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train a Transformer on melodies, as notes and durations in two streams of words.
 
     The result has the nats of a note and of a duration in pieces that were not trained on.
     """
 
-    out: Path = Path("runs/music_transformer")
+    out: Folder = Path("runs/music_transformer")
     """Run folder; the trained model is in its `model` folder, samples in `images` and `midi`."""
     data: StreamData = "cello-suites"
     """What to train on; the words are those of the pieces that are trained on."""
     data_dir: Path = Path("data")
     """Where its files are, or in a folder of its name there; what is read of music21's corpus is
     kept there."""
-    max_pieces: int | None = None
+    max_pieces: Count | None = None
     """Use at most so many pieces."""
     train_on: tuple[str, ...] = ("train",)
     """Parts of the data; the book holds nothing back: train val test."""
@@ -38,19 +39,19 @@ class Args:
     of a random piece, so that first and last elements are learnt as well as others."""
     transpose: bool = False
     """Train in all twelve keys."""
-    steps: int = 10_000
+    steps: Count = 10_000
     """Optimiser steps."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Windows of a step, each of model.length elements."""
-    log_every: int = 100
-    picture_every: int = 1000
+    log_every: Count = 100
+    picture_every: Count = 1000
     """Steps from one sample to the next, a multiple of log_every; the last step has one too."""
-    temperature: float = 0.5
+    temperature: NonNegative = 0.5
     """Of these samples, as in the book."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "book"

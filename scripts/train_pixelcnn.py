@@ -13,57 +13,59 @@ from generative.configs.pixelcnn import (
     PlusPlusConfig,
 )
 from generative.training.cli import start
+from generative.training.ranges import Checked, Count, Device, Folder, Seed, Share, Workers
 from generative.training.run import Run
 from scripts.common.images import Batches, ImageData, load_images
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train a PixelCNN, which draws images pixel by pixel and knows their exact probability.
 
     The result says how many bits a number of the images kept for testing takes.
     """
 
-    out: Path = Path("runs/pixelcnn")
+    out: Folder = Path("runs/pixelcnn")
     """Run folder; the trained model is in its `model` folder, samples are in `images`."""
     data: ImageData = "fashion-mnist"
     """What to train on, in the shape and the levels of the model."""
     data_dir: Path = Path("data")
     """Where its files are, or in a folder of its name there (sprites and digits need none)."""
-    max_images: int | None = None
+    max_images: Count | None = None
     """Use at most so many of the images."""
     train_on: tuple[str, ...] = ("train",)
     """Parts of the data: train while settings are chosen by the validation images, train val for
     the final training once they are."""
-    redraw: float = 0.0
+    redraw: Share = 0.0
     """Share of a batch that is turned, stretched and moved a little, as images of view 1. For grey
     drawings; needs a gated network with num_views 2."""
     label: str = ""
     """Name of the factor that gives the classes of a gated network with num_classes."""
     model: PixelCNNConfig = field(default_factory=PixelCNNConfig)
     loss: PixelCNNLossConfig = field(default_factory=PixelCNNLossConfig)
-    steps: int = 70_350
+    steps: Count = 70_350
     """Optimiser steps (the book: 150 epochs of 469)."""
-    batch_size: int = 128
-    log_every: int = 100
-    picture_every: int = 4700
+    batch_size: Count = 128
+    log_every: Count = 100
+    picture_every: Count = 4700
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
-    num_samples: int = 10
+    num_samples: Count = 10
     """Images in a picture, drawn one pixel after the other."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         network = self.model.network
         classes = network.num_classes if isinstance(network, GatedConfig) else 0
         views = network.num_views if isinstance(network, GatedConfig) else 1
         grey = self.model.image_shape[0] == 1
-        if not 0 <= self.redraw < 1 or (self.redraw > 0) != (views == 2) or views > grey + 1:
+        if (self.redraw > 0) != (views == 2) or views > grey + 1:
             raise ValueError(
                 f"redraw is {self.redraw} of images {self.model.image_shape} and {views} views; "
-                "give a share below 1, grey images and a gated network of num_views 2, or 0 and 1"
+                "give grey images and a gated network of num_views 2, or 0 and 1"
             )
         if bool(self.label) != bool(classes):
             raise ValueError(

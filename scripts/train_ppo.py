@@ -19,6 +19,7 @@ from agents.configs import (
     PPOConfig,
 )
 from generative.training.cli import start
+from generative.training.ranges import Checked, Count, Device, Folder, Positive, Seed
 from generative.training.run import Run
 from worldmodels.configs import DreamConfig
 
@@ -33,13 +34,13 @@ LAP_PACE = 1.0
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train a policy with Stable-Baselines3 (PPO, DQN or SAC): in the dream, on latents, or on
     pixels."""
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"save_every", "tensorboard"})
 
-    out: Path = Path("runs/ppo")
+    out: Folder = Path("runs/ppo")
     """Run folder; the agent is in its folder `agent`."""
     algorithm: Algorithm = "ppo"
     """Which algorithm; DQN needs `discrete`, SAC does without."""
@@ -53,39 +54,33 @@ class Args:
     """The real environment, of 64x64 frames (or a CarRacing of 96x96)."""
     discrete: bool = False
     """CarRacing with five choices in place of three numbers (gymnasium's continuous=False)."""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """Environment steps of a real episode; the environment's own limit if not given."""
-    action_repeat: int = 3
+    action_repeat: Count = 3
     """Environment steps per decision; what M was trained with."""
-    frame_stack: int = 1
+    frame_stack: Count = 1
     """Frames that a policy of pixels sees at once."""
-    decisions: int = 5_000_000
+    decisions: Count = 5_000_000
     """To train on, over all environments."""
-    num_envs: int = 512
+    num_envs: Count = 512
     """Dreams, or environments in this process, that are stepped side by side."""
     dream: DreamConfig = field(default_factory=DreamConfig)
-    pace: float | None = 0.9
+    pace: Positive | None = 0.9
     """Dreams pay no more than this multiple of the pace that finishes a lap just in time (sets
     dream.pace_cap); None for no limit."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     off_policy: OffPolicyConfig = field(default_factory=OffPolicyConfig)
     """For DQN and SAC."""
-    save_every: int = 250_000
+    save_every: Count = 250_000
     """Decisions between checkpoints."""
     tensorboard: bool = True
-    device: str = "cpu"
+    device: Device = "cpu"
     """Of the learner, and of the dream."""
-    seed: int = 1
+    seed: Seed = 1
 
     def __post_init__(self) -> None:
-        counts = (self.decisions, self.num_envs, self.action_repeat, self.frame_stack)
-        if min(*counts, self.max_steps or 1, self.save_every) < 1:
-            raise ValueError(
-                f"decisions {self.decisions}, num_envs {self.num_envs}, action_repeat "
-                f"{self.action_repeat}, frame_stack {self.frame_stack}, max_steps "
-                f"{self.max_steps} and save_every {self.save_every} count from 1"
-            )
+        super().__post_init__()
         if self.where == "dream" and self.observation != "zh":
             raise ValueError(
                 f"observation is {self.observation}, but a dream shows z and h; pass observation "

@@ -8,18 +8,28 @@ from typing import Literal
 
 from generative.configs.rbm import DBNConfig, RBMConfig, RBMLossConfig
 from generative.training.cli import start
+from generative.training.ranges import (
+    Checked,
+    Count,
+    CountOrZero,
+    Device,
+    Folder,
+    Probability,
+    Seed,
+    Workers,
+)
 from generative.training.run import Run
 from scripts.common.images import ImageData, load_images
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train a restricted Boltzmann machine, or a deep belief network, on black and white images.
 
     Where one side has 20 units or fewer the result has exact log probabilities, else estimates.
     """
 
-    out: Path = Path("runs/rbm")
+    out: Folder = Path("runs/rbm")
     """Run folder; the trained model is in its `model` folder, samples are in `images`."""
     kind: Literal["rbm", "dbn"] = "rbm"
     """What to train."""
@@ -27,24 +37,24 @@ class Args:
     """What to train on, in the shape of the model."""
     data_dir: Path = Path("data")
     """Where its files are, or in a folder of its name there."""
-    threshold: float = 0.5
+    threshold: Probability = 0.5
     """Pixels from here on are 1, others 0."""
     model: RBMConfig = field(default_factory=RBMConfig)
     """Of kind rbm."""
     stack: DBNConfig = field(default_factory=DBNConfig)
     """Of kind dbn."""
     loss: RBMLossConfig = field(default_factory=RBMLossConfig)
-    steps: int = 9370
+    steps: Count = 9370
     """Optimiser steps (10 epochs of MNIST), of a network shared out evenly among its layers."""
-    batch_size: int = 64
+    batch_size: CountOrZero = 64
     """Images of a step; 0 for all of them."""
-    log_every: int = 100
-    picture_every: int = 1000
+    log_every: Count = 100
+    picture_every: Count = 1000
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "book"

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from generative.configs.flows import FlowLossConfig, ImageRealNVPConfig, RealNVPConfig
 from generative.training.cli import start
+from generative.training.ranges import (
+    Checked,
+    Count,
+    CountOrZero,
+    Device,
+    Ending,
+    Folder,
+    NonNegative,
+    Seed,
+    Workers,
+)
 from generative.training.run import Run
 from scripts.common.points import PointData, Points
 from scripts.common.reports import add_to_report
@@ -17,36 +28,36 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train RealNVP, a flow with an exact density.
 
     On a density of which the optimum is known, the result says how far the flow stays above it.
     """
 
-    out: Path = Path("runs/realnvp")
+    out: Folder = Path("runs/realnvp")
     """Run folder; the trained flow is in its `model` folder, samples are in `images`."""
     data: PointData | Literal["digits"] = "two-moons"
     """Points, standardised by their exact moments, or scikit-learn's digits."""
-    points: int = 3000
+    points: CountOrZero = 3000
     """Points drawn once to train on; 0 draws fresh ones for every step. Digits: not used."""
     even: bool = False
     """Spread fresh points evenly, which takes most of the noise from the gradient."""
     model: RealNVPConfig = field(default_factory=RealNVPConfig)
-    margin: float = 0.05
+    margin: NonNegative = 0.05
     """Digits: how far the logit keeps away from black and white; see ImageRealNVPConfig."""
     loss: FlowLossConfig = field(default_factory=FlowLossConfig)
-    steps: int = 3600
+    steps: Count = 3600
     """Optimiser steps (the book: 300 epochs of 12)."""
-    batch_size: int = 256
-    log_every: int = 100
-    picture_every: int = 600
+    batch_size: Count = 256
+    log_every: Count = 100
+    picture_every: Count = 600
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
-    report: Path | None = None
+    report: Annotated[Path, Ending((".json",))] | None = None
     """JSON file to which the result is added, under the name of the run's folder."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "book"

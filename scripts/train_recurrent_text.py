@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from generative.configs.text import RecurrentTextConfig, TextLossConfig
 from generative.training.cli import start
+from generative.training.ranges import Count, Device, Ending, Folder, Seed, Workers
 from scripts.common.text import TextSource, train_writer
 
 
@@ -17,24 +19,24 @@ class Args(TextSource):
     On texts made by a formula the result says how far the loss stays above the entropy.
     """
 
-    out: Path = Path("runs/recurrent_text")
+    out: Folder = Path("runs/recurrent_text")
     """Run folder; the trained network is in its `model` folder, samples are in `texts`."""
     prompt: str = "recipe for"
     """What samples begin with."""
     model: RecurrentTextConfig = field(default_factory=RecurrentTextConfig)
     loss: TextLossConfig = field(default_factory=TextLossConfig)
-    steps: int = 15_700
+    steps: Count = 15_700
     """Optimiser steps (the book: 25 epochs of about 628)."""
-    batch_size: int = 32
-    log_every: int = 100
-    sample_every: int = 600
+    batch_size: Count = 32
+    log_every: Count = 100
+    sample_every: Count = 600
     """Steps from one sample to the next, a multiple of log_every; the last step has one too."""
-    report: Path | None = None
+    report: Annotated[Path, Ending((".json",))] | None = None
     """JSON file to which the result is added, under the name of the run's folder."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "book"

@@ -10,7 +10,8 @@ import tyro
 
 from generative.configs.rlhf import DPOConfig, GRPOConfig, PPOConfig
 from generative.configs.text import GPTConfig, TextLossConfig, gpt2_block
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.ranges import Checked, Count, Device, Ending, Folder, Range, Seed, Workers
 from generative.training.run import Run
 from scripts.common.reports import add_to_report
 
@@ -29,21 +30,21 @@ LossConfig = (
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train a policy by human feedback: demonstrations, a reward model, then PPO, GRPO or DPO.
 
     Requests and answers are of a language so small that the best policy is known: the result says
     how far the trained one stays below it.
     """
 
-    out: Path = Path("runs/rlhf")
+    out: Folder = Path("runs/rlhf")
     """Run folder; the policy is in its `model` folder, what is trained before it in the folders
     `sft` and `reward`."""
-    start_from: Path | None = None
+    start_from: Annotated[Path, Input("train_rlhf.py")] | None = None
     """Folder of an earlier run, whose `sft` and `reward` are used."""
-    num_letters: int = 3
+    num_letters: Count = 3
     """Letters of the language; each is a request."""
-    length: int = 4
+    length: Count = 4
     """Most tokens of an answer."""
     model: GPTConfig = field(
         default_factory=lambda: GPTConfig(
@@ -54,36 +55,36 @@ class Args:
         )
     )
     """Policy, reward model and value network; vocab_size and max_len follow from the language."""
-    num_demonstrations: int = 20_000
+    num_demonstrations: Count = 20_000
     """Answers that people gave."""
     sft: TextLossConfig = field(
         default_factory=lambda: TextLossConfig(lr=3e-3, final_lr=3e-5, warmup=20, clip=1.0)
     )
-    sft_steps: int = 100
-    num_rankings: int = 20_000
+    sft_steps: Count = 100
+    num_rankings: Count = 20_000
     """Groups of drawn answers that people ranked."""
-    num_ranked: int = 4
+    num_ranked: Annotated[int, Range(2, 2**20)] = 4
     """Answers in a group."""
     reward: TextLossConfig = field(
         default_factory=lambda: TextLossConfig(
             optimizer="muon", lr=1e-2, final_lr=1e-4, warmup=20, beta2=0.99, clip=1.0, ema=0.98
         )
     )
-    reward_steps: int = 350
+    reward_steps: Count = 350
     loss: LossConfig = field(default_factory=PPOConfig)
     """Each method has settings of its own; DPO learns from the rankings, the others from the reward
     model."""
-    steps: int = 100
+    steps: Count = 100
     """Updates of the policy."""
-    batch_size: int = 384
+    batch_size: Count = 384
     """Demonstrations or rankings of a step; answers that a policy draws for an update."""
-    log_every: int = 20
-    report: Path | None = None
+    log_every: Count = 20
+    report: Annotated[Path, Ending((".json",))] | None = None
     """JSON file to which the result is added, under the name of the run's folder."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "ppo"

@@ -8,16 +8,17 @@ from typing import get_args
 
 from generative.configs.score import ScoreConfig, ScoreLossConfig
 from generative.training.cli import start
+from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
 from scripts.common.images import Batches, ImageData, load_images
 from scripts.common.points import PointData, Points
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train a noise-conditional score network on images, or on points in the plane."""
 
-    out: Path = Path("runs/score")
+    out: Folder = Path("runs/score")
     """Run folder; the trained network is in its `model` folder, samples are in `images`."""
     data: ImageData | PointData = "eight-gaussians"
     """Images in the shape of the model, or fresh points, standardised by their exact moments."""
@@ -27,18 +28,18 @@ class Args:
     loss: ScoreLossConfig = field(
         default_factory=lambda: ScoreLossConfig(lr=3e-3, final_lr=3e-5, ema=0.998)
     )
-    steps: int = 4000
+    steps: Count = 4000
     """Optimiser steps."""
-    batch_size: int = 1024
-    samples: int = 2000
+    batch_size: Count = 1024
+    samples: Count = 2000
     """Points: samples in the test of whether they are like fresh points; see energy_test."""
-    log_every: int = 100
-    picture_every: int = 1000
+    log_every: Count = 100
+    picture_every: Count = 1000
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "eight-gaussians"

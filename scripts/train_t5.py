@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from generative.configs.text import BlockConfig, T5Config, TextLossConfig, t5_block
 from generative.training.cli import start
+from generative.training.ranges import Count, Device, Ending, Folder, Range, Seed, Workers
 from generative.training.run import Run
 from scripts.common.reports import add_to_report
 from scripts.common.text import Texts, TextSource, load_texts
@@ -25,37 +26,32 @@ class Args(TextSource):
     On texts made by a formula the result says how far the loss stays above the least there can be.
     """
 
-    out: Path = Path("runs/t5")
+    out: Folder = Path("runs/t5")
     """Run folder; the trained model is in its `model` folder, what it writes is in `texts`."""
     task: Literal["spans", "words"] = "spans"
     """Pieces that were cut out; or, of data `reviews`, to sum up, to judge the order of words, and
     to answer questions, each asked for by its first words."""
-    rate: float = 0.15
+    rate: Annotated[float, Range(0, 1, above=True, below=True)] = 0.15
     """Share of a text that is cut out."""
-    mean_span: float = 3.0
+    mean_span: Annotated[float, Range(1, below=True)] = 3.0
     """Tokens of a piece, on average."""
     model: T5Config = field(default_factory=T5Config)
     loss: TextLossConfig = field(default_factory=TextLossConfig)
-    steps: int = 20_000
+    steps: Count = 20_000
     """Optimiser steps."""
-    batch_size: int = 64
-    log_every: int = 100
-    sample_every: int = 1000
+    batch_size: Count = 64
+    log_every: Count = 100
+    sample_every: Count = 1000
     """Steps from one sample to the next, a multiple of log_every; the last step has one too."""
-    report: Path | None = None
+    report: Annotated[Path, Ending((".json",))] | None = None
     """JSON file to which the result is added, under the name of the run's folder."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.rate < 1 or not self.mean_span >= 1:
-            raise ValueError(
-                f"rate is {self.rate} and mean_span {self.mean_span}; give a share between 0 "
-                "and 1, and at least 1 token"
-            )
         if self.task == "words" and self.data != "reviews":
             raise ValueError(f"task 'words' is of data reviews, not of {self.data}")
 

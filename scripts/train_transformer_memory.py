@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from generative.training.cli import start
+from generative.training.ranges import Folder
 from scripts.common.memory import MemoryArgs, train_memory
 from worldmodels.configs import MemoryLossConfig
 from worldmodels.transformer_config import TransformerMemoryConfig
@@ -15,7 +16,7 @@ from worldmodels.transformer_config import TransformerMemoryConfig
 class Args(MemoryArgs):
     """Train M as a causal Transformer on encoded episodes."""
 
-    out: Path = Path("runs/transformer_memory")
+    out: Folder = Path("runs/transformer_memory")
     """Run folder; the trained M is in its `model` folder."""
     model: TransformerMemoryConfig = field(default_factory=TransformerMemoryConfig)
 

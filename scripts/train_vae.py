@@ -4,32 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from generative.configs.vae import ConvVAEConfig, VAELossConfig
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train V, the variational autoencoder, on recorded frames."""
 
-    out: Path = Path("runs/vae")
+    out: Folder = Path("runs/vae")
     """Run folder; the trained V is in its `model` folder."""
-    rollouts: tuple[Path, ...] = (Path("runs/rollouts/episodes"),)
+    rollouts: tuple[Annotated[Path, Input("collect_rollouts.py")], ...] = (
+        Path("runs/rollouts/episodes"),
+    )
     """Folders of episodes recorded by collect_rollouts.py."""
-    start_from: Path | None = None
+    start_from: Annotated[Path, Input("train_vae.py")] | None = None
     """Folder of a V to go on from; its sizes must be those of `model`."""
     model: ConvVAEConfig = field(default_factory=ConvVAEConfig)
     loss: VAELossConfig = field(default_factory=VAELossConfig)
-    steps: int = 100_000
+    steps: Count = 100_000
     """Optimiser steps, not epochs."""
-    batch_size: int = 100
+    batch_size: Count = 100
     """Frames per step."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 PRESETS = {

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 from generative.configs.autoencoder import AutoencoderLossConfig, ConvAutoencoderConfig
-from generative.training.cli import start
+from generative.training.cli import Input, start
+from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
 
 FRAMES = ConvAutoencoderConfig((3, 64, 64), latent_dim=32, channels=(8, 16, 32, 64, 128))
@@ -19,27 +21,30 @@ SCALE_FRAMES = 4096
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train an autoencoder as V on recorded frames: its code takes the place of a VAE's z."""
 
-    out: Path = Path("runs/vision")
+    out: Folder = Path("runs/vision")
     """Run folder; the trained V is in its `model` folder."""
-    rollouts: tuple[Path, ...] = (Path("runs/rollouts/episodes"),)
+    rollouts: tuple[Annotated[Path, Input("collect_rollouts.py")], ...] = (
+        Path("runs/rollouts/episodes"),
+    )
     """Folders of episodes recorded by collect_rollouts.py."""
-    start_from: Path | None = None
+    start_from: Annotated[Path, Input("train_vision.py")] | None = None
     """Folder of a V to go on from; its sizes must be those of `model`."""
     model: ConvAutoencoderConfig = FRAMES
     loss: AutoencoderLossConfig = LOSS
-    steps: int = 1600
+    steps: Count = 1600
     """Optimiser steps, not epochs."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Frames per step."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.model.image_shape != FRAMES.image_shape:
             raise ValueError(
                 f"model.image_shape is {self.model.image_shape}; V sees frames of "

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 from generative.configs.gan import WGANConfig, WGANLossConfig
 from generative.training.cli import start
+from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
 from generative.training.run import Run
 from scripts.common.images import ImageData
 from scripts.common.points import PointData
@@ -15,10 +17,10 @@ from scripts.train_gan import task_of
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train a Wasserstein GAN, with a gradient penalty or with weight clipping."""
 
-    out: Path = Path("runs/wgan")
+    out: Folder = Path("runs/wgan")
     """Run folder; the trained networks are in its `model` folder, samples are in `images`."""
     data: ImageData | PointData = "celeba"
     """Images in the shape of the model, or points, standardised by their exact moments."""
@@ -26,18 +28,18 @@ class Args:
     """Where its files are, or in a folder of its name there (sprites, digits, points need none)."""
     model: WGANConfig = field(default_factory=WGANConfig)
     loss: WGANLossConfig = field(default_factory=WGANLossConfig)
-    steps: int = 31_800
+    steps: Count = 31_800
     """Updates, each of several steps of the critic (the book: 25 epochs)."""
-    batch_size: int = 128
-    log_every: int = 100
-    picture_every: int = 1000
+    batch_size: Count = 128
+    log_every: Count = 100
+    picture_every: Count = 1000
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
-    report: Path | None = None
+    report: Annotated[Path, Ending((".json",))] | None = None
     """JSON file to which the result is added, under the name of the run's folder."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 DEFAULT_PRESET = "book"

@@ -138,10 +138,13 @@ class EncodedRollouts:
         """Reads what `save` wrote.
 
         Raises:
+            FileNotFoundError: there is no such folder.
             DamagedFileError: a file is missing, cut or changed; it is named.
             ValueError: the folder holds something else.
         """
         folder = Path(folder)
+        if not folder.exists():
+            raise FileNotFoundError(f"{folder}: no such folder; make it with encode_rollouts.py")
         config = read_json(folder / CONFIG_NAME)
         kind = config.get("class") if isinstance(config, dict) else None
         if kind != cls.__name__ or config.get("format") != FORMAT:

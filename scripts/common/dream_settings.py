@@ -8,6 +8,16 @@ from typing import Annotated, ClassVar
 
 import tyro
 
+from generative.training.ranges import (
+    Checked,
+    Count,
+    Device,
+    Folder,
+    Positive,
+    Range,
+    Seed,
+    Workers,
+)
 from scripts import (
     collect_rollouts,
     standardise_vectors,
@@ -32,7 +42,7 @@ CONTROLLER = train_controller.PRESETS["quick"]
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(Checked):
     """Train an agent inside its own dream, end to end: for CarRacing, or for --env ID.
 
     Settings of the stages (collect, vision, memory, controller) are those of the scripts that run
@@ -41,17 +51,17 @@ class Args:
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"rounds", "workers"})
 
-    out: Path = Path("runs/dream")
+    out: Folder = Path("runs/dream")
     """Run folder; the agent is in its `agent` folder, the report in report.html."""
     env: str = ""
     """Any Gymnasium environment of images or vectors with a Box of actions or discrete ones; empty:
     CarRacing, trained in our own drawing and scored on the stock game."""
     env_kwargs: str = "{}"
     """For gymnasium.make, as a JSON object: '{"continuous": false}'."""
-    rounds: int = 6
+    rounds: Count = 6
     """Rounds of collecting, training V and M, dreaming and choosing. A finished run goes on if it
     is given more; its agent is then chosen, and scored, again."""
-    action_repeat: int = 3
+    action_repeat: Count = 3
     """Environment steps per decision."""
     first: collect_rollouts.Args = FIRST
     """The first recording, by random drivers."""
@@ -60,45 +70,46 @@ class Args:
     vision: VisionArgs = VISION
     """V in the first round. Presets like quick-autoencoder have one of another family than the VAE,
     with settings of its own."""
-    vision_rounds: int = 3
+    vision_rounds: Count = 3
     """Rounds that train V; then it stays as it is."""
-    vision_steps: int = 500
+    vision_steps: Count = 500
     """Steps of V in the later of these rounds."""
     memory: train_mdnrnn.Args = MEMORY
     """M in the first round."""
-    memory_steps: int = 500
+    memory_steps: Count = 500
     """Steps of M in later rounds."""
     memory_from_recording: bool = False
     """Take from the first recording M's reward_scale, the root mean square of its rewards, and
     leave the end head out where no episode of it ended."""
     controller: train_controller.Args = CONTROLLER
     """C, from zero in every round: what an early M taught would hold it back."""
-    pace: float | None = 0.9
+    pace: Positive | None = 0.9
     """Dreams of CarRacing pay no more than this multiple of the pace that finishes a lap just in
     time. Haste earns next to nothing in the game, and dreams show fewer sharp bends than there are.
     None: dreams pay what M says."""
-    choose_episodes: int = 6
+    choose_episodes: Count = 6
     """Real episodes per controller to choose between those of a round."""
-    final_agents: int = 3
+    final_agents: Count = 3
     """Controllers, the best of all rounds, that drive again at the end."""
-    final_episodes: int = 16
+    final_episodes: Count = 16
     """Real episodes for each of them."""
-    test_episodes: int = 20
+    test_episodes: Annotated[int, Range(1, 100)] = 20
     """Published seeds that the final agent is scored on: tracks of the stock game, or episodes of
     the environment."""
-    episode_steps: int | None = 1000
+    episode_steps: Count | None = 1000
     """Environment steps of the real episodes that choose and score (CarRacing ends at 1000); None:
     as many as the environment allows."""
-    film_steps: int = 500
+    film_steps: Count = 500
     """Environment steps that the film in the report shows (of CarRacing; 50 are a second)."""
-    workers: int = 2
+    workers: Workers = 2
     """Processes that collect, dream and choose. Results do not depend on it."""
-    threads: int = 2
+    threads: Workers = 2
     """CPU threads that train V and M."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.controller.where != "dream" or not self.memory.model.predict_reward:
             raise ValueError(
                 "here C learns in the dream alone: controller.where must be dream and M needs "
@@ -109,15 +120,3 @@ class Args:
                 f"controller.dream.pace_cap is {self.controller.dream.pace_cap}; here it follows "
                 "from --pace: set that, and leave the cap out"
             )
-        counts = {
-            name: getattr(self, name)
-            for name in (
-                "rounds", "vision_rounds", "choose_episodes", "final_agents", "final_episodes",
-                "test_episodes", "episode_steps", "film_steps", "threads",
-            )
-        }  # fmt: skip
-        small = [f"{name} is {n}" for name, n in counts.items() if n is not None and n < 1]
-        if small:
-            raise ValueError(f"{', '.join(small)}; these count from 1")
-        if self.test_episodes > 100:
-            raise ValueError(f"test_episodes is {self.test_episodes}; there are 100 such tracks")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from generative.training.cli import Input
+from generative.training.ranges import Checked, Count, Device, Folder, Probability, Seed, Workers
 from generative.training.run import Run
 from worldmodels.configs import PAPER_MDNRNN, MemoryConfig, MemoryLossConfig
 
@@ -15,29 +17,29 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MemoryArgs:
+class MemoryArgs(Checked):
     """How M is trained, whichever network it is."""
 
-    out: Path = Path("runs/memory")
+    out: Folder = Path("runs/memory")
     """Run folder; the trained M is in its `model` folder."""
-    encoded: tuple[Path, ...] = (Path("runs/encoded/data"),)
+    encoded: tuple[Annotated[Path, Input("encode_rollouts.py")], ...] = (Path("runs/encoded/data"),)
     """Folders written by encode_rollouts.py, all with the same V."""
-    start_from: Path | None = None
+    start_from: Annotated[Path, Input("train_mdnrnn.py")] | None = None
     """Folder of an M to go on from; its sizes must be those of `model`."""
     model: MemoryConfig = PAPER_MDNRNN
     loss: MemoryLossConfig = field(default_factory=MemoryLossConfig)
-    steps: int = 100_000
+    steps: Count = 100_000
     """Optimiser steps."""
-    batch_size: int = 100
+    batch_size: Count = 100
     """Windows per step."""
-    length: int = 999
+    length: Count = 999
     """Decisions per window; shorter episodes are padded, and padding never counts."""
-    start_fraction: float = 0.3
+    start_fraction: Probability = 0.3
     """Share of windows that begin where an episode begins; the others begin anywhere."""
-    threads: int = 0
+    threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    device: str = "auto"
-    seed: int = 1
+    device: Device = "auto"
+    seed: Seed = 1
 
 
 def train_memory(args: MemoryArgs, kind: str, make: Callable[[], Memory]) -> Path:

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
 from generative.data.text import Tokeniser, TokenKind, load_text
+from generative.training.ranges import Checked, Range
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +40,7 @@ VOCABULARY_NAME = "vocabulary.json"
 
 
 @dataclass(frozen=True)
-class TextSource:
+class TextSource(Checked):
     """Where texts come from."""
 
     data: TextData = "recipes"
@@ -51,12 +52,8 @@ class TextSource:
     """The file of `text` in data_dir; its last tenth is for testing."""
     tokens: TokenKind = "words"
     """Of which a text is made. Formulas have their own."""
-    length: int = 201
+    length: Annotated[int, Range(2, 2**20)] = 201
     """Tokens of an example: longer texts are cut, shorter ones filled with 0."""
-
-    def __post_init__(self) -> None:
-        if self.length < 2:
-            raise ValueError(f"length is {self.length}; an example needs at least 2 tokens")
 
 
 @dataclass

@@ -48,7 +48,7 @@ def test_exploring_by_command_line(tmp_path):
     words = ("--model", tmp_path / "nowhere", "--out", tmp_path / "other")
     done = run_script("explore_autoencoder", "smoke", *words, cwd=tmp_path)
     assert done.returncode == 1
-    assert "nowhere: no such folder; pass one with a ConvAutoencoder" in done.stderr
+    assert "nowhere: no such folder; make it with scripts/train_autoencoder.py" in done.stderr
 
 
 def test_more_than_two_numbers_have_no_plane(tmp_path):

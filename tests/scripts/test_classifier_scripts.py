@@ -59,7 +59,7 @@ def test_exploring_by_command_line(tmp_path):
     words = ("--model", tmp_path / "nowhere", "--out", tmp_path / "other")
     done = run_script("explore_classifier", "smoke", *words, cwd=tmp_path)
     assert done.returncode == 1
-    assert "nowhere: no such folder; pass one with a CNNClassifier" in done.stderr
+    assert "nowhere: no such folder; make it with scripts/train_classifier.py" in done.stderr
     assert "Traceback" not in done.stderr
 
 

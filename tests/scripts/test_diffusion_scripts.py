@@ -103,7 +103,7 @@ def test_exploration_tells_what_is_missing(tmp_path):
     PointDiffusion(TINY).save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match=r"PointDiffusion, data is 'sprites'; name the preset"):
         explore_diffusion.main(args)
-    with pytest.raises(ValueError, match=r"pairs 0.*must be positive"):
+    with pytest.raises(ValueError, match="pairs is 0, and must be at least 1"):
         replace(args, pairs=0)
 
 

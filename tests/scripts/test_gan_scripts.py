@@ -138,5 +138,5 @@ def test_points_do_not_fit_images(tmp_path):
 def test_exploring_nothing(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder"):
         explore_gan.main(explore_gan.Args(model=tmp_path / "nothing"))
-    with pytest.raises(ValueError, match="num_samples 1"):
+    with pytest.raises(ValueError, match="num_samples is 1"):
         explore_gan.Args(num_samples=1)

@@ -78,10 +78,10 @@ def test_a_port_that_is_taken_is_told(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--temperature", "4"], "temperature 4.0 lie in 0 .. 3"),
-        (["--seconds", "0"], "seconds 0.0 must be positive"),
-        (["--wake-after", "0"], "wake_after 0.0 in 0.1 .. 60"),
-        (["--port", "70000"], "port 70000 must lie in 0 .. 65535"),
+        (["--temperature", "4"], "temperature is 4.0, and must be at least 0 and at most 3"),
+        (["--seconds", "0"], "seconds is 0.0, and must be above 0"),
+        (["--wake-after", "0"], "wake_after is 0.0, and must be at least 0.1"),
+        (["--port", "70000"], "port is 70000, and must be at least 0 and at most 65,535"),
     ],
 )
 def test_settings_that_do_not_fit(words, message, capsys):

@@ -219,7 +219,7 @@ def test_exploring_gpt_by_command_line(tmp_path):
     words = ("--model", tmp_path / "nowhere", "--out", tmp_path / "other")
     done = run_script("explore_text", "smoke", *words, cwd=tmp_path)
     assert done.returncode == 1
-    assert "nowhere: no such folder; pass one with a GPT" in done.stderr
+    assert "nowhere: no such folder; make it with scripts/train_gpt.py" in done.stderr
 
 
 def test_exploring_the_other_kinds(tmp_path):

@@ -183,8 +183,8 @@ def test_a_finished_run_goes_on_with_more_rounds(smoke_run, tmp_path):
         ),
         (("--memory.model.no-predict-reward",), "memory.model.predict_reward"),
         (("--controller.dream.pace-cap", "3"), "here it follows from --pace: set that"),
-        (("--rounds", "0"), "rounds is 0; these count from 1"),
-        (("--test-episodes", "101"), "there are 100 such tracks"),
+        (("--rounds", "0"), "rounds is 0, and must be at least 1"),
+        (("--test-episodes", "101"), "test_episodes is 101, and must be"),
     ],
 )
 def test_settings_that_cannot_work_are_told_at_once(tmp_path, capsys, words, message):

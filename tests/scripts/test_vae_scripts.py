@@ -173,5 +173,5 @@ def test_explore_by_command_line_takes_attributes():
     words = ["sprites", "--attributes", "colour=1", "shape=0", "--reach", "2"]
     args = parse(explore_vae.PRESETS, explore_vae.DEFAULT_PRESET, argv=words)
     assert args.attributes == ("colour=1", "shape=0")
-    with pytest.raises(ValueError, match="morphs 0"):
+    with pytest.raises(ValueError, match="morphs is 0"):
         replace(args, morphs=0)
