@@ -24,12 +24,12 @@ install:
 	$(INSTALL)
 
 quickstart: install
-	$(HEADLESS) $(RUN) scripts/train_in_dream.py quick --out runs/quickstart
+	@$(HEADLESS) $(RUN) scripts/train_in_dream.py quick --out runs/quickstart
 	@echo
 	@echo "Open runs/quickstart/report.html in a browser: scores, curves, and the car's films."
 
 drive: install
-	$(HEADLESS) $(RUN) scripts/render_dream.py pretrained/carracing-dream --out runs/drive.mp4
+	@$(HEADLESS) $(RUN) scripts/render_dream.py pretrained/carracing-dream --out runs/drive.mp4
 
 test:
 	$(INSTALL) test

@@ -47,11 +47,21 @@ echo "Installing $what into .venv: a few minutes and 2 GB the first time"
     -c constraints.txt -e ".${extra:+[$extra]}" >"$log" 2>&1 &
 pip=$!
 trap 'kill "$pip" 2>/dev/null || true; exit 130' INT TERM
+# What pip is doing: how many packages it has looked up, and its last line, without addresses.
+progress() {
+    packages=$(grep -c '^ *Collecting ' "$log" || true)
+    last=$(grep -E '^ *(Collecting|Downloading|Using cached|Building|Preparing|Installing) ' "$log" |
+        tail -n 1 | sed -e 's#[a-z+]*://[^ ]*/##' -e 's/^ *//' | cut -c 1-90)
+    case "$last" in
+        "Installing collected"*) echo "installing what was downloaded" ;;
+        *) echo "package $packages: ${last:-looking for it}" ;;
+    esac
+}
 seconds=0
 while kill -0 "$pip" 2>/dev/null; do
     sleep 1
     seconds=$((seconds + 1))
-    [ $((seconds % 15)) -ne 0 ] || echo "  $seconds s, $(du -sm .venv | cut -f1) MB so far"
+    [ $((seconds % 15)) -ne 0 ] || echo "  $seconds s: $(progress)"
 done
 if ! wait "$pip"; then
     # Addresses are left out: they say where packages come from, and may hold a password.
