@@ -20,6 +20,9 @@ T = TypeVar("T")
 FIRST_LINE_SECONDS = 2.0
 LINE_SECONDS = 10.0
 REFRESH_SECONDS = 0.1
+ESTIMATE_SECONDS = 3.0
+"""Of steps that a rate needs to be worth telling; the first is left out, as it waits for what has
+to start."""
 
 
 def progress(
@@ -47,7 +50,7 @@ class Progress(Generic[T]):
         self.what, self.total, self.done = what, total, done
         self._work = work
         self._note = ""
-        self._begun_at = done
+        self._first: tuple[int, float] | None = None  # what was done, and when, at the first step
         self._started = self._shown = time.monotonic()
         self._lines = 0
         self._display: _Bars | None = None
@@ -79,6 +82,8 @@ class Progress(Generic[T]):
         if note is not None:
             self._note = note
         now = time.monotonic()
+        if self._first is None and n:
+            self._first = self.done, now
         if self._display is not None:
             if now - self._shown >= REFRESH_SECONDS:
                 self._shown = now
@@ -93,23 +98,26 @@ class Progress(Generic[T]):
         parts = [f"{self.done:,}" + (f" of {self.total:,}" if self.total is not None else "")]
         if self.total:
             parts[0] += f" ({self.done / self.total:.0%})"
-        parts += [format_rate(rate), f"{format_seconds(elapsed)} so far"]
-        return ", ".join([*parts, *([f"{left} left"] if left else []), *filter(None, [self._note])])
+        parts += [rate, f"{format_seconds(elapsed)} so far", left and f"{left} left", self._note]
+        return ", ".join(filter(None, parts))
 
     def brief(self) -> str:
         """The same in few words, to stand beside a bar."""
         elapsed, rate, left = self._speed()
         count = f"{self.done:,}" + (f"/{self.total:,}" if self.total is not None else "")
         time_text = f"{left} left" if left else format_seconds(elapsed)
-        return " ".join(filter(None, [count, format_rate(rate), time_text, self._note]))
+        return " ".join(filter(None, [count, rate, time_text, self._note]))
 
-    def _speed(self) -> tuple[float, float, str]:
-        """Seconds so far, steps per second, and the time left as text where it can be told."""
-        elapsed = time.monotonic() - self._started
-        rate = (self.done - self._begun_at) / max(elapsed, 1e-9)
-        if self.total is None or rate <= 0 or self.done >= self.total:
-            return elapsed, rate, ""
-        return elapsed, rate, format_seconds((self.total - self.done) / rate)
+    def _speed(self) -> tuple[float, str, str]:
+        """Seconds so far, the rate and the time left as text; empty where they cannot be told."""
+        now = time.monotonic()
+        done, since = self._first or (self.done, now)
+        rate = (self.done - done) / max(now - since, 1e-9)
+        known = rate > 0 and now - since >= ESTIMATE_SECONDS
+        left = ""
+        if self.total is not None and self.done < self.total:
+            left = format_seconds((self.total - self.done) / rate) if known else "--:--"
+        return now - self._started, format_rate(rate) if known else "", left
 
     def _print(self) -> None:
         self._lines += 1

@@ -30,10 +30,39 @@ def test_plain_lines_are_rare_and_complete(clock, capsys):
     for _ in progress(range(60), "encoding frames"):
         clock.now += 1.0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "encoding frames: 2 of 60 (3%), 1.0/s, 2 s so far, 58 s left"
+    assert lines[0] == "encoding frames: 2 of 60 (3%), 2 s so far, --:-- left"
     assert lines[1] == "encoding frames: 12 of 60 (20%), 1.0/s, 12 s so far, 48 s left"
     assert lines[-1] == "encoding frames: 60 of 60 (100%), 1.0/s, 1:00 min so far"
     assert len(lines) == 7
+
+
+def test_what_has_to_start_first_is_no_measure(clock, capsys):
+    """Workers need 30 s to start, then a step takes a second."""
+    with progress(100, "collecting episodes") as bar:
+        clock.now += 30
+        for _ in range(13):
+            bar.advance()
+            clock.now += 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "collecting episodes: 1 of 100 (1%), 30 s so far, --:-- left"
+    assert lines[1] == "collecting episodes: 11 of 100 (11%), 1.0/s, 40 s so far, 1:29 min left"
+
+
+def test_a_continued_run_waits_before_it_estimates(clock, capsys):
+    """The first two steps are slow, and say nothing of the others."""
+    with progress(10_000, "training V", done=4000) as bar:
+        clock.now += 2
+        bar.advance()
+        clock.now += 0.1
+        bar.advance()
+        assert "--:-- left" in str(bar)
+        assert "--:-- left" in bar.brief()
+        for _ in range(100):
+            clock.now += 0.1
+            bar.advance()
+        assert "10/s" in str(bar)
+        assert "9:50 min left" in str(bar)
+    capsys.readouterr()
 
 
 def test_short_work_says_nothing(clock, capsys):
@@ -44,8 +73,10 @@ def test_short_work_says_nothing(clock, capsys):
 
 def test_resumed_work_counts_its_own_rate(clock, capsys):
     with progress(100, "training V", done=90) as bar:
-        clock.now += 5
-        bar.advance(5, note="loss 0.25")
+        clock.now += 1
+        bar.advance(note="loss 0.25")
+        clock.now += 4
+        bar.advance(4)
         clock.now += 0.1
     assert capsys.readouterr().out.splitlines()[0] == (
         "training V: 95 of 100 (95%), 1.0/s, 5 s so far, 5 s left, loss 0.25"
@@ -55,7 +86,7 @@ def test_resumed_work_counts_its_own_rate(clock, capsys):
 def test_unknown_length(clock, capsys):
     for _ in progress(iter("abc"), "reading"):
         clock.now += 4
-    assert capsys.readouterr().out.splitlines()[0] == "reading: 1, 15.0/min, 4 s so far"
+    assert capsys.readouterr().out.splitlines()[0] == "reading: 1, 4 s so far"
 
 
 def test_looping_over_a_number_is_explained():
