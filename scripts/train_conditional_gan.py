@@ -38,7 +38,7 @@ class Args(Checked):
     picture_every: Count = 1000
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
     threads: Workers = 0
-    """CPU threads; 0 leaves the choice to torch."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
     device: Device = "auto"
     seed: Seed = 1
 

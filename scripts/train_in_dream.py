@@ -430,7 +430,8 @@ def train(args: Args, run: Run, agent: Path) -> None:
             f"{args.rounds} rounds and the choice at the end need {tracks} tracks, there are "
             f"{len(SELECTION_SEEDS)}; lower rounds, choose_episodes or final_episodes"
         )
-    torch.set_num_threads(args.threads)  # not by the stages alone, of which some may be skipped
+    if args.threads:
+        torch.set_num_threads(args.threads)  # not by the stages alone: some may be skipped
     for folder in [path for path in run.path.rglob("*") if path.is_dir()]:
         remove_leftovers(folder)
     rounds = Rounds(args, run)

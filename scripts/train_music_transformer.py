@@ -49,7 +49,7 @@ class Args(Checked):
     temperature: NonNegative = 0.5
     """Of these samples, as in the book."""
     threads: Workers = 0
-    """CPU threads; 0 leaves the choice to torch."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
     device: Device = "auto"
     seed: Seed = 1
 

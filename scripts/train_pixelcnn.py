@@ -52,7 +52,7 @@ class Args(Checked):
     num_samples: Count = 10
     """Images in a picture, drawn one pixel after the other."""
     threads: Workers = 0
-    """CPU threads; 0 leaves the choice to torch."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
     device: Device = "auto"
     seed: Seed = 1
 

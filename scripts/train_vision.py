@@ -39,7 +39,7 @@ class Args(Checked):
     batch_size: Count = 64
     """Frames per step."""
     threads: Workers = 0
-    """CPU threads; 0 leaves the choice to torch."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
     device: Device = "auto"
     seed: Seed = 1
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from generative.training.progress import progress
 from generative.training.run import Run
 from generative.training.signals import stop_signals
+from generative.training.threads import chosen_threads
 
 __all__ = ["Learner", "NonFiniteError", "fit"]
 
@@ -73,7 +74,11 @@ def fit(
     window = _Window(what, run.seed)
     step = _resume(learner, window, run, steps)
     saved_at = time.monotonic()
-    with stop_signals() as stop, progress(steps, what, done=step) as bar:
+    with (
+        stop_signals() as stop,
+        chosen_threads(learner, batches, run, step, steps, what),
+        progress(steps, what, done=step) as bar,
+    ):
         while step < steps:
             torch.manual_seed(run.seed_for("step", step))
             window.add(step, learner.update(batches(step)))

@@ -103,8 +103,9 @@ class Args(Checked):
     """Environment steps that the film in the report shows (of CarRacing; 50 are a second)."""
     workers: Workers = 2
     """Processes that collect, dream and choose. Results do not depend on it."""
-    threads: Workers = 2
-    """CPU threads that train V and M."""
+    threads: Workers = 0
+    """CPU threads that train V and M; 0 tries one and all for a few steps, and keeps what is
+    quicker."""
     device: Device = "auto"
     seed: Seed = 1
 

@@ -37,7 +37,7 @@ class MemoryArgs(Checked):
     start_fraction: Probability = 0.3
     """Share of windows that begin where an episode begins; the others begin anywhere."""
     threads: Workers = 0
-    """CPU threads; 0 leaves the choice to torch."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
     device: Device = "auto"
     seed: Seed = 1
 

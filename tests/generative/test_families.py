@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from generative.training import threads
 from generative.training.metrics import read_metrics
 from tests.commands import run_script
 from tests.generative.families import FAMILIES, VOCABULARY
@@ -156,6 +157,29 @@ def test_learner_goes_on_from_its_state(name):
         resumed.update(batch)
     for ours, theirs in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+@every_family
+def test_a_trial_of_threads_leaves_the_learner_as_it_was(name):
+    class Seeds:
+        seed_for = staticmethod(lambda name, step: step)
+
+    family = FAMILIES[name]
+    batch = family.to_batch(family.examples(8))
+    learners = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        learners.append(family.learner(family.make().train(), 6))
+    learner, twin = learners
+    random = torch.get_rng_state()
+    threads._try(learner, lambda step: batch, Seeds(), 1)
+    assert torch.equal(random, torch.get_rng_state())
+    for step in range(2):
+        for one in learners:
+            torch.manual_seed(step)
+            one.update(batch)
+    for key, value in learner.model.state_dict().items():
+        assert torch.equal(value, twin.model.state_dict()[key]), key
 
 
 @every_family
