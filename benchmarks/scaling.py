@@ -85,7 +85,9 @@ def bare(problem: Any, jobs: list, workers: int) -> float:
     context = multiprocessing.get_context("spawn")
     ready, gate, answers = context.Semaphore(0), context.Event(), context.Queue()
     loops = [
-        context.Process(target=_loop, args=(problem, jobs[i::workers], ready, gate, answers))
+        context.Process(
+            target=_loop, args=(problem, jobs[i::workers], ready, gate, answers), daemon=True
+        )
         for i in range(workers)
     ]
     for loop in loops:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from generative.training.cli import Input, start
-from generative.training.ranges import Checked, Count, Ending, Range, Workers
+from generative.training.ranges import Checked, Count, Ending, Positive, Range, Workers
 
 if TYPE_CHECKING:
     from agents.configs import PolicyConfig
@@ -34,6 +34,9 @@ class Args(Checked):
     """As many, of the first of the published seeds, 1000000 to 1000099; of CarRacing, tracks."""
     workers: Workers = 2
     """Processes; 0 plays in this one. The scores do not depend on it."""
+    deadline: Positive = 600.0
+    """Seconds that a worker waits for one step of the game, before it is ended and the episode
+    given to another, once."""
     fast: bool = False
     """CarRacing in our own drawing instead of the stock game's: quicker, pixels differ a little."""
     max_steps: Count | None = None
@@ -80,6 +83,7 @@ def main(args: Args) -> Evaluation:
         env_id=task.env_id,
         env_kwargs={**task.env_kwargs, **limit},
         sampled=args.sampled,
+        deadline=args.deadline,
     )
     versions = collect_versions()
     print(describe(args.agent, evaluation, facts, versions, policy, args.sampled))

@@ -54,9 +54,13 @@ def start(
     _open_closed_streams()
     prog = prog or Path(sys.argv[0]).name
     try:
-        args = parse(presets, default, argv=argv, prog=prog)
-        _check_inputs(args)
-        main(args)
+        try:
+            args = parse(presets, default, argv=argv, prog=prog)
+            _check_inputs(args)
+            main(args)
+        except SystemExit:
+            sys.stdout.flush()
+            raise
         sys.stdout.flush()
     except KeyboardInterrupt:
         print(f"\n{prog}: stopped (SIGINT)", file=sys.stderr)

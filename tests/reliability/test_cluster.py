@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from tests.commands import alive
+from tests.commands import ROOT, alive
 from tests.worldmodels.problems import Batch, Logged, broken, sphere
 from worldmodels.configs import EvaluationConfig, EvolutionConfig, ParallelConfig
 from worldmodels.evolution import evolve
@@ -258,3 +259,46 @@ def test_an_address_without_a_cluster_is_said(nodes):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 1
     assert "there is no Ray cluster at '127.0.0.1:1'" in done.stderr
+
+
+ALONE = """
+import os, signal, sys
+import numpy as np
+from tests.worldmodels.problems import sphere
+from worldmodels.configs import EvaluationConfig, ParallelConfig
+from worldmodels.parallel import Evaluation
+if __name__ == "__main__":
+    other = Evaluation(sphere, EvaluationConfig(1), ParallelConfig("processes", 1))
+    evaluate = Evaluation(sphere, EvaluationConfig(1), ParallelConfig("ray", 1))
+    evaluate(np.zeros((2, 3)), 0)
+    assert os.listdir(os.environ["TMPDIR"])
+    if sys.argv[1] == "close":
+        evaluate.close()
+        assert not os.listdir(os.environ["TMPDIR"])
+        other(np.zeros((2, 3)), 0)  # Ray's end is that of none but Ray's processes
+        assert other._scheduler.lost == 0
+    if sys.argv[1] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(("how", "status"), [("close", 0), ("end", 0), ("kill", -9)])
+def test_a_ray_of_our_own_leaves_nothing_behind(tmp_path, how, status):
+    (tmp_path / "main.py").write_text(ALONE)
+    before = set(os.listdir("/tmp"))
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="t") as folder:  # a short name: sockets
+        for _ in range(3):  # Ray gives itself 30 s to start, which a busy machine may exceed
+            done = subprocess.run(
+                [sys.executable, str(tmp_path / "main.py"), how],
+                env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": folder},
+                stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=200,
+            )  # fmt: skip
+            if "Ray could not be started" not in done.stderr:
+                break
+        assert done.returncode == status, done.stderr
+        end = time.monotonic() + 30
+        while os.listdir(folder):
+            assert how == "kill", "it should be gone with the process"
+            assert time.monotonic() < end
+            time.sleep(0.1)
+    assert "ray" not in set(os.listdir("/tmp")) - before

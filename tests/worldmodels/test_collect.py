@@ -332,11 +332,11 @@ def test_an_episode_that_hangs_is_begun_once_more(tmp_path):
     again = make_specs(2, DriverSpec(Stuck, stuck, key="walk"))
     assert contents(tmp_path / "store") == collect_to(tmp_path / "other", again)
     specs = make_specs(1, DriverSpec(Stuck, {**stuck, "times": 9}))
+    third = RolloutStore(tmp_path / "third")
     with (
         pytest.warns(UserWarning, match="another one takes it over"),
         pytest.raises(WorkerDiedError, match=r"no answer .* episode 0, .*seed 100, for the 2\."),
     ):
-        third = RolloutStore(tmp_path / "third")
         collect(specs, third, workers=1, make_env=make_counting_env, deadline=2.0)
 
 

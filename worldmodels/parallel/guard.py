@@ -1,15 +1,18 @@
-"""Ends a Ray that was started for a process which is gone: `guard.py PID`, waits on its input.
+"""Clears up after a Ray that a process started: `guard.py PID FOLDER`, waits on its input.
 
 Ray's main processes end with the one that started them, but their agents, if that was killed, go on
-for half a minute. This one knows all descendants of PID, and ends what is left of them when its
-input is closed, which the system does for a process that is killed. It imports nothing of ours.
+for half a minute, and its folder stays. This one knows the descendants of PID that were started
+with FOLDER, and theirs. When its input is closed, which the system does for a process that is
+killed, it ends what is left of them and removes the folder. It imports nothing of ours.
 """
 
 import contextlib
 import os
 import select
+import shutil
 import signal
 import sys
+import time
 
 
 def descendants(pid: int) -> set[int]:
@@ -35,10 +38,20 @@ def started(pid: int) -> str:
         return file.read().rpartition(")")[2].split()[19]
 
 
-def main(pid: int) -> None:
+def of_folder(pid: int, folder: str) -> set[int]:
+    """Descendants of pid that have the folder on their command line, and descendants of these."""
+    found = set()
+    for child in descendants(pid):
+        with contextlib.suppress(OSError), open(f"/proc/{child}/cmdline") as file:
+            if folder in file.read():
+                found |= {child, *descendants(child)}
+    return found
+
+
+def main(pid: int, folder: str) -> None:
     known: dict[int, str] = {}
-    while True:
-        for child in descendants(pid):
+    while os.getppid() == pid:  # a fork of it may hold the other end of the input
+        for child in of_folder(pid, folder) if os.path.isdir("/proc") else ():
             with contextlib.suppress(OSError):
                 known.setdefault(child, started(child))
         if select.select([sys.stdin], [], [], 1.0)[0]:
@@ -47,7 +60,12 @@ def main(pid: int) -> None:
         with contextlib.suppress(OSError):
             if started(child) == when:
                 os.kill(child, signal.SIGKILL)
+    for _ in range(50):  # they write until they are gone
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            break
+        time.sleep(0.1)
 
 
-if __name__ == "__main__" and os.path.isdir("/proc"):
-    main(int(sys.argv[1]))
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

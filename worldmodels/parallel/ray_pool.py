@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import multiprocessing.util
 import os
 import secrets
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -50,9 +52,7 @@ class RayPool:
     """
 
     def __init__(self, function: Callable[[Any, Report], Any], config: ParallelConfig):
-        self._connected = connect(config)
-        local = self._connected and config.ray_address == "local"
-        self._guard = _start_guard() if local else None
+        self._leave = multiprocessing.util.Finalize(self, connect(config), exitpriority=1)
         import ray
 
         self._ray, self._config = ray, config
@@ -113,14 +113,7 @@ class RayPool:
         """End the workers, and Ray if it was started for them."""
         for worker in list(self._actors):
             self._end(worker)
-        if self._connected:
-            # In a thread: waiting for it can be cut short by a second signal.
-            leaving = threading.Thread(target=self._ray.shutdown, daemon=True)
-            leaving.start()
-            leaving.join()
-            if self._guard is not None:
-                self._guard.kill()
-                self._guard.wait()
+        self._leave()
 
     def _event(self, worker: int, ticket: int, ref: Any) -> Event:
         """What an answer says."""
@@ -220,16 +213,18 @@ class _Actor:
             return "failed", portable(error)
 
 
-def connect(config: ParallelConfig) -> bool:
-    """Join the cluster of `config.ray_address`, or start one here; False if this process had
-    joined one already.
+def connect(config: ParallelConfig) -> Callable[[], None]:
+    """Join the cluster of `config.ray_address`, or start one here.
 
     A cluster of our own listens on the loopback address alone, asks for a token that only this
-    process and its children know, has no dashboard, and reports no usage. A Ray that this process
-    has joined already is used as it is.
+    process and its children know, has no dashboard, reports no usage, and keeps its files in a
+    temporary folder of its own. A Ray that this process has joined already is used as it is.
 
+    Returns:
+        What leaves it again; a cluster of our own ends then, and its folder is removed. Nothing is
+        left of it either where this process is killed.
     Raises:
-        ConnectionError: there is no cluster at the address.
+        ConnectionError: there is no cluster at the address, or Ray does not start here.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if config.ray_address == "local" and "ray" not in sys.modules:
@@ -241,7 +236,19 @@ def connect(config: ParallelConfig) -> bool:
     import ray
 
     if ray.is_initialized():
-        return False
+        return lambda: None
+    guard: subprocess.Popen[bytes] | None = None
+
+    def leave() -> None:
+        try:  # in a thread: waiting for it can be cut short by a second signal
+            leaving = threading.Thread(target=ray.shutdown, daemon=True)
+            leaving.start()
+            leaving.join()
+        except RuntimeError:  # the interpreter is leaving
+            ray.shutdown()
+        if guard is not None:
+            guard.communicate()
+
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     with _own_signals():
         if config.ray_address != "local":
@@ -254,23 +261,37 @@ def connect(config: ParallelConfig) -> bool:
                     "`ray start --head`, give --ray-address HOST:PORT, or leave it out to start "
                     "Ray on this machine"
                 ) from error
-            return True
-        ray.init(
-            address="local",
-            num_cpus=max(config.workers, len(os.sched_getaffinity(0))),
-            include_dashboard=False,
-            object_store_memory=200 * 2**20,
-            **quiet,
-        )
-    return True
+            return leave
+        # Names of sockets in it have 107 bytes at most.
+        short = tempfile.gettempdir() if len(tempfile.gettempdir()) < 24 else "/tmp"
+        folder = tempfile.mkdtemp(prefix="wm-", dir=short)
+        guard = _start_guard(folder)
+        try:
+            ray.init(
+                address="local",
+                num_cpus=max(config.workers, len(os.sched_getaffinity(0))),
+                include_dashboard=False,
+                object_store_memory=200 * 2**20,
+                _temp_dir=folder,
+                **quiet,
+            )
+        except BaseException as error:
+            leave()
+            if not isinstance(error, Exception):
+                raise
+            raise ConnectionError(
+                f"Ray could not be started on this machine ({error}); try again, or use backend "
+                "processes"
+            ) from error
+    return leave
 
 
-def _start_guard() -> subprocess.Popen[bytes]:
-    """Ends Ray's processes, should this one be killed; see `guard.py`."""
+def _start_guard(folder: str) -> subprocess.Popen[bytes]:
+    """Ends Ray's processes and removes its folder when this one ends; see `guard.py`."""
     from worldmodels.parallel import guard
 
     return subprocess.Popen(
-        [sys.executable, "-S", "-E", guard.__file__, str(os.getpid())],
+        [sys.executable, "-S", "-E", guard.__file__, str(os.getpid()), folder],
         stdin=subprocess.PIPE,
         start_new_session=True,
     )

@@ -259,6 +259,8 @@ def test_a_reader_that_leaves_ends_the_command_quietly(story):
     assert (done.returncode, done.stdout, done.stderr) == (141, "ready\n", "")
     done = story("{} 2>&1 | head -n 1")
     assert (done.returncode, done.stdout) == (141, "ready\n")
+    done = story("{} --help | sleep 0")
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_without_standard_streams_a_command_runs(story, tmp_path):
