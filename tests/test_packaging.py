@@ -105,3 +105,11 @@ def test_console_command_of_the_wheel_lists_its_own_verbs(wheel, tmp_path):
     for path in (ROOT / "scripts").glob("[!_]*.py"):
         assert f"\n  {path.stem} " in done.stdout
     assert Path(done.stdout.splitlines()[-1]).is_relative_to(tmp_path)
+
+
+def test_make_does_not_show_its_environment():
+    lines = (ROOT / "Makefile").read_text().replace("\\\n", "").splitlines()
+    recipes = [line for line in lines if line.startswith("\t")]
+    assert recipes
+    for line in recipes:
+        assert line.startswith(("\t@", "\t$(INSTALL)")), line  # INSTALL begins with @
