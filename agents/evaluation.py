@@ -132,7 +132,7 @@ class Evaluation:
         """
         try:
             tracks = from_json(list[EpisodeScore], data["tracks"])
-            kwargs = data.get("env_kwargs", {})  # older ones did not say
+            kwargs = from_json(dict[str, Any], data.get("env_kwargs", {}))  # older ones lack it
             seconds = data["evaluation_seconds"]
             return cls(data["env_id"], data["action_repeat"], tracks, seconds, kwargs)
         except KeyError as error:

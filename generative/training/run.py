@@ -61,8 +61,8 @@ VERSIONS_NAME = "versions.json"
 CHECKPOINTS_NAME = "checkpoints"
 INDEX_NAME = "index.jsonl"
 DIGEST_KEY, MADE_KEY = "sha256", "made"
-MAX_LISTING = 2**30
-"""Bytes of a manifest or an index."""
+MAX_BYTES = 2**34
+"""Of a manifest, an index or the arrays beside them."""
 PACKAGES = (
     "torch", "numpy", "gymnasium", "box2d", "numba", "safetensors", "cma", "stable-baselines3",
     "ray", "imageio-ffmpeg",
@@ -224,7 +224,7 @@ class Run:
         """
         self.check_folder()
         self.metrics.sync()
-        made = _listings(self.path, depth=2)
+        made = _made(self.path)
         content = {**summary, MADE_KEY: made} if made else summary
         try:
             digest = hashlib.sha256(json_bytes(content)).hexdigest()
@@ -304,7 +304,7 @@ def check_made(path: Path, name: str | None = None) -> None:
     if not (path / RESULT_NAME).exists():
         return
     try:
-        made, now = _read_result(path).get(MADE_KEY, {}), _listings(path, depth=2)
+        made, now = _read_result(path).get(MADE_KEY, {}), _made(path)
         for place, digest in made.items() if isinstance(made, dict) else ():
             if name not in (None, Path(place).parts[0]):
                 continue
@@ -433,6 +433,16 @@ def _check_inputs(path: Path, args: Any) -> dict[str, Any]:
     return begun
 
 
+def _made(path: Path) -> dict[str, str]:
+    """SHA-256 of what a run has made, by its place in the run's folder."""
+    loose = {file.name: _sha256(file) for file in sorted(path.glob("*.safetensors"))}
+    return _listings(path, depth=2) | loose
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(read_file(file, MAX_BYTES)).hexdigest()
+
+
 def _listings(folder: Path, depth: int) -> dict[str, str]:
     """SHA-256 of every manifest and index of episodes in a folder and those below, by its place.
 
@@ -448,7 +458,7 @@ def _listings(folder: Path, depth: int) -> dict[str, str]:
                 if own or file.is_symlink() or CHECKPOINTS_NAME in file.parts[-level - 1 :]:
                     continue
                 place = file.relative_to(folder).as_posix()
-                found[place] = hashlib.sha256(read_file(file, MAX_LISTING)).hexdigest()
+                found[place] = _sha256(file)
     return dict(sorted(found.items()))
 
 

@@ -347,6 +347,7 @@ def finished(tmp_path: Path) -> Paths:
         model(run.path / "model")
         model(run.path / "agent/vision")
         model(run.path / "checkpoints/000010", b"a state")
+        (run.path / "starts.safetensors").write_bytes(b"moments")
         run.finish({"loss": 0.5})
     with Run.open(args, kind="x") as run:
         assert run.done
@@ -367,6 +368,7 @@ def test_a_finished_run_knows_what_it_made(tmp_path):
         "model/manifest.json": flip,
         "agent/vision/model.safetensors": flip,
         "agent/vision/manifest.json": Path.unlink,
+        "starts.safetensors": flip,
     }
     for name, damage in damages.items():
         file = args.out / name
