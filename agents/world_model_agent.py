@@ -5,10 +5,11 @@ agent = WorldModelAgent.from_pretrained("pretrained/carracing-dream")
 env = gymnasium.make("CarRacing-v3")
 obs, _ = env.reset(seed=1)
 state, start = None, True
-while True:
+for _ in range(1000):
     action, state = agent.predict(obs, state, episode_start=start)
     obs, reward, terminated, truncated, _ = env.step(action)
-    start = terminated or truncated
+    if start := terminated or truncated:
+        obs, _ = env.reset()
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ Transformer gives a distribution of the next of each (Foster 2023, chapter 11). 
 attention also knows how far back an element is (Shaw et al. 2018), computed by the skewing of the
 Music Transformer (Huang et al. 2018). Padding (0) behind the end of a piece counts for nothing.
 
-Grids and events of `generative.music` are single streams and work as well.
+Single streams work as well: START, then the grid, the events or the words of a piece, then END.
 """
 
 from __future__ import annotations
@@ -30,7 +30,14 @@ from generative.checks import at_least_float32, check_some, check_tokens, checke
 from generative.configs.music import MusicLossConfig, MusicTransformerConfig
 from generative.music.learner import MusicLearner
 from generative.music.score import Score
-from generative.music.tokens import END, START, Streams, Vocabulary, score_of_streams
+from generative.music.tokens import (
+    END,
+    START,
+    Streams,
+    Vocabulary,
+    score_of_stream,
+    score_of_streams,
+)
 from generative.nets.relative import RelativePositions, skew
 from generative.nets.transformer import TransformerBlock, init_weights, make_norm
 from generative.pretrained import Pretrained
@@ -293,13 +300,13 @@ class MusicTransformer(Pretrained, nn.Module):
         return torch.tensor([numbers], device=device)
 
     def scores(self, tokens: Tensor) -> list[Score]:
-        """Pieces of notes and durations (B, T, 2) as scores."""
-        notes, durations = self.vocabularies
+        """Pieces of notes and durations (B, T, 2), or of a single stream (B, T, 1), as scores."""
         pieces = []
-        for piece in tokens.cpu().numpy():
+        for piece in self._check(tokens).cpu().numpy():
             piece = piece[(piece >= 2).all(1)]
-            streams = Streams(notes.decode(piece[:, 0]), durations.decode(piece[:, 1]))
-            pieces.append(score_of_streams(streams))
+            words = [v.decode(piece[:, s]) for s, v in enumerate(self.vocabularies)]
+            single = len(words) == 1
+            pieces.append(score_of_stream(*words) if single else score_of_streams(Streams(*words)))
         return pieces
 
     def _check(self, tokens: Tensor) -> Tensor:

@@ -3,12 +3,17 @@
 The recipe of InstructGPT (Ouyang et al. 2022; Foster 2023, chapter 9). A text is a prompt of
 `prompt_len` tokens and an answer up to its END; the policy is a GPT.
 
-    1. sft = TextLearner(policy, config, steps, partial(answer_loss, policy))     # demonstrations
-    2. reward = TextLearner(RewardModel.of(sft.kept), config, steps)              # ranked answers
-    3. ppo = PPOLearner(policy, reference, reward.kept, RewardModel.of(...), PPOConfig(), steps)
+    sft = TextLearner(policy, config, steps, partial(answer_loss, policy))
+    sft.update(demonstrations)                                           # texts (B, T)
+    judge = RewardModel.of(sft.kept)
+    reward = TextLearner(judge, config, steps, judge.loss)
+    reward.update(ranked)                                                # best first, (B, K, T)
+    value = RewardModel.of(reward.kept)
+    ppo = PPOLearner(policy, sft.kept, reward.kept, value, PPOConfig(), steps)
+    ppo.update(prompts)                                                  # (B, prompt_len)
 
-All ways of step 3 look for the policy with the largest E[reward] - beta KL(policy || reference),
-which is reference * exp(reward / beta) / Z. DPO goes there from the rankings, without step 2.
+PPO, GRPO and DPO all look for the policy with the largest E[reward] - beta KL(policy || reference),
+which is reference * exp(reward / beta) / Z. DPO goes there from the rankings, without `reward`.
 `generative/toy_requests.py` is a language in which that policy is known exactly.
 """
 

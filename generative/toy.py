@@ -5,7 +5,8 @@ lower cross-entropy to the data than the data's own entropy.
 
     moons = Standardised(TwoMoons(noise=0.05))
     x = moons.sample(256)                                # (256, 2)
-    excess = divergence(moons, model.log_prob)           # KL(moons || model), nats, by quadrature
+    log_prob = lambda x: model.log_prob(x.float())       # of a model in single precision
+    excess = divergence(moons, log_prob)                 # KL(moons || model), nats, by quadrature
 
 Every density has `sample(n, generator)`, `log_prob(x)` in nats per point, `entropy()` in nats,
 `mean` and `std` per axis; those in the plane also `grid(points_per_std)`, which covers all but

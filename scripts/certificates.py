@@ -156,7 +156,8 @@ def page(records: dict) -> str:
                 reference, gap = f"{line['reference']:.5g} ({reference})", _short(line["gap"])
             sign = "<" if line["holds"] else "missed: not <"
             cells = [
-                name, record["family"], line["what"].replace("|", "\\|"), f"{line['value']:.5g}", reference, gap,
+                name, record["family"], line["what"].replace("|", "\\|"),
+                f"{line['value']:.5g}", reference, gap,
                 f"{_short(line['measure'])} {sign} {line['bar']:g}",
                 f"{record['cpu_seconds']:.0f}", str(record["seed"]),
             ]  # fmt: skip

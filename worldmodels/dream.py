@@ -5,8 +5,8 @@ candidate share its weights; rollout r of every candidate has the same start and
 numbers (common random numbers), so that a difference in return is a difference in driving.
 
 `Dream.rollout` is for back-propagation through the dream: where `candidates` requires grad, returns
-have one by reparameterised noise, of rewards but not of when dreams end. `Dream.evaluate` is for evolution: the same
-returns, without gradients and faster (`worldmodels.fast_dream`).
+have one by reparameterised noise, of rewards but not of when dreams end. `Dream.evaluate` is for
+evolution: the same returns, without gradients and faster (`worldmodels.fast_dream`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The report of a train_in_dream run: report.json for programs, report.html for people.
 
-    append_round(run_folder, RoundRecord(...))      # after every round
-    write_report(run_folder, ...)                   # at the end
+    append_round(run_folder, record)                        # a `RoundRecord`, after every round
+    write_report(run_folder, agent_folder, evaluation)      # at the end
 
 Importing this package loads neither torch nor a drawing library.
 """

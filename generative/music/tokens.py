@@ -12,6 +12,7 @@ Each function has its inverse; `Vocabulary` turns words into the integers a netw
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -40,6 +41,7 @@ __all__ = [
     "one_word_each",
     "score_of_events",
     "score_of_grid",
+    "score_of_stream",
     "score_of_streams",
     "score_of_words",
     "streams_of_elements",
@@ -187,6 +189,19 @@ def score_of_words(words: Iterable[str]) -> Score:
     """The score of what `one_word_each` gives."""
     pairs = [word.split("=") for word in words]
     return score_of_streams(Streams([note for note, _ in pairs], [length for _, length in pairs]))
+
+
+def score_of_stream(words: Iterable[str]) -> Score:
+    """The score of one stream up to END: of what `one_word_each`, `interleave`, `grid` or `events`
+    gives, told apart by their words."""
+    words = [word for word in itertools.takewhile(lambda w: w != END, words) if word != START]
+    if any(word == SILENT or word.startswith("PITCH_") for word in words):
+        return score_of_grid(words)
+    if any(word.startswith(("NOTE_", "TIME_SHIFT<")) for word in words):
+        return score_of_events(words)
+    if any("=" in word[1:] for word in words):
+        return score_of_words(words)
+    return score_of_streams(deinterleave(words))
 
 
 def interleave(streams: Streams) -> list[str]:

@@ -8,7 +8,16 @@ import torch
 from torch.nn import functional as F
 
 from generative.data.tunes import tunes
-from generative.music import streams_of_score
+from generative.music import (
+    Score,
+    Streams,
+    events,
+    grid,
+    interleave,
+    one_word_each,
+    score_of_grid,
+    streams_of_score,
+)
 from generative.music_rnn import (
     MusicLearner,
     MusicLossConfig,
@@ -270,3 +279,23 @@ def test_the_clock_tells_the_time_that_has_passed():
         )
     with pytest.raises(ValueError, match="1 stream"):
         MusicTransformerConfig(("a b",), 256, clock=True)
+
+
+@pytest.mark.parametrize("words_of", [events, grid, one_word_each, interleave])
+def test_pieces_of_a_single_stream_are_scored_and_become_scores(words_of):
+    """As START, the words of a piece in any of the forms, END."""
+    score = tunes(3).part("train").scores[0]
+    score = Score(score.part(0).notes[:6]) if words_of is not grid else score
+    words = words_of(streams_of_score(score) if words_of in (one_word_each, interleave) else score)
+    piece = Streams(["START", *words, "END"], [])[:1]
+    model = MusicTransformer(
+        MusicTransformerConfig(
+            vocabularies([piece]), embed_dim=16, block=BlockConfig(16, 2, 8, 16), length=20
+        )
+    )
+    tokens = torch.from_numpy(encode_pieces([piece], model.config.streams)[0])[None]
+    assert model.log_prob(tokens).isfinite().all()
+    [again] = model.scores(tokens)
+    assert again.notes == (score_of_grid(words) if words_of is grid else score).notes
+    drawn = model.eval().sample(2, torch.Generator().manual_seed(0), length=12)
+    assert all(isinstance(made, Score) for made in model.scores(drawn))

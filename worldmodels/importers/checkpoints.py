@@ -78,7 +78,7 @@ def read_checkpoints(folder: Path | str) -> Imported:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors under "state_dict" of a checkpoint; nothing that it holds is run.
 
-    They have the names of the plain network, also where it was saved within DataParallel or compiled.
+    They have the names of the plain network, also where it was saved in DataParallel or compiled.
 
     Raises:
         DamagedFileError, ForeignWeightsError: as `read_checkpoints`.

@@ -1,0 +1,418 @@
+"""The examples in docstrings run as they stand: on tiny models, with the names that they leave to
+the reader, and with a stand-in that only checks its arguments where a call would take minutes."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import shutil
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock, create_autospec
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from generative.pretrained import Pretrained
+from tests.commands import ROOT
+from tests.generative.families import FAMILIES
+
+torch.set_num_threads(1)
+
+PACKAGES = ("generative", "worldmodels", "envs", "agents")
+TINY = {type(family.make()): family for family in reversed(FAMILIES.values())}
+"""The tiny form of each class of model."""
+
+
+def paragraphs(docstring: str) -> Iterator[str]:
+    """Those that are Python and do something; a paragraph of prose never is."""
+    for paragraph in re.split(r"\n\s*\n", docstring.partition("\n")[2]):
+        code = textwrap.dedent(paragraph)
+        try:
+            nodes = [*ast.walk(ast.parse(code))]
+        except SyntaxError:
+            continue
+        if any(isinstance(node, (ast.Call, ast.Assign, ast.With, ast.ClassDef)) for node in nodes):
+            yield code
+
+
+def find_examples() -> dict[str, str]:
+    """The code in the docstrings of each module that has some, by the module's name."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+            texts = [ast.get_docstring(node) or "" for node in nodes if isinstance(node, kinds)]
+            code = "\n".join(code for text in texts for code in paragraphs(text))
+            if code:
+                name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+                found[name.removesuffix(".__init__")] = code
+    return found
+
+
+EXAMPLES = find_examples()
+
+
+def load(name: str) -> Any:
+    """An object by "module:name"."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def names(module: str, *wanted: str) -> dict[str, Any]:
+    """Names that a reader imports from another module."""
+    return {name: load(f"{module}:{name}") for name in wanted}
+
+
+def stands_in(module: str, *wanted: str) -> dict[str, Any]:
+    """What checks its arguments and does nothing, for calls that take minutes."""
+    return {name: create_autospec(load(f"{module}:{name}")) for name in wanted}
+
+
+def tokens(rows: int = 4, length: int = 8) -> torch.Tensor:
+    return torch.randint(2, 10, (rows, length))
+
+
+# ---------------------------------------------------------------------------------------------
+# What the examples leave to the reader, by module; each is given a folder of its own
+# ---------------------------------------------------------------------------------------------
+
+
+def given_music(folder: Path) -> dict[str, Any]:
+    [score] = load("generative.data.tunes:tunes")(3).part("train").scores
+    melody = score.part(0)
+    for name in ("bach.mid", "suite.mid"):
+        melody.write_midi(folder / name)
+    (folder / "suite.krn").write_text("**kern\n*M3/4\n=1\n4d\n4f#\n4g\n*-\n")
+    (folder / "reels.abc").write_text("X:1\nL:1/4\nK:G\nGAB|\n\nX:2\nL:1/4\nK:D\nDEF|\n")
+    voices = np.random.default_rng(0).integers(50, 60, size=(2, 32, 2))
+    return {
+        "score": melody,
+        "streams": load("generative.music.tokens:streams_of_score")(melody),
+        "samples": voices,
+        "chorales": voices,
+        "run": SimpleNamespace(metrics=MagicMock()),
+        "step": 1,
+    }
+
+
+def given_rlhf(folder: Path) -> dict[str, Any]:
+    return {
+        "policy": TINY[load("generative.gpt:GPT")].make(),
+        "config": load("generative.configs.text:TextLossConfig")(),
+        "steps": 3,
+        "demonstrations": tokens(),
+        "ranked": tokens(8).view(4, 2, 8),
+        "prompts": tokens(8, 1),
+    }
+
+
+def given_requests(folder: Path) -> dict[str, Any]:
+    config = load("generative.configs.text:GPTConfig")
+    requests = load("generative.toy_requests:Requests")()
+    block = load("generative.configs.text:BlockConfig")(dim=8, num_heads=2, ff_dim=8)
+    length = requests.texts.shape[-1]
+    model = load("generative.gpt:GPT")(
+        config(vocab_size=requests.vocab_size, max_len=length, block=block)
+    )
+    return {"sft": model, "policy": model}
+
+
+def given_memory(folder: Path) -> dict[str, Any]:
+    memory = load("worldmodels.memories:load_memory")(ROOT / "pretrained/carracing-dream/memory")
+    rng, rows = np.random.default_rng(0), 300
+    rewards, actions = rng.normal(size=rows), rng.uniform(0, 1, size=(rows, 3))
+    rewards[[149, 299]] = actions[[149, 299]] = 0  # frames after the last decision
+    encoded = load("worldmodels.sequences:EncodedRollouts")(
+        mu=rng.normal(size=(rows, 32)).astype(np.float16),
+        logvar=np.full((rows, 32), -9, np.float16),
+        actions=actions.astype(np.float32),
+        rewards=rewards.astype(np.float32),
+        terminated=np.zeros(rows, bool),
+        starts=np.array([0, 150, 300]),
+    )
+    b, t = 2, 5
+    controller = load("worldmodels.controller:LinearController")
+    return {
+        "memory": memory,
+        "encoded": encoded,
+        "driver": load("worldmodels.memory_scores:Driver")(
+            controller.from_pretrained(ROOT / "pretrained/carracing-dream/controller"),
+            memory,
+            load("worldmodels.dream:warm_up")(memory, encoded),
+        ),
+        "z": torch.randn(b, t, 32),
+        "next_z": torch.randn(b, t, 32),
+        "action": torch.rand(b, t, 3),
+        "actions": torch.rand(2, t, 3),
+        "reward": torch.zeros(b, t),
+        "z_next": torch.randn(b, 32),
+        "action_next": torch.rand(b, 3),
+        "x": torch.rand(2, 3, 64, 64),
+        "frames": np.zeros((2, 64, 64, 3), np.uint8),
+    }
+
+
+def given_importers(folder: Path) -> dict[str, Any]:
+    from tests.worldmodels import foreign_weights as foreign
+
+    foreign.json_folder(folder / "WorldModelsExperiments" / "carracing")
+    foreign.experiment_folder(folder / "exp_dir")
+    d, h = foreign.D, foreign.H
+    state = {"z": torch.zeros(1, d), "h": torch.zeros(1, h), "c": torch.zeros(1, h)}
+    return state | {"frames": np.zeros((1, 64, 64, 3), np.uint8)}
+
+
+class ShortRace(gymnasium.Env):
+    """Black frames of the size of CarRacing's, without the game that draws them."""
+
+    frame = np.zeros((96, 96, 3), np.uint8)
+
+    def reset(self, *, seed=None, options=None):
+        return self.frame, {}
+
+    def step(self, action):
+        return self.frame, 0.0, False, False, {}
+
+
+def given_agent(folder: Path) -> dict[str, Any]:
+    agent = load("agents.world_model_agent:WorldModelAgent").from_pretrained(
+        ROOT / "pretrained/carracing-dream"
+    )
+    return {
+        "agent": agent,
+        "obs": np.zeros((96, 96, 3), np.uint8),
+        "state": None,
+        "start": True,
+        "env": gymnasium.make("CartPole-v1"),
+        "gymnasium": SimpleNamespace(make=lambda _: ShortRace()),
+        "folder": folder,
+        "session": MagicMock(),
+        "run_folder": folder,
+        "agent_folder": folder,
+        "evaluation": None,
+        "record": load("agents.report:RoundRecord")(
+            0, 100, None, None, 1.0, 0.1, 50.0, 30, 3000, 3, [500.0]
+        ),
+    }
+
+
+def given_training(folder: Path) -> dict[str, Any]:
+    model = TINY[load("generative.vae:ImageVAE")].make()
+    batch = TINY[type(model)].examples(4)
+    settings = load("tests.generative.training.small_script:Args")
+    return {
+        "model": model,
+        "batch": batch,
+        "batches": [1, 2],
+        "steps": 2,
+        "step": 1,
+        "args": settings(out=folder / "run"),
+        "run": SimpleNamespace(metrics=MagicMock()),
+        "save": lambda: None,
+        "Args": settings,
+        **names("torch.optim.swa_utils", "AveragedModel"),
+    }
+
+
+def given_diffusion(folder: Path) -> dict[str, Any]:
+    schedules, exact = "generative.diffusion.schedules", "generative.diffusion.exact"
+    schedule = load(f"{schedules}:Schedule")()
+    toy = names("generative.toy", "Standardised", "TwoMoons")
+    return {
+        **toy,
+        "schedule": schedule,
+        "denoise": load(f"{exact}:MixtureDenoiser").of(toy["Standardised"](toy["TwoMoons"]())),
+        "x": torch.randn(4, 2),
+        "x_t": torch.randn(4, 2),
+        "log_snr": torch.zeros(4),
+    }
+
+
+def given_toy(folder: Path) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.rand(100, 64, generator=generator) < 0.5
+    model = TINY[load("generative.realnvp:RealNVP")].make()
+    return {"model": model, "seen": seen, "generator": generator}
+
+
+def given_data(folder: Path) -> dict[str, Any]:
+    faces = SimpleNamespace(factors=np.zeros((2, 2), np.int64), factor_names=("Male", "Smiling"))
+    return {
+        **names("generative.data.digits", "load_digits"),
+        "folder": folder,
+        "texts": ["Recipe for ham", "Recipe for peas"],
+        "model_images": np.zeros((2, 32, 32, 3), np.uint8),
+        "load_celeba": create_autospec(
+            load("generative.data.celeba:load_celeba"), return_value=faces
+        ),
+        **stands_in("generative.data.download", "download"),
+        "load_music21_chorales": create_autospec(
+            load("generative.data.music21_chorales:load_music21_chorales"),
+            return_value=load("generative.data.tunes:tunes")(3),
+        ),
+    }
+
+
+def given_attention(folder: Path) -> dict[str, Any]:
+    nets = "generative.nets"
+    return {
+        "x": torch.randn(2, 10, 256),
+        "memory": torch.randn(2, 7, 256),
+        "term": load(f"{nets}.relative:RelativePositions")(4, 64, max_distance=31),
+    }
+
+
+def given_relative(folder: Path) -> dict[str, Any]:
+    attention = load("generative.nets.attention:MultiHeadAttention")
+    return {"x": torch.randn(2, 10, 64), "attention": attention(64, num_heads=4, causal=True)}
+
+
+def given_search(folder: Path) -> dict[str, Any]:
+    configs = ("EvaluationConfig", "EvolutionConfig", "ParallelConfig")
+    return {
+        **names("worldmodels.configs", *configs),
+        **stands_in("worldmodels.parallel", "Evaluation"),
+        **stands_in("worldmodels.evolution", "evolve"),
+        "episode": lambda candidate, seed: 0.0,
+    }
+
+
+def given_environments(folder: Path) -> dict[str, Any]:
+    sb3 = "stable_baselines3"
+    return {
+        "make_my_env": partial(gymnasium.make, "CartPole-v1"),
+        "PPO": create_autospec(load(f"{sb3}:PPO")),
+        "VecMonitor": load(f"{sb3}.common.vec_env:VecMonitor"),
+        "actions": torch.zeros(1024, 3),
+    }
+
+
+def given_agents(folder: Path) -> dict[str, Any]:
+    """Scores, films and trainings take minutes; an endless drive ends with its episode."""
+    return {
+        **given_agent(folder),
+        **names("agents.world_model_agent", "WorldModelAgent"),
+        **names("agents.configs", "PPOConfig", "NetworkConfig"),
+        **names("generative.training.checkpoint", "Checkpoints"),
+        **names("generative.training.signals", "stop_signals"),
+        **stands_in("agents.evaluation", "evaluate"),
+        **stands_in("agents.ppo", "make_learner", "train"),
+        **stands_in("stable_baselines3.common.evaluation", "evaluate_policy"),
+        **stands_in("agents.video", "drive_and_dream", "write_video"),
+        **stands_in("worldmodels.export", "export_onnx"),
+        **stands_in("agents.play.server", "PlayServer"),
+        **stands_in("agents.play.session", "Session"),
+        **stands_in("agents.report", "write_report"),
+    }
+
+
+def given_policy(folder: Path) -> dict[str, Any]:
+    shutil.copytree(
+        ROOT / "pretrained/carracing-ppo-dream", folder / "runs/ppo/agent", dirs_exist_ok=True
+    )
+    (folder / "runs/ppo/carracing-dream").symlink_to(ROOT / "pretrained/carracing-dream")
+    return given_agents(folder)
+
+
+Given = Callable[[Path], dict[str, Any]]
+GIVEN: dict[str, Given] = {
+    "generative.data": given_data,
+    "generative.diffusion.exact": given_diffusion,
+    "generative.diffusion.samplers": given_diffusion,
+    "generative.mdn": lambda _: {"features": torch.randn(3, 64), "target": torch.randn(3, 2)},
+    "generative.music": given_music,
+    "generative.nets.attention": given_attention,
+    "generative.nets.relative": given_relative,
+    "generative.pretrained": lambda _: names("generative.configs.vae", "ConvVAEConfig"),
+    "generative.rlhf": given_rlhf,
+    "generative.sampling": lambda _: {"logits": torch.randn(2, 50), "generator": None},
+    "generative.summary": lambda _: names("generative.classifiers", "CNNClassifier"),
+    "generative.toy_requests": given_requests,
+    "generative.toy": given_toy,
+    "generative.toy_reviews": given_toy,
+    "generative.toy_text": given_toy,
+    "generative.training": given_training,
+    "worldmodels": lambda folder: given_memory(folder) | names("worldmodels.dream", "warm_up"),
+    "worldmodels.evolution": lambda _: names("worldmodels.configs", "EvolutionConfig"),
+    "worldmodels.export": given_agents,
+    "worldmodels.importers": given_importers,
+    "worldmodels.parallel": given_search,
+    "envs": given_environments,
+    "agents": given_agents,
+    "agents.policy_agent": given_policy,
+}
+"""By the longest beginning of a module's name; a module of `generative` that is not here is that of
+a family, and gets its examples."""
+
+
+def small(kind: type) -> nn.Module:
+    """The tiny form of a class of model, but as large as the example of its module needs."""
+    model = TINY[kind].make()
+    config = model.config
+    if kind.__name__ == "GPT":
+        config = replace(config, max_len=48)
+    elif kind.__name__ == "PixelCNN":
+        config = replace(config, image_shape=(1, 16, 16))
+    elif kind.__name__ == "MusicTransformer":
+        config = replace(config, streams=("START 4/4TS C4 D4 rest", "0.0 1.0 1/3"))
+    return kind(config)
+
+
+def given_family(code: str) -> dict[str, Any]:
+    """Input of a model under the names that the examples have for it."""
+    kind = next(k for k in TINY if re.search(rf"\b{k.__name__}\.from_pretrained", code))
+    family = TINY[kind]
+    x, model = family.examples(4), small(kind)
+    if kind.__name__ == "PixelCNN":
+        x = x.repeat(1, 1, 4, 4)
+    shape = getattr(model.config, "latent_dim", x.shape[1])
+    noise = model.draw_noise(8) if hasattr(model, "draw_noise") else None
+    return dict.fromkeys(("x", "images", "tokens", "prompt", "frames"), x) | {
+        "z": torch.randn(4, shape),
+        "labels": torch.tensor([0, 1, 0, 1]),
+        "sigma": torch.ones(4),
+        "other": noise,
+        "my_energy": lambda x: x.square().flatten(1).sum(1),
+    }
+
+
+@pytest.mark.parametrize("module", EXAMPLES)
+def test_example(module, tmp_path, monkeypatch):
+    if module == "envs.take_cover":
+        pytest.importorskip("vizdoom", reason="the extra `doom` is not installed")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pretrained").symlink_to(ROOT / "pretrained")
+    trained = Pretrained.from_pretrained.__func__
+
+    def from_pretrained(cls, folder, *args, **settings):
+        """A small model where the example has one that a reader trained."""
+        if cls in TINY and not (Path(folder) / "manifest.json").exists():
+            return small(cls).eval()
+        return trained(cls, folder, *args, **settings)
+
+    monkeypatch.setattr(Pretrained, "from_pretrained", classmethod(from_pretrained))
+    parts = module.split(".")
+    beginnings = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+    given = next((GIVEN[name] for name in beginnings if name in GIVEN), None)
+    code = EXAMPLES[module]
+    for place in re.findall(r"runs/[\w/-]+", code):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    namespace = {
+        "torch": torch, "nn": nn, "np": np, "gymnasium": gymnasium,
+        "Path": Path, "Fraction": Fraction, "partial": partial, "dataclass": dataclass,
+        **vars(importlib.import_module(module)),
+        **(given(tmp_path) if given else given_family(code)),
+    }  # fmt: skip
+    exec(compile(code, f"the docstring of {module}", "exec"), namespace)
