@@ -26,8 +26,9 @@ DRUM_CHANNEL = 9
 """General MIDI's, counted from 0: its numbers stand for drums and not for pitches."""
 FIFTHS = "FCGDAEB"
 """Letters in the order in which sharps come."""
-KEY_TEXT = "key="
-"""Begins the text that holds a key for which MIDI has no sign: another mode, or eight sharps."""
+SIGN_TEXT = re.compile(r"(key)=([A-Ga-g][#-]*:\w*)|(time)=(\d+/\d+(?:\+\d+(?:/\d+)?)*)", re.ASCII)
+"""A text that holds what MIDI has no sign for: a key of another mode or with eight sharps, a time
+signature over another number than a power of two."""
 
 
 class MidiNotes(NamedTuple):
@@ -56,8 +57,8 @@ def midi_bytes(score: Score, programs: Sequence[int] = (0,), bpm: float = 96.0) 
         programs: General MIDI instrument of each part, in turn: 0 piano, 42 cello, 52 choir.
         bpm: quarter notes a minute, at least 3.6.
     Raises:
-        ValueError: the format cannot hold an instrument, the tempo, the time signature (its unit is
-            a power of two) or as many parts.
+        ValueError: the format cannot hold an instrument, the tempo or as many parts; or the key or
+            the time signature is none.
     """
     tempo = 6e7 / bpm if bpm > 0 and math.isfinite(bpm) else 0.0  # microseconds
     if not 1 <= round(tempo) <= 0xFF_FFFF:
@@ -138,15 +139,20 @@ def _variable_length(number: int) -> bytes:
     return bytes(reversed(parts))
 
 
+def _sign_text(kind: str, sign: str) -> bytes:
+    """A sign as a text, which `read_midi` understands and other programs pass over."""
+    text = f"{kind}={sign}"
+    if not SIGN_TEXT.fullmatch(text):
+        raise ValueError(f"the score has the {kind} {sign!r}; give one as in D:minor or 7/16")
+    return _meta(0x01, text.encode())
+
+
 def _time_sign(time_signature: str) -> bytes:
-    match = re.fullmatch(r"(\d{1,3})/(\d{1,9})", time_signature)
+    match = re.fullmatch(r"(\d{1,3})/(\d{1,5})", time_signature)
     beats, unit = map(int, match.groups()) if match else (0, 0)
-    if not 1 <= beats <= 255 or unit < 1 or unit & (unit - 1):
-        raise ValueError(
-            f"the time signature is {time_signature!r}; a MIDI file needs 1 to 255 beats over a "
-            "power of two, as in 7/16"
-        )
-    return _meta(0x58, bytes([beats, unit.bit_length() - 1, 24, 8]))
+    if 1 <= beats <= 255 and 1 <= unit <= MOST_TICKS and not unit & (unit - 1):
+        return _meta(0x58, bytes([beats, unit.bit_length() - 1, 24, 8]))
+    return _sign_text("time", time_signature)
 
 
 def _key_signs(key: str) -> bytes:
@@ -157,7 +163,7 @@ def _key_signs(key: str) -> bytes:
     sharps = FIFTHS.index(tonic[0].upper()) - 1 - 3 * minor
     sharps = max(-7, min(7, sharps + 7 * (tonic.count("#") - tonic.count("-"))))
     sign = _meta(0x59, bytes([sharps & 0xFF, minor]))
-    return sign if _key_name(sharps, minor) == key else sign + _meta(1, f"{KEY_TEXT}{key}".encode())
+    return sign if _key_name(sharps, minor) == key else sign + _sign_text("key", key)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -291,15 +297,17 @@ def _track_events(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 def _read_sign(signs: list[tuple[int, str]], tick: int, content: bytes) -> None:
     """Adds the key or the time signature of an event."""
     kind, content = content[0], content[1:]
-    text = KEY_TEXT.encode()
+    text = SIGN_TEXT.fullmatch(content.decode("latin-1")) if kind == 0x01 else None
     if kind == 0x58 and len(content) >= 2 and content[0] and content[1] < 16:
         signs.append((tick, f"{content[0]}/{2 ** content[1]}"))
     elif kind == 0x59 and len(content) == 2 and content[1] < 2:
         sharps = int.from_bytes(content[:1], "big", signed=True)
         if abs(sharps) <= 7:
             signs.append((tick, _key_name(sharps, bool(content[1]))))
-    elif kind == 0x01 and re.fullmatch(text + rb"[A-Ga-g][#-]*:\w*", content) and signs:
-        signs[-1] = (signs[-1][0], content.removeprefix(text).decode())
+    elif text and text[3]:
+        signs.append((tick, text[4]))
+    elif text and signs:
+        signs[-1] = (signs[-1][0], text[2])  # the sign before it is the nearest that MIDI has
 
 
 def _key_name(sharps: int, minor: bool) -> str:
