@@ -229,5 +229,4 @@ def _short(dtype: torch.dtype) -> str:
 
 
 def _needs(shape: tuple[int, ...], model: nn.Module) -> str:
-    dtype = _short(placed(model)["dtype"])
-    return f"{_name(model)} needs {dtype} (B, {', '.join(map(str, shape))})"
+    return f"{_name(model)} needs float (B, {', '.join(map(str, shape))})"
