@@ -32,9 +32,9 @@ CASTS = {
 
 def placed(model: nn.Module) -> dict[str, Any]:
     """{"device": ..., "dtype": ...} of a model's weights, for what is drawn or made for it."""
-    tensors = itertools.chain(model.parameters(), model.buffers())
-    first = next(tensor for tensor in tensors if tensor.is_floating_point())
-    return {"device": first.device, "dtype": first.dtype}
+    weight = _weight(model)
+    weight = torch.empty(0) if weight is None else weight
+    return {"device": weight.device, "dtype": weight.dtype}
 
 
 def at_least_float32(x: Tensor) -> torch.dtype:
@@ -45,15 +45,19 @@ def at_least_float32(x: Tensor) -> torch.dtype:
 def check_dtype(x: Tensor, what: str, model: nn.Module) -> Tensor:
     """Return x if it has the type in which a model computes, that of its weights.
 
-    Under autocast, which casts by itself, halves will do as well.
+    Under autocast, which casts by itself, halves will do as well. A network without weights has no
+    type of its own.
 
     Raises:
         ValueError: another type.
     """
-    wanted = placed(model)["dtype"]
+    weight = _weight(model)
     half = x.dtype in (torch.float16, torch.bfloat16)
-    if x.dtype == wanted or (half and torch.is_autocast_enabled(x.device.type)):
+    if weight is None or x.dtype == weight.dtype:
         return x
+    if half and torch.is_autocast_enabled(x.device.type):
+        return x
+    wanted = weight.dtype
     other = f", or model.{CASTS[x.dtype]}()" if x.dtype in CASTS else ""
     raise ValueError(
         f"got {what} of {x.dtype}; {_name(model)} computes in {_short(wanted)} here: "
@@ -218,6 +222,12 @@ def to_levels(x: Tensor, levels: int) -> Tensor:
             "levels: round them first"
         )
     return level.round().to(x.dtype)
+
+
+def _weight(model: nn.Module) -> Tensor | None:
+    """The first floating-point tensor of a model."""
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
 
 
 def _name(model: nn.Module) -> str:

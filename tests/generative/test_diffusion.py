@@ -575,7 +575,7 @@ def test_losses_by_hand():
         return diffusion_loss(denoise, x, schedule, DiffusionLossConfig(**settings), generator(5))
 
     draws = generator(5)
-    torch.rand(1, generator=draws)  # the time
+    torch.rand(1, generator=draws, dtype=torch.float64)  # the time
     eps = torch.randn(1, 3, generator=draws, dtype=torch.float64)
     noise, data = denoise(signal * x + rate * eps, None)
     velocity = (signal * eps - rate * x) - (signal * noise - rate * data)

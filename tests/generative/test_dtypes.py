@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -11,18 +10,9 @@ from torch import Tensor, nn
 from generative.bert import BERTClassifier
 from generative.checks import check_dtype, placed, to_levels
 from generative.rlhf import RewardModel
+from tests.dtypes import default_dtype
 from tests.generative.families import FAMILIES
 from tests.generative.test_families import every_family, generator, having, make
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype):
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -250,6 +240,11 @@ def test_what_to_do_is_said():
         check_dtype(torch.zeros(2), "points", model)
     with pytest.raises(ValueError, match=r"complex64; Linear computes in bfloat16 .*bfloat16\(\)$"):
         check_dtype(torch.zeros(2, dtype=torch.complex64), "points", model)
+
+
+def test_network_without_weights_takes_any_type():
+    x = torch.zeros(2, dtype=torch.float64)
+    assert check_dtype(x, "points", nn.Identity()) is x
 
 
 def test_autocast_casts_halves_by_itself():

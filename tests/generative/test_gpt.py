@@ -10,6 +10,7 @@ from torch import nn
 
 from generative.gpt import GPT, BlockConfig, GPTConfig, gpt2_block
 from generative.tokens import up_to_end
+from tests.dtypes import default_dtype
 
 torch.set_num_threads(1)
 GPT2 = GPTConfig(11, 12, 2, gpt2_block(16, 2), tied=True, init="normal")
@@ -161,6 +162,14 @@ def test_gpt2_of_hugging_face_gives_the_same_logits(tmp_path):
     theirs.set_attn_implementation("eager")
     for mine, other in zip(maps, theirs(x, output_attentions=True).attentions, strict=True):
         torch.testing.assert_close(mine, other.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_gpt2_is_float32_and_can_be_trained_wherever_it_is_loaded(tmp_path):
+    hugging_face().save_pretrained(tmp_path)
+    with default_dtype(torch.float64), torch.inference_mode():
+        ours = GPT.from_gpt2(tmp_path)
+    ours.loss(tokens(3, 12)).loss.backward()
+    assert {p.grad.dtype for p in ours.parameters()} == {torch.float32}
 
 
 def test_other_architectures_are_refused(tmp_path):

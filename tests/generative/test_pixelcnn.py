@@ -547,7 +547,10 @@ def test_masked_weights_never_move():
         (lambda: PixelCNNLossConfig(ema=1.0), "stays below 1"),
         (lambda: make((1, 2, 2), 2, PLAIN).complete(torch.zeros(1, 1, 2, 2), 3), "rows is 3"),
         (lambda: make((1, 2, 2), 2, PLAIN).sample(1, temperature=-1.0), "temperature -1.0"),
-        (lambda: make((1, 2, 2), 3, PLAIN).log_prob(torch.full((1, 1, 2, 2), 0.3)), "of 1/2"),
+        (
+            lambda: make((1, 2, 2), 3, PLAIN).float().log_prob(torch.full((1, 1, 2, 2), 0.3)),
+            "of 1/2",
+        ),
         (lambda: GatedConfig(num_classes=-1), "num_classes is -1"),
         (lambda: make((1, 2, 2), 2, PLAIN).class_log_probs(torch.zeros(1, 1, 2, 2)), "classes 0"),
         (lambda: classes_of().sample(2, labels=torch.tensor([0, 3])), "from 0 to 3; .* 0 to 2"),

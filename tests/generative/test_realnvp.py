@@ -314,9 +314,12 @@ def test_code_of_an_image_gives_the_image():
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (torch.full((1, 1, 1, 2), 0.3), r"between the levels.*multiples of 1/2"),
-        (torch.full((1, 1, 1, 2), 3.0), r"pixels from 3 to 3.*in \[0, 1\]"),
-        (torch.full((1, 1, 1, 2), math.nan), r"pixels from nan to nan"),
+        (
+            torch.full((1, 1, 1, 2), 0.3, dtype=torch.float64),
+            r"between the levels.*multiples of 1/2",
+        ),
+        (torch.full((1, 1, 1, 2), 3.0, dtype=torch.float64), r"pixels from 3 to 3.*in \[0, 1\]"),
+        (torch.full((1, 1, 1, 2), math.nan, dtype=torch.float64), r"pixels from nan to nan"),
         (torch.zeros(1, 1, 1, 2, dtype=torch.uint8), r"uint8.*to_float_bchw"),
         (torch.zeros(1, 1, 2), r"shape \(1, 1, 2\).*\(B, 1, 1, 2\)"),
     ],

@@ -11,7 +11,7 @@ from agents.world_model_agent import AgentConfig, WorldModelAgent
 from envs.dream import DreamVectorEnv
 from envs.sb3 import DreamVecEnv
 from generative.vae import ConvVAE, ConvVAEConfig
-from tests.generative.test_dtypes import default_dtype
+from tests.dtypes import default_dtype
 from worldmodels.configs import (
     ControllerConfig,
     DreamConfig,

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from generative.training.files import DamagedFileError
+from tests.dtypes import default_dtype
 from tests.worldmodels.foreign_weights import VAE, A, Controller, D, H, experiment_folder, save
 from worldmodels.configs import ActionHead
 from worldmodels.importers import ForeignWeightsError, read_checkpoints
@@ -36,6 +37,15 @@ def test_v_sees_and_draws_the_same(experiment):
 
 
 @torch.no_grad()
+def test_what_is_read_is_float32_and_can_be_trained(experiment):
+    folder, *_ = experiment
+    with default_dtype(torch.float64), torch.inference_mode():
+        world, controller, _ = read_checkpoints(folder)
+    parameters = [*world.parameters(), *controller.parameters()]
+    assert {p.dtype for p in parameters} == {torch.float32}
+    assert not any(p.is_inference() for p in parameters)
+
+
 def test_m_and_c_go_through_an_episode_the_same(experiment):
     folder, _, mdrnn, theirs = experiment
     world, controller, files = read_checkpoints(folder)
