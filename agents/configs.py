@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from generative.training.ranges import (
+    Checked,
+    Count,
+    CountOrZero,
+    Finite,
+    NonNegative,
+    Positive,
+    Probability,
+    Range,
+    Size,
+    Sizes,
+)
 
 __all__ = [
     "POLICY_NAME",
@@ -24,19 +38,19 @@ Observation = Literal["pixels", "z", "zh"]
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
+class NetworkConfig(Checked):
     """The networks of a policy."""
 
-    policy: tuple[int, ...] = (64, 64)
+    policy: Sizes = (64, 64)
     """Hidden layers between what is seen and the action; none makes the policy linear. (DQN: of
     the action values.)"""
-    value: tuple[int, ...] = (64, 64)
+    value: Sizes = (64, 64)
     """Hidden layers of the value (SAC: of the action values)."""
     activation: Literal["tanh", "relu"] = "tanh"
     """Between hidden layers."""
-    log_std: float = 0.0
+    log_std: Finite = 0.0
     """PPO: logarithm of the action noise's deviation at the start, in the action's own units."""
-    initial_action: tuple[float, ...] | None = None
+    initial_action: tuple[Finite, ...] | None = None
     """PPO on a Box: the mean action at the start; zeros if not given."""
     sde: bool = False
     """PPO and SAC: noise that depends on the state (gSDE, Raffin et al. 2021) instead of fresh
@@ -44,78 +58,86 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True)
-class PPOConfig:
+class PPOConfig(Checked):
     """Proximal policy optimisation (Schulman et al. 2017); Stable-Baselines3's defaults."""
 
-    lr: float = 3e-4
+    lr: Positive = 3e-4
     """Adam's learning rate."""
-    final_lr: float | None = None
+    final_lr: NonNegative | None = None
     """Learning rate at the end, reached linearly; None keeps it constant."""
-    n_steps: int = 2048
+    n_steps: Count = 2048
     """Decisions per environment between two updates."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Decisions per gradient step."""
-    n_epochs: int = 10
+    n_epochs: Count = 10
     """Times that an update goes over its decisions."""
-    gamma: float = 0.99
+    gamma: Probability = 0.99
     """Discount per decision."""
-    gae_lambda: float = 0.95
+    gae_lambda: Probability = 0.95
     """Bias against variance of the advantages (Schulman et al. 2016)."""
-    clip_range: float = 0.2
+    clip_range: Positive = 0.2
     """Most by which the probability ratio may leave 1."""
-    ent_coef: float = 0.0
+    ent_coef: NonNegative = 0.0
     """Weight of the entropy bonus."""
-    vf_coef: float = 0.5
+    vf_coef: NonNegative = 0.5
     """Weight of the value's squared error."""
-    max_grad_norm: float = 0.5
+    max_grad_norm: Positive = 0.5
     """Gradients are scaled down to this norm."""
-    target_kl: float | None = None
+    target_kl: Positive | None = None
     """An update ends early beyond 1.5 times this divergence from the policy it began with."""
 
 
 @dataclass(frozen=True)
-class OffPolicyConfig:
+class OffPolicyConfig(Checked):
     """What DQN (Mnih et al. 2015) and SAC (Haarnoja et al. 2018) learn by."""
 
-    lr: float = 3e-4
+    lr: Positive = 3e-4
     """Adam's learning rate."""
-    buffer_size: int = 100_000
+    buffer_size: Count = 100_000
     """Decisions that are remembered; 12 KB each where they are seen as 64x64 pixels, twice."""
-    learning_starts: int = 1000
+    learning_starts: CountOrZero = 1000
     """Decisions taken at random before the first update."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Decisions per gradient step."""
-    gamma: float = 0.99
+    gamma: Probability = 0.99
     """Discount per decision."""
-    train_freq: int = 4
+    train_freq: Count = 4
     """Decisions per environment between updates."""
-    gradient_steps: int = -1
+    gradient_steps: Annotated[int, Range(-1, 2**20)] = -1
     """Gradient steps per update; -1: as many as decisions were taken."""
-    target_update_interval: int = 1000
+    target_update_interval: Count = 1000
     """DQN: decisions after which the target network is renewed."""
-    exploration_fraction: float = 0.2
+    exploration_fraction: Probability = 0.2
     """DQN: share of the training over which random choices become rarer."""
-    exploration_final: float = 0.05
+    exploration_final: Probability = 0.05
     """DQN: share of random choices after that."""
 
 
 @dataclass(frozen=True)
-class SpaceConfig:
-    """A Box or Discrete space of Gymnasium."""
+class SpaceConfig(Checked):
+    """A Box or Discrete space of Gymnasium, of at most 16 million numbers."""
 
     kind: Literal["Box", "Discrete"]
-    shape: tuple[int, ...] = ()
+    shape: Sizes = ()
     low: tuple[float, ...] = ()
     """Bounds of a Box, flat; one number where all are the same."""
     high: tuple[float, ...] = ()
-    dtype: str = "float32"
-    n: int = 0
+    dtype: Literal[
+        "float16", "float32", "float64", "uint8", "uint16", "uint32", "uint64",
+        "int8", "int16", "int32", "int64",
+    ] = "float32"  # fmt: skip
+    n: Annotated[int, Range(0, 2**20)] = 0
     """Choices of a Discrete."""
-    start: int = 0
+    start: Annotated[int, Range(-(2**40), 2**40)] = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if math.prod(self.shape) > 2**24:
+            raise ValueError(f"shape is {self.shape}; a space has at most {2**24:,} numbers")
 
 
 @dataclass(frozen=True)
-class PolicyConfig:
+class PolicyConfig(Checked):
     """What rebuilds a saved policy, and how it is driven."""
 
     algorithm: Algorithm
@@ -124,12 +146,12 @@ class PolicyConfig:
     observation_space: SpaceConfig
     action_space: SpaceConfig
     network: NetworkConfig = field(default_factory=NetworkConfig)
-    action_repeat: int = 1
+    action_repeat: Size = 1
     """Environment steps for which an action is held."""
-    frame_stack: int = 1
+    frame_stack: Annotated[int, Range(1, 64)] = 1
     """Frames that a policy of pixels sees at once, those of the last decisions."""
     trained_in: Literal["dream", "real"] = "dream"
-    decisions: int = 0
+    decisions: CountOrZero = 0
     """Decisions it was trained on."""
     world: str = "."
     """Folder of vision/ and memory/, seen from the agent's."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import io
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from gymnasium import spaces
@@ -13,12 +13,23 @@ from gymnasium import spaces
 from agents.configs import POLICY_NAME, Algorithm
 from agents.world_model_agent import AgentConfig, WorldModelAgent
 from envs.task import Preprocess, Task, game_name
+from generative.training.archives import open_zip, read_member
+from generative.training.files import (
+    MAX_LIST_BYTES,
+    DamagedFileError,
+    open_file,
+    parse_json,
+    reading,
+)
 from worldmodels.configs import ActionHead
 
 if TYPE_CHECKING:
     from agents.policy_agent import PolicyAgent
 
 __all__ = ["ArchiveAgent", "load_agent", "load_car"]
+
+MAX_ARCHIVE_BYTES = 2**30
+"""Of an archive of Stable-Baselines3, packed and unpacked."""
 
 
 def load_agent(
@@ -84,17 +95,30 @@ class ArchiveAgent:
 
     @classmethod
     def load(cls, path: Path, trust: bool = False) -> ArchiveAgent:
-        """Read an archive, if it is trusted; see `load_agent`."""
-        if not zipfile.is_zipfile(path):
-            raise ValueError(f"{path} is a file, but no archive of Stable-Baselines3")
-        if not trust:
-            raise ValueError(
-                f"{path} is an archive of Stable-Baselines3, which holds pickles: reading it can "
-                "run any code of those who made it. If you know where it is from, pass --trust"
-            )
-        from agents.policy_agent import ALGORITHMS
+        """Read an archive, if it is trusted; see `load_agent`.
 
-        model = ALGORITHMS[_algorithm(path)].load(path, device="cpu")
+        Raises:
+            DamagedFileError: it is damaged, asks for other sizes than it holds, or for too large
+                ones, or a weight is not finite.
+        """
+        with open_file(path, MAX_ARCHIVE_BYTES, links=True) as file:
+            if not zipfile.is_zipfile(file):
+                raise ValueError(f"{path} is a file, but no archive of Stable-Baselines3")
+            if not trust:
+                raise ValueError(
+                    f"{path} is an archive of Stable-Baselines3, which holds pickles: reading it "
+                    "can run any code of those who made it. If you know where it is from, pass "
+                    "--trust"
+                )
+            algorithm = _algorithm(file, path)
+            from agents.policy_agent import ALGORITHMS
+
+            with reading(path, "is no whole archive of Stable-Baselines3"):
+                _check_sizes(file, path)
+                model = ALGORITHMS[algorithm].load(file, device="cpu")
+        for name, weight in model.policy.state_dict().items():
+            if not weight.isfinite().all():
+                raise DamagedFileError(f"{path}: weight {name} is not finite")
         return cls(model, str(path))
 
     def predict(
@@ -111,16 +135,40 @@ class ArchiveAgent:
         return (actions[0] if single else actions), None
 
 
-def _algorithm(path: Path) -> Algorithm:
+def _algorithm(file: BinaryIO, path: Path) -> Algorithm:
     """Whose settings an archive lists; reads its JSON only."""
     telling: dict[Algorithm, str] = {
         "ppo": "clip_range",
         "dqn": "exploration_fraction",
         "sac": "target_entropy",
     }
-    with zipfile.ZipFile(path) as archive:
-        listed = json.loads(archive.read("data")) if "data" in archive.namelist() else {}
+    with open_zip(file, path, MAX_ARCHIVE_BYTES) as archive:
+        listed: Any = {}
+        for name in archive.namelist():
+            data = read_member(archive, name, path)
+            if name == "data" and len(data) <= MAX_LIST_BYTES:
+                listed = parse_json(data, path)
+            elif name.endswith(".pth"):
+                open_zip(io.BytesIO(data), path, MAX_ARCHIVE_BYTES)
     found: list[Algorithm] = [name for name, key in telling.items() if key in listed]
     if len(found) != 1:
         raise ValueError(f"{path} is no archive of PPO, DQN or SAC; others are not supported")
     return found[0]
+
+
+def _check_sizes(file: BinaryIO, path: Path) -> None:
+    """Compare what the policy of an archive takes with the weights that the archive holds."""
+    from stable_baselines3.common.save_util import load_from_zip_file
+
+    from generative.pretrained import without_memory
+
+    data, weights, _ = load_from_zip_file(file, device="cpu")
+    assert data is not None
+    asked = {"lr_schedule": lambda _: 0.0, **data.get("policy_kwargs", {})}
+    asked |= {name: data[name] for name in ("observation_space", "action_space")}
+    policy = without_memory(lambda: data["policy_class"](**asked), path)
+    needed = sum(x.nbytes for x in policy.state_dict().values())
+    # A tensor can repeat a number by a stride of 0; its storage cannot.
+    held = sum(x.untyped_storage().nbytes() for x in weights["policy"].values())
+    if needed > 4 * held:  # of names that share a tensor, each counts
+        raise DamagedFileError(f"{path}: asks for weights of {needed} bytes and holds {held}")

@@ -26,15 +26,17 @@ from agents.configs import POLICY_NAME, Algorithm, NetworkConfig, PolicyConfig, 
 from agents.world_model_agent import AgentConfig, WorldModelAgent
 from envs.latent import look
 from envs.task import Task, action_space
-from generative.pretrained import CONFIG_NAME, WEIGHTS_NAME
-from generative.training.checkpoint import read_header, read_tensors
+from generative.pretrained import CONFIG_NAME, WEIGHTS_NAME, read_weights, without_memory
 from generative.training.files import (
     MANIFEST_NAME,
+    MAX_CONFIG_BYTES,
+    MAX_STATE_BYTES,
     DamagedFileError,
     json_bytes,
     parse_json,
     read_file,
     read_folder,
+    reading,
     write_folder,
 )
 from generative.training.settings import from_json, to_json
@@ -199,22 +201,20 @@ class PolicyAgent:
         """
         folder = Path(folder)
         path = folder / POLICY_NAME / CONFIG_NAME
-        files = read_folder(folder / POLICY_NAME, {CONFIG_NAME, WEIGHTS_NAME})
+        limits = {CONFIG_NAME: MAX_CONFIG_BYTES, WEIGHTS_NAME: MAX_STATE_BYTES}
+        files = read_folder(folder / POLICY_NAME, limits)
         content = parse_json(files[CONFIG_NAME], path)
         if not isinstance(content, dict) or content.get("class") != cls.__name__:
             raise DamagedFileError(f"{path}: is not the config of a saved policy")
-        try:
+        with reading(path):
             config = from_json(PolicyConfig, content.get("config"))
-            policy = build_policy(config)
-        except ValueError as error:
-            raise DamagedFileError(f"{path}: {error}") from error
+        # Sizes are compared before memory is taken for them.
+        expected = _weights(without_memory(lambda: build_policy(config), path))
         path = folder / POLICY_NAME / WEIGHTS_NAME
-        expected = {name: list(x.shape) for name, x in _weights(policy).items()}
-        header = read_header(files[WEIGHTS_NAME], path)
-        if expected != {name: entry["shape"] for name, entry in header.items()}:
-            raise DamagedFileError(f"{path}: its weights are not those that config.json asks for")
+        weights = read_weights(files[WEIGHTS_NAME], path, expected)
+        policy = build_policy(config)
         # Names that share a tensor with one of these need none of their own.
-        policy.load_state_dict(read_tensors(files[WEIGHTS_NAME], path), strict=False)
+        policy.load_state_dict(weights, strict=False)
         place = folder / config.world
         if config.observation != "pixels" and _digest(place, config) != config.world_sha256:
             raise ValueError(
@@ -280,13 +280,13 @@ def _no_learning(_progress: float) -> float:
     return 0.0
 
 
-def _weights(policy: BasePolicy) -> dict[str, Tensor]:
+def _weights(policy: nn.Module) -> dict[str, Tensor]:
     """The policy's tensors by name; of names that share one (a common feature extractor), one."""
-    named, places = {}, set()
-    for name, tensor in policy.state_dict().items():
-        if tensor.data_ptr() not in places:
+    named, seen = {}, set()
+    for name, tensor in policy.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
             named[name] = tensor
-            places.add(tensor.data_ptr())
+            seen.add(id(tensor))
     return named
 
 
@@ -295,7 +295,7 @@ def _digest(place: Path, config: PolicyConfig) -> str:
     names = {"pixels": (), "z": ("vision",), "zh": ("vision", "memory")}[config.observation]
     if not names:
         return ""
-    manifests = [read_file(place / name / MANIFEST_NAME) for name in names]
+    manifests = [read_file(place / name / MANIFEST_NAME, MAX_CONFIG_BYTES) for name in names]
     return hashlib.sha256(b"".join(manifests)).hexdigest()
 
 

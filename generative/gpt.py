@@ -13,7 +13,6 @@ et al. 2018; Foster 2023, chapter 9). The default is the book's network for wine
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -25,7 +24,7 @@ from torch.nn import functional as F
 from generative.checks import check_dtype, check_some, check_tokens, checked
 from generative.configs.text import BlockConfig, GPTConfig, TextLossConfig, gpt2_block
 from generative.nets.transformer import BlockCache, TransformerBlock, init_weights, make_norm
-from generative.pretrained import Pretrained
+from generative.pretrained import Pretrained, without_memory
 from generative.tokens import (
     END,
     TextLearner,
@@ -36,6 +35,8 @@ from generative.tokens import (
     token_log_probs,
     with_start,
 )
+from generative.training.checkpoint import read_tensors
+from generative.training.files import MAX_STATE_BYTES, cut, read_file, read_json, reading
 from generative.training.ranges import CountOrZero
 from generative.training.words import with_article
 
@@ -223,18 +224,27 @@ class GPT(Pretrained, nn.Module):
 
         Raises:
             FileNotFoundError: a file is not there.
-            ValueError: the files are of another architecture.
+            ValueError: the files are of another architecture, or damaged.
         """
-        from safetensors.torch import load_file
-
         folder = Path(folder)
-        settings = json.loads((folder / "config.json").read_text())
-        if settings.get("model_type") != "gpt2":
-            raise ValueError(
-                f"{folder} holds {with_article(str(settings.get('model_type')))}, not a gpt2"
-            )
-        model = cls(gpt2_config(settings)).float()
-        model.load_state_dict(gpt2_weights(load_file(folder / "model.safetensors")))
+        files = [folder / "config.json", folder / "model.safetensors"]
+        for file in files:
+            if not file.exists():
+                raise FileNotFoundError(f"{file}: no such file; pass a folder of Hugging Face's")
+        settings = read_json(files[0], links=True)
+        kind = settings.get("model_type") if isinstance(settings, dict) else None
+        if kind != "gpt2":
+            raise ValueError(f"{folder} holds {with_article(cut(str(kind), 60))}, not a gpt2")
+        weights = read_tensors(read_file(files[1], MAX_STATE_BYTES, links=True), files[1])
+        with reading(folder, "is no GPT-2"):
+            ours = gpt2_weights(weights)
+            config = gpt2_config(settings)
+            # Sizes are compared before memory is taken for them.
+            expected = without_memory(lambda: cls(config), files[0]).state_dict()
+            if {n: x.shape for n, x in expected.items()} != {n: x.shape for n, x in ours.items()}:
+                raise ValueError("its weights are not those that config.json asks for")
+            model = cls(config).float()
+            model.load_state_dict(ours)
         return model.eval()
 
 

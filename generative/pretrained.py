@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,21 +13,37 @@ from torch import Tensor, nn
 
 from generative.training.checkpoint import MAX_HEADER_BYTES, read_header, read_tensors
 from generative.training.files import (
-    MAX_JSON_BYTES,
+    MAX_CONFIG_BYTES,
     DamagedFileError,
+    cut,
     json_bytes,
     parse_json,
+    read_json,
     read_listed,
     read_manifest,
+    reading,
+    short,
     write_folder,
 )
 from generative.training.settings import from_json, to_json
 from generative.training.words import with_article
 
-__all__ = ["DamagedFileError", "Pretrained", "saved_class"]
+__all__ = [
+    "DamagedFileError",
+    "Pretrained",
+    "class_name",
+    "read_weights",
+    "saved_class",
+    "without_memory",
+]
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
+"""Types in which weights are stored."""
+MAX_TENSORS = 2**13
+MAX_TABLE_BYTES = 64 * 2**20
+"""Of what a model computes for itself and does not save, such as masks."""
 
 
 class Pretrained:
@@ -86,19 +103,21 @@ class Pretrained:
         if (folder / "model").is_dir():
             raise ValueError(f"{folder} is the folder of a run; pass its model, {folder / 'model'}")
         entries = read_manifest(folder, {CONFIG_NAME, WEIGHTS_NAME})
-        config = cls._read_config(folder / CONFIG_NAME, entries[CONFIG_NAME])
+        config_path, path = folder / CONFIG_NAME, folder / WEIGHTS_NAME
+        config = cls._read_config(config_path, entries[CONFIG_NAME])
         # Sizes are compared before memory is taken for them.
-        with torch.device("meta"):
-            expected = cls(config).state_dict()  # type: ignore[call-arg]
+        empty = without_memory(lambda: cls(config), config_path)  # type: ignore[call-arg]
+        expected = empty.state_dict()
+        tables = sum(x.nbytes for name, x in empty.named_buffers() if name not in expected)
+        if tables > MAX_TABLE_BYTES + sum(x.nbytes for x in expected.values()):
+            raise DamagedFileError(f"{config_path}: its sizes need {tables} bytes beside weights")
         most = MAX_HEADER_BYTES + sum(8 * (1 + tensor.numel()) for tensor in expected.values())
-        path = folder / WEIGHTS_NAME
-        data = read_listed(path, entries[WEIGHTS_NAME], max_bytes=most)
-        _check_shapes(expected, read_header(data, path), path)
+        weights = read_weights(read_listed(path, entries[WEIGHTS_NAME], most), path, expected)
         with torch.random.fork_rng(devices=[]):  # initial weights must not use up random numbers
             model = cls(config)  # type: ignore[call-arg]
         assert isinstance(model, nn.Module)
         model.float()  # whatever torch's default is
-        model.load_state_dict(read_tensors(data, path))
+        model.load_state_dict(weights)
         return model.to(device).eval()
 
     def continue_from(self, folder: Path | str) -> None:
@@ -123,21 +142,35 @@ class Pretrained:
 
     @classmethod
     def _read_config(cls, path: Path, entry: dict[str, Any]) -> Any:
-        content = parse_json(read_listed(path, entry, MAX_JSON_BYTES), path)
+        content = parse_json(read_listed(path, entry, MAX_CONFIG_BYTES), path)
         if not isinstance(content, dict) or content.get("format") != 1:
             raise DamagedFileError(f"{path}: is not the config of a saved model of format 1")
         name = content.get("class")
         if name != cls.__name__:
             raise ValueError(
-                f"{path.parent} holds {with_article(str(name))}, not "
+                f"{path.parent} holds {with_article(cut(str(name), 60))}, not "
                 f"{with_article(cls.__name__)}; pass the folder of {with_article(cls.__name__)}"
             )
         config = content.get("config")
-        try:
+        with reading(path):
             config = cls.complete_config(config) if isinstance(config, dict) else config
             return from_json(cls.config_class, config)
-        except ValueError as error:
-            raise DamagedFileError(f"{path}: {error}") from error
+
+
+def class_name(folder: Path | str) -> str:
+    """The name of the class of a saved model, "" where there is none.
+
+    Raises:
+        DamagedFileError: config.json is not that of a saved model.
+    """
+    path = Path(folder) / CONFIG_NAME
+    if not path.exists():
+        return ""
+    content = read_json(path)
+    name = content.get("class") if isinstance(content, dict) else None
+    if not isinstance(name, str):
+        raise DamagedFileError(f"{path}: is not the config of a saved model")
+    return cut(name, 60)
 
 
 def saved_class(folder: Path | str, known: Collection[str], part: str) -> str:
@@ -157,12 +190,9 @@ def saved_class(folder: Path | str, known: Collection[str], part: str) -> str:
         raise FileNotFoundError(f"{folder}: no such folder; pass one with {part} ({needed})")
     if (folder / "model").is_dir():
         raise ValueError(f"{folder} is the folder of a run; pass its model, {folder / 'model'}")
-    path = folder / CONFIG_NAME
     entry = read_manifest(folder, {CONFIG_NAME, WEIGHTS_NAME})[CONFIG_NAME]
-    content = parse_json(read_listed(path, entry, MAX_JSON_BYTES), path)
-    name = content.get("class") if isinstance(content, dict) else None
-    if not isinstance(name, str):
-        raise DamagedFileError(f"{path}: is not the config of a saved model")
+    read_listed(folder / CONFIG_NAME, entry, MAX_CONFIG_BYTES)
+    name = class_name(folder)
     if name not in known:
         raise ValueError(
             f"{folder} holds {with_article(name)}, which cannot be {part}; pass the folder of "
@@ -171,17 +201,68 @@ def saved_class(folder: Path | str, known: Collection[str], part: str) -> str:
     return name
 
 
-def _check_shapes(expected: dict[str, Tensor], header: dict[str, Any], path: Path) -> None:
-    missing = sorted(set(expected) - set(header))
-    strange = sorted(set(header) - set(expected))
+def without_memory(build: Callable[[], nn.Module], path: Path) -> nn.Module:
+    """A model on torch's meta device, which knows its sizes and holds no numbers.
+
+    Args:
+        build: makes it.
+        path: of its config, named in errors.
+    Raises:
+        DamagedFileError: it cannot be built, or of more than 8,192 tensors, whose objects alone
+            would take time and memory.
+    """
+    count = itertools.count(1)
+
+    def check(*_args: Any) -> None:
+        if next(count) > MAX_TENSORS:
+            raise ValueError(f"more than {MAX_TENSORS} tensors")
+
+    handle = nn.modules.module.register_module_parameter_registration_hook(check)
+    try:
+        with reading(path, "asks for a model that cannot be built"), torch.device("meta"):
+            return build()
+    finally:
+        handle.remove()
+
+
+def read_weights(data: bytes, path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, if they are those that a model has.
+
+    Args:
+        data: of the file.
+        path: named in errors.
+        expected: the model's own, of which only types and shapes matter (on the meta device).
+    Raises:
+        DamagedFileError: names, shapes or types differ, which is found before anything is
+            allocated, or a weight is not finite.
+    """
+    header = read_header(data, path)
+    missing, strange = sorted(set(expected) - set(header)), sorted(set(header) - set(expected))
     if missing or strange:
         raise DamagedFileError(
-            f"{path}: does not fit config.json; missing weights {missing[:3]}, "
-            f"weights that have no place {strange[:3]}"
+            f"{path}: does not fit config.json; missing weights {short(missing)}, weights that "
+            f"have no place {short(strange)}"
         )
     for name, tensor in expected.items():
-        if list(tensor.shape) != header[name]["shape"]:
+        shape, kind = header[name]["shape"], header[name]["dtype"]
+        if list(tensor.shape) != shape:
             raise DamagedFileError(
-                f"{path}: {name} has shape {header[name]['shape']}, config.json asks for "
+                f"{path}: {name} has shape {short(shape)}, config.json asks for "
                 f"{list(tensor.shape)}"
             )
+        needed = FLOATS if tensor.is_floating_point() else {_type_name(tensor.dtype)}
+        if kind not in needed:
+            raise DamagedFileError(
+                f"{path}: {name} is of type {kind}, needed is {' or '.join(sorted(needed))}"
+            )
+    tensors = read_tensors(data, path)
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise DamagedFileError(f"{path}: {name} is not finite; save a model that is whole")
+    return tensors
+
+
+def _type_name(dtype: torch.dtype) -> str:
+    """What a safetensors file calls a type of whole numbers: "I64", "U8", "BOOL"."""
+    name = str(dtype).removeprefix("torch.")
+    return name.upper().replace("UINT", "U").replace("INT", "I")

@@ -127,6 +127,7 @@ def record(args: Args, run: Run, store: RolloutStore, stop: Stop) -> None:
     from agents.explorers import RandomWalkDriver, noisy_agent
     from agents.random_actions import RandomActions
     from envs.task import TASK_NAME, Task
+    from generative.training.files import MAX_STATE_BYTES, read_file
     from generative.training.settings import to_json
     from worldmodels.collect import DriverSpec, EpisodeSpec, collect, make_env
 
@@ -145,6 +146,7 @@ def record(args: Args, run: Run, store: RolloutStore, stop: Stop) -> None:
             raise FileNotFoundError(
                 f"{args.agent} holds no agent; pass the `agent` folder of a train_in_dream run"
             )
+        digest = hashlib.sha256(read_file(weights, MAX_STATE_BYTES)).hexdigest()
         driver = DriverSpec(
             noisy_agent,
             {
@@ -152,7 +154,7 @@ def record(args: Args, run: Run, store: RolloutStore, stop: Stop) -> None:
                 "noise": args.noise,
                 "action_repeat": args.action_repeat,
             },
-            key=f"{hashlib.sha256(weights.read_bytes()).hexdigest()[:16]}, noise {args.noise}",
+            key=f"{digest[:16]}, noise {args.noise}",
         )
     anywhere = {"start_tile": "random", "zoom": False}
     specs = [

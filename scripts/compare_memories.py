@@ -92,7 +92,13 @@ def main(args: Args) -> Path:
     """Returns the file of the comparison."""
     import torch
 
-    from generative.training.files import read_json, write_file, write_json
+    from generative.training.files import (
+        MAX_LIST_BYTES,
+        read_file,
+        read_json,
+        write_file,
+        write_json,
+    )
     from worldmodels.memories import load_memory
     from worldmodels.sequences import EncodedRollouts
 
@@ -131,7 +137,7 @@ def main(args: Args) -> Path:
         if args.results is not None:
             args.results.mkdir(parents=True, exist_ok=True)
             for name in ("compare.json", "compare.png"):
-                write_file(args.results / name, (run.path / name).read_bytes())
+                write_file(args.results / name, read_file(run.path / name, MAX_LIST_BYTES))
         print(table(read_json(report)))
         return report
 

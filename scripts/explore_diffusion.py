@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,13 +123,14 @@ def kind_of_model(folder: Path) -> str:
     Raises:
         FileNotFoundError: there is no model; says what to do.
     """
-    file = folder / "config.json"
-    if not file.is_file():
+    from generative.pretrained import class_name
+
+    if not (folder / "config.json").is_file():
         raise FileNotFoundError(
             f"{folder} holds no model; train one with train_diffusion.py, or pass --model with the "
             "`model` in the folder of its run"
         )
-    return str(json.loads(file.read_text()).get("class"))
+    return class_name(folder)
 
 
 # ---------------------------------------------------------------------------------------------

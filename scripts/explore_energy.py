@@ -50,9 +50,9 @@ def main(args: Args) -> list[Path]:
     import torch
 
     from generative.energy import ConvEnergy, PointEnergy
+    from generative.pretrained import class_name
     from generative.rbm import RBM, DeepBeliefNetwork
     from generative.score import ScoreNetwork
-    from generative.training.files import read_json
 
     known = {
         ConvEnergy: explore_images, PointEnergy: explore_points, RBM: explore_rbm,
@@ -64,7 +64,7 @@ def main(args: Args) -> list[Path]:
             f"{args.model}: there is no model; train one with train_energy.py, train_rbm.py or "
             "train_score.py, and pass the folder `model` of its run by --model"
         )
-    name = read_json(args.model / "config.json").get("class")
+    name = class_name(args.model)
     kind = next((kind for kind in known if kind.__name__ == name), None)
     if kind is None:
         names = ", ".join(kind.__name__ for kind in known)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -95,13 +94,14 @@ def kind_of_model(folder: Path) -> str:
         FileNotFoundError: there is none; says how to get one.
         ValueError: it is another model.
     """
-    file = folder / "config.json"
-    if not file.exists():
+    from generative.pretrained import class_name
+
+    if not (folder / "config.json").exists():
         raise FileNotFoundError(
             f"{folder}: there is no model; train one (scripts/train_realnvp.py, train_glow.py, "
             "train_ffjord.py) and pass the folder `model` of its run with --model"
         )
-    kind = json.loads(file.read_text()).get("class")
+    kind = class_name(folder)
     if kind not in ("RealNVP", "FFJORD", "Glow"):
         raise ValueError(
             f"{folder} holds {with_article(str(kind))}; pass a RealNVP, an FFJORD or a Glow"

@@ -5,7 +5,6 @@ python scripts/explore_gan.py sprites --model runs/gan/model
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -144,10 +143,10 @@ def load_gan(folder: Path, device: str = "cpu") -> AnyGAN:
     """
     from generative.conditional_gan import ConditionalGAN
     from generative.gan import GAN
+    from generative.pretrained import class_name
     from generative.wgan import WGAN
 
-    file = folder / "config.json"
-    name = json.loads(file.read_bytes()).get("class") if file.is_file() else None
+    name = class_name(folder)
     kind = next((k for k in (WGAN, ConditionalGAN) if k.__name__ == name), GAN)
     return kind.from_pretrained(folder, device)
 

@@ -6,7 +6,6 @@ python scripts/explore_music.py musegan
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -71,9 +70,9 @@ def main(args: Args) -> Path:
 
     from generative.musegan import MuseGAN
     from generative.music_transformer import MusicTransformer
+    from generative.pretrained import class_name
 
-    file = args.model / "config.json"
-    name = json.loads(file.read_bytes()).get("class") if file.is_file() else None
+    name = class_name(args.model)
     kind = MuseGAN if name == "MuseGAN" else MusicTransformer
     model = kind.from_pretrained(args.model)
     args.folder.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,6 @@ python scripts/explore_text.py reviews --model runs/gpt/model
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -143,14 +142,14 @@ def load(folder: Path, device: str) -> Any:
     """The model of a folder, whichever of the kinds it is."""
     from generative.bert import BERT
     from generative.gpt import GPT
+    from generative.pretrained import class_name
     from generative.recurrent_text import RecurrentText
     from generative.t5 import T5
 
     kinds: dict[str, Any] = {kind.__name__: kind for kind in (GPT, RecurrentText, BERT, T5)}
-    file = Path(folder) / "config.json"
-    name = json.loads(file.read_text()).get("class") if file.is_file() else None
+    name = class_name(folder)
     # A folder that is missing, or the run's, is explained by the class that reads it.
-    return kinds.get(str(name), GPT).from_pretrained(folder, device)
+    return kinds.get(name, GPT).from_pretrained(folder, device)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def main(args: Args) -> Path:
         store = RolloutStore(run.path / "episodes", mend=True)
         if store.is_whole(run):
             return store.folder
-        files = sorted(args.source.glob("*.npz"))
+        files = sorted(f for f in args.source.glob("*.npz") if not f.name.startswith("."))
         if not files:
             raise ValueError(f"{args.source} holds no .npz file; pass the folder of your episodes")
         with progress(len(files), "checking episodes") as bar:
@@ -98,7 +98,10 @@ def main(args: Args) -> Path:
 
 
 def _sha256(file: Path) -> str:
-    with open(file, "rb") as opened:
+    from generative.training.files import open_file
+    from worldmodels.rollouts import MAX_EPISODE_BYTES
+
+    with open_file(file, MAX_EPISODE_BYTES, links=True) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
@@ -185,22 +188,16 @@ def read(file: Path, repeat_last: bool) -> dict[str, np.ndarray]:
 
     Raises:
         ValueError: names file and array, what was got and what is needed.
+        DamagedFileError: the file is no whole archive of arrays, or unpacks to more than 1 GB.
     """
     import numpy as np
 
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            missing = [name for name in ARRAYS if name not in archive.files]
-            if missing:
-                raise _Unfit(
-                    f"has no array {', '.join(missing)}, only {', '.join(archive.files)}; needed "
-                    f"are {', '.join(ARRAYS)}"
-                )
-            arrays = {name: archive[name] for name in ARRAYS}
-    except _Unfit as error:
-        raise ValueError(f"{file}: {error}") from None
-    except Exception as error:  # whatever a damaged archive, or a pickle in it, brings
-        raise ValueError(f"{file}: cannot be read as an .npz archive of arrays: {error}") from error
+    from generative.training.archives import read_npz
+    from generative.training.files import open_file
+    from worldmodels.rollouts import MAX_EPISODE_BYTES
+
+    with open_file(file, MAX_EPISODE_BYTES, links=True) as data:
+        arrays = read_npz(data, file, ARRAYS, MAX_EPISODE_BYTES)
     steps = len(arrays["rewards"]) if arrays["rewards"].ndim else 0
     frames = arrays["frames"]
     if repeat_last and frames.ndim and len(frames) == steps > 0:
@@ -224,10 +221,6 @@ def read(file: Path, repeat_last: bool) -> dict[str, np.ndarray]:
             "decision: put what follows into a file of its own"
         )
     return arrays
-
-
-class _Unfit(ValueError):
-    """An archive without what it has to hold."""
 
 
 def _needs(arrays: dict[str, np.ndarray], steps: int) -> Iterator[tuple[str, bool, str]]:

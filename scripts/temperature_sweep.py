@@ -108,7 +108,13 @@ def main(args: Args) -> Path:
     """Returns the file of the table."""
     from agents.evaluation import random_scores
     from envs.task import Task
-    from generative.training.files import read_json, write_file, write_json
+    from generative.training.files import (
+        MAX_LIST_BYTES,
+        read_file,
+        read_json,
+        write_file,
+        write_json,
+    )
     from worldmodels.parallel import run_jobs
 
     with Run.open(args, kind="temperature_sweep") as run:
@@ -149,7 +155,7 @@ def main(args: Args) -> Path:
         if args.results is not None:
             args.results.mkdir(parents=True, exist_ok=True)
             for name in ("sweep.json", "sweep.png"):
-                write_file(args.results / name, (run.path / name).read_bytes())
+                write_file(args.results / name, read_file(run.path / name, MAX_LIST_BYTES))
         print(table(read_json(report)))
         print(f"written to {report}")
         return report

@@ -27,7 +27,7 @@ from torch import Tensor
 from generative.checks import at_least_float32, check_dtype, placed
 from generative.mdn import LOG_STD_MAX, LOG_STD_MIN
 from generative.training.checkpoint import read_tensors
-from generative.training.files import DamagedFileError, read_file, write_file
+from generative.training.files import MAX_STATE_BYTES, DamagedFileError, read_file, write_file
 from worldmodels.actions import squash as squash_by
 from worldmodels.configs import ControllerConfig, DreamConfig, MemoryConfig
 from worldmodels.controller import split_candidates
@@ -97,7 +97,7 @@ class DreamStarts:
             DamagedFileError: the file is missing, cut, changed, or holds something else.
         """
         path = Path(path)
-        data = read_file(path)
+        data = read_file(path, MAX_STATE_BYTES)
         tensors = read_tensors(data, path)
         if set(tensors) != {"z", "h", "c", "prev_reward"}:
             raise DamagedFileError(f"{path}: holds {sorted(tensors)}, not the starts of a dream")

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from generative.training.files import DamagedFileError, write_file
+from generative.training.files import DamagedFileError, read_file, write_file
 from worldmodels.configs import EvolutionConfig
 from worldmodels.journal import Generation, Journal
 
@@ -297,7 +297,7 @@ class _Watch:
         self._before, self._began = 0.0, time.monotonic()
         if self._file and self._file.exists():
             with contextlib.suppress(ValueError):  # a word about speed is not worth a stop
-                self._before = max(0.0, float(self._file.read_text()))
+                self._before = max(0.0, float(read_file(self._file, 100)))
 
     def reason(self, generations: list[Generation], strategy: Restarts) -> str | None:
         """Why to end, or None."""

@@ -30,19 +30,25 @@ from typing import Any
 
 import numpy as np
 
+from generative.training.archives import open_zip, read_array, read_member
 from generative.training.files import (
     DamagedFileError,
+    parse_json,
     read_file,
+    reading,
+    regular,
     remove_leftovers,
+    short,
     sync_folder,
     write_file,
 )
 from generative.training.progress import progress
 from generative.training.run import CONFIG_NAME, INDEX_NAME, Run, check_made, read_config
+from generative.training.settings import from_json
 
 COMPRESS_LEVEL = 1
 MAX_EPISODE_BYTES = 2**30
-"""Of an episode, or of an index."""
+"""Of an episode, packed and unpacked (87,000 frames of 64x64), or of an index."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,16 +136,22 @@ class Episode:
         return buffer.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Episode":
-        """Inverse of `to_bytes`."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return cls(
-                frames=_planes(archive["frames"], (0, 2, 3, 1)),
-                actions=archive["actions"],
-                rewards=archive["rewards"],
-                terminated=archive["terminated"],
-                info=json.loads(archive["info.json"]),
+    def from_bytes(cls, data: bytes, path: Path = Path("episode")) -> "Episode":
+        """Inverse of `to_bytes`.
+
+        Args:
+            path: of the file that they come from, for errors.
+        Raises:
+            DamagedFileError: they are no episode, or one of more than 1 GB.
+        """
+        with open_zip(io.BytesIO(data), path, MAX_EPISODE_BYTES) as archive:
+            frames, actions, rewards, terminated = (
+                read_array(read_member(archive, f"{name}.npy", path), path, name)
+                for name in ("frames", "actions", "rewards", "terminated")
             )
+            info = parse_json(read_member(archive, "info.json", path), path)
+        with reading(path, "is no episode"):
+            return cls(_planes(frames, (0, 2, 3, 1)), actions, rewards, terminated, info)
 
 
 def _planes(frames: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
@@ -183,13 +195,13 @@ class EpisodeRecord:
     @classmethod
     def from_line(cls, line: builtins.bytes) -> "EpisodeRecord":
         """Inverse of `to_line`; raises ValueError on a damaged line."""
-        values = json.loads(line)
+        values = parse_json(line, Path("line"))
         if not isinstance(values, dict) or values.pop("crc32", None) != _crc32(values):
             raise ValueError("checksum differs")
-        if _episode_number(values["file"]) < 0:
-            raise ValueError(f"{values['file']} is no name of an episode")
-        values["frame_shape"] = tuple(values["frame_shape"])
-        return cls(**values)
+        record = from_json(cls, values)
+        if _episode_number(record.file) < 0:
+            raise ValueError(f"{short(record.file)} is no name of an episode")
+        return record
 
 
 def _crc32(values: dict[str, Any]) -> str:
@@ -300,7 +312,7 @@ class RolloutStore:
         data, problem = self._read(record)
         if problem:
             raise self._damage(f"{record.file} ({problem})")
-        return Episode.from_bytes(data)
+        return Episode.from_bytes(data, self.folder / record.file)
 
     def append(self, episode: Episode) -> EpisodeRecord:
         """Writes an episode and, once its file has reached the disk, its line of the index.
@@ -440,7 +452,7 @@ class RolloutStore:
         if self._index_file is not None:
             return self._index_file
         self.folder.mkdir(parents=True, exist_ok=True)
-        index_file = io.FileIO(self._index_path, "a")
+        index_file = io.FileIO(self._index_path, "a", opener=regular)
         try:
             fcntl.flock(index_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

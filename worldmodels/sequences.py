@@ -14,7 +14,16 @@ import safetensors.numpy
 import torch
 from torch import Tensor
 
-from generative.training.files import json_bytes, read_folder, read_json, write_folder
+from generative.training.checkpoint import read_header
+from generative.training.files import (
+    MAX_CONFIG_BYTES,
+    MAX_STATE_BYTES,
+    json_bytes,
+    read_folder,
+    read_json,
+    reading,
+    write_folder,
+)
 from generative.training.progress import progress
 from worldmodels.rollouts import RolloutStore
 
@@ -152,8 +161,11 @@ class EncodedRollouts:
                 f"{folder} holds {kind or 'something else'}, not {cls.__name__} of format "
                 f"{FORMAT}; pass a folder written by encode_rollouts.py"
             )
-        files = read_folder(folder, {CONFIG_NAME, ARRAYS_NAME})
-        return cls(**safetensors.numpy.load(files[ARRAYS_NAME]))
+        files = read_folder(folder, {CONFIG_NAME: MAX_CONFIG_BYTES, ARRAYS_NAME: MAX_STATE_BYTES})
+        path = folder / ARRAYS_NAME
+        read_header(files[ARRAYS_NAME], path)
+        with reading(path, "holds no encoded episodes"):
+            return cls(**safetensors.numpy.load(files[ARRAYS_NAME]))
 
 
 def encode_rollouts(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from generative.training.ranges import Depth, Range, Size
 from worldmodels.configs import MemoryConfig
 
 __all__ = ["TransformerMemoryConfig"]
@@ -13,27 +15,27 @@ __all__ = ["TransformerMemoryConfig"]
 class TransformerMemoryConfig(MemoryConfig):
     """M as a causal Transformer; by default as large as the paper's MDN-RNN (422,368 weights)."""
 
-    hidden_dim: int = 192
+    hidden_dim: Size = 192
     """Width of the Transformer, and size of the h that C sees."""
-    num_layers: int = 2
+    num_layers: Depth = 2
     """Blocks of attention and feed-forward network."""
-    num_heads: int = 4
+    num_heads: Size = 4
     """Attention heads of a block."""
-    head_dim: int = 16
+    head_dim: Size = 16
     """Width of the queries, keys and values of each head: a state holds keys and values of the
     whole context."""
-    ff_dim: int = 280
+    ff_dim: Size = 280
     """Width of the hidden layer behind the attention."""
-    context: int = 32
+    context: Annotated[int, Range(2, 2**16)] = 32
     """Decisions that a block looks at, the present one among them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("num_layers", "num_heads", "head_dim", "ff_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.context < 2:
-            raise ValueError(f"context is {self.context}; with less than 2 there is no memory")
+        if self.state_dim > 2**22:
+            raise ValueError(
+                f"a context of {self.context} takes {self.state_dim} numbers of state, at most "
+                f"{2**22} are kept; give a smaller context, or fewer or narrower heads"
+            )
 
     @property
     def state_dim(self) -> int:

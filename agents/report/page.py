@@ -14,6 +14,7 @@ import numpy as np
 
 from agents.report.charts import Line, histogram, line_chart, scatter, ticks
 from agents.report.records import RoundRecord, RunRecord
+from generative.training.files import read_file
 from generative.training.progress import format_seconds
 from generative.training.settings import flatten
 
@@ -102,7 +103,9 @@ def _films(films: Sequence[Path], folder: Path) -> str:
     players = []
     for film in films:
         if film.stat().st_size <= INLINE_BYTES:
-            source = "data:video/mp4;base64," + base64.b64encode(film.read_bytes()).decode()
+            source = (
+                "data:video/mp4;base64," + base64.b64encode(read_file(film, INLINE_BYTES)).decode()
+            )
         else:
             source = escape(Path(os.path.relpath(film, folder)).as_posix())
         players.append(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from agents.evaluation import EVALUATION_SEEDS, SELECTION_SEEDS, Evaluation, TrainingFacts
-from generative.training.files import DamagedFileError, read_file, write_file
+from generative.training.files import MAX_LIST_BYTES, read_file, reading, write_file
 from generative.training.settings import from_json, to_json
 
 __all__ = ["Candidate", "RoundRecord", "RunRecord", "append_round", "read_rounds"]
@@ -109,11 +109,9 @@ def read_rounds(run_folder: Path | str) -> list[RoundRecord]:
     if not path.exists():
         return []
     rounds = []
-    for number, line in enumerate(read_file(path).decode(errors="replace").splitlines(), 1):
-        try:
+    for number, line in enumerate(read_file(path, MAX_LIST_BYTES).splitlines(), 1):
+        with reading(f"{path}, line {number}", "is not a round"):
             rounds.append(from_json(RoundRecord, json.loads(line)))
-        except ValueError as error:
-            raise DamagedFileError(f"{path}, line {number}: is not a round ({error})") from error
     return rounds
 
 

@@ -6,25 +6,24 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from generative.training.ranges import Checked, NonNegative, Positive, Size, Widths
+
 
 @dataclass(frozen=True)
-class ConvAutoencoderConfig:
+class ConvAutoencoderConfig(Checked):
     """A convolutional autoencoder; the defaults are the book's (chapter 3)."""
 
-    image_shape: tuple[int, int, int] = (1, 32, 32)
+    image_shape: tuple[Size, Size, Size] = (1, 32, 32)
     """(C, H, W); H and W are divided by 2 in every convolution of the encoder."""
-    latent_dim: int = 2
+    latent_dim: Size = 2
     """Size of the code."""
-    channels: tuple[int, ...] = (32, 64, 128)
+    channels: Widths = (32, 64, 128)
     """Feature maps of the encoder's convolutions; the decoder has them in reverse."""
 
     def __post_init__(self) -> None:
-        if self.latent_dim < 1:
-            raise ValueError(f"latent_dim is {self.latent_dim}; it must be at least 1")
-        if not self.channels or min(self.channels) < 1:
-            raise ValueError(f"channels is {self.channels}; give one or more positive numbers")
+        super().__post_init__()
         fold = 2 ** len(self.channels)
-        if min(self.image_shape) < 1 or any(side % fold for side in self.image_shape[1:]):
+        if any(side % fold for side in self.image_shape[1:]):
             raise ValueError(
                 f"image_shape is {self.image_shape}; {len(self.channels)} convolutions of stride 2 "
                 f"need a height and width that {fold} divides"
@@ -32,16 +31,17 @@ class ConvAutoencoderConfig:
 
 
 @dataclass(frozen=True)
-class LinearAutoencoderConfig:
+class LinearAutoencoderConfig(Checked):
     """An autoencoder without any non-linearity, whose optimum is principal component analysis."""
 
-    image_shape: tuple[int, int, int] = (1, 8, 8)
+    image_shape: tuple[Size, Size, Size] = (1, 8, 8)
     """(C, H, W)."""
-    latent_dim: int = 8
+    latent_dim: Size = 8
     """Size of the code."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.latent_dim <= math.prod(self.image_shape):
+        super().__post_init__()
+        if self.latent_dim > math.prod(self.image_shape):
             raise ValueError(
                 f"latent_dim is {self.latent_dim}; give 1 to {math.prod(self.image_shape)}, the "
                 "numbers in an image"
@@ -49,17 +49,17 @@ class LinearAutoencoderConfig:
 
 
 @dataclass(frozen=True)
-class AutoencoderLossConfig:
+class AutoencoderLossConfig(Checked):
     """What an autoencoder minimises, and how."""
 
     kind: Literal["bce", "mse"] = "bce"
     """Binary cross-entropy or squared error, each a mean over pixels (the book has bce)."""
-    noise: float = 0.0
+    noise: NonNegative = 0.0
     """Standard deviation of noise on the input, which is then clipped to [0, 1]; the target stays
     clean (denoising, Vincent et al. 2008)."""
-    lr: float = 1e-3
+    lr: Positive = 1e-3
     """Adam's learning rate."""
-    final_lr: float = 1e-3
+    final_lr: NonNegative = 1e-3
     """Learning rate at the last step; cosine from `lr` (equal: constant, as in the book)."""
-    adam_eps: float = 1e-7
+    adam_eps: Positive = 1e-7
     """Adam's epsilon (the book's framework has 1e-7)."""

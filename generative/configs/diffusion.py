@@ -6,9 +6,21 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from generative.training.ranges import (
+    Checked,
+    Choices,
+    Depth,
+    NonNegative,
+    Positive,
+    Share,
+    Size,
+    Waves,
+    Widths,
+)
+
 
 @dataclass(frozen=True)
-class ScheduleConfig:
+class ScheduleConfig(Checked):
     """How much signal is left at time t in [0, 1]; the defaults are the book's (chapter 8)."""
 
     kind: Literal["offset-cosine", "cosine", "linear", "scaled-linear", "cosine-betas"] = (
@@ -17,26 +29,25 @@ class ScheduleConfig:
     """offset-cosine: the angle goes evenly from acos(max_signal) to acos(min_signal). cosine: from
     0 to a right angle, no signal at the end. The others are tables of betas: linear (Ho et al.
     2020), scaled-linear (evenly in their roots), cosine-betas (Nichol & Dhariwal 2021)."""
-    max_signal: float = 0.95
+    max_signal: Share = 0.95
     """Offset-cosine: signal rate at t = 0. What is finer than the noise then left is never seen."""
-    min_signal: float = 0.02
+    min_signal: Share = 0.02
     """Offset-cosine: signal rate at t = 1."""
-    num_betas: int = 1000
+    num_betas: Size = 1000
     """Length of a table of betas."""
-    beta_start: float = 1e-4
+    beta_start: Share = 1e-4
     """First of the linear betas."""
-    beta_end: float = 0.02
+    beta_end: Share = 0.02
     """Last of the linear betas."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.min_signal < self.max_signal < 1:
+        super().__post_init__()
+        if not 0 < self.min_signal < self.max_signal:
             raise ValueError(
                 f"signal rates are {self.max_signal} at first and {self.min_signal} at last; give "
                 "two numbers between 0 and 1, the first the larger"
             )
-        if self.num_betas < 1:
-            raise ValueError(f"num_betas is {self.num_betas}; it must be at least 1")
-        if not 0 < self.beta_start <= self.beta_end < 1:
+        if not 0 < self.beta_start <= self.beta_end:
             raise ValueError(
                 f"betas go from {self.beta_start} to {self.beta_end}; give two numbers between 0 "
                 "and 1, the first not the larger"
@@ -44,16 +55,16 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
-class UNetConfig:
+class UNetConfig(Checked):
     """A U-Net that estimates noise; the defaults are the book's."""
 
-    channels: tuple[int, ...] = (32, 64, 96, 128)
+    channels: Widths = (32, 64, 96, 128)
     """Feature maps at each resolution; the last are at the bottom, every other is halved after."""
-    depth: int = 2
+    depth: Depth = 2
     """Residual blocks at each resolution, on the way down and on the way up."""
-    embedding_dim: int = 32
+    embedding_dim: Size = 32
     """Sines and cosines that tell the network the noise variance."""
-    max_frequency: float = 1000.0
+    max_frequency: Positive = 1000.0
     """The fastest of them, in turns between variance 0 and 1; the slowest makes one turn."""
     norm: Literal["batch", "group"] = "batch"
     """Of every block. Batch statistics mix all noise levels of a batch, the book's way; those of
@@ -62,86 +73,78 @@ class UNetConfig:
     """Where the noise variance is told: beside the image only, or to every block as well."""
     attention: bool = False
     """Self-attention between all places at the bottom (Ho et al. 2020)."""
-    dropout: float = 0.0
+    dropout: Share = 0.0
     """Share of features left out in training, in every block."""
 
     def __post_init__(self) -> None:
-        if len(self.channels) < 2 or min(self.channels) < 1:
-            raise ValueError(f"channels is {self.channels}; give two or more positive numbers")
-        if self.depth < 1:
-            raise ValueError(f"depth is {self.depth}; it must be at least 1")
+        super().__post_init__()
+        if len(self.channels) < 2:
+            raise ValueError(f"channels is {self.channels}; give two numbers or more")
         if self.embedding_dim < 4 or self.embedding_dim % 2:
             raise ValueError(f"embedding_dim is {self.embedding_dim}; give an even number from 4")
         if not self.max_frequency > 1:
             raise ValueError(f"max_frequency is {self.max_frequency}; it must be above 1")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; give a share from 0 up to below 1")
 
 
 @dataclass(frozen=True)
-class ImageDiffusionConfig:
+class ImageDiffusionConfig(Checked):
     """A diffusion model of images; the defaults are the book's, 1,950,627 weights."""
 
-    image_shape: tuple[int, int, int] = (3, 64, 64)
+    image_shape: tuple[Size, Size, Size] = (3, 64, 64)
     """(C, H, W); H and W are halved in the network at every resolution but the last."""
     network: UNetConfig = field(default_factory=UNetConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     prediction: Literal["noise", "velocity"] = "noise"
     """What the network puts out: the noise, or signal rate * noise - noise rate * image, which
     stays meaningful where there is only noise (Salimans & Ho 2022)."""
-    steps: int = 20
+    steps: Size = 20
     """Steps of sampling, unless another number is asked for."""
-    levels: int = 256
+    levels: Choices = 256
     """Values a pixel can have; only `bound` needs to know."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         fold = 2 ** (len(self.network.channels) - 1)
-        if min(self.image_shape) < 1 or any(side % fold for side in self.image_shape[1:]):
+        if any(side % fold for side in self.image_shape[1:]):
             raise ValueError(
                 f"image_shape is {self.image_shape}; {len(self.network.channels)} resolutions need "
                 f"a height and width that {fold} divides"
             )
         _check_prediction(self.schedule, self.prediction)
-        if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}; it must be at least 1")
-        if self.levels < 2:
-            raise ValueError(f"levels is {self.levels}; a pixel needs at least 2")
 
 
 @dataclass(frozen=True)
-class PointDiffusionConfig:
+class PointDiffusionConfig(Checked):
     """A diffusion model of vectors."""
 
-    dim: int = 2
+    dim: Size = 2
     """Numbers of an example."""
-    hidden_dim: int = 128
+    hidden_dim: Size = 128
     """Width of the network."""
-    num_hidden: int = 3
+    num_hidden: Depth = 3
     """Hidden layers."""
-    num_waves: int = 0
+    num_waves: Waves = 0
     """The network also sees sines and cosines of x_t, of so many wavelengths from 8 down by halves:
     it is slow to learn sharp edges without."""
-    embedding_dim: int = 16
+    embedding_dim: Size = 16
     """Sines and cosines that tell every layer the log signal-to-noise ratio."""
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig("linear"))
     prediction: Literal["noise", "velocity"] = "velocity"
     """What the network puts out; see ImageDiffusionConfig."""
-    steps: int = 50
+    steps: Size = 50
     """Steps of sampling, unless another number is asked for."""
-    ode_steps: int = 64
+    ode_steps: Size = 64
     """Runge-Kutta steps of `log_prob`, `encode` and `decode`."""
 
     def __post_init__(self) -> None:
-        for name in ("dim", "hidden_dim", "num_hidden", "steps", "ode_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        super().__post_init__()
         if self.embedding_dim < 4 or self.embedding_dim % 2:
             raise ValueError(f"embedding_dim is {self.embedding_dim}; give an even number from 4")
         _check_prediction(self.schedule, self.prediction)
 
 
 @dataclass(frozen=True)
-class DiffusionLossConfig:
+class DiffusionLossConfig(Checked):
     """What a diffusion model minimises, and how; the defaults are the book's."""
 
     error: Literal["absolute", "squared"] = "absolute"
@@ -152,7 +155,7 @@ class DiffusionLossConfig:
     """How noise levels count. noise: all errors of the noise alike, the simple loss. velocity: all
     errors of the velocity alike. min-snr: errors of the image times min(SNR, gamma) (Hang et al.
     2023)."""
-    gamma: float = 5.0
+    gamma: Positive = 5.0
     """Of min-snr."""
     levels: Literal["time", "log-snr"] = "time"
     """What is drawn evenly in training: the time of the schedule, or the log signal-to-noise ratio
@@ -160,24 +163,18 @@ class DiffusionLossConfig:
     2021)."""
     even: bool = False
     """Spread the noise levels of a batch evenly, for a steadier gradient (Kingma et al. 2021)."""
-    lr: float = 1e-3
+    lr: Positive = 1e-3
     """AdamW's learning rate."""
-    final_lr: float = 1e-3
+    final_lr: NonNegative = 1e-3
     """Learning rate at the last step; cosine from `lr` (equal: constant, as in the book)."""
-    weight_decay: float = 1e-4
+    weight_decay: NonNegative = 1e-4
     """Decoupled weight decay."""
-    adam_eps: float = 1e-7
+    adam_eps: Positive = 1e-7
     """AdamW's epsilon (the book's framework has 1e-7)."""
-    clip: float = 0.0
+    clip: NonNegative = 0.0
     """Largest norm of the gradient; 0 for no limit."""
-    ema: float = 0.999
+    ema: Share = 0.999
     """Decay of the average of the weights, with which samples are made; 0 keeps the last ones."""
-
-    def __post_init__(self) -> None:
-        if not self.gamma > 0 or not math.isfinite(self.gamma):
-            raise ValueError(f"gamma is {self.gamma}; it must be a positive number")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema is {self.ema}; give a decay from 0 up to below 1")
 
 
 LEAST_SIGNAL = 0.005

@@ -4,157 +4,147 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from generative.training.ranges import (
+    Checked,
+    Choices,
+    Depth,
+    DepthOrZero,
+    Length,
+    NonNegative,
+    Positive,
+    Share,
+    Size,
+    Waves,
+    Widths,
+)
 
 
 @dataclass(frozen=True)
-class RealNVPConfig:
+class RealNVPConfig(Checked):
     """A flow of coupling layers on vectors; the defaults are the book's (chapter 6)."""
 
-    shape: tuple[int, ...] = (2,)
+    shape: Widths = (2,)
     """Of one example: (D,) for points, (C, H, W) for images; the flow sees D or C*H*W numbers."""
-    masks: tuple[str, ...] = ("alternate",)
+    masks: Annotated[tuple[str, ...], Length(1, 64)] = ("alternate",)
     """What a pair of couplings leaves unchanged in turn: alternate, or for images checkerboard,
     rows, columns."""
-    num_couplings: int = 6
+    num_couplings: Depth = 6
     """Coupling layers; the second of each pair has the mask of the first turned round."""
     coupling: Literal["affine", "spline"] = "affine"
     """Affine (Dinh et al. 2017) or rational-quadratic spline (Durkan et al. 2019)."""
-    hidden_dim: int = 256
+    hidden_dim: Size = 256
     """Width of the networks in the couplings."""
-    num_hidden: int = 4
+    num_hidden: Depth = 4
     """Hidden layers of each network."""
     activation: Literal["relu", "silu"] = "relu"
     """Between the layers; silu is smooth, and so is then the density."""
     zero_init: bool = False
     """Begin as the identity: last layers of zeros (splines always do)."""
-    num_bins: int = 16
+    num_bins: Choices = 16
     """Pieces of a spline."""
-    bound: float = 4.0
+    bound: Positive = 4.0
     """A spline acts between -bound and bound; beyond, it is the identity."""
-    num_waves: int = 0
+    num_waves: Waves = 0
     """Splines also see sines and cosines of what is kept, of so many wavelengths from 2 * bound
     down by halves: with few numbers to go by, a network is slow to learn sharp bends without."""
     actnorm: bool = False
     """Shift and scale every axis before each coupling, from the first batch (Kingma & Dhariwal)."""
-    dropout: float = 0.0
+    dropout: Share = 0.0
     """Share of hidden units left out in training."""
 
     def __post_init__(self) -> None:
-        for name in ("num_couplings", "hidden_dim", "num_hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if len(self.shape) not in (1, 3) or min(self.shape) < 1 or math.prod(self.shape) < 2:
+        super().__post_init__()
+        if len(self.shape) not in (1, 3) or math.prod(self.shape) < 2:
             raise ValueError(f"shape is {self.shape}; give (D,) or (C, H, W) of 2 numbers or more")
         known = ("alternate", "checkerboard", "rows", "columns")
-        if not self.masks or not set(self.masks) <= set(known):
+        if not set(self.masks) <= set(known):
             raise ValueError(f"masks are {self.masks}; give some of {known}")
         if len(self.shape) == 1 and set(self.masks) != {"alternate"}:
             raise ValueError(f"masks are {self.masks}; points of shape {self.shape} alternate only")
-        if self.num_bins < 2 or not self.bound > 0:
-            raise ValueError(
-                f"num_bins is {self.num_bins} and bound {self.bound}; a spline needs at least 2 "
-                "pieces and a positive bound"
-            )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; give a share from 0 up to below 1")
 
 
 @dataclass(frozen=True)
-class ImageRealNVPConfig:
+class ImageRealNVPConfig(Checked):
     """A flow on images of few grey levels, made continuous by uniform noise."""
 
     flow: RealNVPConfig = field(
         default_factory=lambda: RealNVPConfig((1, 8, 8), masks=("checkerboard", "rows", "columns"))
     )
-    levels: int = 17
+    levels: Choices = 17
     """Values a pixel can have: 17 for scikit-learn's digits, 256 for most images."""
-    margin: float = 0.05
+    margin: Share = 0.05
     """Pixels y in (0, 1) become logit(margin + (1 - 2 margin) y) (Dinh et al. 2017, 4.1)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.flow.shape) != 3:
             raise ValueError(f"flow.shape is {self.flow.shape}; images need (C, H, W)")
-        if self.levels < 2:
-            raise ValueError(f"levels is {self.levels}; a pixel needs at least 2")
         if not 0 < self.margin < 0.5:
             raise ValueError(f"margin is {self.margin}; give a number between 0 and 0.5")
 
 
 @dataclass(frozen=True)
-class GlowConfig:
+class GlowConfig(Checked):
     """A multi-scale flow on images; the defaults are Kingma & Dhariwal's for 32x32 (2018)."""
 
-    image_shape: tuple[int, int, int] = (3, 32, 32)
+    image_shape: tuple[Size, Size, Size] = (3, 32, 32)
     """(C, H, W); every scale halves H and W."""
-    num_scales: int = 3
+    num_scales: Depth = 3
     """Scales (L); all but the last put half of their numbers aside as finished code."""
-    num_steps: int = 32
+    num_steps: Depth = 32
     """Steps of a scale (K): ActNorm, mixing of the channels, coupling."""
     mixing: Literal["lu", "plain", "reverse"] = "lu"
     """Of the channels: by an invertible 1x1 convolution, kept as its LU factors or as it is, or by
     turning their order round (the book's and RealNVP's way)."""
     coupling: Literal["affine", "spline"] = "affine"
     """Affine with a scale below 1, or rational-quadratic spline (Durkan et al. 2019)."""
-    checkerboard: int = 0
+    checkerboard: DepthOrZero = 0
     """Couplings between black and white pixels before each scale is squeezed (RealNVP: 3)."""
-    hidden_dim: int = 512
+    hidden_dim: Size = 512
     """Channels inside the couplings' networks."""
-    num_blocks: int = 0
+    num_blocks: DepthOrZero = 0
     """Residual blocks of these networks (RealNVP); 0: convolutions 3x3, 1x1, 3x3 (Glow)."""
     learnt_prior: bool = True
     """What is put aside has a mean and a deviation that depend on what is kept."""
-    num_bins: int = 8
+    num_bins: Choices = 8
     """Pieces of a spline."""
-    bound: float = 5.0
+    bound: Positive = 5.0
     """A spline acts between -bound and bound; beyond, it is the identity."""
-    dropout: float = 0.0
+    dropout: Share = 0.0
     """Share of hidden channels left out in training."""
-    levels: int = 256
+    levels: Choices = 256
     """Values a pixel can have; 32 for images of 5 bits."""
-    margin: float = 0.0
+    margin: Share = 0.0
     """0: pixels y in (0, 1) become y - 1/2. Above: logit(margin + (1 - 2 margin) y), as in
     RealNVP."""
 
     def __post_init__(self) -> None:
-        for name in ("num_scales", "num_steps", "hidden_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("checkerboard", "num_blocks"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it can not be negative")
+        super().__post_init__()
         fold = 2**self.num_scales
-        if min(self.image_shape) < 1 or any(side % fold for side in self.image_shape[1:]):
+        if any(side % fold for side in self.image_shape[1:]):
             raise ValueError(
                 f"image_shape is {self.image_shape}; {self.num_scales} scales need a height and "
                 f"width that {fold} divides"
             )
-        if self.num_bins < 2 or not self.bound > 0:
-            raise ValueError(
-                f"num_bins is {self.num_bins} and bound {self.bound}; a spline needs at least 2 "
-                "pieces and a positive bound"
-            )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; give a share from 0 up to below 1")
-        if self.levels < 2:
-            raise ValueError(f"levels is {self.levels}; a pixel needs at least 2")
-        if not 0 <= self.margin < 0.5:
+        if self.margin >= 0.5:
             raise ValueError(f"margin is {self.margin}; give 0, or a number below 0.5")
 
 
 @dataclass(frozen=True)
-class FFJORDConfig:
+class FFJORDConfig(Checked):
     """A continuous flow on vectors; three layers of 64, as for toy data in its paper."""
 
-    dim: int = 2
+    dim: Size = 2
     """Numbers of an example."""
-    hidden_dim: int = 64
+    hidden_dim: Size = 64
     """Width of the network that gives the velocity."""
-    num_hidden: int = 3
+    num_hidden: Depth = 3
     """Its hidden layers."""
     activation: Literal["tanh", "softplus", "silu"] = "tanh"
     """Between the layers; smooth, as the solver's error needs smooth velocities."""
-    num_waves: int = 0
+    num_waves: Waves = 0
     """The network also sees sines and cosines of each number, of so many wavelengths from 8 down by
     halves: with few numbers to go by, it is slow to learn sharp bends without."""
     log_det: Literal["trace", "hutchinson", "steps"] = "trace"
@@ -166,48 +156,39 @@ class FFJORDConfig:
     """Entries of Hutchinson's direction."""
     solver: Literal["rk4", "dopri5"] = "rk4"
     """Runge-Kutta in equal steps, or torchdiffeq's adaptive one."""
-    num_steps: int = 8
+    num_steps: Size = 8
     """Steps of rk4 in training."""
-    fine_steps: int = 96
+    fine_steps: Size = 96
     """Steps of rk4 for everything else."""
-    tolerance: float = 1e-5
+    tolerance: Positive = 1e-5
     """Relative and absolute, of dopri5."""
-    kinetic_energy: float = 0.0
+    kinetic_energy: NonNegative = 0.0
     """Weight in the loss of the integral of |velocity|^2 (Finlay et al. 2020)."""
-    jacobian_norm: float = 0.0
+    jacobian_norm: NonNegative = 0.0
     """Weight in the loss of the integral of its Jacobian's squared norm (the same)."""
 
     def __post_init__(self) -> None:
-        for name in ("dim", "hidden_dim", "num_hidden", "num_steps", "fine_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not self.tolerance > 0:
-            raise ValueError(f"tolerance is {self.tolerance}; it must be positive")
+        super().__post_init__()
         if self.log_det == "steps" and self.solver != "rk4":
             raise ValueError(f"log_det 'steps' is of solver 'rk4', not of {self.solver!r}")
-        if min(self.kinetic_energy, self.jacobian_norm) < 0:
-            raise ValueError(
-                f"kinetic_energy is {self.kinetic_energy} and jacobian_norm {self.jacobian_norm}; "
-                "weights of penalties can not be negative"
-            )
 
 
 @dataclass(frozen=True)
-class FlowLossConfig:
+class FlowLossConfig(Checked):
     """How a flow is trained: Adam on the negative log-likelihood."""
 
-    lr: float = 1e-4
+    lr: Positive = 1e-4
     """Adam's learning rate."""
-    final_lr: float = 1e-4
+    final_lr: NonNegative = 1e-4
     """Learning rate at the last step; cosine from `lr` (equal: constant, as in the book)."""
-    adam_eps: float = 1e-7
+    adam_eps: Positive = 1e-7
     """Adam's epsilon (the book's framework has 1e-7)."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegative = 0.0
     """Decoupled weight decay (AdamW)."""
-    l2: float = 0.0
+    l2: NonNegative = 0.0
     """Adds l2 * sum of squared weights, biases left out. The book declares 0.01 but never adds it
     to its loss, so 0 is what it trains with."""
-    clip: float = 0.0
+    clip: NonNegative = 0.0
     """Largest norm of the gradient; 0 for no limit."""
-    ema: float = 0.0
+    ema: Share = 0.0
     """Decay of the average of the weights that is kept in their place; 0 keeps the last weights."""

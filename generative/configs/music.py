@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from generative.configs.transformer import BlockConfig
+from generative.training.ranges import (
+    Checked,
+    CountOrZero,
+    Depth,
+    Length,
+    NonNegative,
+    Positive,
+    Share,
+    Size,
+    SizeOrZero,
+)
 
 
 @dataclass(frozen=True)
-class MusicRNNConfig:
+class MusicRNNConfig(Checked):
     """A recurrent network that gives each key a probability at the next time step."""
 
-    num_keys: int = 88
+    num_keys: Size = 88
     """Keys of a frame; a piano's 88."""
     cell: Literal["lstm", "gru"] = "lstm"
     """Hochreiter & Schmidhuber 1997, or Cho et al. 2014."""
-    hidden_dim: int = 200
+    hidden_dim: Size = 200
     """Units of a layer."""
-    num_layers: int = 1
+    num_layers: Depth = 1
     """Layers, each on the one below."""
-    input_dropout: float = 0.0
+    input_dropout: Share = 0.0
     """Share of the previous frame's keys that are left out in training."""
-    dropout: float = 0.0
+    dropout: Share = 0.0
     """Share of the units left out in training, after every layer."""
-    length: int = 64
+    length: Size = 64
     """Frames of a sample, if nothing else is asked for."""
-
-    def __post_init__(self) -> None:
-        _check_counts(self, "num_keys", "hidden_dim", "num_layers", "length")
-        for name in ("input_dropout", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give a share from 0 to below 1")
 
 
 def book_block() -> BlockConfig:
@@ -40,23 +45,23 @@ def book_block() -> BlockConfig:
 
 
 @dataclass(frozen=True)
-class MusicTransformerConfig:
+class MusicTransformerConfig(Checked):
     """A decoder of one or more streams of words; the defaults are the book's (chapter 11)."""
 
-    streams: tuple[str, ...] = ()
+    streams: Annotated[tuple[str, ...], Length(0, 16)] = ()
     """Words of each stream, separated by spaces, in the order of their numbers from 2 on (0 is
     padding, 1 an unknown word). A training script takes them from its data."""
-    embed_dim: int = 128
+    embed_dim: Size = 128
     """Numbers that a word of each stream becomes; an element is the words of all streams."""
     network: Literal["attention", "lstm"] = "attention"
     """What looks back: Transformer blocks, or for comparison an LSTM."""
     block: BlockConfig = field(default_factory=book_block)
     """Of attention; its width is embed_dim times the streams."""
-    num_layers: int = 1
+    num_layers: Depth = 1
     """Blocks, or layers of the LSTM."""
-    lstm_dim: int = 256
+    lstm_dim: Size = 256
     """Units of a layer of the LSTM."""
-    relative: int = 0
+    relative: SizeOrZero = 0
     """Relative attention up to so many elements back; what is farther counts as so far (Huang et
     al. 2018). 0: only the sines tell positions."""
     chained: bool = False
@@ -66,13 +71,11 @@ class MusicTransformerConfig:
     """Of notes and durations: each element also tells how much time has passed when it is over, as
     sines of periods from half a quarter note to 16: attention does not count, and rhythm needs
     it."""
-    length: int = 50
+    length: Size = 50
     """Elements that the model looks back on, and those of a sample if nothing else is asked for."""
 
     def __post_init__(self) -> None:
-        _check_counts(self, "embed_dim", "num_layers", "lstm_dim", "length")
-        if self.relative < 0:
-            raise ValueError(f"relative is {self.relative}; give a distance, or 0 for none")
+        super().__post_init__()
         if self.clock and len(self.streams) not in (0, 2):
             raise ValueError(f"clock needs notes and durations, not {len(self.streams)} stream(s)")
         width = self.embed_dim * len(self.streams)
@@ -84,38 +87,23 @@ class MusicTransformerConfig:
 
 
 @dataclass(frozen=True)
-class MusicLossConfig:
+class MusicLossConfig(Checked):
     """How a model of notes is trained: Adam on the mean over what is not padding."""
 
-    lr: float = 1e-3
+    lr: Positive = 1e-3
     """Adam's learning rate."""
-    final_lr: float = 1e-3
+    final_lr: NonNegative = 1e-3
     """Learning rate at the last step; cosine from `lr` (equal: constant, as in the book)."""
-    adam_eps: float = 1e-7
+    adam_eps: Positive = 1e-7
     """Adam's epsilon (the book's framework has 1e-7)."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegative = 0.0
     """Decoupled weight decay (AdamW)."""
-    clip: float = 0.0
+    clip: NonNegative = 0.0
     """Largest norm of the gradient; 0 for no limit."""
-    ema: float = 0.0
+    ema: Share = 0.0
     """Decay of the average of the weights that is tested and kept; 0: the last weights."""
     count_padding: bool = False
     """What lies behind the end of a piece counts too, as in programs that pad and forget it."""
-    validate_every: int = 0
+    validate_every: CountOrZero = 0
     """Steps from one look at the validation pieces to the next; the best weights are kept. 0 keeps
     the last."""
-
-    def __post_init__(self) -> None:
-        if not self.lr > 0 or self.final_lr < 0:
-            raise ValueError(f"lr is {self.lr} and final_lr {self.final_lr}; give positive ones")
-        if min(self.weight_decay, self.clip, self.validate_every) < 0 or not 0 <= self.ema < 1:
-            raise ValueError(
-                f"weight_decay is {self.weight_decay}, clip {self.clip}, validate_every "
-                f"{self.validate_every} and ema {self.ema}; none is negative, ema is below 1"
-            )
-
-
-def _check_counts(config: object, *names: str) -> None:
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1")

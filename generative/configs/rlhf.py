@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from generative.configs.text import TextLossConfig
+from generative.training.ranges import (
+    Checked,
+    NonNegative,
+    Positive,
+    Probability,
+    Quantile,
+    Range,
+    Share,
+    Size,
+)
 
 __all__ = ["DPOConfig", "GRPOConfig", "PPOConfig", "RolloutConfig"]
 
@@ -14,64 +24,51 @@ __all__ = ["DPOConfig", "GRPOConfig", "PPOConfig", "RolloutConfig"]
 class DPOConfig(TextLossConfig):
     """Direct preference optimisation (Rafailov et al. 2023): a loss of ranked answers."""
 
-    beta: float = 0.5
-    """Reward that one nat away from the reference has to bring."""
-
-    def __post_init__(self) -> None:
-        _check_beta(self.beta)
+    beta: Positive = 0.5
+    """Reward that one nat away from the reference has to bring. Without a price, nothing is best
+    but the single best answer."""
 
 
 @dataclass(frozen=True)
-class RolloutConfig:
+class RolloutConfig(Checked):
     """What PPO and GRPO share: each update draws answers and learns from them a few times."""
 
-    beta: float = 0.5
-    """Reward that one nat away from the reference has to bring."""
-    lr: float = 2e-3
+    beta: Positive = 0.5
+    """Reward that one nat away from the reference has to bring. Without a price, nothing is best
+    but the single best answer."""
+    lr: Positive = 2e-3
     """Learning rate of Adam."""
-    final_lr: float = 2e-5
+    final_lr: Positive = 2e-5
     """Learning rate at the last step; cosine from `lr`."""
-    max_norm: float = 1.0
+    max_norm: NonNegative = 1.0
     """Largest norm of the gradient; 0 for no limit."""
-    ema: float = 0.99
+    ema: Share = 0.99
     """Decay of the average of the weights that is kept in their place; 0 keeps the last weights."""
-    clip: float = 0.2
+    clip: Share = 0.2
     """How far the ratio of new to old probability may leave 1 and still be rewarded."""
-    num_epochs: int = 2
+    num_epochs: Size = 2
     """Times that an update goes through its answers."""
-    num_minibatches: int = 2
+    num_minibatches: Size = 2
     """Parts, with a step each, in which it does so."""
 
     def __post_init__(self) -> None:
-        _check_beta(self.beta)
-        if not 0 < self.final_lr <= self.lr:
+        super().__post_init__()
+        if self.final_lr > self.lr:
             raise ValueError(f"lr is {self.lr} and final_lr {self.final_lr}; give 0 < final <= lr")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema is {self.ema}; give a decay from 0 up to below 1")
-        if not 0 < self.clip < 1:
+        if not self.clip:
             raise ValueError(f"clip is {self.clip}; give a share between 0 and 1")
-        for name in ("num_epochs", "num_minibatches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
 
 
 @dataclass(frozen=True)
 class PPOConfig(RolloutConfig):
     """Proximal policy optimisation (Schulman et al. 2017) as InstructGPT has it."""
 
-    gae_lambda: float = 0.95
+    gae_lambda: Probability = 0.95
     """0 trusts the value network, 1 what was drawn (generalised advantage estimation)."""
-    gamma: float = 1.0
+    gamma: Quantile = 1.0
     """Discount a token."""
-    value_lr: float = 3e-3
+    value_lr: Positive = 3e-3
     """Learning rate of the value network; it falls as `lr` does."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not (0 <= self.gae_lambda <= 1 and 0 < self.gamma <= 1):
-            raise ValueError(
-                f"gae_lambda is {self.gae_lambda} and gamma {self.gamma}; give shares up to 1"
-            )
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ class GRPOConfig(RolloutConfig):
     moves the optimum; the defaults are without (as in Liu et al. 2025, "Dr. GRPO").
     """
 
-    group_size: int = 8
+    group_size: Annotated[int, Range(2, 2**20)] = 8
     """Answers to each prompt."""
     divide_by_std: bool = False
     """Divide advantages by the deviation in the group: where answers are equally good, small
@@ -92,16 +89,3 @@ class GRPOConfig(RolloutConfig):
     kl_in: Literal["reward", "loss"] = "reward"
     """Where the price of leaving the reference is. In the loss it is an estimate that is right in
     value, but has the gradient of KL(reference || policy)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.group_size < 2:
-            raise ValueError(f"group_size is {self.group_size}; a baseline needs 2 answers or more")
-
-
-def _check_beta(beta: float) -> None:
-    if beta <= 0:
-        raise ValueError(
-            f"beta is {beta}; give one above 0: without a price nothing is best but the single "
-            "best answer"
-        )

@@ -5,34 +5,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from generative.training.ranges import Checked, Positive, Share, Size, SizeOrZero
+
 __all__ = ["BlockConfig", "bert_block", "gpt2_block", "t5_block"]
 
 
 @dataclass(frozen=True)
-class BlockConfig:
+class BlockConfig(Checked):
     """A Transformer block; the defaults are the book's (chapter 9)."""
 
-    dim: int = 256
+    dim: Size = 256
     """Width of what goes in and comes out."""
-    num_heads: int = 2
+    num_heads: Size = 2
     """Attention heads."""
-    key_dim: int = 256
+    key_dim: SizeOrZero = 256
     """Width of the queries, keys and values of each head; 0 for dim / num_heads, as most papers
     have it."""
-    ff_dim: int = 256
+    ff_dim: Size = 256
     """Width of the hidden layer behind the attention."""
     norm: Literal["post", "pre"] = "post"
     """Normalise sums (Vaswani et al. 2017), or what goes into each half (GPT-2), which deep stacks
     need."""
     norm_kind: Literal["layer", "rms"] = "layer"
     """Layer norm, or only a division by the root mean square (T5)."""
-    norm_eps: float = 1e-6
+    norm_eps: Positive = 1e-6
     """Added to the variance."""
     activation: Literal["relu", "gelu", "gelu-tanh"] = "relu"
     """Of the hidden layer; gelu-tanh is GPT-2's approximation."""
-    dropout: float = 0.1
+    dropout: Share = 0.1
     """Share of what each half adds that is left out in training."""
-    attention_dropout: float = 0.0
+    attention_dropout: Share = 0.0
     """Share of attention weights left out in training."""
     bias: bool = True
     """Whether linear maps add a bias."""
@@ -40,17 +42,12 @@ class BlockConfig:
     """Divide scores by the root of the key's width (T5 does not)."""
 
     def __post_init__(self) -> None:
-        for name in ("dim", "num_heads", "ff_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.key_dim < 0 or (self.key_dim == 0 and self.dim % self.num_heads):
+        super().__post_init__()
+        if not self.key_dim and self.dim % self.num_heads:
             raise ValueError(
                 f"key_dim is {self.key_dim} with dim {self.dim} and {self.num_heads} heads; give a "
                 "positive one, or 0 where the heads divide dim"
             )
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give a share from 0 to below 1")
 
     @property
     def head_dim(self) -> int:

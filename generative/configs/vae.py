@@ -6,86 +6,81 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from generative.training.ranges import (
+    Checked,
+    CountOrZero,
+    Depth,
+    NonNegative,
+    Positive,
+    Share,
+    Size,
+    Sizes,
+)
+
 
 @dataclass(frozen=True)
-class ConvVAEConfig:
+class ConvVAEConfig(Checked):
     """The 64x64 convolutional VAE of Ha & Schmidhuber (2018), figure 22."""
 
-    latent_dim: int = 32
+    latent_dim: Size = 32
     """Size of z."""
-    channels: tuple[int, int, int, int] = (32, 64, 128, 256)
+    channels: tuple[Size, Size, Size, Size] = (32, 64, 128, 256)
     """Feature maps of the four encoder convolutions; the decoder mirrors them."""
     relu_from_z: bool = False
     """A ReLU behind the decoder's linear map, which the paper has not."""
 
-    def __post_init__(self) -> None:
-        if self.latent_dim < 1:
-            raise ValueError(f"latent_dim is {self.latent_dim}; it must be at least 1")
-        if len(self.channels) != 4 or min(self.channels) < 1:
-            raise ValueError(f"channels is {self.channels}; give four positive numbers")
-
 
 @dataclass(frozen=True)
-class VAELossConfig:
+class VAELossConfig(Checked):
     """What the VAE minimises: squared error + beta * max(KL, free bits)."""
 
-    beta: float = 1.0
+    beta: NonNegative = 1.0
     """Weight of the KL term."""
-    free_bits: float = 0.5
+    free_bits: NonNegative = 0.5
     """Nats per latent dimension that cost nothing (the paper's tolerance)."""
-    lr: float = 1e-4
+    lr: Positive = 1e-4
     """Adam's learning rate."""
-    final_lr: float = 1e-4
+    final_lr: NonNegative = 1e-4
     """Learning rate at the last step; cosine from `lr` (equal: constant, as in the paper)."""
     bf16: bool = False
     """Convolutions in bfloat16 by autocast (weights and losses stay float32)."""
 
 
 @dataclass(frozen=True)
-class ImageVAEConfig:
+class ImageVAEConfig(Checked):
     """A VAE for images of any size; the defaults are the book's for Fashion-MNIST (chapter 3)."""
 
-    image_shape: tuple[int, int, int] = (1, 32, 32)
+    image_shape: tuple[Size, Size, Size] = (1, 32, 32)
     """(C, H, W); H and W are divided by 2 in every convolution of the encoder."""
-    latent_dim: int = 2
+    latent_dim: Size = 2
     """Size of z."""
-    channels: tuple[int, ...] = (32, 64, 128)
+    channels: Sizes = (32, 64, 128)
     """Feature maps of the encoder's convolutions; the decoder has them in reverse. None at all
     makes both networks stacks of `num_hidden` layers, for images too small to convolve."""
     batch_norm: bool = False
     """Batch normalisation and LeakyReLU of slope 0.3 after every convolution, as for the book's
     faces; else ReLU."""
-    hidden_dim: int = 256
+    hidden_dim: Size = 256
     """Width of the layers where there are no convolutions."""
-    num_hidden: int = 2
+    num_hidden: Depth = 2
     """Layers before the last where there are no convolutions."""
-    dropout: float = 0.0
+    dropout: Share = 0.0
     """Share of their units left out in training."""
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
     """What p(x | z) is: pixels black or white (grey is a probability of white), or Gaussian."""
-    pixel_std: float = 0.0
+    pixel_std: NonNegative = 0.0
     """Standard deviation of a Gaussian pixel; 0 learns one for all (Rybkin et al. 2021)."""
-    prior_components: int = 1
+    prior_components: Size = 1
     """p(z): N(0, I), or a learnt mixture of so many Gaussians. Codes of images of several kinds lie
     in heaps; a single Gaussian draws most of its codes from between them."""
 
     def __post_init__(self) -> None:
-        for name in ("latent_dim", "hidden_dim", "num_hidden", "prior_components"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if any(width < 1 for width in self.channels):
-            raise ValueError(f"channels is {self.channels}; give positive numbers, or none at all")
+        super().__post_init__()
         fold = 2 ** len(self.channels)
-        if min(self.image_shape) < 1 or any(side % fold for side in self.image_shape[1:]):
+        if any(side % fold for side in self.image_shape[1:]):
             raise ValueError(
                 f"image_shape is {self.image_shape}; {len(self.channels)} convolutions of stride 2 "
                 f"need a height and width that {fold} divides"
-            )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; give a share from 0 up to below 1")
-        if not self.pixel_std >= 0 or not math.isfinite(self.pixel_std):
-            raise ValueError(
-                f"pixel_std is {self.pixel_std}; give a positive one, or 0 to learn it"
             )
         if self.pixel_std and self.likelihood != "gaussian":
             raise ValueError(
@@ -95,42 +90,38 @@ class ImageVAEConfig:
 
 
 @dataclass(frozen=True)
-class ImageVAELossConfig:
+class ImageVAELossConfig(Checked):
     """What an image VAE minimises, and how; the defaults are the bound of the likelihood."""
 
     recon: Literal["likelihood", "bce", "mse"] = "likelihood"
     """likelihood: -log p(x | z), a sum over pixels in nats. bce, mse: cross-entropy or squared
     error, a mean over pixels times `recon_weight`, as in the book."""
-    recon_weight: float = 1.0
+    recon_weight: NonNegative = 1.0
     """Factor of the reconstruction term; the book has 500, for its faces 2000."""
-    beta: float = 1.0
+    beta: NonNegative = 1.0
     """Factor of the KL term (Higgins et al. 2017)."""
-    warmup: int = 0
+    warmup: CountOrZero = 0
     """Steps in which beta grows from 0, so that codes become useful before they cost."""
-    free_bits: float = 0.0
+    free_bits: NonNegative = 0.0
     """Nats that each latent dimension may tell about an average image at no cost (Kingma et al.
     2016)."""
-    num_draws: int = 1
+    num_draws: Size = 1
     """Draws of z for an image; more make the bound tighter (IWAE, Burda et al. 2016)."""
-    lr: float = 1e-3
+    lr: Positive = 1e-3
     """Adam's learning rate."""
-    final_lr: float = 1e-3
+    final_lr: NonNegative = 1e-3
     """Learning rate at the last step; cosine from `lr` (equal: constant, as in the book)."""
-    adam_eps: float = 1e-7
+    adam_eps: Positive = 1e-7
     """Adam's epsilon (the book's framework has 1e-7)."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegative = 0.0
     """Decoupled weight decay (AdamW)."""
-    clip: float = 0.0
+    clip: NonNegative = 0.0
     """Largest norm of the gradient; 0 for no limit."""
-    ema: float = 0.0
+    ema: Share = 0.0
     """Decay of the average of the weights that is kept in their place; 0 keeps the last weights."""
 
     def __post_init__(self) -> None:
-        if self.num_draws < 1:
-            raise ValueError(f"num_draws is {self.num_draws}; it must be at least 1")
-        for name in ("recon_weight", "beta", "free_bits", "warmup"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+        super().__post_init__()
         if self.num_draws > 1 and (self.free_bits or self.recon != "likelihood"):
             raise ValueError(
                 f"num_draws is {self.num_draws}, recon {self.recon!r} and free_bits "
@@ -140,16 +131,17 @@ class ImageVAELossConfig:
 
 
 @dataclass(frozen=True)
-class LinearVAEConfig:
+class LinearVAEConfig(Checked):
     """A VAE without any non-linearity, whose optimum is probabilistic principal components."""
 
-    image_shape: tuple[int, int, int] = (1, 8, 8)
+    image_shape: tuple[Size, Size, Size] = (1, 8, 8)
     """(C, H, W)."""
-    latent_dim: int = 8
+    latent_dim: Size = 8
     """Size of z."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.latent_dim < math.prod(self.image_shape):
+        super().__post_init__()
+        if self.latent_dim >= math.prod(self.image_shape):
             raise ValueError(
                 f"latent_dim is {self.latent_dim}; give 1 to {math.prod(self.image_shape) - 1}: "
                 "some of the numbers in an image have to be left to noise"

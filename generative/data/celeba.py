@@ -12,17 +12,18 @@ Its authors allow non-commercial research only and give the files out by hand:
 
 from __future__ import annotations
 
-import zipfile
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from generative.data.download import Source
+from generative.data.folders import is_companion
 from generative.data.image_set import PARTS, ImageSet, evenly
-from generative.data.images import read_each
-from generative.training.files import DamagedFileError
+from generative.data.images import MAX_FILE_BYTES, read_each
+from generative.training.archives import open_zip, read_member
+from generative.training.files import DamagedFileError, open_file, read_file, reading
 
 __all__ = ["SOURCES", "load_celeba"]
 
@@ -37,6 +38,8 @@ SOURCES = tuple(
     }.items()
 )
 """By hand from PAGE; scripts/download_data.py compares the checksums."""
+MAX_ARCHIVE_BYTES = 4 * 2**30
+MAX_LIST_BYTES = 64 * 2**20
 
 
 def load_celeba(
@@ -91,7 +94,7 @@ def load_celeba(
     elif len(names) > 2:
         tenth = max(1, len(names) // 10)
         split[-2 * tenth :], split[-tenth:] = PARTS.index("val"), PARTS.index("test")
-    pixels = read_each(_open(found, names), len(names), side, colour, stretch)
+    pixels = read_each(_read(found, names), len(names), side, colour, stretch)
     return ImageSet(pixels, factors, split, factor_names=factor_names)
 
 
@@ -99,7 +102,7 @@ def _find(folder: Path) -> Mapping[str, Path | tuple[Path, str]]:
     """Every image by its name: a file, or a zip and the member in it."""
     # Kaggle's archive unpacks to a folder within a folder of the same name.
     for place in (folder / IMAGES / IMAGES, folder / IMAGES, folder):
-        files = {path.name: path for path in place.glob("*.jpg")}
+        files = {path.name: path for path in place.glob("*.jpg") if not is_companion(path.name)}
         if files:
             return files
     archive = folder / f"{IMAGES}.zip"
@@ -108,33 +111,35 @@ def _find(folder: Path) -> Mapping[str, Path | tuple[Path, str]]:
             f"{folder / IMAGES} (or {archive.name}) is missing; get it with list_attr_celeba.txt "
             f"and list_eval_partition.txt from {PAGE} and put them into {folder}"
         )
-    try:
-        with zipfile.ZipFile(archive) as file:
-            members = [name for name in file.namelist() if name.endswith(".jpg")]
-    except zipfile.BadZipFile as error:
-        raise DamagedFileError(f"{archive}: is not a whole zip ({error})") from error
+    with (
+        open_file(archive, MAX_ARCHIVE_BYTES, links=True) as file,
+        open_zip(file, archive, MAX_ARCHIVE_BYTES) as images,
+    ):
+        members = {
+            name.rpartition("/")[2]: (archive, name)
+            for name in images.namelist()
+            if name.endswith(".jpg") and not any(map(is_companion, name.split("/")))
+        }
     if not members:
         raise DamagedFileError(f"{archive}: holds no .jpg")
-    return {name.rpartition("/")[2]: (archive, name) for name in members}
+    return members
 
 
-def _open(
+def _read(
     found: Mapping[str, Path | tuple[Path, str]], names: list[str]
-) -> Iterator[tuple[str, Path | IO[bytes]]]:
-    archive: zipfile.ZipFile | None = None
-    try:
+) -> Iterator[tuple[str, bytes]]:
+    with contextlib.ExitStack() as stack:
+        archive = None
         for name in names:
             place = found[name]
             if isinstance(place, Path):
-                yield str(place), place
+                yield str(place), read_file(place, MAX_FILE_BYTES, links=True)
                 continue
             path, member = place
-            archive = archive or zipfile.ZipFile(path)
-            with archive.open(member) as file:
-                yield f"{path}/{member}", file
-    finally:
-        if archive is not None:
-            archive.close()
+            if archive is None:
+                file = stack.enter_context(open_file(path, MAX_ARCHIVE_BYTES, links=True))
+                archive = stack.enter_context(open_zip(file, path, MAX_ARCHIVE_BYTES))
+            yield f"{path}/{member}", read_member(archive, member, path)
 
 
 def _read_list(
@@ -145,7 +150,9 @@ def _read_list(
     if path is None:
         return None
     split = "," if path.suffix == ".csv" else None
-    lines = [line.split(split) for line in path.read_text().splitlines() if line.strip()]
+    with reading(path, "is not a text in UTF-8"):
+        text = read_file(path, MAX_LIST_BYTES, links=True).decode()
+    lines = [line.split(split) for line in text.splitlines() if line.strip()]
     header: list[str] = []
     # The attributes begin with their number and names, a csv with names; the partition with rows.
     while lines and not lines[0][0].endswith(".jpg"):

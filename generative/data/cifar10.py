@@ -5,8 +5,6 @@ The binary version is read. The Python version holds pickles, which can run code
 
 from __future__ import annotations
 
-import tarfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,8 @@ import numpy as np
 from generative.data.download import Source, missing
 from generative.data.download import download as fetch
 from generative.data.image_set import PARTS, ImageSet
-from generative.training.files import DamagedFileError
+from generative.training.archives import open_tar_gz
+from generative.training.files import DamagedFileError, open_file, read_file, reading
 
 __all__ = ["CLASSES", "SOURCES", "load_cifar10"]
 
@@ -34,6 +33,8 @@ SOURCES = (
 )
 ROW = 1 + 3 * 32 * 32
 """Bytes of an image: its class, then all of red, all of green, all of blue."""
+MAX_FILE_BYTES = 10_000 * ROW
+MAX_BYTES = 256 * 2**20
 
 
 def load_cifar10(folder: Path | str, download: bool = False) -> ImageSet:
@@ -64,7 +65,7 @@ def _read_files(folder: Path) -> list[tuple[Path, bytes]]:
             for path in paths:
                 if not path.is_file():
                     raise missing("cifar-10", str(path), SOURCES, folder)
-            return [(path, path.read_bytes()) for path in paths]
+            return [(path, read_file(path, MAX_FILE_BYTES, links=True)) for path in paths]
     archive = folder / ARCHIVE
     if not archive.is_file():
         error = missing("cifar-10", str(archive), SOURCES, folder)
@@ -74,16 +75,18 @@ def _read_files(folder: Path) -> list[tuple[Path, bytes]]:
             error.add_note("What is there is the Python version; its pickles are not read here.")
         raise error
     found = {}
-    try:
-        # Members are read by their exact names and nothing is unpacked to the disk.
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                if member.isfile():
-                    data = tar.extractfile(member)
-                    assert data is not None
-                    found[member.name.removeprefix(f"{FOLDER}/")] = data.read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DamagedFileError(f"{archive}: is not a whole tar.gz ({error})") from error
+    # Members are read by their exact names and nothing is unpacked to the disk.
+    with (
+        open_file(archive, MAX_BYTES, links=True) as file,
+        reading(archive, "is not a whole tar.gz"),
+        open_tar_gz(file, archive, MAX_BYTES, MAX_FILE_BYTES) as tar,
+    ):
+        for member in tar:
+            name = member.name.removeprefix(f"{FOLDER}/")
+            if member.isfile() and name in FILES:
+                data = tar.extractfile(member)
+                assert data is not None
+                found[name] = data.read(MAX_FILE_BYTES + 1)
     absent = sorted(set(FILES) - set(found))
     if absent:
         raise DamagedFileError(f"{archive}: holds no {', '.join(absent)}")

@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from generative.data.image_set import ImageSet, random_split
-from generative.training.files import DamagedFileError
+from generative.training.files import DamagedFileError, open_file, reading
 
 __all__ = ["find_digits", "load_digits"]
 
 COUNT, SIDE, LEVELS = 1797, 8, 17
+MAX_BYTES = 2**20
+"""Unpacked; twice what there is."""
 
 
 def find_digits() -> Path:
@@ -47,11 +49,9 @@ def load_digits(file: Path | None = None, seed: int = 0) -> ImageSet:
         DamagedFileError: the file does not hold the digits.
     """
     path = find_digits() if file is None else Path(file)
-    try:
-        with gzip.open(path, "rt") as lines:
-            table = np.loadtxt(lines, delimiter=",")
-    except (ValueError, EOFError, gzip.BadGzipFile) as error:
-        raise DamagedFileError(f"{path}: is not a table of numbers ({error})") from error
+    with open_file(path, MAX_BYTES, links=True) as packed, reading(path, "is no table of numbers"):
+        text = gzip.GzipFile(fileobj=packed).read(MAX_BYTES).decode()
+        table = np.loadtxt(text.splitlines(), delimiter=",")
     good = table.shape == (COUNT, SIDE * SIDE + 1) and table.min() >= 0 and table.max() < LEVELS
     if not good:
         raise DamagedFileError(

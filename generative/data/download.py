@@ -9,14 +9,16 @@ run.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
+import ssl
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import URLError
 
-from generative.training.files import DamagedFileError, sync_folder
+from generative.training.files import DamagedFileError, cut, open_file, sync_folder
 from generative.training.progress import progress
 
 __all__ = ["Source", "check_md5", "download", "missing"]
@@ -25,6 +27,8 @@ BLOCK = 2**20
 """Bytes read at a time."""
 TIMEOUT = 60.0
 """Seconds without a byte before a download is given up."""
+MAX_BYTES = 4 * 2**30
+"""Of a file; the largest, CelebA's images, has 1.4 GB."""
 
 
 class Source(NamedTuple):
@@ -62,7 +66,7 @@ def download(sources: Iterable[Source], folder: Path | str) -> None:
 def check_md5(path: Path, md5: str) -> None:
     """Raise DamagedFileError, with both checksums, unless the file has this one."""
     digest = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file:
+    with open_file(path, MAX_BYTES, links=True) as file:
         while block := file.read(BLOCK):
             digest.update(block)
     if digest.hexdigest() != md5:
@@ -83,14 +87,10 @@ def missing(name: str, what: str, sources: Iterable[Source], folder: Path) -> Fi
 
 def _fetch(source: Source, path: Path) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    request = urllib.request.Request(source.url, headers={"User-Agent": "Python"})
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer, open(beside, "wb") as file:
-            length = int(answer.headers.get("Content-Length") or 0)
-            with progress(length or None, f"downloading {path.name}") as bar:
-                while block := answer.read(BLOCK):
-                    file.write(block)
-                    bar.advance(len(block))
+        with open(beside, "wb") as file:
+            for block in _blocks(source, path):
+                file.write(block)
             file.flush()
             os.fsync(file.fileno())
         try:
@@ -98,11 +98,34 @@ def _fetch(source: Source, path: Path) -> None:
         except DamagedFileError as error:
             raise DamagedFileError(f"{source.url}: {str(error).partition(': ')[2]}") from None
         os.replace(beside, path)
-    except (URLError, TimeoutError, ConnectionError) as error:
-        raise ConnectionError(
-            f"{source.url} cannot be had ({getattr(error, 'reason', error)}); get it on a machine "
-            f"with a network and put it into {path.parent}"
-        ) from error
     finally:
         beside.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def _blocks(source: Source, path: Path) -> Iterator[bytes]:
+    """What a server sends, whatever it says in its headers."""
+    request = urllib.request.Request(source.url, headers={"User-Agent": "Python"})
+    # ValueError: numbers and addresses in headers that are none.
+    trouble = (
+        URLError, TimeoutError, ConnectionError, ssl.SSLError, http.client.HTTPException, ValueError
+    )  # fmt: skip
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            length, received = answer.headers.get("Content-Length") or "", 0
+            known = length.isascii() and length.isdigit() and len(length) < 15
+            with progress(
+                int(length) or None if known else None, f"downloading {path.name}"
+            ) as bar:
+                while block := answer.read(BLOCK):
+                    received += len(block)
+                    if received > MAX_BYTES:
+                        raise ValueError(f"it sends more than {MAX_BYTES} bytes")
+                    yield block
+                    bar.advance(len(block))
+    except trouble as error:
+        reason = cut(str(getattr(error, "reason", error)), 200)
+        raise ConnectionError(
+            f"{source.url} cannot be had ({reason}); get it on a machine with a network and put it "
+            f"into {path.parent}"
+        ) from error

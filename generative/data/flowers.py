@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import re
 import struct
-import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from generative.data.download import Source, missing
 from generative.data.download import download as fetch
+from generative.data.folders import is_companion
 from generative.data.image_set import ImageSet, evenly, random_split
-from generative.data.images import find_images, natural_order, read_each, read_images
-from generative.training.files import DamagedFileError
+from generative.data.images import (
+    MAX_FILE_BYTES,
+    find_images,
+    natural_order,
+    read_each,
+    read_images,
+)
+from generative.training.archives import open_tar_gz
+from generative.training.files import DamagedFileError, open_file, read_file, reading
 
 __all__ = ["NUM_CLASSES", "SOURCES", "load_flowers", "read_mat_row"]
 
 NUM_CLASSES = 102
+MAX_BYTES, MAX_LABEL_BYTES = 2**30, 2**20
 ARCHIVE, LABELS = "102flowers.tgz", "imagelabels.mat"
 URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 SOURCES = (
@@ -82,28 +89,34 @@ def load_flowers(
 
 def _members(archive: Path) -> list[str]:
     """Names of the images in the archive, in the order of the labels."""
-    try:
-        with tarfile.open(archive) as tar:
-            names = [member.name for member in tar if member.name.endswith(".jpg")]
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DamagedFileError(f"{archive}: is not a whole tar.gz ({error})") from error
+    with (
+        open_file(archive, MAX_BYTES, links=True) as file,
+        reading(archive, "is not a whole tar.gz"),
+        open_tar_gz(file, archive, MAX_BYTES, MAX_FILE_BYTES) as tar,
+    ):
+        names = [
+            member.name
+            for member in tar
+            if member.name.endswith(".jpg") and not any(map(is_companion, member.name.split("/")))
+        ]
     if len(names) < 3:
         raise DamagedFileError(f"{archive}: holds {len(names)} .jpg")
     return sorted(names, key=natural_order)
 
 
-def _stream(
-    archive: Path, wanted: dict[str, int], order: list[int]
-) -> Iterator[tuple[str, IO[bytes]]]:
+def _stream(archive: Path, wanted: dict[str, int], order: list[int]) -> Iterator[tuple[str, bytes]]:
     """The wanted images as they come in the archive; order then tells where each belongs."""
-    with tarfile.open(archive) as tar:
+    with (
+        open_file(archive, MAX_BYTES, links=True) as packed,
+        open_tar_gz(packed, archive, MAX_BYTES, MAX_FILE_BYTES) as tar,
+    ):
         for member in tar:
             if member.name in wanted:
                 file = tar.extractfile(member)
-                if file is None:
+                if file is None or member.size > MAX_FILE_BYTES:
                     raise DamagedFileError(f"{archive}/{member.name}: is not an ordinary file")
                 order.append(wanted[member.name])
-                yield f"{archive}/{member.name}", file
+                yield f"{archive}/{member.name}", file.read()
 
 
 def _labels(folder: Path, n: int, folders: list[str]) -> np.ndarray:
@@ -128,14 +141,15 @@ def read_mat_row(path: Path) -> np.ndarray:
     Raises:
         DamagedFileError: the file is not such a one.
     """
-    data = path.read_bytes()
-    try:
+    data = read_file(path, MAX_LABEL_BYTES, links=True)
+    with reading(path, "cannot be read"):
         # 128 bytes of text and version, then elements: a type, a length, and the content.
         if data[126:128] != b"IM":
             raise ValueError("no MATLAB 5 file of a little-endian machine")
         kind, content, _ = _element(data, 128)
         if kind == 15:  # compressed
-            kind, content, _ = _element(zlib.decompress(content), 0)
+            content = zlib.decompressobj().decompress(content, MAX_LABEL_BYTES)
+            kind, content, _ = _element(content, 0)
         if kind != 14:
             raise ValueError(f"element of type {kind}, not a matrix")
         # A matrix is four elements: its flags, dimensions, name, and numbers.
@@ -145,8 +159,6 @@ def read_mat_row(path: Path) -> np.ndarray:
         kind, numbers, _ = _element(content, start)
         dtype = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 9: "<f8"}[kind]
         return np.frombuffer(numbers, dtype=dtype).astype(np.int64)
-    except (ValueError, KeyError, struct.error, zlib.error) as error:
-        raise DamagedFileError(f"{path}: cannot be read ({error})") from error
 
 
 def _element(data: bytes, start: int) -> tuple[int, bytes, int]:

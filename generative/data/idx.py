@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import gzip
 import math
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from generative.data.download import Source, download, missing
 from generative.data.image_set import PARTS, ImageSet
-from generative.training.files import DamagedFileError
+from generative.training.files import DamagedFileError, open_file, reading
 
 __all__ = ["load_idx", "read_idx"]
+
+MAX_BYTES = 256 * 2**20
+"""Unpacked; five times MNIST."""
 
 
 def load_idx(
@@ -55,20 +57,21 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     Raises:
         DamagedFileError: it is not one, or is cut.
     """
-    data = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise DamagedFileError(f"{path}: is not whole ({error})") from error
     # Two zeros, 8 for unsigned bytes, the number of axes, then each axis in four bytes.
-    header = 4 + 4 * ndim
-    if data[:4] != bytes([0, 0, 8, ndim]) or len(data) < header:
-        raise DamagedFileError(f"{path}: is not an IDX file of bytes with {ndim} axes")
-    shape = tuple(np.frombuffer(data[4:header], dtype=">u4").tolist())
-    if len(data) != header + math.prod(shape):
-        raise DamagedFileError(f"{path}: has {len(data)} bytes, {shape} need more or fewer")
-    return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
+    start = 4 + 4 * ndim
+    with open_file(path, MAX_BYTES, links=True) as packed, reading(path, "is not whole"):
+        file = gzip.GzipFile(fileobj=packed) if path.suffix == ".gz" else packed
+        header = file.read(start)
+        if header[:4] != bytes([0, 0, 8, ndim]) or len(header) < start:
+            raise DamagedFileError(f"{path}: is not an IDX file of bytes with {ndim} axes")
+        shape = tuple(np.frombuffer(header[4:], dtype=">u4").tolist())
+        size = math.prod(shape)
+        if size > MAX_BYTES:
+            raise DamagedFileError(f"{path}: has shape {shape}, at most {MAX_BYTES} bytes are read")
+        data = file.read(size + 1)
+    if len(data) != size:
+        raise DamagedFileError(f"{path}: {shape} need {size} bytes; it has fewer or more")
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 
 def _find(folder: Path, stem: str, name: str, sources: tuple[Source, ...]) -> Path:

@@ -16,7 +16,7 @@ __all__ = ["PARTS", "ImageSet", "evenly", "fit_images", "random_split"]
 PARTS = ("train", "val", "test")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
     """Images, what is known of each, and which part of the split it belongs to.
 
@@ -58,6 +58,14 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __repr__(self) -> str:
+        counts = np.bincount(self.split, minlength=len(PARTS))
+        parts = ", ".join(f"{n} {name}" for name, n in zip(PARTS, counts, strict=True))
+        return (
+            f"ImageSet({len(self)} images {self.images.shape[1:]} of {self.levels} levels with "
+            f"{len(self.factor_names)} factors: {parts})"
+        )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

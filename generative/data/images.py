@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
-import zipfile
-import zlib
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
+from generative.data.folders import find_files
 from generative.data.image_set import ImageSet, evenly, random_split
-from generative.training.files import DamagedFileError
+from generative.training.files import read_file, reading
 from generative.training.progress import progress
 
 __all__ = ["SUFFIXES", "find_images", "load_images", "natural_order", "read_image", "read_images"]
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif"}
-DAMAGE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, zipfile.BadZipFile)
-"""What Pillow says to a damaged image depends on its format, and on the archive it comes from."""
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
+MAX_FILE_BYTES = 256 * 2**20
+MAX_PIXELS = 2**24
+"""Of an image; of one with many bytes, 256 for each. A few bytes can claim any number."""
 
 
 def load_images(
@@ -31,7 +34,8 @@ def load_images(
 ) -> ImageSet:
     """All images below a folder, cut to their middle square and brought to side x side pixels.
 
-    A tenth each is kept for validation and test (at least one image each).
+    A tenth each is kept for validation and test (at least one image each). Hidden files and folders
+    are left out; files of other formats are counted on stderr.
 
     Args:
         folder: images in it belong to class 0; if it holds folders only, each of them is a class,
@@ -58,12 +62,12 @@ def load_images(
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Every image file below folder, in alphabetical order.
+    """Every image file below folder, in alphabetical order; see `find_files`.
 
     Raises:
         FileNotFoundError: there are fewer than three.
     """
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    files = find_files(folder, SUFFIXES)
     if len(files) < 3:
         raise FileNotFoundError(
             f"{folder} holds {len(files)} images; at least 3 are needed, as "
@@ -79,41 +83,56 @@ def natural_order(name: str) -> list[tuple[int, str]]:
 
 def read_images(files: list[Path], side: int, colour: bool, stretch: bool = False) -> np.ndarray:
     """Images of one size, uint8 (N, side, side, 3 or 1), one file in memory at a time."""
-    return read_each([(str(path), path) for path in files], len(files), side, colour, stretch)
+    named = ((str(path), read_file(path, MAX_FILE_BYTES, links=True)) for path in files)
+    return read_each(named, len(files), side, colour, stretch)
 
 
 def read_each(
-    named: Iterable[tuple[str, Path | IO[bytes]]], n: int, side: int, colour: bool, stretch: bool
+    named: Iterable[tuple[str, bytes]], n: int, side: int, colour: bool, stretch: bool
 ) -> np.ndarray:
-    """`read_images` of n (name, file) pairs, which may be opened as they are asked for."""
+    """`read_images` of n (name, bytes of the file), which may be read as they are asked for."""
     pixels = np.empty((n, side, side, 3 if colour else 1), dtype=np.uint8)
-    for i, (name, file) in enumerate(progress(named, "reading images", total=n)):
-        pixels[i] = read_image(file, name, side, colour, stretch)
+    for i, (name, data) in enumerate(progress(named, "reading images", total=n)):
+        pixels[i] = read_image(data, name, side, colour, stretch)
     return pixels
 
 
 def read_image(
-    file: Path | IO[bytes], name: str, side: int, colour: bool = True, stretch: bool = False
+    data: bytes, name: str, side: int, colour: bool = True, stretch: bool = False
 ) -> np.ndarray:
-    """One image as uint8 (side, side, 3 or 1).
+    """One image as uint8 (side, side, 3 or 1), turned as its camera says.
+
+    16 bits of grey become 8. What is transparent is laid over white. Of a film, the first picture
+    is taken.
 
     Args:
-        file: to read.
+        data: of the file, of one of the formats of `SUFFIXES` whatever its name.
         name: of the file, for errors.
         stretch: squeeze all of the image into the square, as the book's loader does; else its
             middle square is taken.
     Raises:
-        DamagedFileError: it is no image, or is cut; it is named.
+        DamagedFileError: it is no image, is cut, or has too many pixels; it is named.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     mode = "RGB" if colour else "L"
-    try:
-        with Image.open(file) as image:
+    most = max(MAX_PIXELS, 256 * len(data))
+    with reading(name, "cannot be read as an image"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of many pixels, where `most` is stricter, and of EXIF
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > most:
+                raise ValueError(f"{image.width} x {image.height} pixels in {len(data)} bytes")
             image.draft(mode, (2 * side, 2 * side))  # a large JPEG need not be decoded in full
+            with contextlib.suppress(Exception):  # an EXIF that is not whole turns nothing
+                image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):  # 16 bits, which convert would cut off at 255
+                values = np.asarray(image).clip(0, 65_535)
+                image = Image.fromarray((values / 257).round().astype(np.uint8))
+            elif image.has_transparency_data:
+                image = image.convert("RGBA")
+                white = Image.new("RGBA", image.size, "white")
+                image = Image.alpha_composite(white, image)
             image = image.convert(mode)
-    except DAMAGE as error:
-        raise DamagedFileError(f"{name}: cannot be read as an image ({error})") from error
     if not stretch:
         edge = min(image.size)
         left, top = (image.width - edge) // 2, (image.height - edge) // 2

@@ -9,13 +9,13 @@ from __future__ import annotations
 import codecs
 import io
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from generative.training.files import DamagedFileError, parse_json, read_file
+from generative.training.archives import HEADERS, open_zip, read_member
+from generative.training.files import DamagedFileError, open_file, read_json, reading
 
 __all__ = ["KEYS", "PAGE", "load_jsb_rolls", "load_jsb_voices", "roll_of_chords"]
 
@@ -100,7 +100,7 @@ def _voices(piece: Any, path: Path) -> np.ndarray:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return _with_parts(parse_json(read_file(path, MAX_BYTES), path), path)
+    return _with_parts(read_json(path, MAX_BYTES, links=True), path)
 
 
 def _with_parts(raw: Any, path: Path) -> dict[str, Any]:
@@ -138,27 +138,22 @@ class _ArraysOnly(pickle.Unpickler):
 def _read_npz(path: Path) -> dict[str, Any]:
     """The object arrays of the file, without numpy's `allow_pickle`, which could run code."""
     raw = {}
-    try:
-        with zipfile.ZipFile(io.BytesIO(read_file(path, MAX_BYTES))) as archive:
-            for entry in archive.infolist():
-                with archive.open(entry) as file:
-                    data = io.BytesIO(file.read(MAX_BYTES))
-                version = np.lib.format.read_magic(data)
-                read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
-                _, _, dtype = read_header(data)
-                if not dtype.hasobject:
-                    raise ValueError(f"{entry.filename} holds {dtype}, not a list of chorales")
-                pieces = list(_ArraysOnly(data, encoding="latin1").load())
-                good = all(isinstance(p, np.ndarray) and p.dtype.kind in "fiu" for p in pieces)
-                # One array can stand in the list many times.
-                if not good or sum(piece.nbytes for piece in pieces) > MAX_BYTES:
-                    raise ValueError(
-                        f"{entry.filename} is no list of arrays of numbers, of {MAX_BYTES:,} bytes "
-                        "at most"
-                    )
-                raw[entry.filename.removesuffix(".npy")] = pieces
-    except DamagedFileError:
-        raise
-    except Exception as error:  # the unpickler lets all kinds through, of whatever the bytes say
-        raise DamagedFileError(f"{path}: can not be read ({error})") from error
+    with (
+        open_file(path, MAX_BYTES, links=True) as file,
+        open_zip(file, path, MAX_BYTES) as archive,
+        reading(path, "can not be read"),
+    ):
+        for name in archive.namelist():
+            data = io.BytesIO(read_member(archive, name, path))
+            _, _, dtype = HEADERS[np.lib.format.read_magic(data)](data)
+            if not dtype.hasobject:
+                raise ValueError(f"{name} holds {dtype}, not a list of chorales")
+            pieces = list(_ArraysOnly(data, encoding="latin1").load())
+            good = all(isinstance(p, np.ndarray) and p.dtype.kind in "fiu" for p in pieces)
+            # One array can stand in the list many times.
+            if not good or sum(piece.nbytes for piece in pieces) > MAX_BYTES:
+                raise ValueError(
+                    f"{name} is no list of arrays of numbers, of {MAX_BYTES:,} bytes at most"
+                )
+            raw[name.removesuffix(".npy")] = pieces
     return _with_parts(raw, path)

@@ -21,7 +21,7 @@ import numpy as np
 from generative.data.image_set import PARTS
 from generative.data.score_set import ScoreSet
 from generative.music.score import Note, Score
-from generative.training.files import DamagedFileError, read_json, write_json
+from generative.training.files import MAX_LIST_BYTES, DamagedFileError, read_json, write_json
 
 __all__ = ["distinct", "load_music21_chorales", "melody_groups"]
 
@@ -50,7 +50,7 @@ def load_music21_chorales(
     version = _installed_version()
     file = None if folder is None or max_pieces is not None else Path(folder) / CACHE_NAME
     if file is not None and file.is_file():
-        kept = read_json(file)
+        kept = read_json(file, MAX_LIST_BYTES)
         if not isinstance(kept, dict) or "pieces" not in kept:
             raise DamagedFileError(f"{file}: is not a list of chorales; delete it to read anew")
         if kept.get("music21") == version:

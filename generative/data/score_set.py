@@ -13,7 +13,7 @@ from generative.music.score import Score
 __all__ = ["ScoreSet"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ScoreSet:
     """Scores with their names and the part of the split each belongs to.
 
@@ -28,6 +28,11 @@ class ScoreSet:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def __repr__(self) -> str:
+        counts = np.bincount(self.split, minlength=len(PARTS))
+        parts = ", ".join(f"{n} {name}" for name, n in zip(PARTS, counts, strict=True))
+        return f"ScoreSet({len(self)} pieces: {parts})"
 
     def __iter__(self) -> Iterator[Score]:
         return iter(self.scores)

@@ -20,8 +20,8 @@ from typing import Any, Literal, SupportsInt
 import numpy as np
 
 from generative.training.files import (
+    MAX_LIST_BYTES,
     DamagedFileError,
-    parse_json,
     read_file,
     read_json,
     write_json,
@@ -34,6 +34,8 @@ RESERVED = ("", "[UNK]")
 """Tokens 0 and 1: the end of a text, and whatever is not in the vocabulary."""
 MAX_BYTES = 2**30
 """Of a file of texts."""
+MAX_RECORDS_BYTES = 256 * 2**20
+"""Of a data set in JSON; parsed, it takes several times as much."""
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins as the next one does
@@ -134,7 +136,7 @@ class Tokeniser:
             raise FileNotFoundError(
                 f"{path}: no such file; training a text model writes it beside the model's folder"
             )
-        content = read_json(path)
+        content = read_json(path, MAX_LIST_BYTES)
         try:
             return cls(content["kind"], tuple(content["vocabulary"]))
         except (KeyError, TypeError, ValueError) as error:
@@ -151,7 +153,7 @@ def load_text(path: Path | str) -> str:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; pass any text in UTF-8 by --text FILE")
-    text = decode_text(read_file(path, MAX_BYTES), path)
+    text = decode_text(read_file(path, MAX_BYTES, links=True), path)
     if not text.strip():
         raise DamagedFileError(f"{path}: holds no text")
     return text
@@ -197,7 +199,7 @@ def read_records(path: Path, page: str) -> list[dict[str, Any]]:
         raise FileNotFoundError(
             f"{path} is missing; download it by hand from {page} and put it there"
         )
-    records = parse_json(read_file(path, MAX_BYTES), path)
+    records = read_json(path, MAX_RECORDS_BYTES, links=True)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise DamagedFileError(f"{path}: is not a list of records; get it anew from {page}")
     return records

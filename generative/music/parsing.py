@@ -14,7 +14,6 @@ import io
 import itertools
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -24,7 +23,8 @@ from generative.data.text import decode_text
 from generative.music.midi import MidiNotes, read_midi
 from generative.music.score import Note, Score
 from generative.music.tokens import REST, Streams, pitch_name, streams_of_elements
-from generative.training.files import DamagedFileError, read_file
+from generative.training.archives import open_zip, read_member
+from generative.training.files import read_file, reading
 
 __all__ = [
     "SUFFIXES",
@@ -90,8 +90,8 @@ def _pieces(
     """What a reader of each kind of file makes of every piece."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; give one of {', '.join(sorted(SUFFIXES))}")
-    data = read_file(path, MAX_BYTES)
-    try:
+    data = read_file(path, MAX_BYTES, links=True)
+    with reading(path, "can not be read as music"):  # music21's readers raise anything
         if path.suffix.lower() not in MIDI:
             streams = _read_by_music21(path, data)
             for stream in streams:
@@ -106,10 +106,6 @@ def _pieces(
                 stacklevel=4,
             )
         return [from_midi(found)]
-    except DamagedFileError:
-        raise
-    except Exception as error:  # music21's readers raise anything
-        raise DamagedFileError(f"{path}: can not be read as music: {error}") from error
 
 
 def _check_length(length: Fraction | float, num_parts: int) -> None:
@@ -126,7 +122,7 @@ def _read_by_music21(path: Path, data: bytes) -> list[Any]:
 
     suffix = path.suffix.lower()
     if suffix == ".mxl" and data[:2] == b"PK":
-        suffix, data = ".musicxml", _unpacked(data)
+        suffix, data = ".musicxml", _unpacked(data, path)
     elif suffix in (".abc", ".krn"):
         # Only comments and words to sing have letters of other encodings.
         data = decode_text(data, path, otherwise="latin-1").encode()
@@ -138,17 +134,15 @@ def _read_by_music21(path: Path, data: bytes) -> list[Any]:
     return list(stream.scores) if isinstance(stream, Opus) else [stream]
 
 
-def _unpacked(data: bytes) -> bytes:
+def _unpacked(data: bytes, path: Path) -> bytes:
     """The score in a compressed MusicXML file."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        for entry in archive.infolist():
-            name = Path(entry.filename)
-            if "META-INF" not in name.parts and name.suffix in (".xml", ".musicxml"):
-                with archive.open(entry) as file:
-                    unpacked = file.read(MAX_BYTES + 1)
-                if len(unpacked) > MAX_BYTES:
-                    raise ValueError(f"{name} in it has more than {MAX_BYTES:,} bytes")
-                return unpacked
+    # Music shrinks to a twentieth; every note that is read takes many times its bytes.
+    most = min(MAX_BYTES, 2**16 + 64 * len(data))
+    with open_zip(io.BytesIO(data), path, most) as archive:
+        for name in archive.namelist():
+            place = Path(name)
+            if "META-INF" not in place.parts and place.suffix in (".xml", ".musicxml"):
+                return read_member(archive, name, path)
     raise ValueError("it holds no MusicXML")
 
 

@@ -24,12 +24,16 @@ import torch
 from torch import Tensor
 
 from generative.training.files import (
+    MAX_LIST_BYTES,
+    MAX_STATE_BYTES,
     DamagedFileError,
     json_bytes,
     parse_json,
     read_folder,
+    reading,
     remove_leftovers,
     set_aside,
+    short,
     write_folder,
 )
 from generative.training.words import with_article
@@ -49,7 +53,12 @@ __all__ = [
 
 TENSORS_NAME = "state.safetensors"
 JSON_NAME = "state.json"
-MAX_HEADER_BYTES = 16 * 2**20
+MAX_HEADER_BYTES = 4 * 2**20
+ITEM_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2,
+    "BF16": 2, "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8, "C64": 8,
+}  # fmt: skip
+"""Of a number, by its type in a safetensors file."""
 
 
 def save_state(folder: Path, state: Any) -> None:
@@ -71,12 +80,10 @@ def load_state(folder: Path) -> Any:
         DamagedFileError: a file is missing, cut or changed; it is named.
     """
     folder = Path(folder)
-    files = read_folder(folder, {TENSORS_NAME, JSON_NAME})
+    files = read_folder(folder, {TENSORS_NAME: MAX_STATE_BYTES, JSON_NAME: MAX_LIST_BYTES})
     tensors = read_tensors(files[TENSORS_NAME], folder / TENSORS_NAME)
-    try:
+    with reading(folder / JSON_NAME, "does not fit its tensors"):
         return unpack_state(parse_json(files[JSON_NAME], folder / JSON_NAME), tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise DamagedFileError(f"{folder / JSON_NAME}: does not fit its tensors") from error
 
 
 class Checkpoints:
@@ -210,17 +217,19 @@ def unpack_state(tree: Any, tensors: dict[str, Tensor]) -> Any:
 def read_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file given as bytes; path is named in errors."""
     read_header(data, path)
-    try:
+    with reading(path, "is not a whole safetensors file"):
         return safetensors.torch.load(data)
-    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise DamagedFileError(f"{path}: is not a whole safetensors file ({error})") from error
 
 
 def read_header(data: bytes, path: Path) -> dict[str, Any]:
-    """Names, types and shapes in a safetensors file, before anything is allocated for them.
+    """{"dtype", "shape", "data_offsets"} of each tensor in a safetensors file, and nothing more.
+
+    Types and shapes are those of the bytes that are there: so who compares them with what is needed
+    knows what reading the tensors will take.
 
     Raises:
-        DamagedFileError: the header is longer than the file or than 16 MiB, or not JSON.
+        DamagedFileError: the header is longer than the file or than 4 MiB, no JSON, or is not that
+            of the data behind it.
     """
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > min(MAX_HEADER_BYTES, len(data) - 8):
@@ -229,10 +238,19 @@ def read_header(data: bytes, path: Path) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise DamagedFileError(f"{path}: is not a safetensors file (header is no object)")
     header.pop("__metadata__", None)
+    parts = []
     for name, entry in header.items():
-        shape = entry.get("shape") if isinstance(entry, dict) else None
-        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-            raise DamagedFileError(f"{path}: is damaged, tensor {name!r} has no shape")
+        with reading(path, f"is damaged, tensor {short(name)} is not what its header says"):
+            shape, (begin, end) = entry["shape"], entry["data_offsets"]
+            numbers = [*shape, begin, end]
+            if len(shape) > 16 or not all(type(n) is int and 0 <= n < 2**48 for n in numbers):
+                raise ValueError(f"shape {short(shape)}, bytes {short([begin, end])}")
+            if math.prod(shape) * ITEM_BYTES[entry["dtype"]] != end - begin:
+                raise ValueError(f"{short(shape)} {entry['dtype']} in {end - begin} bytes")
+            parts.append((begin, end))
+    ends = [0, *(end for _, end in sorted(parts))]
+    if [begin for begin, _ in sorted(parts)] != ends[:-1] or ends[-1] != len(data) - 8 - size:
+        raise DamagedFileError(f"{path}: is damaged, its tensors are not all of its bytes in turn")
     return header
 
 

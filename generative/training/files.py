@@ -8,16 +8,22 @@ import errno
 import hashlib
 import json
 import os
+import reprlib
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MANIFEST_NAME = "manifest.json"
-MAX_JSON_BYTES = 64 * 2**20
+MAX_CONFIG_BYTES = 2**20
+"""Of JSON with settings. Parsed, JSON takes up to fifty times its bytes."""
+MAX_LIST_BYTES = 64 * 2**20
+"""Of JSON with data: vocabularies, pieces of music, foreign weights."""
+MAX_STATE_BYTES = 16 * 2**30
+"""Of a file of weights, of a learner's state or of encoded frames."""
 
 
 class DamagedFileError(ValueError):
@@ -62,7 +68,7 @@ def append_file(path: Path, data: bytes, sync: bool = False) -> None:
     check_place(path)
     before = path.stat().st_size if path.exists() else 0
     try:
-        with open(path, "ab") as file:
+        with open(path, "ab", opener=regular) as file:
             file.write(data)
             file.flush()
             if sync:
@@ -84,45 +90,104 @@ def check_place(path: Path) -> None:
         raise IsADirectoryError(f"{path} is a folder, where a file is needed; give another name")
 
 
-def read_file(path: Path, max_bytes: int | None = None) -> bytes:
-    """All bytes of a regular file; links, devices and files above max_bytes are refused.
+def regular(path: str | Path, flags: int) -> int:
+    """Opener for `open` that takes an ordinary file only, no link, device or pipe, and never waits.
 
+    Raises:
+        DamagedFileError: it is something else; says what.
+        OSError: it cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        kind = "a link" if error.errno == errno.ELOOP else "not an ordinary file"
+        raise DamagedFileError(f"{path}: is {kind}; put an ordinary file there") from error
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        kind = "a folder" if stat.S_ISDIR(mode) else "not an ordinary file"
+        raise DamagedFileError(f"{path}: is {kind}; put an ordinary file there")
+    return descriptor
+
+
+@contextlib.contextmanager
+def open_file(path: Path, max_bytes: int, links: bool = False) -> Iterator[BinaryIO]:
+    """An ordinary file that has at most max_bytes, open for reading.
+
+    Args:
+        links: also where a link leads; for folders of the user's own data.
     Raises:
         DamagedFileError: names the file and what is wrong with it.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        file = open(os.path.realpath(path) if links else path, "rb", opener=regular)  # noqa: SIM115
     except OSError as error:
-        reason = "is a link" if error.errno == errno.ELOOP else error.strerror
-        raise DamagedFileError(f"{path}: cannot be read ({reason})") from error
-    info = os.fstat(descriptor)
-    if not stat.S_ISREG(info.st_mode):
-        os.close(descriptor)
-        what = "is a folder" if stat.S_ISDIR(info.st_mode) else "is not an ordinary file"
-        raise DamagedFileError(f"{path}: {what}")
-    with open(descriptor, "rb") as file:
-        if max_bytes is not None and info.st_size > max_bytes:
-            raise DamagedFileError(
-                f"{path}: has {info.st_size} bytes, at most {max_bytes} are expected"
-            )
-        return file.read()
+        raise DamagedFileError(f"{path}: cannot be read ({error.strerror})") from error
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise DamagedFileError(f"{path}: has {size} bytes, at most {max_bytes} are expected")
+        yield file
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+def read_file(path: Path, max_bytes: int, links: bool = False) -> bytes:
+    """All bytes of an ordinary file, see `open_file`; of one that grows, those it had at first.
 
     Raises:
-        DamagedFileError: it cannot be read or is not JSON.
+        DamagedFileError: names the file and what is wrong with it.
     """
-    return parse_json(read_file(path, MAX_JSON_BYTES), path)
+    with open_file(path, max_bytes, links) as file:
+        return file.read(min(max_bytes, os.fstat(file.fileno()).st_size))
+
+
+@contextlib.contextmanager
+def reading(path: Path | str, what: str = "") -> Iterator[None]:
+    """Whatever the parsing of a file raises becomes a `DamagedFileError` with the file's name.
+
+    Args:
+        what: to say of the file, such as "is not an image"; the error's own words follow.
+    """
+    try:
+        yield
+    except DamagedFileError:
+        raise
+    except Exception as error:  # parsers raise anything, as the bytes have it
+        reason = cut(str(error) or type(error).__name__, 200)
+        raise DamagedFileError(
+            f"{path}: {what} ({reason})" if what else f"{path}: {reason}"
+        ) from error
+
+
+def short(value: Any, length: int = 60) -> str:
+    """`repr` of a value for a message, cut where it is long, and never written out in full."""
+    return cut(_REPR.repr(value), length)
+
+
+def cut(text: str, length: int) -> str:
+    """A text for a message, cut where it is longer than so many characters."""
+    return text if len(text) <= length else f"{text[: length - 4]} ..."
+
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 3, 200, 1000, 200
+_REPR.maxtuple = _REPR.maxlist = _REPR.maxdict = _REPR.maxset = 20
+
+
+def read_json(path: Path, max_bytes: int = MAX_CONFIG_BYTES, links: bool = False) -> Any:
+    """What a JSON file holds; see `open_file`.
+
+    Raises:
+        DamagedFileError: it cannot be read, is longer than max_bytes or not JSON.
+    """
+    return parse_json(read_file(path, max_bytes, links), path)
 
 
 def parse_json(data: bytes, path: Path) -> Any:
     """JSON from bytes that came from path (named in the error)."""
-    try:
+    with reading(path, "is damaged, not JSON"):
         return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{path}: is damaged, not JSON ({error})") from error
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -154,27 +219,26 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     sync_folder(folder.parent)
 
 
-def read_folder(folder: Path, names: set[str]) -> dict[str, bytes]:
+def read_folder(folder: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
     """The files that `write_folder` put into folder, checked against its manifest.
 
     Args:
         folder: where they are.
-        names: exactly these files must be listed.
+        limits: exactly these files must be listed, of at most so many bytes.
     Raises:
-        DamagedFileError: names the file that is missing, cut or changed.
+        DamagedFileError: names the file that is missing, too long, cut or changed.
     """
-    entries = read_manifest(folder, names)
-    return {name: read_listed(folder / name, entry) for name, entry in entries.items()}
+    entries = read_manifest(folder, limits)
+    return {name: read_listed(folder / name, entries[name], limits[name]) for name in entries}
 
 
-def read_listed(path: Path, entry: dict[str, Any], max_bytes: int | None = None) -> bytes:
+def read_listed(path: Path, entry: dict[str, Any], max_bytes: int) -> bytes:
     """A file that a manifest lists, if its size and hash are those of its entry.
 
     Raises:
         DamagedFileError: they are not, or the file is longer than max_bytes.
     """
-    limit = entry["bytes"] if max_bytes is None else min(max_bytes, entry["bytes"])
-    data = read_file(path, limit)
+    data = read_file(path, min(max_bytes, entry["bytes"]))
     if len(data) != entry["bytes"]:
         raise DamagedFileError(f"{path}: has {len(data)} bytes, {entry['bytes']} were written")
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
@@ -182,7 +246,7 @@ def read_listed(path: Path, entry: dict[str, Any], max_bytes: int | None = None)
     return data
 
 
-def read_manifest(folder: Path, names: set[str]) -> dict[str, dict[str, Any]]:
+def read_manifest(folder: Path, names: Collection[str]) -> dict[str, dict[str, Any]]:
     """Entries {"bytes": size, "sha256": hash} of a folder's manifest by file name.
 
     Args:
@@ -198,8 +262,8 @@ def read_manifest(folder: Path, names: set[str]) -> dict[str, dict[str, Any]]:
     files = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(files, dict) or manifest.get("format") != 1:
         raise DamagedFileError(f"{path}: is not a manifest of format 1")
-    if set(files) != names:
-        raise DamagedFileError(f"{path}: lists {sorted(files)}, expected {sorted(names)}")
+    if set(files) != set(names):
+        raise DamagedFileError(f"{path}: lists {short(sorted(files))}, expected {sorted(names)}")
     for name, entry in files.items():
         good = isinstance(entry, dict) and type(entry.get("bytes")) is int and entry["bytes"] >= 0
         if not good or not isinstance(entry.get("sha256"), str):

@@ -10,6 +10,8 @@ import socket
 import weakref
 from pathlib import Path
 
+from generative.training.files import regular
+
 LOCK_NAME = "run.lock"
 
 
@@ -26,11 +28,12 @@ class FolderLock:
 
     Raises:
         RunInUseError: another process holds it; its number and host are named.
+        DamagedFileError: run.lock is a link or no ordinary file.
     """
 
     def __init__(self, folder: Path):
         self.path = Path(folder) / LOCK_NAME
-        self._file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115, open while held
+        self._file = open(self.path, "a+", encoding="utf-8", opener=regular)  # noqa: SIM115, open while held
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -55,7 +58,7 @@ class FolderLock:
         self._file.seek(0)
         try:
             owner = json.loads(self._file.read(4096))
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return owner if isinstance(owner, dict) else {}
 

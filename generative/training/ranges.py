@@ -4,6 +4,7 @@
     class Args(Checked):
         steps: Count = 100_000
         dropout: Share = 0.0
+        channels: Widths = (32, 64)
 
 `Args(steps=-5)`, `--steps -5` and a config.json with "steps": -5 then raise the same error.
 """
@@ -21,15 +22,20 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Union
 
+from generative.training.files import short
+
 __all__ = [
     "Checked",
+    "Choices",
     "Count",
     "CountOrZero",
     "Depth",
+    "DepthOrZero",
     "Device",
     "Ending",
     "Finite",
     "Folder",
+    "Length",
     "Limit",
     "NonNegative",
     "Positive",
@@ -39,6 +45,10 @@ __all__ = [
     "Seed",
     "Share",
     "Size",
+    "SizeOrZero",
+    "Sizes",
+    "Waves",
+    "Widths",
     "Workers",
 ]
 
@@ -120,6 +130,22 @@ class _FolderName(Limit):
 
 
 FOLDER_NAME = _FolderName()
+
+
+@dataclass(frozen=True)
+class Length(Limit):
+    """Tuples of low to high values."""
+
+    low: int
+    high: int
+
+    def __contains__(self, value: Any) -> bool:
+        return not isinstance(value, (tuple, list)) or self.low <= len(value) <= self.high
+
+    def __str__(self) -> str:
+        return f"at least {self.low} and at most {self.high} values"
+
+
 Count = Annotated[int, Range(1, 2**40)]
 """How many: steps, episodes, examples in a batch."""
 CountOrZero = Annotated[int, Range(0, 2**40)]
@@ -128,6 +154,17 @@ Size = Annotated[int, Range(1, 2**20)]
 """The width of a layer, an image or a vocabulary."""
 Depth = Annotated[int, Range(1, 1024)]
 """How many layers or blocks stand behind each other."""
+Choices = Annotated[int, Range(2, 2**16)]
+"""Of how many one is chosen: classes, levels of a pixel."""
+SizeOrZero = Annotated[int, Range(0, 2**20)]
+"""The same as a size, where 0 means none, or "choose for me"."""
+DepthOrZero = Annotated[int, Range(0, 1024)]
+Waves = Annotated[int, Range(0, 64)]
+"""How many sines and cosines, each of half the wavelength of the one before."""
+Sizes = Annotated[tuple[Size, ...], Length(0, 64)]
+"""The widths of layers, of which there may be none."""
+Widths = Annotated[tuple[Size, ...], Length(1, 64)]
+"""The same, of one layer or more; or a shape."""
 Finite = Annotated[float, Range(-math.inf, math.inf, above=True, below=True)]
 """Any number but infinities and NaN."""
 Positive = Annotated[float, Range(0, math.inf, above=True, below=True)]
@@ -157,7 +194,7 @@ class Checked:
 
     def __post_init__(self) -> None:
         wrong = [
-            f"{field.name} is {_short(getattr(self, field.name))}, and must be {limits}"
+            f"{field.name} is {short(getattr(self, field.name))}, and must be {limits}"
             for field in fields(self)  # type: ignore[arg-type]  # subclasses are dataclasses
             for limits in _violated(_hints(type(self))[field.name], getattr(self, field.name))
         ]
@@ -177,7 +214,10 @@ def _violated(kind: Any, value: Any) -> Iterator[str]:
         yield from (inner[0] if inner and all(inner) else [])
     elif origin is tuple and isinstance(value, (tuple, list)):
         kinds = [args[0]] * len(value) if args[1:] == (Ellipsis,) else args
-        for part, item in zip(kinds, value, strict=False):
+        if len(kinds) != len(value):
+            yield f"{len(kinds)} values"
+            return
+        for part, item in zip(kinds, value, strict=True):
             for limits in _violated(part, item):
                 yield limits
                 return
@@ -194,11 +234,6 @@ def _fits(kind: Any, value: Any) -> bool:
     if plain is float:
         plain = (int, float)
     return not isinstance(plain, (type, tuple)) or isinstance(value, plain)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:56]} ..."
 
 
 @functools.lru_cache(maxsize=512)

@@ -10,6 +10,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
+from generative.training.files import cut, short
 from generative.training.words import with_article
 
 T = TypeVar("T")
@@ -120,7 +121,7 @@ def _read(kind: Any, data: Any, where: str) -> Any:
             return {key: _read(value, item, f"{where}.{key}") for key, item in data.items()}
     else:
         raise TypeError(f"{where}: settings cannot have the type {kind}")
-    raise ValueError(f"{where}: is {data!r}, which is not a {getattr(kind, '__name__', kind)}")
+    raise ValueError(f"{where}: is {short(data)}, which is not a {getattr(kind, '__name__', kind)}")
 
 
 def _read_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
@@ -129,7 +130,7 @@ def _read_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
             return _read(kind, data, where)
         except ValueError:
             continue
-    raise ValueError(f"{where}: is {data!r}, which fits none of {kinds}")
+    raise ValueError(f"{where}: is {short(data)}, which fits none of {kinds}")
 
 
 def _read_sequence(origin: type, args: tuple[Any, ...], data: list[Any], where: str) -> Any:
@@ -148,7 +149,7 @@ def _read_dataclass(kind: Any, data: dict[str, Any], where: str) -> Any:
     names = {f.name for f in dataclasses.fields(kind) if f.init}
     unknown, missing = sorted(set(data) - names), sorted(names - set(data))
     if unknown or missing:
-        text = [f"unknown: {', '.join(unknown)}"] * bool(unknown)
+        text = [f"unknown: {cut(', '.join(unknown), 60)}"] * bool(unknown)
         text += [f"missing: {', '.join(missing)}"] * bool(missing)
         raise ValueError(f"{where or kind.__name__}: fields do not fit, {'; '.join(text)}")
     hints = _hints(kind)

@@ -11,7 +11,7 @@ unpickler, which knows tensors and plain values and calls nothing else.
 from __future__ import annotations
 
 import io
-import zipfile
+import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generative.training.files import DamagedFileError, read_file
+from generative.training.archives import open_zip, read_member
+from generative.training.files import DamagedFileError, cut, read_file, reading
 from generative.vae import ConvVAE, ConvVAEConfig
 from worldmodels.configs import ActionHead, ControllerConfig, MDNRNNConfig
 from worldmodels.controller import LinearController
@@ -38,6 +39,17 @@ __all__ = ["read_checkpoints", "read_state_dict"]
 
 MAX_BYTES = 256 * 2**20
 """More than ten times what any of these files has."""
+
+OLD_PICKLES = 5
+"""Of the old format: a number, a version, the system, the content, the keys of its numbers."""
+
+NAMES = frozenset({
+    "collections.OrderedDict", "torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_parameter", "_codecs.encode", "numpy.dtype",
+    "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
+    *(f"torch.{kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int")),
+})  # fmt: skip
+"""What tensors and NumPy's numbers are built by."""
 
 # Scores are NumPy numbers in some of these files. They are built from a type and a few bytes.
 _SCALAR = np.float64(0).__reduce__()[0]
@@ -78,37 +90,33 @@ def read_checkpoints(folder: Path | str) -> Imported:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors under "state_dict" of a checkpoint; nothing that it holds is run.
 
-    They have the names of the plain network, also where it was saved in DataParallel or compiled.
+    They have the names of the plain network, also where it was saved within DataParallel or
+    compiled.
 
     Raises:
         DamagedFileError, ForeignWeightsError: as `read_checkpoints`.
     """
-    data = read_file(path, MAX_BYTES)
+    data = read_file(path, MAX_BYTES, links=True)
     if data[257:262] == b"ustar":  # the format of 2017, which is unpacked to the disk when read
         raise ForeignWeightsError(f"{path}: is a real tar archive; save it again with torch.save")
+    size = _check_pickles(data, path)
     try:
-        if data[:2] == b"PK":
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                unpacked = sum(entry.file_size for entry in archive.infolist())
-            if unpacked > MAX_BYTES:
-                raise DamagedFileError(f"{path}: would unpack to {unpacked} bytes")
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except DamagedFileError:
-        raise
     except Exception as error:  # the unpickler lets all kinds through, of whatever the bytes say
         lines = str(error).strip().splitlines()
         if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
-            raise ForeignWeightsError(
-                f"{path}: holds more than tensors and numbers, and was not read; save its "
-                f"state_dict alone, in the program that made it ({_cause(str(error))})"
-            ) from None
+            raise _refused(path, _cause(str(error))) from None
         raise DamagedFileError(
             f"{path}: is not a whole PyTorch checkpoint ({lines[0] if lines else error!r})"
         ) from None
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise ForeignWeightsError(f'{path}: has no "state_dict"; needed is a best.tar')
+    # Tensors can share numbers, or repeat one by a stride of 0.
+    needed = sum(value.nbytes for value in state.values() if isinstance(value, Tensor))
+    if needed > size:
+        raise DamagedFileError(f"{path}: its tensors take {needed} bytes, it holds {size}")
     tensors = {_own_name(str(key)): _tensor(path, str(key), value) for key, value in state.items()}
     if len(tensors) < len(state):
         raise ForeignWeightsError(f"{path}: has weights of the same name under several prefixes")
@@ -118,6 +126,37 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def _own_name(key: str) -> str:
     """A weight's name without what DataParallel and torch.compile put into it."""
     return ".".join(part for part in key.split(".") if part not in ("module", "_orig_mod"))
+
+
+def _check_pickles(data: bytes, path: Path) -> int:
+    """Bytes that the file holds unpacked; refuses names that PyTorch's unpickler would call.
+
+    It trusts `bytearray` and `torch.Tensor`, say, with which a few bytes can ask for any memory.
+    """
+    if data[:2] == b"PK":
+        with open_zip(io.BytesIO(data), path, MAX_BYTES) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+            names = [name for name in archive.namelist() if name.lower().endswith(".pkl")]
+            pickles = [read_member(archive, name, path) for name in names]
+    else:  # several pickles, one after the other, then the numbers
+        size, pickles = len(data), [data]
+    for content in pickles:
+        stream, found = io.BytesIO(content), set()
+        for _ in range(1 if data[:2] == b"PK" else OLD_PICKLES):
+            with reading(path, "is not a whole PyTorch checkpoint"):
+                for opcode, argument, _ in pickletools.genops(stream):
+                    if opcode.name == "GLOBAL":
+                        found.add(str(argument).replace(" ", "."))
+        if strange := sorted(found - NAMES):
+            raise _refused(path, f"it names {cut(', '.join(strange), 100)}")
+    return size
+
+
+def _refused(path: Path, cause: str) -> ForeignWeightsError:
+    return ForeignWeightsError(
+        f"{path}: holds more than tensors and numbers, and was not read; save its state_dict "
+        f"alone, in the program that made it ({cause})"
+    )
 
 
 def _cause(message: str) -> str:

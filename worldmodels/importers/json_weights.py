@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generative.training.files import read_json
+from generative.training.files import MAX_LIST_BYTES, read_json
 from generative.vae import ConvVAE, ConvVAEConfig
 from worldmodels.configs import ActionHead, ControllerConfig, MDNRNNConfig
 from worldmodels.controller import LinearController
@@ -230,7 +230,7 @@ def read_controller(path: Path, memory: MDNRNNConfig) -> LinearController:
         ForeignWeightsError: another number of parameters, a controller with a hidden layer for
             instance.
     """
-    content = read_json(path)
+    content = read_json(path, MAX_LIST_BYTES, links=True)
     numbers = content[0] if isinstance(content, list) and content[:1] != [] else content
     numbers = content if not isinstance(numbers, list) else numbers
     vector = _numbers(path, "the controller", numbers)
@@ -270,7 +270,7 @@ def read_controller(path: Path, memory: MDNRNNConfig) -> LinearController:
 
 def _arrays(path: Path, names: list[str]) -> dict[str, Tensor]:
     """The arrays of a file by name, as weights."""
-    content = read_json(path)
+    content = read_json(path, MAX_LIST_BYTES, links=True)
     if not isinstance(content, list) or len(content) != len(names):
         got = f"{len(content)} arrays" if isinstance(content, list) else "no list"
         raise ForeignWeightsError(
@@ -285,7 +285,7 @@ def _numbers(path: Path, name: str, item: Any) -> Tensor:
     """A nested list as a float64 tensor."""
     try:
         array = np.array(item)
-    except ValueError:
+    except (ValueError, OverflowError):
         array = np.array(None)
     if array.dtype.kind not in "iuf" or not array.size or not np.isfinite(array).all():
         raise ForeignWeightsError(f"{path}: {name} is not an array of finite numbers")

@@ -204,7 +204,7 @@ def test_manifest_leads_nowhere_else(tmp_path):
     manifest.write_text(json.dumps(content))
     (tmp_path / "s/state.json").unlink()
     (tmp_path / "s/state.json").symlink_to(tmp_path / "t/state.json")
-    with pytest.raises(DamagedFileError, match=r"state\.json: cannot be read \(is a link\)"):
+    with pytest.raises(DamagedFileError, match=r"state\.json: is a link"):
         load_state(tmp_path / "s")
     (tmp_path / "s/state.json").unlink()
     os.mkfifo(tmp_path / "s/state.json")

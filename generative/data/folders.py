@@ -1,0 +1,46 @@
+"""Which files of a user's folder are meant."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+
+__all__ = ["find_files", "is_companion"]
+
+COMPANIONS = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+"""What systems put beside files, in small letters; the others of the kind begin with a dot."""
+
+
+def find_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Files below a folder with one of these endings, in alphabetical order.
+
+    Hidden files and folders are left out, and what systems put beside files. Other files are
+    counted in one line on stderr.
+
+    Args:
+        suffixes: in small letters, with their dots.
+    """
+    visible = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if not path.is_dir() and not any(map(is_companion, path.relative_to(folder).parts))
+    ]
+    others = Counter(p.suffix.lower() for p in visible if p.suffix.lower() not in suffixes)
+    found = [path for path in visible if path.suffix.lower() in suffixes]
+    if others and found:
+        kinds = ", ".join(
+            f"{n} {suffix or 'without an ending'}" for suffix, n in others.most_common(5)
+        )
+        print(
+            f"{folder}: {len(found)} files are read, {others.total()} of other formats are not "
+            f"({kinds}{', ...' if len(others) > 5 else ''})",
+            file=sys.stderr,
+        )
+    return found
+
+
+def is_companion(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or was put there by a system."""
+    return name.startswith(".") or name.lower() in COMPANIONS
