@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from generative.data.folders import find_files
 from generative.data.image_set import PARTS
 from generative.music.parsing import SUFFIXES, read_pieces
 from generative.music.tokens import Streams
@@ -24,13 +25,7 @@ def find_music(folder: Path | str) -> list[Path]:
         FileNotFoundError: there are none; says what to put there.
     """
     folder = Path(folder)
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    files = find_files(folder, SUFFIXES)
     if not files:
         raise FileNotFoundError(
             f"{folder}: holds no music; put MIDI files of the cello suites there, one a movement "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -90,15 +91,18 @@ def check_place(path: Path) -> None:
         raise IsADirectoryError(f"{path} is a folder, where a file is needed; give another name")
 
 
-def regular(path: str | Path, flags: int) -> int:
-    """Opener for `open` that takes an ordinary file only, no link, device or pipe, and never waits.
+def regular(path: str | Path, flags: int, links: bool = False) -> int:
+    """Opener for `open` that takes an ordinary file only, no device or pipe, and never waits.
 
+    Args:
+        links: also where a link leads.
     Raises:
         DamagedFileError: it is something else; says what.
         OSError: it cannot be opened.
     """
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        place = os.path.realpath(path) if links else path
+        descriptor = os.open(place, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENXIO):
             raise
@@ -122,7 +126,8 @@ def open_file(path: Path, max_bytes: int, links: bool = False) -> Iterator[Binar
         DamagedFileError: names the file and what is wrong with it.
     """
     try:
-        file = open(os.path.realpath(path) if links else path, "rb", opener=regular)  # noqa: SIM115
+        opener = functools.partial(regular, links=links)
+        file = open(path, "rb", opener=opener)  # noqa: SIM115, closed below
     except OSError as error:
         raise DamagedFileError(f"{path}: cannot be read ({error.strerror})") from error
     with file:

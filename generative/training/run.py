@@ -26,6 +26,7 @@ import numpy as np
 from generative.training.devices import find_device
 from generative.training.files import (
     MANIFEST_NAME,
+    MAX_STATE_BYTES,
     DamagedFileError,
     json_bytes,
     read_file,
@@ -325,7 +326,7 @@ def _check_manifest(folder: Path) -> None:
     files = listed.get("files") if isinstance(listed, dict) else None
     entries = read_manifest(folder, set(files) if isinstance(files, dict) else set())
     for file, entry in entries.items():
-        read_listed(folder / Path(file).name, entry)
+        read_listed(folder / Path(file).name, entry, MAX_STATE_BYTES)
 
 
 def _read_result(path: Path) -> dict[str, Any]:
