@@ -24,6 +24,7 @@ from torch import Tensor
 
 from envs.task import Task
 from generative.training.files import DamagedFileError, read_json, write_json
+from generative.training.ranges import Checked, Size
 from generative.training.settings import from_json, to_json
 from worldmodels.actions import to_env
 from worldmodels.controller import LinearController
@@ -34,15 +35,11 @@ __all__ = ["AgentConfig", "AgentState", "WorldModelAgent"]
 
 
 @dataclass(frozen=True)
-class AgentConfig:
+class AgentConfig(Checked):
     """How the agent is driven, beside its weights."""
 
-    action_repeat: int = 1
+    action_repeat: Size = 1
     """Environment steps for which an action is held; the agent looks at the first frame of each."""
-
-    def __post_init__(self) -> None:
-        if self.action_repeat < 1:
-            raise ValueError(f"action_repeat is {self.action_repeat}; it must be at least 1")
 
 
 class AgentState(NamedTuple):

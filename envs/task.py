@@ -10,6 +10,7 @@ Images become 64x64 colour frames, everything else that is a Box one flat float3
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 from gymnasium import spaces
 
 from generative.training.files import DamagedFileError, read_json, write_json
+from generative.training.ranges import Checked, SizeOrZero, Sizes
 from generative.training.settings import from_json, to_json
 from generative.training.trust import refuse_import
 from worldmodels.actions import bounds, to_env
@@ -46,24 +48,27 @@ TASK_NAME = "task.json"
 
 
 @dataclass(frozen=True)
-class Preprocess:
+class Preprocess(Checked):
     """From what an environment shows to what V sees, (64, 64, 3) uint8 or (D,) float32."""
 
     kind: Literal["car_racing", "image", "vector"] = "car_racing"
     """CarRacing's frames, of 96x96 or already of 64x64; other images; or numbers of any shape."""
-    shape: tuple[int, ...] = (96, 96, 3)
+    shape: Sizes = (96, 96, 3)
     """Of an observation: (H, W), (H, W, 1) or (H, W, 3) of an image."""
-    crop: tuple[int, int, int, int] = (0, 0, 0, 0)
+    crop: tuple[SizeOrZero, SizeOrZero, SizeOrZero, SizeOrZero] = (0, 0, 0, 0)
     """Pixels cut off an image above, below, to the left and to the right, a score line for
     instance."""
     grey: bool = False
     """Show V brightness only (three equal channels)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if math.prod(self.shape) > 2**24:
+            raise ValueError(f"shape is {self.shape}; an observation has at most {2**24:,} numbers")
         if self.kind == "image":
             top, bottom, left, right = self.crop
             height, width = self.shape[0] - top - bottom, self.shape[1] - left - right
-            if min(self.crop) < 0 or min(height, width) < 1:
+            if min(height, width) < 1:
                 raise ValueError(f"crop {self.crop} leaves nothing of images of {self.shape}")
 
     @property

@@ -27,7 +27,13 @@ from torch import Tensor
 from generative.checks import at_least_float32, check_dtype, placed
 from generative.mdn import LOG_STD_MAX, LOG_STD_MIN
 from generative.training.checkpoint import read_tensors
-from generative.training.files import MAX_STATE_BYTES, DamagedFileError, read_file, write_file
+from generative.training.files import (
+    MAX_STATE_BYTES,
+    DamagedFileError,
+    read_file,
+    short,
+    write_file,
+)
 from worldmodels.actions import squash as squash_by
 from worldmodels.configs import ControllerConfig, DreamConfig, MemoryConfig
 from worldmodels.controller import split_candidates
@@ -100,7 +106,12 @@ class DreamStarts:
         data = read_file(path, MAX_STATE_BYTES)
         tensors = read_tensors(data, path)
         if set(tensors) != {"z", "h", "c", "prev_reward"}:
-            raise DamagedFileError(f"{path}: holds {sorted(tensors)}, not the starts of a dream")
+            raise DamagedFileError(
+                f"{path}: holds {short(sorted(tensors))}, not the starts of a dream"
+            )
+        for name, tensor in tensors.items():
+            if not tensor.is_floating_point() or tensor.itemsize == 1:
+                raise DamagedFileError(f"{path}: {name} is of {tensor.dtype}, needed are floats")
         # The digest stands in the header as plain text.
         if _digest(tensors).encode() not in data:
             raise DamagedFileError(f"{path}: its content has changed since it was written")

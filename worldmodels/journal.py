@@ -16,7 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from generative.training.files import DamagedFileError, append_file, read_file, write_file
+from generative.training.files import (
+    DamagedFileError,
+    append_file,
+    parse_json,
+    read_file,
+    write_file,
+)
 
 __all__ = ["Generation", "Journal"]
 
@@ -98,7 +104,7 @@ class Journal:
 
     def _take(self, line: bytes) -> None:
         try:
-            fields = json.loads(line)
+            fields = parse_json(line, self.path)
             generation = Generation(**{k: v for k, v in fields.items() if k != DIGEST})
             whole, digest = _line(generation, self._digest)
             if whole != line and not self.generations:
