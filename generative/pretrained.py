@@ -41,7 +41,7 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 """Types in which weights are stored."""
-MAX_TENSORS = 2**13
+MAX_TENSORS = 2**12
 MAX_TABLE_BYTES = 64 * 2**20
 """Of what a model computes for itself and does not save, such as masks."""
 
@@ -208,7 +208,7 @@ def without_memory(build: Callable[[], nn.Module], path: Path) -> nn.Module:
         build: makes it.
         path: of its config, named in errors.
     Raises:
-        DamagedFileError: it cannot be built, or of more than 8,192 tensors, whose objects alone
+        DamagedFileError: it cannot be built, or of more than 4,096 tensors, whose objects alone
             would take time and memory.
     """
     count = itertools.count(1)
