@@ -75,16 +75,24 @@ def main(args: Args) -> Path:
             task = find_task(args, files, bar.advance)  # of all files, before anything is written
         task.save(run.path)
 
+        sums = {file.name: _sha256(file) for file in files}
+
+        def key_of(record: EpisodeRecord) -> tuple[Any, Any]:
+            name = record.info.get("file")
+            return name, record.info.get("file_sha256", sums.get(name))  # older ones lack it
+
         def convert(places: list[int]) -> Iterator[tuple[EpisodeRecord, bytes]]:
-            for file in progress([files[place] for place in places], "importing episodes"):
-                episode = to_episode(args, file, task)
+            for place in places:
+                episode = to_episode(args, files[place], task)
                 data = episode.to_bytes()
                 yield EpisodeRecord.of(episode, data), data
 
-        with contextlib.closing(store):
-            keys = [(file.name, _sha256(file)) for file in files]
-            for _ in store.fill(keys, _key_of, convert):
-                pass
+        with (
+            contextlib.closing(store),
+            progress(len(files), "importing episodes", done=len(store)) as bar,
+        ):
+            for _ in store.fill(list(sums.items()), key_of, convert):
+                bar.advance()
         run.finish(
             {
                 "episodes": len(store),
@@ -103,10 +111,6 @@ def _sha256(file: Path) -> str:
 
     with open_file(file, MAX_EPISODE_BYTES, links=True) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _key_of(record: EpisodeRecord) -> tuple[Any, Any]:
-    return record.info.get("file"), record.info.get("file_sha256")
 
 
 def find_task(args: Args, files: list[Path], advance: Callable[[], object]) -> Task:

@@ -258,6 +258,8 @@ class RolloutStore:
                     "collect_rollouts.py, or a new one"
                 )
         self._load()
+        if not mend:  # lines may be lost at the end of what is finished
+            check_made(self.folder.absolute().parent, self.folder.name)
         told = [*self.damaged, *[f"{INDEX_NAME} (half-written last line)"] * self._tail]
         if told:
             warnings.warn(f"{self.folder}: left out as damaged: {'; '.join(told)}", stacklevel=2)
@@ -511,8 +513,6 @@ class RolloutStore:
             self.damaged += [f"{name} (not in {INDEX_NAME})" for name in sorted(strange)]
         if self.damaged and not self._mend:
             raise self._damage(*self.damaged)
-        if not self._mend:
-            check_made(self.folder.absolute().parent, self.folder.name)
         self._tail = bool(tail)
 
     def _damage(self, first: str, *others: str) -> DamagedFileError:
