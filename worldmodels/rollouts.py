@@ -491,7 +491,7 @@ class RolloutStore:
         for number, line in enumerate(lines, start=1):
             try:
                 record = EpisodeRecord.from_line(line)
-                if listed and record.file <= listed[-1]:
+                if listed and _episode_number(record.file) <= _episode_number(listed[-1]):
                     raise ValueError(f"{record.file} follows {listed[-1]}")
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 self.damaged.append(f"{INDEX_NAME} line {number} ({error})")
