@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 from generative.training.ranges import (
@@ -20,6 +22,7 @@ from generative.training.ranges import (
 )
 
 __all__ = [
+    "AGENT_NAME",
     "POLICY_NAME",
     "Algorithm",
     "NetworkConfig",
@@ -28,10 +31,33 @@ __all__ = [
     "PPOConfig",
     "PolicyConfig",
     "SpaceConfig",
+    "check_agent",
 ]
 
 POLICY_NAME = "policy"
 """The folder, in that of an agent, that holds the networks Stable-Baselines3 trained."""
+
+AGENT_NAME = "agent.json"
+"""The file, in the folder of an agent with a world model, that holds its settings."""
+
+
+def check_agent(
+    path: Path | str, held: Collection[str] = (AGENT_NAME, POLICY_NAME, f"agent/{POLICY_NAME}")
+) -> None:
+    """Look whether a path holds an agent, before anything large is imported to read it.
+
+    Args:
+        path: a folder that has one of the names `held`, or an archive.
+    Raises:
+        FileNotFoundError: it holds none; says what to pass.
+    """
+    path = Path(path)
+    if not path.is_file() and not any((path / name).exists() for name in held):
+        raise FileNotFoundError(
+            f"{path} holds no agent (no {AGENT_NAME}); pass a folder that train_in_dream.py or "
+            "WorldModelAgent.save_pretrained wrote"
+        )
+
 
 Algorithm = Literal["ppo", "dqn", "sac"]
 Observation = Literal["pixels", "z", "zh"]

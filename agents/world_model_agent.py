@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agents.configs import AGENT_NAME, check_agent
 from envs.task import Task
 from generative.training.files import DamagedFileError, read_json, write_json
 from generative.training.ranges import Checked, Size
@@ -112,12 +113,8 @@ class WorldModelAgent:
             trust: see `Task.load`.
         """
         folder = Path(folder)
-        path = folder / "agent.json"
-        if not path.exists():
-            raise FileNotFoundError(
-                f"{folder} holds no agent (no agent.json); pass a folder that train_in_dream.py "
-                "or WorldModelAgent.save_pretrained wrote"
-            )
+        path = folder / AGENT_NAME
+        check_agent(folder, (AGENT_NAME,))
         settings = read_json(path)
         try:
             config = from_json(AgentConfig, settings)

@@ -173,11 +173,12 @@ def class_name(folder: Path | str) -> str:
     return cut(name, 60)
 
 
-def saved_class(folder: Path | str, known: Collection[str], part: str) -> str:
+def saved_class(folder: Path | str, known: Collection[str], part: str, made_by: str = "") -> str:
     """The name of the class of a saved model, one of those known.
 
     Args:
         part: what it is wanted for, in messages: "V".
+        made_by: the command that makes one, in messages.
     Raises:
         FileNotFoundError: there is no such folder.
         DamagedFileError: a file is missing, cut, changed, or no config.
@@ -187,7 +188,8 @@ def saved_class(folder: Path | str, known: Collection[str], part: str) -> str:
     *names, last = known
     needed = f"{', '.join(names)} or {last}" if names else last
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; pass one with {part} ({needed})")
+        made = f", as {made_by} makes" if made_by else ""
+        raise FileNotFoundError(f"{folder}: no such folder; pass one with {part} ({needed}){made}")
     if (folder / "model").is_dir():
         raise ValueError(f"{folder} is the folder of a run; pass its model, {folder / 'model'}")
     entry = read_manifest(folder, {CONFIG_NAME, WEIGHTS_NAME})[CONFIG_NAME]

@@ -55,7 +55,9 @@ PRESETS = {"paper": Args(), "smoke": Args(episodes=2, workers=0, max_steps=30, f
 
 
 def main(args: Args) -> Evaluation:
-    from agents.configs import PolicyConfig
+    from agents.configs import PolicyConfig, check_agent
+
+    check_agent(args.agent)  # torch takes seconds to import
     from agents.evaluation import EVALUATION_SEEDS, TrainingFacts, evaluate
     from agents.loading import load_agent
     from envs.task import game_name

@@ -34,6 +34,9 @@ DEFAULT_PRESET = "default"
 
 def main(args: Args) -> Path:
     """Returns the folder of the graphs."""
+    from agents.configs import check_agent
+
+    check_agent(args.agent)  # torch takes seconds to import
     from agents.world_model_agent import WorldModelAgent
     from worldmodels.export import export_onnx
 

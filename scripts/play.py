@@ -56,6 +56,9 @@ PRESETS = {
 
 
 def main(args: Args) -> None:
+    from agents.configs import check_agent
+
+    check_agent(args.agent)  # torch takes seconds to import
     import torch
 
     from agents.loading import load_car

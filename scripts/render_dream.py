@@ -50,6 +50,9 @@ PRESETS = {"paper": Args(), "smoke": Args(seconds=2.0, dream_seconds=0.5, fast=T
 
 def main(args: Args) -> Path:
     """Returns the path of the film."""
+    from agents.configs import check_agent
+
+    check_agent(args.agent)  # torch takes seconds to import
     import torch
 
     from agents.loading import load_car

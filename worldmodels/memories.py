@@ -29,4 +29,5 @@ def load_memory(folder: Path | str, device: torch.device | str = "cpu") -> Memor
         DamagedFileError: a file is missing, cut, changed, or does not fit the others.
         ValueError: the folder holds another class, or is the run that made an M.
     """
-    return MEMORIES[saved_class(folder, MEMORIES, "M")].from_pretrained(folder, device=device)
+    kind = saved_class(folder, MEMORIES, "M", "scripts/train_mdnrnn.py")
+    return MEMORIES[kind].from_pretrained(folder, device=device)

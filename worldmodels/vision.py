@@ -134,7 +134,7 @@ def load_vision(folder: Path | str, device: torch.device | str = "cpu") -> Visio
         ValueError: the folder holds another class, a V for other images, or is the run that made
             a V.
     """
-    name = saved_class(folder, FAMILIES, "V")
+    name = saved_class(folder, FAMILIES, "V", "scripts/train_vae.py")
     vision = FAMILIES[name].from_pretrained(folder, device=device)
     check_vision(vision, f"the {name} of {folder}")
     return vision

@@ -160,8 +160,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path, data, what):
 
 def test_what_is_no_file_and_what_is_too_large(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "a.mid")
+    (tmp_path / "b.krn").mkdir()
     (tmp_path / "c.abc").write_bytes(b"X:1\n" * 9)
     monkeypatch.setattr("generative.music.parsing.MAX_BYTES", 30)
-    for name in ("a.mid", "c.abc"):
+    for name in ("a.mid", "b.krn", "c.abc"):
         with pytest.raises(DamagedFileError, match=name):
             parse_pieces(tmp_path / name)
