@@ -108,12 +108,15 @@ class InvertibleConv(nn.Module):
     def __init__(self, channels: int, lu: bool):
         super().__init__()
         self.lu = lu
-        # On the CPU whatever the default is: a model that is only measured is built on "meta".
-        rotation = torch.linalg.qr(torch.randn(channels, channels, device="cpu")).Q
+        rotation = torch.empty(channels, channels)
+        measured = rotation.is_meta  # of any size, to compare it with what a file holds
+        if not measured:  # on the CPU whatever the default is
+            rotation = torch.linalg.qr(torch.randn(channels, channels, device="cpu")).Q
         if not lu:
             self.weight = nn.Parameter(rotation)
             return
-        permutation, lower, upper = torch.linalg.lu(rotation)
+        factors = [rotation] * 3 if measured else torch.linalg.lu(rotation)
+        permutation, lower, upper = factors
         self.register_buffer("permutation", permutation)
         self.register_buffer("sign", upper.diagonal().sign())
         self.lower = nn.Parameter(lower.tril(-1))

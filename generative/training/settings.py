@@ -125,6 +125,9 @@ def _read(kind: Any, data: Any, where: str) -> Any:
 
 
 def _read_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
+    for kind in kinds:  # of several dataclasses, the one with these fields says what is wrong
+        if dataclasses.is_dataclass(kind) and isinstance(data, dict) and _names(kind) == set(data):
+            return _read(kind, data, where)
     for kind in kinds:
         try:
             return _read(kind, data, where)
@@ -146,7 +149,7 @@ def _read_sequence(origin: type, args: tuple[Any, ...], data: list[Any], where: 
 
 
 def _read_dataclass(kind: Any, data: dict[str, Any], where: str) -> Any:
-    names = {f.name for f in dataclasses.fields(kind) if f.init}
+    names = _names(kind)
     unknown, missing = sorted(set(data) - names), sorted(names - set(data))
     if unknown or missing:
         text = [f"unknown: {cut(', '.join(unknown), 60)}"] * bool(unknown)
@@ -157,6 +160,10 @@ def _read_dataclass(kind: Any, data: dict[str, Any], where: str) -> Any:
         name: _read(hints[name], data[name], f"{where}.{name}" if where else name) for name in names
     }
     return kind(**values)
+
+
+def _names(kind: Any) -> set[str]:
+    return {f.name for f in dataclasses.fields(kind) if f.init}
 
 
 @functools.lru_cache(maxsize=256)
