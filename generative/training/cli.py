@@ -24,9 +24,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-import tyro
 
-from generative.training.settings import differences, flatten, from_json, may_change, to_json
+def _stop_imports(number: int, _frame: object) -> None:
+    os.write(2, b"\nstopped (SIGINT)\n")
+    os._exit(128 + number)
+
+
+# One of our commands has begun to import, which takes a second; `start` takes Ctrl-C over.
+_begun = Path(getattr(sys.modules["__main__"], "__file__", None) or "none").resolve().parent
+if (
+    _begun == Path(__file__).resolve().parents[2] / "scripts"
+    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):
+    signal.signal(signal.SIGINT, _stop_imports)
+
+import tyro  # noqa: E402
+
+from generative.training.settings import differences, flatten, from_json, may_change, to_json  # noqa: E402
 
 A = TypeVar("A")
 WIDTH = 78
@@ -52,6 +66,8 @@ def start(
             Ctrl-C, 141 where nobody reads the output any more (`| head`).
     """
     _open_closed_streams()
+    if signal.getsignal(signal.SIGINT) is _stop_imports:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     prog = prog or Path(sys.argv[0]).name
     try:
         try:

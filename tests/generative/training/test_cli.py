@@ -283,6 +283,23 @@ def test_ctrl_c_before_the_first_step_is_one_line():
 
 
 @pytest.mark.parametrize(
+    ("folder", "status", "told"),
+    [("scripts", 130, "\nstopped (SIGINT)\n"), ("elsewhere", -signal.SIGINT, "Traceback")],
+)
+def test_ctrl_c_while_a_command_imports(folder, status, told):
+    """A command of ours says a line; whoever imports this project keeps what Python does."""
+    code = (
+        "import os, signal, sys\n"
+        f"sys.modules['__main__'].__file__ = {str(ROOT / folder / 'x.py')!r}\n"
+        "import generative.training.cli\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == status
+    assert done.stderr.startswith(told)
+
+
+@pytest.mark.parametrize(
     ("words", "told"),
     [
         (
