@@ -67,6 +67,7 @@ def clip_data(
             numbers lies inside, which keeps its contrasts (dynamic thresholding, Saharia et al.
             2022, section 2.3).
     """
+    low, high = (torch.as_tensor(end).to(data) for end in (low, high))
     if quantile is None or not len(data):
         return data.clamp(low, high)
     middle, half = (high + low) / 2, (high - low) / 2
