@@ -26,7 +26,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, unwrap_vec_wrap
 from agents.configs import Algorithm, NetworkConfig, OffPolicyConfig, PPOConfig
 from agents.policy_agent import ALGORITHMS, policy_kwargs
 from envs.sb3 import DreamVecEnv
-from generative.training.checkpoint import Checkpoints
+from generative.training.checkpoint import Checkpoints, check_finite
 from generative.training.words import with_article
 
 __all__ = ["check_action_space", "load_state", "make_learner", "save_state", "train"]
@@ -135,8 +135,9 @@ def _without_sde(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schedule(first: float, last: float | None) -> Callable[[float], float] | float:
-    """Learning rate by what remains of the training, 1 to 0."""
-    return first if last is None else lambda remaining: last + (first - last) * remaining
+    """Learning rate by what remains of the training, 1 to 0, and below 0 in its last update, which
+    ends above the number of decisions."""
+    return first if last is None else lambda remaining: last + (first - last) * max(remaining, 0.0)
 
 
 @torch.no_grad()
@@ -225,7 +226,9 @@ class _Keeper(BaseCallback):
         if self.log is not None:
             self.log(step, measured(self.model))
         if self.checkpoints is not None:
-            self.checkpoints.save(step, save_state(self.model))
+            state = save_state(self.model)
+            check_finite(state["parameters"], "training the policy", step, self.model.seed)
+            self.checkpoints.save(step, state)
 
     def _on_step(self) -> bool:
         if self.report is not None:

@@ -26,7 +26,7 @@ from generative.configs.classifier import (
     MLPClassifierConfig,
 )
 from generative.pretrained import Pretrained
-from generative.training.optimisation import Optimisation
+from generative.training.optimisation import Optimisation, parameter_groups
 
 __all__ = [
     "CNNClassifier",
@@ -207,7 +207,7 @@ class ClassifierLearner:
     ):
         self.model, self.config = model, config
         optimizer = torch.optim.AdamW(
-            model.parameters(), config.lr, eps=config.adam_eps, weight_decay=config.weight_decay
+            parameter_groups(model, config.weight_decay), lr=config.lr, eps=config.adam_eps
         )
         self.optimisation = Optimisation(model, optimizer, steps, config.final_lr)
 

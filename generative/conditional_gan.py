@@ -80,10 +80,15 @@ class PlanesCritic(Discriminator):
 
 
 class ProjectionCritic(Discriminator):
-    """score(x, label) = head(features(x)) + <vector of the label, summed features(x)>."""
+    """score(x, label) = head(features(x)) + <vector of the label, summed features(x)>.
+
+    With spectral_norm the matrix of all vectors is divided by its largest singular value, as the
+    other weights are.
+    """
 
     def __init__(self, config: ConditionalGANConfig):
         super().__init__(config)
+        self.spectral_norm = config.spectral_norm
         self.vectors = nn.Embedding(config.num_classes, config.widths[-1])
         nn.init.xavier_uniform_(self.vectors.weight)
 
@@ -91,7 +96,10 @@ class ProjectionCritic(Discriminator):
         """x (B, ...) and labels (B,) -> (B,)."""
         features = self.features(x)
         summed = features.flatten(2).sum(2) if features.dim() == 4 else features
-        return self.head(features).flatten() + (self.vectors(labels) * summed).sum(1)
+        vectors = self.vectors.weight
+        if self.spectral_norm:
+            vectors = vectors / torch.linalg.matrix_norm(vectors, 2)
+        return self.head(features).flatten() + (F.embedding(labels, vectors) * summed).sum(1)
 
 
 class ConditionalGAN(Pretrained, nn.Module):

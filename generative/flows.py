@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from generative.checks import to_levels
 from generative.configs.flows import FlowLossConfig
-from generative.training.optimisation import Optimisation
+from generative.training.optimisation import Optimisation, matrices, parameter_groups
 
 __all__ = [
     "ActNorm",
@@ -270,7 +270,7 @@ class FlowLearner(Generic[M]):
         self.model, self.config = model, config
         self._loss = loss or cast("Any", model).loss
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.lr, eps=config.adam_eps, weight_decay=config.weight_decay
+            parameter_groups(model, config.weight_decay), lr=config.lr, eps=config.adam_eps
         )
         self.optimisation = Optimisation(
             model, optimizer, steps, config.final_lr, config.clip, config.ema
@@ -286,8 +286,7 @@ class FlowLearner(Generic[M]):
         losses = self._loss(x)
         loss = losses.loss
         if self.config.l2:
-            weights = (p for p in self.model.parameters() if p.dim() > 1)
-            loss = loss + self.config.l2 * sum(w.square().sum() for w in weights)
+            loss = loss + self.config.l2 * sum(w.square().sum() for w in matrices(self.model))
         self.optimisation.step(loss)
         return {name: value.detach() for name, value in losses._asdict().items()}
 

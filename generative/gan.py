@@ -17,14 +17,14 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
-from torch.optim.swa_utils import AveragedModel
 
 from generative.checks import (
     at_least_float32,
@@ -37,13 +37,13 @@ from generative.checks import (
 from generative.configs.gan import GANConfig, GANLossConfig
 from generative.nets.waves import Waves
 from generative.pretrained import Pretrained
-from generative.training.average import warm_average
+from generative.training.optimisation import Optimisation
 from generative.training.ranges import CountOrZero
 
 if TYPE_CHECKING:
     from generative.conditional_gan import ConditionalGAN
     from generative.data.image_set import ImageSet
-    from generative.wgan import WGAN, WGANLearner
+    from generative.wgan import WGAN
 
 __all__ = [
     "GAN",
@@ -61,6 +61,7 @@ __all__ = [
     "squared_slope",
 ]
 
+M = TypeVar("M", bound=nn.Module)
 Batch: TypeAlias = Tensor | tuple[Tensor, Tensor]
 """Examples, or examples and the label of each."""
 
@@ -181,7 +182,7 @@ def _small_sides(config: GANConfig) -> tuple[int, int]:
 def _initialise(network: nn.Module, config: GANConfig) -> None:
     for layer in network.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            if config.init == "normal":
+            if config.init == "normal" and len(config.shape) == 3:
                 nn.init.normal_(layer.weight, 0.0, 0.02)  # Radford et al. 2016
             else:
                 nn.init.xavier_uniform_(layer.weight)  # the book's framework begins so
@@ -316,7 +317,70 @@ def squared_slope(scores: Tensor, x: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------------------
 
 
-class GANLearner:
+class AdversarialLearner(Generic[M]):
+    """What learners of GANs share: an optimiser for each network, an average of the generator.
+
+    Args:
+        model: has a `generator` and a `discriminator`.
+        steps: updates over which the learning rates fall.
+        lr, judge_lr: of the generator and of the discriminator; `lr_end` is what is left of both.
+        ema: decay of the average of the generator's weights, and with them of its batch
+            statistics; 0 keeps the last ones.
+        make: parameters and learning rate -> optimiser.
+    """
+
+    def __init__(
+        self,
+        model: M,
+        steps: int,
+        lr: float,
+        judge_lr: float,
+        lr_end: float,
+        ema: float,
+        make: Callable[..., torch.optim.Optimizer],
+    ):
+        self.model, self.steps = model, max(steps, 1)
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.parts: dict[str, Optimisation[nn.Module]] = {}
+        for name, first, decay in (("generator", lr, ema), ("discriminator", judge_lr, 0.0)):
+            network = cast("nn.Module", getattr(model, name))
+            self.optimizers[name] = optimizer = make(network.parameters(), lr=first)
+            self.parts[name] = Optimisation(network, optimizer, steps, first * lr_end, ema=decay)
+
+    @property
+    def kept(self) -> M:
+        """A copy of the model with the generator that should be sampled."""
+        kept = copy.deepcopy(self.model).eval()
+        generator = self.parts["generator"].current.state_dict()
+        cast("nn.Module", kept.generator).load_state_dict(generator)
+        return kept
+
+    def gradients(self, name: str, loss: Tensor, retain_graph: bool = False) -> list[Tensor]:
+        """Those of one network; the other's stay as they are."""
+        parameters = list(self.parts[name].model.parameters())
+        return list(torch.autograd.grad(loss, parameters, retain_graph=retain_graph))
+
+    def move(self, name: str, gradients: list[Tensor]) -> None:
+        """Move the weights of one network against these gradients."""
+        parameters = self.parts[name].model.parameters()
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.parts[name].move()
+
+    def advance(self) -> None:
+        """End an update."""
+        for part in self.parts.values():
+            part.advance()
+
+    def state_dict(self) -> dict:
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+
+
+class GANLearner(AdversarialLearner["GAN | ConditionalGAN"]):
     """Adam on both networks; `kept` holds the weights to keep.
 
     A step computes the gradients of both networks before either moves, as the book does. Also
@@ -324,21 +388,11 @@ class GANLearner:
     """
 
     def __init__(self, model: GAN | ConditionalGAN, config: GANLossConfig, steps: int):
-        self.model, self.config, self.steps = model, config, max(steps, 1)
-        self.optimizers, self.schedules = {}, {}
-        rates = {"generator": config.lr, "discriminator": config.discriminator_lr}
-        for name, lr in rates.items():
-            parameters = getattr(model, name).parameters()
-            betas = (config.beta1, config.beta2)
-            optimizer = torch.optim.Adam(parameters, lr=lr, betas=betas, eps=config.adam_eps)
-            self.optimizers[name] = optimizer
-            self.schedules[name] = cosine(optimizer, steps, lr * config.lr_end)
-        self.average = average_of(model.generator, config.ema)
-
-    @property
-    def kept(self) -> GAN | ConditionalGAN:
-        """A copy of the model with the generator that should be sampled."""
-        return with_generator(self.model, self.average)
+        self.config = config
+        betas = (config.beta1, config.beta2)
+        make = partial(torch.optim.Adam, betas=betas, eps=config.adam_eps)
+        rates = (config.lr, config.discriminator_lr, config.lr_end)
+        super().__init__(model, steps, *rates, config.ema, make)
 
     def update(self, batch: Batch) -> dict[str, Tensor | float]:
         """One update on examples (B, *shape), or on (examples, labels (B,)).
@@ -355,10 +409,7 @@ class GANLearner:
         for _ in range(self.config.generator_steps - 1):
             self._step(real, given, ("generator",))
         logged = self._step(real, given, ("discriminator", "generator"))
-        for schedule in self.schedules.values():
-            schedule.step()
-        if self.average is not None:
-            self.average.update_parameters(self.model.generator)
+        self.advance()
         return logged
 
     def _step(
@@ -377,16 +428,9 @@ class GANLearner:
         penalty = self._penalty(real, real_scores, fake, fake_scores)
         if penalty is not None:
             losses["discriminator"] = d_loss + penalty
-        gradients = {}
+        gradients = {name: self.gradients(name, losses[name], True) for name in moving}
         for name in moving:
-            parameters = list(getattr(model, name).parameters())
-            gradients[name] = torch.autograd.grad(losses[name], parameters, retain_graph=True)
-        for name in moving:
-            for parameter, gradient in zip(
-                getattr(model, name).parameters(), gradients[name], strict=True
-            ):
-                parameter.grad = gradient
-            self.optimizers[name].step()
+            self.move(name, gradients[name])
         told = _accuracies(real_scores.detach(), fake_scores.detach(), config)
         return {
             "d_loss": d_loss.detach(),
@@ -402,14 +446,8 @@ class GANLearner:
         """r1 / 2 |slope at real|^2 + r2 / 2 |slope at fake|^2; none if both weights are 0."""
         pairs = ((self.config.r1, real_scores, real), (self.config.r2, fake_scores, fake))
         terms = [weight / 2 * squared_slope(scores, x) for weight, scores, x in pairs if weight]
-        done = self.schedules["generator"].last_epoch / self.steps
+        done = min(self.parts["generator"].step_number / self.steps, 1)
         return self.config.penalty_end**done * torch.stack(terms).sum() if terms else None
-
-    def state_dict(self) -> dict:
-        return learner_state(self)
-
-    def load_state_dict(self, state: dict) -> None:
-        load_learner_state(self, state)
 
 
 def _accuracies(real: Tensor, fake: Tensor, config: GANLossConfig) -> dict[str, Tensor]:
@@ -423,45 +461,6 @@ def _accuracies(real: Tensor, fake: Tensor, config: GANLossConfig) -> dict[str, 
 def split_batch(batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Examples, and what is given with them: nothing, or their labels."""
     return (batch, ()) if isinstance(batch, Tensor) else (batch[0], batch[1:])
-
-
-def cosine(optimizer: torch.optim.Optimizer, steps: int, last: float):
-    """A schedule that brings the learning rate to `last` in so many steps."""
-    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1), eta_min=last)
-
-
-def average_of(generator: nn.Module, decay: float) -> AveragedModel | None:
-    """Its exponential average; none if the decay is 0."""
-    return AveragedModel(generator, multi_avg_fn=warm_average(decay)) if decay else None
-
-
-def with_generator(model: Any, average: AveragedModel | None) -> Any:
-    """A copy of a model in evaluation mode, with the average in the place of its generator."""
-    kept = copy.deepcopy(model).eval()
-    if average is not None:
-        kept.generator.load_state_dict(average.module.state_dict())
-    return kept
-
-
-def learner_state(learner: GANLearner | WGANLearner) -> dict:
-    """State of a learner with `model`, `optimizers`, `schedules` and `average`."""
-    state = {
-        "model": learner.model.state_dict(),
-        "optimizers": {name: o.state_dict() for name, o in learner.optimizers.items()},
-        "schedules": {name: s.state_dict() for name, s in learner.schedules.items()},
-    }
-    return state if learner.average is None else {**state, "average": learner.average.state_dict()}
-
-
-def load_learner_state(learner: GANLearner | WGANLearner, state: dict) -> None:
-    """Take over what `learner_state` gave."""
-    learner.model.load_state_dict(state["model"])
-    for name, optimizer in learner.optimizers.items():
-        optimizer.load_state_dict(state["optimizers"][name])
-    for name, schedule in learner.schedules.items():
-        schedule.load_state_dict(state["schedules"][name])
-    if learner.average is not None:
-        learner.average.load_state_dict(state["average"])
 
 
 # ---------------------------------------------------------------------------------------------

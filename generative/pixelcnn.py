@@ -44,7 +44,7 @@ from generative.configs.pixelcnn import (
 from generative.pixelcnn_mixture import LogisticMixture, PlusPlusNet
 from generative.pixelcnn_nets import GatedNet, PlainNet
 from generative.pretrained import Pretrained
-from generative.training.optimisation import Optimisation
+from generative.training.optimisation import Optimisation, parameter_groups
 from generative.training.ranges import CountOrZero, NonNegative
 
 __all__ = [
@@ -318,7 +318,7 @@ class PixelCNNLearner:
     def __init__(self, model: PixelCNN, config: PixelCNNLossConfig, steps: int):
         self.model, self.config = model, config
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.lr, eps=config.adam_eps, weight_decay=config.weight_decay
+            parameter_groups(model, config.weight_decay), lr=config.lr, eps=config.adam_eps
         )
         self.optimisation = Optimisation(
             model, optimizer, steps, config.final_lr, config.clip, config.ema

@@ -216,6 +216,9 @@ class GRUBefore(nn.Module):
     `nn.GRU` resets the product instead, and its z is 1 - z; the two are different networks.
     """
 
+    takes_muon: ClassVar[bool] = True
+    """Its matrices stand between others, so that Muon may move them."""
+
     def __init__(self, input_dim: int, hidden_dim: int, num_layers: int = 1, dropout: float = 0.0):
         super().__init__()
         self.hidden_dim = hidden_dim

@@ -255,7 +255,9 @@ def gae(
 def group_advantages(scores: Tensor, divide_by_std: bool = False) -> Tensor:
     """How much better each answer is than those to the same prompt; scores (B, G) -> (B, G)."""
     advantages = scores - scores.mean(1, keepdim=True)
-    return advantages / (scores.std(1, keepdim=True) + 1e-4) if divide_by_std else advantages
+    if not divide_by_std or scores.shape[1] < 2:  # a single number has no deviation
+        return advantages
+    return advantages / (scores.std(1, keepdim=True) + 1e-4)
 
 
 def clipped_gain(new: Tensor, old: Tensor, advantages: Tensor, clip: float) -> Tensor:
@@ -325,7 +327,8 @@ class PPOLearner:
             advantages = gae(rewards, values, counted, config.gamma, config.gae_lambda)
             returns = advantages + values
             seen = advantages[counted]
-            advantages = (advantages - seen.mean()) / (seen.std() + 1e-6)
+            if len(seen) > 1:  # a single number has no deviation
+                advantages = (advantages - seen.mean()) / (seen.std() + 1e-6)
         for rows in _minibatches(len(texts), config, texts.device):
             new, inside = answer_log_probs(self.policy, texts[rows], self.prompt_len)
             gain = clipped_gain(new, old[rows], advantages[rows], config.clip)

@@ -11,7 +11,6 @@ begins with the second.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar, cast
@@ -23,7 +22,7 @@ from torch.nn import functional as F
 from generative.checks import checked
 from generative.configs.text import TextLossConfig
 from generative.sampling import sample_logits
-from generative.training.optimisation import Optimisation
+from generative.training.optimisation import Optimisation, parameter_groups
 from generative.training.ranges import CountOrZero, NonNegative, Quantile
 
 __all__ = [
@@ -177,9 +176,10 @@ class TextLearner(Generic[M]):
             model,
             make_optimizers(model, config),
             steps,
-            rate=partial(_rate, steps=max(steps, 1), config=config),
-            clip=config.clip,
-            ema=config.ema,
+            config.final_lr,
+            config.clip,
+            config.ema,
+            config.warmup,
         )
 
     @property
@@ -201,39 +201,32 @@ class TextLearner(Generic[M]):
 
 
 def make_optimizers(model: nn.Module, config: TextLossConfig) -> list[torch.optim.Optimizer]:
-    """AdamW, which decays matrices only; Muon for the matrices between embedding and output."""
-    head = getattr(model, "head", None)
-    inner = {
-        id(layer.weight)
-        for layer in model.modules()
-        if isinstance(layer, nn.Linear) and layer is not head and config.optimizer == "muon"
-    }
-    parameters = list(model.parameters())
-    rest = [p for p in parameters if id(p) not in inner]
-    groups = [
-        {"params": [p for p in rest if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
+    """AdamW; for the matrices of modules with `takes_muon`, such as Transformer blocks, Muon.
+
+    Raises:
+        ValueError: Muon is asked for, and there are none.
+    """
+    decay, betas = config.weight_decay, (0.9, config.beta2)
+    hidden = [
+        layer.weight
+        for block in model.modules()
+        if config.optimizer == "muon" and getattr(block, "takes_muon", False)
+        for layer in block.modules()
+        if isinstance(layer, nn.Linear)
     ]
-    betas, eps = (0.9, config.beta2), config.adam_eps
+    groups = parameter_groups(model, decay, hidden)
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=betas, eps=eps)
+        torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.adam_eps)
     ]
-    if inner:
+    if hidden:
         optimizers.append(
             torch.optim.Muon(
-                [p for p in parameters if id(p) in inner],
-                lr=config.lr,
-                weight_decay=config.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
+                hidden, lr=config.lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
             )
         )
+    elif config.optimizer == "muon":
+        raise ValueError(
+            f"optimizer is 'muon', and a {type(model).__name__} has no hidden matrices between "
+            "its embeddings and its output that Muon could move; give 'adam'"
+        )
     return optimizers
-
-
-def _rate(step: int, steps: int, config: TextLossConfig) -> float:
-    """Share of the learning rate that a step has."""
-    if step < config.warmup:
-        return (step + 1) / (config.warmup + 1)
-    done = (step - config.warmup) / max(1, steps - config.warmup)
-    low = config.final_lr / config.lr
-    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

@@ -11,6 +11,7 @@ al. 2017; Foster 2023, chapter 4).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -19,20 +20,16 @@ from torch import Tensor, nn
 from generative.checks import check_some, check_vectors
 from generative.configs.gan import WGANConfig, WGANLossConfig
 from generative.gan import (
+    AdversarialLearner,
     Batch,
     Discriminator,
     Generator,
-    average_of,
     check_examples,
-    cosine,
     draw_z,
     energy_coefficient,
     from_network,
-    learner_state,
-    load_learner_state,
     split_batch,
     to_network,
-    with_generator,
 )
 from generative.pretrained import Pretrained
 
@@ -101,7 +98,7 @@ def gradient_penalty(
     return (norm - 1).square().mean()
 
 
-class WGANLearner:
+class WGANLearner(AdversarialLearner["WGAN | ConditionalGAN"]):
     """Several steps of the critic on one batch, then one of the generator; `kept` holds the weights
     to keep.
 
@@ -109,26 +106,14 @@ class WGANLearner:
     """
 
     def __init__(self, model: WGAN | ConditionalGAN, config: WGANLossConfig, steps: int):
-        self.model, self.config = model, config
-        self.optimizers, self.schedules = {}, {}
-        rates = {"generator": config.lr, "discriminator": config.critic_lr}
-        for name, lr in rates.items():
-            parameters = getattr(model, name).parameters()
-            if config.optimizer == "rmsprop":
-                optimizer = torch.optim.RMSprop(
-                    parameters, lr=lr, alpha=config.beta2, eps=config.adam_eps
-                )
-            else:
-                betas = (config.beta1, config.beta2)
-                optimizer = torch.optim.Adam(parameters, lr=lr, betas=betas, eps=config.adam_eps)
-            self.optimizers[name] = optimizer
-            self.schedules[name] = cosine(optimizer, steps, lr * config.lr_end)
-        self.average = average_of(model.generator, config.ema)
-
-    @property
-    def kept(self) -> WGAN | ConditionalGAN:
-        """A copy of the model with the generator that should be sampled."""
-        return with_generator(self.model, self.average)
+        self.config = config
+        if config.optimizer == "rmsprop":
+            make = partial(torch.optim.RMSprop, alpha=config.beta2, eps=config.adam_eps)
+        else:
+            betas = (config.beta1, config.beta2)
+            make = partial(torch.optim.Adam, betas=betas, eps=config.adam_eps)
+        rates = (config.lr, config.critic_lr, config.lr_end)
+        super().__init__(model, steps, *rates, config.ema, make)
 
     def update(self, batch: Batch) -> dict[str, Tensor | float]:
         """One update on examples (B, *shape), or on (examples, labels (B,)).
@@ -144,11 +129,8 @@ class WGANLearner:
             logged = self._critic_step(real, given)
         fake = self.model.generator(draw_z(self.model, len(real)), *given)
         g_loss = -self.model.discriminator(fake, *given).mean()
-        self._move("generator", g_loss)
-        for schedule in self.schedules.values():
-            schedule.step()
-        if self.average is not None:
-            self.average.update_parameters(self.model.generator)
+        self.move("generator", self.gradients("generator", g_loss))
+        self.advance()
         energy = energy_coefficient(real, fake.detach())._asdict()
         return {**logged, "g_loss": g_loss.detach(), **energy}
 
@@ -158,7 +140,7 @@ class WGANLearner:
             fake = self.model.generator(draw_z(self.model, len(real)), *given)
         c_wass = critic(fake, *given).mean() - critic(real, *given).mean()
         if config.lipschitz == "clipping":
-            self._move("discriminator", c_wass)
+            self.move("discriminator", self.gradients("discriminator", c_wass))
             with torch.no_grad():
                 for parameter in critic.parameters():
                     parameter.clamp_(-config.clip, config.clip)
@@ -167,19 +149,5 @@ class WGANLearner:
             critic, real, fake, *given, alpha=config.alpha, norm_eps=config.norm_eps
         )
         c_loss = c_wass + config.penalty * c_gp
-        self._move("discriminator", c_loss)
+        self.move("discriminator", self.gradients("discriminator", c_loss))
         return {"c_loss": c_loss.detach(), "c_wass": c_wass.detach(), "c_gp": c_gp.detach()}
-
-    def _move(self, name: str, loss: Tensor) -> None:
-        """One step of one network; the other keeps its gradients and weights."""
-        parameters = list(getattr(self.model, name).parameters())
-        gradients = torch.autograd.grad(loss, parameters)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        self.optimizers[name].step()
-
-    def state_dict(self) -> dict:
-        return learner_state(self)
-
-    def load_state_dict(self, state: dict) -> None:
-        load_learner_state(self, state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from generative.configs.text import BERTConfig, TextLossConfig, bert_block
 from generative.training.cli import Input, start
@@ -26,6 +26,8 @@ class Args(Checked):
 
     The reviews are those of a small grammar, of which the best guess is known.
     """
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/bert-classifier")
     """Run folder; the trained classifier is in its `model` folder."""

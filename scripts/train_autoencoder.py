@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from generative.configs.autoencoder import AutoencoderLossConfig, ConvAutoencoderConfig
 from generative.training.cli import start
@@ -15,6 +16,8 @@ from scripts.common.images import Batches, ImageData, load_images
 @dataclass(frozen=True)
 class Args(Checked):
     """Train an autoencoder, plain or denoising, on images."""
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/autoencoder")
     """Run folder; the trained model is in its `model` folder, reconstructions are in `images`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from generative.configs.classifier import (
     ClassifierLossConfig,
@@ -28,6 +28,8 @@ class Args(Checked):
     The result has loss and accuracy on test images; `images` has those of them that the model finds
     least probable as what they are.
     """
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/classifier")
     """Run folder; the trained model is in its `model` folder."""

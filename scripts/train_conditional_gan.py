@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
-from generative.configs.gan import ConditionalGANConfig, GANLossConfig, WGANLossConfig
+from generative.configs.gan import BOOK, ConditionalGANConfig, GANLossConfig, WGANLossConfig
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
 from scripts.common.images import ImageData
 from scripts.train_gan import PAIRS, Images
-from scripts.train_wgan import CORRECTED
+from scripts.train_wgan import AVERAGED
 
 
 @dataclass(frozen=True)
 class Args(Checked):
     """Train a conditional GAN: samples of a class that is asked for."""
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/conditional_gan")
     """Run folder; the trained networks are in its `model` folder, samples are in `images`, with a
@@ -43,24 +46,24 @@ class Args(Checked):
     seed: Seed = 1
 
 
-DEFAULT_PRESET = "book"
+DEFAULT_PRESET = "corrected"
 PRESETS = {
-    "book": Args(),
-    "corrected": Args(model=ConditionalGANConfig(dropout=0.0), loss=CORRECTED),
+    "book": Args(model=ConditionalGANConfig(dropout=0.3), loss=BOOK),
+    "corrected": Args(loss=AVERAGED),
     "fashion": Args(
         data="fashion-mnist",
         label=("class",),
         model=ConditionalGANConfig(
-            (1, 32, 32), widths=(64, 128, 256), dropout=0.0, num_classes=10
+            (1, 32, 32), widths=(64, 128, 256), num_classes=10
         ),
-        loss=CORRECTED,
+        loss=AVERAGED,
         steps=11_700,
     ),
     "sprites": Args(
         data="sprites",
         label=("colour",),
         model=ConditionalGANConfig(
-            (3, 32, 32), widths=(16, 32, 64), batch_norm="none", dropout=0.0, num_classes=6,
+            (3, 32, 32), widths=(16, 32, 64), batch_norm="none", num_classes=6,
             conditioning="projection",
         ),
         loss=replace(PAIRS, penalty_end=0.3),
@@ -71,9 +74,9 @@ PRESETS = {
         data="sprites",
         label=("colour",),
         model=ConditionalGANConfig(
-            (3, 32, 32), latent_dim=8, widths=(4, 8, 8), dropout=0.0, num_classes=6
+            (3, 32, 32), latent_dim=8, widths=(4, 8, 8), num_classes=6
         ),
-        loss=replace(CORRECTED, critic_steps=1),
+        loss=replace(AVERAGED, critic_steps=1),
         steps=20,
         batch_size=8,
         log_every=5,

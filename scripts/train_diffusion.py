@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import get_args
+from typing import ClassVar, get_args
 
 from generative.configs.diffusion import (
     DiffusionLossConfig,
@@ -24,6 +24,8 @@ from scripts.common.points import PointData, Points
 @dataclass(frozen=True)
 class Args(Checked):
     """Train a diffusion model of images, or of points in the plane whose density is known."""
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/diffusion")
     """Run folder; the trained model is in its `model` folder, samples are in `images`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import ClassVar, get_args
 
 from generative.configs.energy import (
     ConvEnergyConfig,
@@ -25,6 +25,8 @@ class Args(Checked):
 
     On points the result says how far the density stays above its floor, by quadrature.
     """
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/energy")
     """Run folder; the trained model is in its `model` folder, samples are in `images`."""

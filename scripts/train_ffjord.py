@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from generative.configs.flows import FFJORDConfig, FlowLossConfig
 from generative.training.cli import start
@@ -21,6 +22,8 @@ class Args(Checked):
 
     The result says how far the flow stays above the best that is possible.
     """
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/ffjord")
     """Run folder; the trained flow is in its `model` folder, samples are in `images`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from generative.configs.flows import FlowLossConfig, GlowConfig
 from generative.training.cli import start
@@ -15,6 +16,8 @@ from scripts.common.images import Batches, ImageData, load_images
 @dataclass(frozen=True)
 class Args(Checked):
     """Train Glow, or the multi-scale RealNVP, flows on images with a bound of their likelihood."""
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/glow")
     """Run folder; the trained flow is in its `model` folder, samples are in `images`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +40,22 @@ class Args(TextSource):
 
 
 DEFAULT_PRESET = "book"
+# As large as nanoGPT's recipe for a CPU, with as many steps of as many characters.
+CHARACTERS = Args(
+    data="text",
+    tokens="characters",
+    length=65,
+    prompt="The ",
+    model=GPTConfig(
+        1000, 64, 4, gpt2_block(128, 4, dropout=0.0), tied=True, init="normal", from_start=False
+    ),
+    loss=TextLossConfig(
+        optimizer="muon", lr=4e-3, final_lr=4e-4, warmup=100, beta2=0.99,
+        weight_decay=0.1, clip=1.0,
+    ),
+    steps=2000,
+    batch_size=12,
+)  # fmt: skip
 PRESETS = {
     "book": Args(
         data="wine-reviews",
@@ -67,21 +83,19 @@ PRESETS = {
         steps=1500,
         batch_size=32,
     ),
-    # As large as nanoGPT's recipe for a CPU, with as many steps of as many characters.
-    "characters": Args(
-        data="text",
-        tokens="characters",
-        length=65,
-        prompt="The ",
-        model=GPTConfig(
-            1000, 64, 4, gpt2_block(128, 4, dropout=0.0), tied=True, init="normal", from_start=False
+    "characters": CHARACTERS,
+    # nanoGPT's own recipe for a CPU (config/train_shakespeare_char.py with the values of its
+    # README): AdamW, matrices without biases, the exact GELU.
+    "nanogpt": replace(
+        CHARACTERS,
+        model=replace(
+            CHARACTERS.model,
+            block=replace(CHARACTERS.model.block, bias=False, activation="gelu"),
         ),
         loss=TextLossConfig(
-            optimizer="muon", lr=4e-3, final_lr=4e-4, warmup=100, beta2=0.99,
+            lr=1e-3, final_lr=1e-4, warmup=100, beta2=0.99, adam_eps=1e-8,
             weight_decay=0.1, clip=1.0,
         ),
-        steps=2000,
-        batch_size=12,
     ),
     "smoke": Args(
         data="markov",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from generative.configs.vae import ImageVAEConfig, ImageVAELossConfig
 from generative.training.cli import start
@@ -24,6 +24,8 @@ class Args(Checked):
 
     The result has bounds of the log-likelihood of test images, in nats.
     """
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/image-vae")
     """Run folder; the trained VAE is in its `model` folder, samples are in `images`."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from generative.configs.musegan import MuseGANConfig, MuseGANLossConfig
+from generative.configs.musegan import BOOK, MuseGANConfig, MuseGANLossConfig
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
@@ -20,6 +20,8 @@ class Args(Checked):
     The result compares samples with pieces that were not trained on: of each measure of style the
     distance between them, and that between two halves of these pieces.
     """
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/musegan")
     """Run folder; the trained networks are in its `model` folder, samples in `images`, `midi`."""
@@ -46,11 +48,8 @@ class Args(Checked):
     seed: Seed = 1
 
 
-DEFAULT_PRESET = "book"
-CORRECTED_LOSS = MuseGANLossConfig(
-    alpha="uniform", norm_eps=1e-12, penalty_norm="piece", lr=5e-4, critic_lr=5e-4, beta1=0.0,
-    lr_end=0.05, ema=0.995,
-)  # fmt: skip
+DEFAULT_PRESET = "corrected"
+CORRECTED_LOSS = MuseGANLossConfig(lr=5e-4, critic_lr=5e-4, beta1=0.0, lr_end=0.05, ema=0.995)
 CHORALES = Args(
     data="chorales",
     bars="all",
@@ -73,15 +72,15 @@ CHORALES = Args(
     picture_every=200,
 )
 PRESETS = {
-    "book": Args(),
     # The book's penalty is taken beyond the two sets and for each track alone, and its critic is
     # shown shades between notes and silence, by which alone it tells what was generated.
+    "book": Args(loss=BOOK),
     "corrected": Args(bars="all", model=MuseGANConfig(output="one-hot"), loss=CORRECTED_LOSS),
     "chorales": CHORALES,
     "chorales-book": replace(
         CHORALES,
         model=replace(CHORALES.model, output="tanh", onsets=False, chroma=False),
-        loss=MuseGANLossConfig(critic_steps=1),
+        loss=replace(BOOK, critic_steps=1),
     ),
     "chorales-track": replace(CHORALES, model=replace(CHORALES.model, given="track")),
     "chorales-bar": replace(CHORALES, model=replace(CHORALES.model, given="bar")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from generative.configs.music import MusicLossConfig, MusicRNNConfig
 from generative.training.cli import start
@@ -29,6 +29,8 @@ class Args(Checked):
 
     The result has the nats a frame of the test pieces, and of the others.
     """
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/music_rnn")
     """Run folder; the trained model is in its `model` folder, samples in `images` and `midi`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from generative.configs.music import MusicLossConfig, MusicTransformerConfig
 from generative.configs.transformer import BlockConfig
@@ -20,6 +20,8 @@ class Args(Checked):
 
     The result has the nats of a note and of a duration in pieces that were not trained on.
     """
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/music_transformer")
     """Run folder; the trained model is in its `model` folder, samples in `images` and `midi`."""

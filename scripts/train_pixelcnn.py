@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from generative.configs.pixelcnn import (
     GatedConfig,
@@ -24,6 +25,8 @@ class Args(Checked):
 
     The result says how many bits a number of the images kept for testing takes.
     """
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/pixelcnn")
     """Run folder; the trained model is in its `model` folder, samples are in `images`."""

@@ -56,6 +56,11 @@ class Args(Checked):
     device: Device = "auto"
     seed: Seed = 1
 
+    @property
+    def resumable_fields(self) -> frozenset[str]:
+        """The steps of a network are shared out among its layers, and so stay what they were."""
+        return frozenset({"steps"} if self.kind == "rbm" else ())
+
 
 DEFAULT_PRESET = "book"
 # Chains that go on reach what data lie far from; a rate that falls lets them keep up, and the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from generative.configs.flows import FlowLossConfig, ImageRealNVPConfig, RealNVPConfig
 from generative.training.cli import start
@@ -33,6 +33,8 @@ class Args(Checked):
 
     On a density of which the optimum is known, the result says how far the flow stays above it.
     """
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/realnvp")
     """Run folder; the trained flow is in its `model` folder, samples are in `images`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
@@ -36,6 +36,8 @@ class Args(Checked):
     Requests and answers are of a language so small that the best policy is known: the result says
     how far the trained one stays below it.
     """
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/rlhf")
     """Run folder; the policy is in its `model` folder, what is trained before it in the folders

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import ClassVar, get_args
 
 from generative.configs.score import ScoreConfig, ScoreLossConfig
 from generative.training.cli import start
@@ -17,6 +17,8 @@ from scripts.common.points import PointData, Points
 @dataclass(frozen=True)
 class Args(Checked):
     """Train a noise-conditional score network on images, or on points in the plane."""
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/score")
     """Run folder; the trained network is in its `model` folder, samples are in `images`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from generative.configs.vae import ConvVAEConfig, VAELossConfig
 from generative.training.cli import Input, start
@@ -15,6 +15,8 @@ from generative.training.run import Run
 @dataclass(frozen=True)
 class Args(Checked):
     """Train V, the variational autoencoder, on recorded frames."""
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/vae")
     """Run folder; the trained V is in its `model` folder."""

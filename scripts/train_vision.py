@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from generative.configs.autoencoder import AutoencoderLossConfig, ConvAutoencoderConfig
 from generative.training.cli import Input, start
@@ -23,6 +23,8 @@ SCALE_FRAMES = 4096
 @dataclass(frozen=True)
 class Args(Checked):
     """Train an autoencoder as V on recorded frames: its code takes the place of a VAE's z."""
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/vision")
     """Run folder; the trained V is in its `model` folder."""

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from generative.training.optimisation import learning_rate
 from worldmodels.configs import GradientConfig
 from worldmodels.dream import Dream, DreamStarts
 
@@ -74,7 +75,8 @@ def climb(
     best, best_return = theta.detach().clone(), check(theta)
     total, count, curve = torch.zeros_like(theta), 0, []
     for index in range(config.steps):
-        optimizer.param_groups[0]["lr"] = config.lr * _cosine(index / config.steps)
+        rate = learning_rate(index, config.steps, config.lr, 0.1 * config.lr)
+        optimizer.param_groups[0]["lr"] = rate
         rng = np.random.default_rng([seed, index])
         generator = torch.Generator(dream.device).manual_seed(int(rng.integers(2**63)))
         result = dream.rollout(theta.unsqueeze(0), starts.draw(config.lanes, rng), generator)
@@ -114,8 +116,3 @@ class _Check:
     def __call__(self, theta: Tensor) -> float:
         result = self.dream.evaluate(theta.detach().unsqueeze(0), self.starts, self.seed)
         return float(result.returns.mean())
-
-
-def _cosine(progress: float) -> float:
-    """1 at the start, 0.1 at the end."""
-    return 0.55 + 0.45 * math.cos(math.pi * progress)

@@ -28,6 +28,7 @@ from generative.mdn import (
     MixtureDensityHead,
 )
 from generative.pretrained import Pretrained
+from generative.training.optimisation import Optimisation
 from worldmodels.configs import (
     BOOK_MDNRNN,
     PAPER_MDNRNN,
@@ -380,8 +381,8 @@ class MemoryLearner:
         self.config = config
         trained = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(trained, lr=config.lr, fused=True)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            self.optimizer, T_max=max(steps, 1), eta_min=config.final_lr
+        self.optimisation = Optimisation(
+            model, self.optimizer, steps, config.final_lr, clip_value=config.clip_value
         )
 
     def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -402,21 +403,11 @@ class MemoryLearner:
             torch.bfloat16 if bf16 else target.dtype,
         )
         losses = _joined_losses(nll, reward, end_logit, batch, model.config, self.config)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.loss.backward()
-        torch.nn.utils.clip_grad_value_(self.model.parameters(), self.config.clip_value)
-        self.optimizer.step()
-        self.schedule.step()
+        self.optimisation.step(losses.loss)
         return {name: value.detach() for name, value in losses._asdict().items()}
 
     def state_dict(self) -> dict:
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
+        return self.optimisation.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        self.optimisation.load_state_dict(state)

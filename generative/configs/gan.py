@@ -69,12 +69,15 @@ class GANConfig(Checked):
 
 @dataclass(frozen=True)
 class WGANConfig(GANConfig):
-    """The same with a critic that sees every image by itself; the defaults are the book's."""
+    """The same with a critic that sees every image by itself; the sizes are the book's."""
 
     shape: Widths = (3, 64, 64)
     latent_dim: Size = 128
     batch_norm: Literal["both", "generator", "none"] = "generator"
     bias: bool = True
+    dropout: float = 0.0
+    """Share of features that the critic leaves out in training (book: 0.3): with it the slope that
+    is held at 1 is that of another critic at every step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,7 +90,7 @@ class WGANConfig(GANConfig):
 
 @dataclass(frozen=True)
 class ConditionalGANConfig(WGANConfig):
-    """The same with a label; the defaults are the book's, for faces with blond hair or not."""
+    """The same with a label; the sizes are the book's, for faces with blond hair or not."""
 
     latent_dim: Size = 32
     widths: Widths = (64, 128, 128, 128)
@@ -101,19 +104,19 @@ class ConditionalGANConfig(WGANConfig):
 
 @dataclass(frozen=True)
 class GANLossConfig(Checked):
-    """How a GAN is trained; the defaults are the book's."""
+    """How a GAN is trained; the defaults are the book's, but for what `GAN_BOOK` says."""
 
     objective: Literal["bce", "hinge", "relativistic"] = "bce"
     """bce: cross-entropy of real or generated, the generator's labels turned round (Goodfellow et
     al. 2014). hinge: Lim & Ye 2017. relativistic: of pairs of a real and a generated example, which
     is which (Jolicoeur-Martineau 2019)."""
-    clip: Share = 1e-7
-    """bce: keep probabilities this far from 0 and 1, as the book's framework does; beyond, there is
-    no gradient. 0 computes with logits, without that limit."""
+    clip: Share = 0.0
+    """bce: keep probabilities this far from 0 and 1, as the book's framework does (1e-7); beyond,
+    there is no gradient. 0 computes with logits, without that limit."""
     label_noise: Share = 0.1
     """bce: the discriminator's labels are moved by up to so much, at random."""
-    noise_direction: Literal["outward", "inward"] = "outward"
-    """Outward as in the book, to below 0 and above 1, or inward, between 0 and 1."""
+    noise_direction: Literal["outward", "inward"] = "inward"
+    """Inward, between 0 and 1, or outward as in the book, to below 0 and above 1."""
     flip: Share = 0.0
     """bce: share of the discriminator's labels that are turned round, at random."""
     r1: NonNegative = 0.0
@@ -161,19 +164,25 @@ class GANLossConfig(Checked):
             )
 
 
+GAN_BOOK = GANLossConfig(noise_direction="outward", clip=1e-7)
+"""The book's program: labels beyond 0 and 1, whose loss has no bound but where its logarithm is
+cut off, and beyond that no gradient."""
+
+
 @dataclass(frozen=True)
 class WGANLossConfig(Checked):
-    """How a Wasserstein GAN is trained; the defaults are the book's WGAN-GP."""
+    """How a Wasserstein GAN is trained; the defaults are the book's, with the penalty as published
+    (Gulrajani et al. 2017); see `BOOK`."""
 
     lipschitz: Literal["penalty", "clipping"] = "penalty"
     """What keeps the critic's slope near or below 1: a penalty on its gradient (Gulrajani et al.
     2017), or clipping all of its weights (Arjovsky et al. 2017)."""
     penalty: NonNegative = 10.0
     """Weight of the gradient penalty."""
-    alpha: Literal["uniform", "normal"] = "normal"
+    alpha: Literal["uniform", "normal"] = "uniform"
     """Where between a real and a generated example the gradient is taken: uniform in [0, 1] as in
     the paper, or normal as in the book's program, which takes two in three of them outside."""
-    norm_eps: NonNegative = 0.0
+    norm_eps: NonNegative = 1e-12
     """Added to the squared norm under the root, whose slope at 0 is else infinite (book: none)."""
     clip: Positive = 0.01
     """Clipping: largest weight of the critic."""
@@ -196,3 +205,8 @@ class WGANLossConfig(Checked):
     ema: Share = 0.0
     """Decay of the average of the generator's weights that is kept in their place; 0 keeps the last
     weights."""
+
+
+BOOK = WGANLossConfig(alpha="normal", norm_eps=0.0)
+"""The book's program: the penalty is taken beyond real and generated examples in two of three
+cases, and a slope of 0 ends in NaN. Its critic has a dropout of 0.3."""

@@ -94,16 +94,21 @@ class MuseGANConfig(Checked):
 
 @dataclass(frozen=True)
 class MuseGANLossConfig(WGANLossConfig):
-    """How it is trained: a Wasserstein GAN with a gradient penalty; the defaults are the book's."""
+    """How it is trained: a Wasserstein GAN with a gradient penalty; the defaults are the book's,
+    with the penalty as published; see `BOOK`."""
 
     critic_steps: Size = 5
     lr: Positive = 1e-3
     critic_lr: Positive = 1e-3
-    penalty_norm: Literal["track", "piece"] = "track"
-    """What has the slope 1: each track by itself, as in the book's program, which sums the squared
-    gradient over bars, steps and pitches only; or the whole piece, as the theory has it."""
+    penalty_norm: Literal["track", "piece"] = "piece"
+    """What has the slope 1: the whole piece, as the theory has it; or each track by itself, as in
+    the book's program, which sums the squared gradient over bars, steps and pitches only."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.lipschitz != "penalty" or self.optimizer != "adam":
             raise ValueError("MuseGAN is trained with lipschitz 'penalty' and optimizer 'adam'")
+
+
+BOOK = MuseGANLossConfig(alpha="normal", norm_eps=0.0, penalty_norm="track")
+"""The book's program: as its Wasserstein GAN, and with a norm of its own for each track."""

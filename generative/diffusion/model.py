@@ -41,7 +41,7 @@ from generative.diffusion.samplers import (
 from generative.diffusion.schedules import Schedule, signal_and_noise
 from generative.gradients import graph_if_wanted
 from generative.pretrained import Pretrained
-from generative.training.optimisation import Optimisation
+from generative.training.optimisation import Optimisation, parameter_groups
 from generative.training.ranges import Count, CountOrZero, Probability, Quantile
 
 __all__ = [
@@ -470,11 +470,10 @@ class DiffusionLearner:
     ):
         self.model, self.config = model, config
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.lr, eps=config.adam_eps, weight_decay=config.weight_decay
+            parameter_groups(model, config.weight_decay), lr=config.lr, eps=config.adam_eps
         )
-        # Batch statistics are averaged as weights are: those of the last weights fit them only.
         self.optimisation = Optimisation(
-            model, optimizer, steps, config.final_lr, config.clip, config.ema, average_buffers=True
+            model, optimizer, steps, config.final_lr, config.clip, config.ema
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,14 +11,7 @@ from torch import Tensor
 
 from generative.checks import check_images, check_some
 from generative.configs.musegan import MuseGANLossConfig
-from generative.gan import (
-    average_of,
-    cosine,
-    energy_coefficient,
-    learner_state,
-    load_learner_state,
-    with_generator,
-)
+from generative.gan import AdversarialLearner, energy_coefficient
 from generative.musegan.model import MuseGAN
 from generative.wgan import gradient_penalty
 
@@ -43,27 +37,15 @@ def track_penalty(
     return (norm - 1).square().mean()
 
 
-class MuseGANLearner:
+class MuseGANLearner(AdversarialLearner[MuseGAN]):
     """Several steps of the critic, each on noise of its own, then one of the generator."""
 
     def __init__(self, model: MuseGAN, config: MuseGANLossConfig, steps: int):
-        self.model, self.config = model, config
-        self.optimizers, self.schedules = {}, {}
-        for name, lr in (("generator", config.lr), ("discriminator", config.critic_lr)):
-            optimizer = torch.optim.Adam(
-                getattr(model, name).parameters(),
-                lr=lr,
-                betas=(config.beta1, config.beta2),
-                eps=config.adam_eps,
-            )
-            self.optimizers[name] = optimizer
-            self.schedules[name] = cosine(optimizer, steps, lr * config.lr_end)
-        self.average = average_of(model.generator, config.ema)
-
-    @property
-    def kept(self) -> MuseGAN:
-        """A copy of the model with the generator that should be sampled."""
-        return with_generator(self.model, self.average)
+        self.config = config
+        betas = (config.beta1, config.beta2)
+        make = partial(torch.optim.Adam, betas=betas, eps=config.adam_eps)
+        rates = (config.lr, config.critic_lr, config.lr_end)
+        super().__init__(model, steps, *rates, config.ema, make)
 
     def update(self, rolls: Tensor) -> dict[str, Tensor | float]:
         """One update on rolls (B, tracks, bars, steps, pitches) in [0, 1]; see `MuseGAN.split`.
@@ -80,11 +62,8 @@ class MuseGANLearner:
             logged = self._critic_step(real, known)
         fake = model.generator(model.draw_noise(len(real)), known)
         g_loss = -self._height(fake, known).mean()
-        self._move("generator", g_loss)
-        for schedule in self.schedules.values():
-            schedule.step()
-        if self.average is not None:
-            self.average.update_parameters(model.generator)
+        self.move("generator", self.gradients("generator", g_loss))
+        self.advance()
         energy = energy_coefficient(real, fake.detach())._asdict()
         return {**logged, "g_loss": g_loss.detach(), **energy}
 
@@ -100,23 +79,8 @@ class MuseGANLearner:
         penalty: Any = track_penalty if config.penalty_norm == "track" else gradient_penalty
         c_gp = penalty(critic, real, fake, alpha=config.alpha, norm_eps=config.norm_eps)
         c_loss = c_wass + config.penalty * c_gp
-        self._move("discriminator", c_loss)
+        self.move("discriminator", self.gradients("discriminator", c_loss))
         return {"c_loss": c_loss.detach(), "c_wass": c_wass.detach(), "c_gp": c_gp.detach()}
 
     def _height(self, x: Tensor, known: Tensor | None) -> Tensor:
         return self.model.discriminator(x, known if self.model.config.given == "bar" else None)
-
-    def _move(self, name: str, loss: Tensor) -> None:
-        """One step of one network; the other keeps its gradients and weights."""
-        network = getattr(self.model, name)
-        parameters = list(network.parameters())
-        gradients = torch.autograd.grad(loss, parameters)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        self.optimizers[name].step()
-
-    def state_dict(self) -> dict:
-        return learner_state(self)  # pyright: ignore[reportArgumentType]
-
-    def load_state_dict(self, state: dict) -> None:
-        load_learner_state(self, state)  # pyright: ignore[reportArgumentType]

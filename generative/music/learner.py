@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from generative.configs.music import MusicLossConfig
-from generative.training.optimisation import Optimisation
+from generative.training.optimisation import Optimisation, parameter_groups
 
 __all__ = ["MusicLearner"]
 
@@ -36,7 +36,7 @@ class MusicLearner:
             raise ValueError(f"validate_every is {config.validate_every}; pass validate as well")
         self.model, self.config, self.validate = model, config, validate
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.lr, eps=config.adam_eps, weight_decay=config.weight_decay
+            parameter_groups(model, config.weight_decay), lr=config.lr, eps=config.adam_eps
         )
         self.optimisation = Optimisation(
             model, optimizer, steps, config.final_lr, clip=config.clip, ema=config.ema

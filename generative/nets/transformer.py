@@ -12,7 +12,7 @@ it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -59,6 +59,9 @@ class TransformerBlock(nn.Module):
         causal: a position sees itself and what is before it.
         cross: the block also looks at a context (an encoder's output, of the same width).
     """
+
+    takes_muon: ClassVar[bool] = True
+    """Its matrices stand between others, so that Muon may move them."""
 
     def __init__(self, config: BlockConfig, causal: bool = False, cross: bool = False):
         super().__init__()
@@ -124,13 +127,14 @@ def make_norm(config: BlockConfig) -> nn.Module:
     return kind(config.dim, eps=config.norm_eps)
 
 
-def init_weights(model: nn.Module, kind: Literal["glorot", "normal"], num_layers: int = 1) -> None:
+def init_weights(model: nn.Module, kind: Literal["glorot", "normal"], num_layers: int = 0) -> None:
     """First weights of every linear map and embedding below model, in place.
 
     Args:
         kind: "glorot" for those of the book's framework: Glorot-uniform, embeddings uniform in
-            +-0.05. "normal" for GPT-2's: deviation 0.02, less where a block adds to its input, so
-            that the sum over `num_layers` blocks keeps its size.
+            +-0.05. "normal" for BERT's: deviation 0.02.
+        num_layers: with "normal", GPT-2's first weights: in these blocks, 0.02 / sqrt(2 num_layers)
+            where a block adds to its input, so that their sum keeps its size. 0: 0.02 there too.
     """
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Linear):
@@ -138,7 +142,8 @@ def init_weights(model: nn.Module, kind: Literal["glorot", "normal"], num_layers
                 nn.init.xavier_uniform_(layer.weight)
             else:
                 last = name.endswith((".out", "feed_forward.3"))
-                nn.init.normal_(layer.weight, 0, 0.02 * ((2 * num_layers) ** -0.5 if last else 1))
+                shrunk = (2 * num_layers) ** -0.5 if last and num_layers else 1
+                nn.init.normal_(layer.weight, 0, 0.02 * shrunk)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.Embedding):

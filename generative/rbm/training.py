@@ -127,8 +127,13 @@ class DBNLearner:
         """One step of the machine whose turn it is, on bits (B, *shape)."""
         check_bits(check_some(batch, self.model), self.model.config.shape, self.model)
         layer = min(self.step // self.per_layer, len(self.learners) - 1)
+        begins = self.step == layer * self.per_layer
+        if begins and layer:
+            # What stands above learns from the weights that are kept, not from the last ones.
+            below = self.learners[layer - 1]
+            below.model.load_state_dict(below.kept.state_dict())
         bits = self.model.up(batch, layer) if layer else batch
-        if self.step == layer * self.per_layer:
+        if begins:
             self.model.stack[layer].initialise(bits)
         self.step += 1
         return {**self.learners[layer].update(bits), "layer": float(layer)}

@@ -14,6 +14,7 @@ import math
 import shutil
 import sys
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Checkpoints",
     "DamagedFileError",
+    "NonFiniteError",
+    "check_finite",
     "load_state",
     "pack_state",
     "read_tensors",
@@ -84,6 +87,36 @@ def load_state(folder: Path) -> Any:
     tensors = read_tensors(files[TENSORS_NAME], folder / TENSORS_NAME)
     with reading(folder / JSON_NAME, "does not fit its tensors"):
         return unpack_state(parse_json(files[JSON_NAME], folder / JSON_NAME), tensors)
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss, a weight or a buffer became NaN or infinite."""
+
+
+def check_finite(state: Any, what: str, step: int, seed: int | None) -> None:
+    """Let nobody write a state whose weights, buffers or averages are not finite.
+
+    Args:
+        what, step, seed: named in the error.
+    Raises:
+        NonFiniteError: names the first such tensor by its place in the state.
+    """
+    for name, tensor in _tensors(state, ""):
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise NonFiniteError(
+                f"{what}: {name.removeprefix('.')} is not finite after step {step}, seed {seed}, "
+                "and was not saved; what was saved before stays. Lower the learning rate, or look "
+                "at the batches since then"
+            )
+
+
+def _tensors(state: Any, where: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(state, Tensor):
+        yield where, state
+    elif isinstance(state, (dict, list, tuple)):
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        for key, item in items:
+            yield from _tensors(item, f"{where}.{key}")
 
 
 class Checkpoints:

@@ -307,9 +307,12 @@ def _describe(text: str, presets: Mapping[str, Any], default: str, kind: type) -
             line = f"{whole}, ..." if comma else f"{line[: WIDTH - 4]} ..."
         lines.append(line)
     if any(field.name == "out" for field in dataclasses.fields(kind)):
-        free = sorted("--" + name for name in getattr(kind, "resumable_fields", ()))
+        names = getattr(presets[default], "resumable_fields", ())
+        free = sorted("--" + name for name in names)
         may = f"; may then change: {', '.join(free)}".replace("_", "-") if free else ""
-        lines += ["", _wrap(f"Options also include --resume RUN: go on with its settings{may}")]
+        longer = "; with more steps, rates are those of a run so long" if "steps" in names else ""
+        text = f"Options also include --resume RUN: go on with its settings{may}{longer}"
+        lines += ["", _wrap(text)]
     return "\n".join(lines)
 
 

@@ -9,16 +9,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from generative.training.checkpoint import NonFiniteError, check_finite
 from generative.training.progress import progress
 from generative.training.run import Run
 from generative.training.signals import stop_signals
 from generative.training.threads import chosen_threads
 
 __all__ = ["Learner", "NonFiniteError", "fit"]
-
-
-class NonFiniteError(FloatingPointError):
-    """A loss became NaN or infinite."""
 
 
 class Learner(Protocol):
@@ -60,7 +57,9 @@ def fit(
         learner: see `Learner`; it already stands on its device.
         batches: batch of a step, a function of the step's number alone.
         run: where metrics and checkpoints go.
-        steps: optimiser steps in all, not in addition.
+        steps: optimiser steps in all, not in addition; the number that the learner was made with.
+            A run that has ended goes on if there are more now: at step s the learning rate is then
+            what it is in a run of so many steps.
         log_every: metrics are means over this many steps; only then is the GPU waited for.
         checkpoint_every_seconds: 0 saves after every step.
         what: shown beside the progress bar, named in errors.
@@ -68,7 +67,8 @@ def fit(
             draws from torch's generators changes nothing, as every step is seeded anew; it must
             leave the learner as it was.
     Raises:
-        NonFiniteError: a logged value is not finite; names what, the step and the seed.
+        NonFiniteError: a logged value, a weight or a buffer is not finite; names it, the step and
+            the seed. No such state is saved, and the checkpoint before it stays.
         SystemExit: SIGTERM (143) or Ctrl-C (130); the step was finished and saved.
     """
     window = _Window(what, run.seed)
@@ -92,6 +92,7 @@ def fit(
             if due or stop.requested or step == steps:
                 # The window first: it stops the run before a state that is not finite is saved.
                 state = {"window": window.state_dict(), "learner": learner.state_dict()}
+                check_finite(state["learner"], what, step, run.seed)
                 run.checkpoints.save(step, state)
                 saved_at = time.monotonic()
             if stop.requested:

@@ -1,6 +1,6 @@
 """What follows the loss in a step of training: gradient, optimiser, falling rate, average.
 
-optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+optimizer = torch.optim.AdamW(parameter_groups(model, 0.01), lr=1e-3)
 optimisation = Optimisation(model, optimizer, steps=1000, final_lr=1e-5, clip=1.0, ema=0.999)
 optimisation.step(model.loss(batch).loss)
 optimisation.kept                    # a copy of the model with the average of its weights
@@ -9,33 +9,85 @@ optimisation.kept                    # a copy of the model with the average of i
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar, cast
+import math
+from collections.abc import Collection, Sequence
+from typing import Any, Generic, TypeVar, cast
 
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from generative.training.average import warm_average
 
-__all__ = ["Optimisation"]
+__all__ = ["Optimisation", "learning_rate", "matrices", "parameter_groups"]
 
 M = TypeVar("M", bound=nn.Module)
 
 
+def learning_rate(
+    step: int, steps: int, first: float, final: float = 0.0, warmup: int = 0
+) -> float:
+    """The rate of a step: from 0 up to `first` in `warmup` steps, then along a cosine to `final`.
+
+    It depends on nothing but the numbers given here. From step `steps` on it is `final`.
+    """
+    if step >= steps:
+        return final
+    if step < warmup:
+        return first * (step + 1) / (warmup + 1)
+    done = (step - warmup) / (steps - warmup)
+    return final + (first - final) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def matrices(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of linear, convolutional, recurrent and embedding layers below a model.
+
+    What biases, norms, scales, logits and other parameters of a module's own say lies in their
+    size; it lies in that of no number here. A table of biases is one of them.
+    """
+    layers = (nn.Linear, nn.Bilinear, _ConvNd, nn.Embedding, nn.EmbeddingBag, nn.RNNBase)
+    found = {
+        id(parameter)
+        for path, layer in model.named_modules()
+        if isinstance(layer, layers) and "bias" not in path
+        for name, parameter in layer.named_parameters(recurse=False)
+        if name.startswith("weight")
+    }
+    return [parameter for parameter in model.parameters() if id(parameter) in found]
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, apart: Collection[nn.Parameter] = ()
+) -> list[dict[str, Any]]:
+    """The parameters of a model for an optimiser: its `matrices`, which decay, and the others.
+
+    Args:
+        apart: parameters that belong to another optimiser.
+    """
+    decaying, elsewhere = {id(p) for p in matrices(model)}, {id(p) for p in apart}
+    parameters = [p for p in model.parameters() if id(p) not in elsewhere]
+    groups = [
+        {"params": [p for p in parameters if id(p) in decaying], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if id(p) not in decaying], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
 class Optimisation(Generic[M]):
-    """An optimiser whose rate falls along a cosine, and an average of the weights it makes.
+    """Optimisers whose rates fall along a cosine, and an average of the weights they make.
 
     Args:
         model: whose weights are moved; its weights are part of the state here.
-        optimizer: of its parameters; several, each of some of them.
-        steps: over which the learning rate falls.
+        optimizer: of its parameters; several, each of some of them. The rate of a group in it is
+            the one to begin with.
+        steps: over which the learning rate falls; see `learning_rate`.
         final_lr: to which it falls.
         clip: largest norm of the gradient of all weights together; 0 leaves it as it is.
-        ema: decay of the average, see `warm_average`; 0 keeps none.
-        average_buffers: average buffers too, in place of taking over the last ones.
-        rate: step -> share of the first learning rate, in place of the cosine.
+        ema: decay of the average, see `warm_average`; 0 keeps none. Buffers are averaged as weights
+            are: the batch statistics of the last weights fit these only.
+        warmup: steps over which the rate rises from 0.
+        clip_value: largest size of a number of the gradient; 0 leaves it as it is.
     """
 
     def __init__(
@@ -46,23 +98,19 @@ class Optimisation(Generic[M]):
         final_lr: float = 0.0,
         clip: float = 0.0,
         ema: float = 0.0,
-        average_buffers: bool = False,
-        rate: Callable[[int], float] | None = None,
+        warmup: int = 0,
+        clip_value: float = 0.0,
     ):
-        self.model, self.clip = model, clip
+        self.model, self.clip, self.clip_value = model, clip, clip_value
         self.optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
-
-        def schedule(one: Optimizer) -> LRScheduler:
-            if rate is not None:
-                return LambdaLR(one, rate)
-            return CosineAnnealingLR(one, T_max=max(steps, 1), eta_min=final_lr)
-
-        self.schedules = [schedule(one) for one in self.optimizers]
+        self.steps, self.final_lr, self.warmup = steps, final_lr, warmup
+        self._first = [[group["lr"] for group in one.param_groups] for one in self.optimizers]
         self.average = (
-            AveragedModel(model, multi_avg_fn=warm_average(ema), use_buffers=average_buffers)
-            if ema
-            else None
+            AveragedModel(model, multi_avg_fn=warm_average(ema), use_buffers=True) if ema else None
         )
+        self.step_number = 0
+        """How many steps have been made."""
+        self._set_rates()
 
     @property
     def current(self) -> M:
@@ -74,38 +122,55 @@ class Optimisation(Generic[M]):
         """A copy of the model with the weights that sampling and scoring should use."""
         return copy.deepcopy(self.current).eval()
 
-    @property
-    def step_number(self) -> int:
-        """How many steps have been made."""
-        return self.schedules[0].last_epoch
-
     def step(self, loss: Tensor) -> None:
         """Move the weights against the gradient of the loss, a scalar."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.move()
+        self.advance()
+
+    def move(self) -> None:
+        """Move the weights against the gradients that they have, as a part of a step."""
         if self.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
-        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+        if self.clip_value:
+            nn.utils.clip_grad_value_(self.model.parameters(), self.clip_value)
+        for optimizer in self.optimizers:
             optimizer.step()
-            schedule.step()
+
+    def advance(self) -> None:
+        """End a step: take the weights into the average, and the rates of the next step."""
+        self.step_number += 1
+        self._set_rates()
         if self.average is not None:
             self.average.update_parameters(self.model)
 
+    def _set_rates(self) -> None:
+        for optimizer, rates in zip(self.optimizers, self._first, strict=True):
+            for group, first in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = learning_rate(
+                    self.step_number, self.steps, first, self.final_lr, self.warmup
+                )
+
     def state_dict(self) -> dict:
-        """Model, optimisers, schedules, and the average if there is one."""
+        """Model, optimisers, the number of steps made, and the average if there is one."""
         state = {
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "schedules": [schedule.state_dict() for schedule in self.schedules],
+            "step": self.step_number,
         }
         return state if self.average is None else {**state, "average": self.average.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        """Take over what `state_dict` gave; what else is in there does no harm."""
+        """Take over what `state_dict` gave; what else is in there does no harm.
+
+        The rates stay those of `steps` here, so that a run can be made longer.
+        """
         self.model.load_state_dict(state["model"])
-        for name in ("optimizers", "schedules"):
-            for own, loaded in zip(getattr(self, name), state[name], strict=True):
-                own.load_state_dict(loaded)
+        for own, loaded in zip(self.optimizers, state["optimizers"], strict=True):
+            own.load_state_dict(loaded)
+        self.step_number = state["step"]
+        self._set_rates()
         if self.average is not None:
             self.average.load_state_dict(state["average"])

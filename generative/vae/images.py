@@ -20,7 +20,7 @@ from generative.checks import check_images, check_some, check_vectors, checked, 
 from generative.configs.vae import ImageVAEConfig, ImageVAELossConfig
 from generative.gradients import graph_if_wanted
 from generative.pretrained import Pretrained
-from generative.training.optimisation import Optimisation
+from generative.training.optimisation import Optimisation, parameter_groups
 from generative.training.ranges import CountOrZero
 from generative.vae.gaussian import (
     VAELosses,
@@ -296,7 +296,7 @@ class ImageVAELearner:
     def __init__(self, model: ImageVAE | LinearVAE, config: ImageVAELossConfig, steps: int):
         self.model, self.config = model, config
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.lr, eps=config.adam_eps, weight_decay=config.weight_decay
+            parameter_groups(model, config.weight_decay), lr=config.lr, eps=config.adam_eps
         )
         self.optimisation = Optimisation(
             model, optimizer, steps, config.final_lr, config.clip, config.ema

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from generative.training.cli import Input
 from generative.training.ranges import Checked, Count, Device, Folder, Probability, Seed, Workers
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class MemoryArgs(Checked):
     """How M is trained, whichever network it is."""
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/memory")
     """Run folder; the trained M is in its `model` folder."""

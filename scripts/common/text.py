@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -42,6 +42,8 @@ VOCABULARY_NAME = "vocabulary.json"
 @dataclass(frozen=True)
 class TextSource(Checked):
     """Where texts come from."""
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     data: TextData = "recipes"
     """Recipes or wine reviews (Kaggle), any text file, or texts made by a formula whose optimum is

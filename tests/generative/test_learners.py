@@ -1,0 +1,265 @@
+"""What holds for the learner of every family: its rates, what decays, what it refuses to save."""
+
+import copy
+import math
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from generative.bert import BERT, BERTClassifier, BERTClassifierConfig, BERTConfig, bert_block
+from generative.configs.gan import (
+    BOOK,
+    GAN_BOOK,
+    ConditionalGANConfig,
+    GANLossConfig,
+    WGANConfig,
+    WGANLossConfig,
+)
+from generative.configs.musegan import BOOK as MUSEGAN_BOOK
+from generative.configs.musegan import MuseGANLossConfig
+from generative.configs.music import MusicTransformerConfig
+from generative.configs.rbm import DBNConfig, RBMLossConfig
+from generative.configs.text import TextLossConfig, gpt2_block, t5_block
+from generative.gpt import GPT, GPTConfig
+from generative.music_transformer import MusicTransformer
+from generative.rbm import DBNLearner, DeepBeliefNetwork
+from generative.t5 import T5, T5Config
+from generative.tokens import TextLearner
+from generative.training.checkpoint import NonFiniteError, check_finite
+from generative.training.optimisation import Optimisation, parameter_groups
+from generative.wgan import WGAN, WGANLearner
+from tests.generative.families import FAMILIES
+
+torch.set_num_threads(1)
+every_family = pytest.mark.parametrize("name", FAMILIES)
+
+
+def optimisations(value) -> list[Optimisation]:
+    """All that a learner has, wherever it keeps them."""
+    if isinstance(value, Optimisation):
+        return [value]
+    if isinstance(value, (list, tuple)):
+        return [found for item in value for found in optimisations(item)]
+    if isinstance(value, dict):
+        return optimisations(list(value.values()))
+    if type(value).__name__.endswith("Learner"):
+        return optimisations(list(vars(value).values()))
+    return []
+
+
+def rates(learner) -> list[float]:
+    return [
+        group["lr"]
+        for one in optimisations(learner)
+        for optimizer in one.optimizers
+        for group in optimizer.param_groups
+    ]
+
+
+def updated(name: str, steps: int, length: int):
+    """A learner made for so many steps, after some."""
+    family = FAMILIES[name]
+    torch.manual_seed(0)
+    learner = family.learner(family.make(), length)
+    batch = family.to_batch(family.examples(4))
+    for step in range(steps):
+        torch.manual_seed(step)
+        learner.update(batch)
+    return learner
+
+
+@every_family
+def test_rates_end_and_those_of_a_longer_run_begin_where_they_are_in_it(name):
+    """A learner of 2 steps has the last rates for ever; taken over by one of 8, it has those that
+    8 steps have there."""
+    short = updated(name, 2, 2)
+    end = rates(short)
+    assert end
+    family = FAMILIES[name]
+    longer = family.learner(family.make(), 8)
+    longer.load_state_dict(copy.deepcopy(short.state_dict()))
+    assert rates(longer) == rates(updated(name, 2, 8))
+    batch = family.to_batch(family.examples(4))
+    for _ in range(2):
+        short.update(batch)
+        assert rates(short) == end
+
+
+@every_family
+def test_no_bias_norm_scale_or_logit_decays(name):
+    learner = updated(name, 0, 2)
+    for one in optimisations(learner):
+        norms = {
+            id(parameter)
+            for layer in one.model.modules()
+            if "Norm" in type(layer).__name__
+            for parameter in layer.parameters(recurse=False)
+        }
+        names = {id(parameter): path for path, parameter in one.model.named_parameters()}
+        moved = [p for o in one.optimizers for g in o.param_groups for p in g["params"]]
+        assert {id(p) for p in moved} == set(names)
+        assert len(moved) == len(names)
+        for group in parameter_groups(one.model, 0.1):
+            for parameter in group["params"] if group["weight_decay"] else ():
+                path = names[id(parameter)]
+                assert parameter.dim() > 1, path
+                assert id(parameter) not in norms, path
+                assert not re.search("bias|scale|logit|norm|logvar|log_", path), path
+        for optimizer in one.optimizers:
+            for group in optimizer.param_groups:
+                if group["weight_decay"]:
+                    assert all(p.dim() > 1 and id(p) not in norms for p in group["params"])
+
+
+@every_family
+def test_weights_that_are_not_finite_are_not_saved(name):
+    learner = updated(name, 1, 2)
+    check_finite(learner.state_dict(), "training", 1, 5)
+    parameter = list(learner.model.parameters())[-1]
+    with torch.no_grad():
+        parameter.view(-1)[0] = math.nan
+    (last,) = [n for n, p in learner.model.named_parameters() if p is parameter]
+    words = rf"{re.escape(last.rpartition('.')[2])} is not finite after step 7, seed 5.*stays"
+    with pytest.raises(NonFiniteError, match=words):
+        check_finite(learner.state_dict(), "training", 7, 5)
+
+
+# ---------------------------------------------------------------------------------------------
+# First weights
+# ---------------------------------------------------------------------------------------------
+
+DIM, LAYERS = 64, 8
+WORDS = (tuple(f"w{i}" for i in range(60)), ("0.5", "1.0"))
+TRANSFORMERS = {
+    "GPT-2": lambda: GPT(
+        GPTConfig(200, 100, LAYERS, gpt2_block(DIM, 4), tied=False, init="normal")
+    ),
+    "BERT": lambda: BERT(BERTConfig(200, 100, LAYERS, bert_block(DIM, 4))),
+    "BERTClassifier": lambda: BERTClassifier(
+        BERTClassifierConfig(BERTConfig(200, 100, LAYERS, bert_block(DIM, 4)), 40)
+    ),
+    "MusicTransformer": lambda: MusicTransformer(
+        MusicTransformerConfig(
+            streams=WORDS, embed_dim=DIM // 2, num_layers=LAYERS, block=gpt2_block(DIM, 4)
+        )
+    ),
+    "T5": lambda: T5(T5Config(200, 8, LAYERS, t5_block(DIM, 4))),
+}
+
+
+def claimed(name: str, path: str) -> float:
+    """The deviation that is claimed for a matrix (docstrings of `init_weights` and T5)."""
+    added = path.endswith((".out.weight", "feed_forward.3.weight"))
+    if name == "T5":
+        if path.startswith("embedding"):
+            return 1.0
+        last = path.split(".")[-2]
+        fans = {"query": DIM * DIM // 4, "3": 4 * DIM}
+        return fans.get(last, DIM) ** -0.5
+    residual = name not in ("BERT", "BERTClassifier") and added
+    return 0.02 / math.sqrt(2 * LAYERS) if residual else 0.02
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_first_weights_have_the_deviation_that_is_claimed(name):
+    torch.manual_seed(0)
+    model = TRANSFORMERS[name]()
+    checked = 0
+    for path, parameter in model.named_parameters():
+        if parameter.dim() > 1:
+            n = parameter.numel()
+            assert float(parameter.std()) == pytest.approx(
+                claimed(name, path), rel=5 / math.sqrt(2 * n)
+            ), path
+            checked += 1
+    assert checked > 4 * LAYERS
+
+
+# ---------------------------------------------------------------------------------------------
+# Muon, averages, defaults
+# ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["GPT", "GPT-2", "BERT", "BERTClassifier", "T5", "RewardModel"])
+def test_muon_moves_matrices_of_blocks_only(name):
+    model = FAMILIES[name].make()
+    learner = TextLearner(model, TextLossConfig(optimizer="muon"), 2, model.loss)
+    adam, muon = learner.optimisation.optimizers
+    inside = {
+        path
+        for path, parameter in model.named_parameters()
+        if re.search(r"(blocks|encoder|decoder)\.\d+\.", path) and parameter.dim() > 1
+    }
+    names = {id(parameter): path for path, parameter in model.named_parameters()}
+    assert {names[id(p)] for p in muon.param_groups[0]["params"]} == inside
+    assert len(names) == len(inside) + sum(len(g["params"]) for g in adam.param_groups)
+
+
+def test_muon_is_refused_where_it_would_move_nothing():
+    model = FAMILIES["LSTM of texts"].make()
+    with pytest.raises(ValueError, match=r"RecurrentText has no hidden matrices.*'adam'"):
+        TextLearner(model, TextLossConfig(optimizer="muon"), 2)
+
+
+def test_layers_of_a_deep_belief_network_stand_on_what_is_kept():
+    torch.manual_seed(0)
+    network = DeepBeliefNetwork(DBNConfig((6,), (5, 4, 3)))
+    learner = DBNLearner(network, RBMLossConfig(lr=0.5, final_lr=0.5, ema=0.9), 12)
+    x = torch.bernoulli(torch.full((8, 6), 0.4))
+    for step in range(12):
+        learner.update(x)
+        for below in learner.learners[: step // 4]:
+            for last, kept in zip(below.model.parameters(), below.kept.parameters(), strict=True):
+                assert torch.equal(last, kept)
+    top = learner.learners[2]
+    assert not torch.equal(top.model.weight, top.kept.weight)
+
+
+def test_defaults_are_as_published_and_the_books_stand_beside_them():
+    for config in (WGANLossConfig(), MuseGANLossConfig()):
+        assert (config.alpha, config.norm_eps > 0) == ("uniform", True)
+    assert WGANConfig().dropout == ConditionalGANConfig().dropout == 0
+    assert (BOOK.alpha, BOOK.norm_eps) == ("normal", 0)
+    assert MuseGANLossConfig().penalty_norm == "piece"
+    book = (MUSEGAN_BOOK.alpha, MUSEGAN_BOOK.norm_eps, MUSEGAN_BOOK.penalty_norm)
+    assert book == ("normal", 0, "track")
+    assert (GANLossConfig().noise_direction, GAN_BOOK.noise_direction) == ("inward", "outward")
+
+
+def batch_statistics(generator: nn.Module, z: torch.Tensor) -> list[torch.Tensor]:
+    """Mean and variance that each batch normalisation of a generator sees on this noise."""
+    generator, found = copy.deepcopy(generator).train(), []
+    for layer in generator.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.reset_running_stats()
+            layer.momentum = None
+            found.append(layer)
+    with torch.no_grad():
+        generator(z)
+    return [part for layer in found for part in (layer.running_mean, layer.running_var)]
+
+
+def test_kept_generator_has_batch_statistics_of_its_own():
+    """Far nearer to what its weights give on fresh noise than those of the last weights are."""
+    torch.manual_seed(0)
+    model = WGAN(WGANConfig((1, 8, 8), latent_dim=4, widths=(8, 8)))
+    learner = WGANLearner(model, WGANLossConfig(lr=5e-3, critic_lr=5e-3, beta1=0.0, ema=0.98), 150)
+    x = torch.zeros(32, 1, 8, 8)
+    x[:16, :, :4], x[16:, :, :, 4:] = 0.9, 0.6
+    for _ in range(150):
+        learner.update(x)
+    kept = learner.kept.generator
+    right = batch_statistics(kept, torch.randn(4000, 4))
+
+    def distance(generator: nn.Module) -> float:
+        layers = [layer for layer in generator.modules() if isinstance(layer, nn.BatchNorm2d)]
+        found = [part for layer in layers for part in (layer.running_mean, layer.running_var)]
+        return sum(
+            float((a - b).square().sum() / b.square().sum())
+            for a, b in zip(found, right, strict=True)
+        )
+
+    print(distance(kept), distance(model.generator))
+    assert distance(kept) < 0.25 * distance(model.generator)
