@@ -19,7 +19,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -324,8 +324,7 @@ class AdversarialLearner(Generic[M]):
         model: has a `generator` and a `discriminator`.
         steps: updates over which the learning rates fall.
         lr, judge_lr: of the generator and of the discriminator; `lr_end` is what is left of both.
-        ema: decay of the average of the generator's weights, and with them of its batch
-            statistics; 0 keeps the last ones.
+        ema: decay of the average of the generator's weights; 0 keeps the last ones.
         make: parameters and learning rate -> optimiser.
     """
 
@@ -367,10 +366,19 @@ class AdversarialLearner(Generic[M]):
             parameter.grad = gradient
         self.parts[name].move()
 
-    def advance(self) -> None:
-        """End an update."""
+    def advance(self, *inputs: Any) -> None:
+        """End an update.
+
+        Args:
+            inputs: what the generator was given. Its average is given them too, so that its batch
+                statistics are of its own weights: averages of those of other weights fit less well.
+        """
         for part in self.parts.values():
             part.advance()
+        average = self.parts["generator"].average
+        if average is not None and any(True for _ in average.module.buffers()):
+            with torch.no_grad():
+                average.module.train()(*inputs)
 
     def state_dict(self) -> dict:
         return {name: part.state_dict() for name, part in self.parts.items()}
@@ -405,18 +413,22 @@ class GANLearner(AdversarialLearner["GAN | ConditionalGAN"]):
         x, given = split_batch(batch)
         real = to_network(check_some(check_examples(x, self.model), self.model))
         for _ in range(self.config.discriminator_steps - 1):
-            self._step(real, given, ("discriminator",))
+            self._step(real, self._draw(real), given, ("discriminator",))
         for _ in range(self.config.generator_steps - 1):
-            self._step(real, given, ("generator",))
-        logged = self._step(real, given, ("discriminator", "generator"))
-        self.advance()
+            self._step(real, self._draw(real), given, ("generator",))
+        z = self._draw(real)
+        logged = self._step(real, z, given, ("discriminator", "generator"))
+        self.advance(z, *given)
         return logged
 
+    def _draw(self, real: Tensor) -> Tensor:
+        return draw_z(self.model, len(real))
+
     def _step(
-        self, real: Tensor, given: tuple[Tensor, ...], moving: tuple[str, ...]
+        self, real: Tensor, z: Tensor, given: tuple[Tensor, ...], moving: tuple[str, ...]
     ) -> dict[str, Tensor | float]:
         config, model = self.config, self.model
-        fake = model.generator(draw_z(model, len(real)), *given)
+        fake = model.generator(z, *given)
         if config.r1:
             real = real.detach().requires_grad_()
         real_scores, fake_scores = (model.discriminator(x, *given) for x in (real, fake))

@@ -127,10 +127,11 @@ class WGANLearner(AdversarialLearner["WGAN | ConditionalGAN"]):
         logged = {}
         for _ in range(self.config.critic_steps):
             logged = self._critic_step(real, given)
-        fake = self.model.generator(draw_z(self.model, len(real)), *given)
+        z = draw_z(self.model, len(real))
+        fake = self.model.generator(z, *given)
         g_loss = -self.model.discriminator(fake, *given).mean()
         self.move("generator", self.gradients("generator", g_loss))
-        self.advance()
+        self.advance(z, *given)
         energy = energy_coefficient(real, fake.detach())._asdict()
         return {**logged, "g_loss": g_loss.detach(), **energy}
 

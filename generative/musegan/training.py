@@ -60,10 +60,11 @@ class MuseGANLearner(AdversarialLearner[MuseGAN]):
         known = None if given is None else 2 * given - 1
         for _ in range(self.config.critic_steps):
             logged = self._critic_step(real, known)
-        fake = model.generator(model.draw_noise(len(real)), known)
+        noise = model.draw_noise(len(real))
+        fake = model.generator(noise, known)
         g_loss = -self._height(fake, known).mean()
         self.move("generator", self.gradients("generator", g_loss))
-        self.advance()
+        self.advance(noise, known)
         energy = energy_coefficient(real, fake.detach())._asdict()
         return {**logged, "g_loss": g_loss.detach(), **energy}
 

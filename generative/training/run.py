@@ -118,7 +118,8 @@ class Run:
                 that is another one.
             RunInUseError: another process works in the folder.
             ValueError: the folder holds something that is not a run, or a run of another kind, or
-                this machine has no such device as `args.device`.
+                has had more steps than are asked for, or this machine has no such device as
+                `args.device`.
         """
         path = Path(args.out if out is None else out)
         if getattr(args, "device", "auto") not in ("auto", "cpu"):
@@ -388,6 +389,11 @@ def _write_config(path: Path, args: Any, kind: str) -> None:
                 + "\nChoose another folder, or use the run's own settings (--resume)."
             )
         begun = _check_inputs(path, args)
+        made = [int(p.name) for p in path.glob(f"{CHECKPOINTS_NAME}/*") if p.name.isdecimal()]
+        if "steps" in changed and settings["steps"] < max(made, default=0):
+            raise ValueError(
+                f"{path} has had {max(made)} steps, more than the {settings['steps']} asked for"
+            )
         if changed.keys() - SPEED_ONLY - {"out"}:
             (path / RESULT_NAME).unlink(missing_ok=True)
         if not differences(old, settings):

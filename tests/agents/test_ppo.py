@@ -108,6 +108,7 @@ def test_stop_is_heard_between_decisions(tmp_path):
 def test_the_learning_rate_goes_from_first_to_last():
     learner = learner_in_dreams(PPOConfig(1e-2, 1e-3, n_steps=5, batch_size=20))
     assert [learner.lr_schedule(x) for x in (1.0, 0.5, 0.0)] == pytest.approx([1e-2, 5.5e-3, 1e-3])
+    assert learner.lr_schedule(-0.5) == 1e-3  # its last update ends above the number of decisions
 
 
 def test_an_untrained_policy_begins_at_the_initial_action():

@@ -1,5 +1,6 @@
 """Conditional GANs: what the networks are told of the label, by hand, and that it is heard."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -97,6 +98,24 @@ def test_gradients_reach_every_parameter(config, kind):
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.any(), name
+
+
+def test_spectral_norm_bounds_the_vectors_of_a_projection_too():
+    """Against the matrix of all vectors divided by the singular value that NumPy finds."""
+    torch.manual_seed(0)
+    config = ConditionalGANConfig(
+        (4,), 2, (16,), batch_norm="none", num_classes=3, conditioning="projection",
+        spectral_norm=True,
+    )  # fmt: skip
+    critic = ConditionalGAN(config).discriminator.eval()
+    with torch.no_grad():
+        critic.vectors.weight.mul_(50)
+        x = torch.randn(200, 4)
+        scores = torch.stack([critic(x, torch.full((200,), c)) for c in range(3)], 1)
+        features = critic.features(x)
+    right = critic.vectors.weight / np.linalg.svd(critic.vectors.weight.detach().numpy())[1][0]
+    expected = critic.head(features) + features @ right.T
+    torch.testing.assert_close(scores, expected.detach(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("conditioning", ["planes", "projection"])

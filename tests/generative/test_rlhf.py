@@ -286,6 +286,26 @@ def test_policy_gradient_of_token_rewards_is_that_of_the_objective():
     torch.testing.assert_close(found, gradient(objective, policy), atol=1e-5, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("prompts", "length"), [(1, 1), (1, 3), (2, 1)])
+def test_learning_from_as_little_as_one_prompt_of_one_token(prompts, length):
+    """One answer of one token has one advantage, which has no deviation."""
+    torch.manual_seed(0)
+    config = GPTConfig(5, 1 + length, 1, gpt2_block(8, 2, 0.0), tied=True, from_start=False)
+    asked, reward = torch.full((prompts, 1), 2), lambda texts: texts.float().sum(1)
+    value = RewardModel(config)
+    before = [p.detach().clone() for p in value.parameters()]
+    policy = GPT(config)
+    for learner in (
+        PPOLearner(policy, policy, reward, value, PPOConfig(), 3),
+        GRPOLearner(GPT(config), policy, reward, GRPOConfig(group_size=2, divide_by_std=True), 3),
+    ):
+        for _ in range(3):
+            assert all(number.isfinite() for number in learner.update(asked).values())
+        assert all(p.isfinite().all() for p in learner.policy.parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(before, value.parameters(), strict=True))
+    assert not group_advantages(torch.ones(3, 1), divide_by_std=True).any()
+
+
 def test_group_advantages_by_hand():
     scores = torch.tensor([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]])
     assert group_advantages(scores).tolist() == [[-1, 0, 1], [0, 0, 0]]

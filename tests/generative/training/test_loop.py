@@ -327,6 +327,38 @@ def test_non_finite_loss_stops_and_is_never_saved(tmp_path, value):
         assert Checkpoints(out / "checkpoints").steps()[-1] == 8
 
 
+@pytest.mark.parametrize("what", ["weight", "buffer"])
+def test_weights_that_are_not_finite_are_never_saved_though_the_loss_is(tmp_path, what):
+    """The step ends in NaN, of which its own loss knows nothing yet."""
+
+    class Bad(LinearLearner):
+        def __init__(self):
+            super().__init__()
+            self.model.register_buffer("scale", torch.ones(2))
+            self.calls = 0
+
+        def update(self, batch):
+            values = super().update(batch)
+            self.calls += 1
+            if self.calls == 9:
+                bad = self.model.scale if what == "buffer" else self.model[2].weight
+                bad.data.view(-1)[1] = float("nan")
+            return values
+
+    out = tmp_path / "run"
+    name = "model.scale" if what == "buffer" else "model.2.weight"
+    with Run.open(Args(out=out, seed=12), kind="linear") as run:
+        fit(Bad(), batches_of(run), run, 4)
+        saved = {p: p.read_bytes() for p in (out / "checkpoints").rglob("*") if p.is_file()}
+        with pytest.raises(
+            NonFiniteError, match=rf"fitting V: {name} is not finite after step 9, seed 12.*rate"
+        ):
+            again = Bad()
+            again.calls = 4
+            fit(again, batches_of(run), run, 9, what="fitting V")
+    assert {p: p.read_bytes() for p in (out / "checkpoints").rglob("*") if p.is_file()} == saved
+
+
 def test_metrics_that_appear_only_now_and_then(tmp_path):
     class Critic(LinearLearner):
         calls = 0
