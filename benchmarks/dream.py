@@ -32,10 +32,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from generative.training.precision import default_bf16
 from worldmodels.configs import ControllerConfig, DreamConfig, MDNRNNConfig
 from worldmodels.controller import LinearController, car_racing_action, split_candidates
 from worldmodels.dream import Dream, DreamStarts
-from worldmodels.fast_dream import FusedDream, default_bf16
+from worldmodels.fast_dream import FusedDream
 from worldmodels.memory import MDNRNN
 from worldmodels.parallel import Report, Workers
 

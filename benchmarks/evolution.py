@@ -112,7 +112,7 @@ def time_dream(popsize: int, rollouts: int, horizon: int) -> float:
     memory = MDNRNN.from_pretrained(PRETRAINED / "memory").requires_grad_(False)
     controller = LinearController.from_pretrained(PRETRAINED / "controller")
     starts = DreamStarts.load(PRETRAINED / "starts.safetensors")
-    dream = Dream(memory, controller.config, DreamConfig(horizon=horizon, bf16=True))
+    dream = Dream(memory, controller.config, DreamConfig(horizon=horizon, bf16="auto"))
     rng = np.random.default_rng(1)
     vector = controller.to_vector()
     candidates = vector + 0.1 * torch.from_numpy(rng.standard_normal((popsize, PARAMETERS))).float()

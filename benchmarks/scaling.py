@@ -55,7 +55,7 @@ def dreams() -> Any:
     from worldmodels.dream_scores import DreamReturns
 
     controller = LinearController.from_pretrained(PRETRAINED / "controller").config
-    starts, config = PRETRAINED / "starts.safetensors", DreamConfig(horizon=50, bf16=True)
+    starts, config = PRETRAINED / "starts.safetensors", DreamConfig(horizon=50, bf16="auto")
     return DreamReturns(PRETRAINED / "memory", starts, controller, config, seed=1)
 
 

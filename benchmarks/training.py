@@ -355,14 +355,14 @@ def main() -> None:
         paper = vae["paper"]
         contest(
             f"V, the paper's sizes: {paper.batch_size} frames",
-            vae_contest(paper.model, VAELossConfig(bf16=True), paper.batch_size, frames, 6, 1),
+            vae_contest(paper.model, VAELossConfig(bf16="auto"), paper.batch_size, frames, 6, 1),
         )
         paper = memory["paper"]
         contest(
             f"M, the paper's sizes: {paper.batch_size} windows of {paper.length} decisions",
             memory_contest(
                 paper.model,
-                MemoryLossConfig(bf16=True),
+                MemoryLossConfig(bf16="auto"),
                 paper.batch_size,
                 paper.length,
                 encoded,

@@ -103,6 +103,18 @@ def task_of(env: str, env_kwargs: str) -> Task | None:
     return Task.of(env, kwargs)
 
 
+def check_anywhere(anywhere: float, task: Task | None, name: str = "anywhere") -> None:
+    """Raise ValueError where episodes cannot start anywhere on the track: the stock car race, or
+    another environment, would begin as always, and the recording say something else."""
+    if not anywhere or task is None:
+        return
+    if task.env_id not in (CAR_ENV, "WorldModels/FastCarRacing-v0"):
+        raise ValueError(
+            f"{name} is {anywhere}, but {task.env_id} always begins at the start: set it to 0, or "
+            f"record {CAR_ENV}, which is the same game in our own drawing"
+        )
+
+
 def make_prepared(task: Task, _spec: EpisodeSpec) -> Prepared:
     """`make_env` for `worldmodels.collect`."""
     return task.make()
@@ -134,6 +146,7 @@ def record(args: Args, run: Run, store: RolloutStore, stop: Stop) -> None:
     task = task_of(args.env, args.env_kwargs)
     if args.agent is not None and task is None and (args.agent / TASK_NAME).exists():
         task = Task.load(args.agent)
+    check_anywhere(args.anywhere, task)
     if args.agent is None and task is None:
         driver = DriverSpec(RandomWalkDriver, {"action_repeat": args.action_repeat})
     elif args.agent is None:

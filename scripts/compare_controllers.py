@@ -189,12 +189,18 @@ STUDIES: dict[str, Callable[[Args, train_controller.Args], dict[tuple[str, int],
 def main(args: Args) -> Path:
     """Returns the file of the comparison."""
     from agents.evaluation import SELECTION_SEEDS
+    from generative.training.precision import bf16_of_run
     from worldmodels.parallel import run_jobs
 
     with Run.open(args, kind="compare_controllers") as run:
         report = run.path / "comparison.json"
         if not run.done:
             source = Source.of(args.run, args.round)
+            dream = source.controller.dream
+            # The run may have been made on another processor.
+            asked = "auto" if dream.bf16 else False
+            dream = replace(dream, bf16=bf16_of_run(asked, run, "cpu"))
+            base = replace(source.controller, dream=dream)
             tracks = tuple(SELECTION_SEEDS[FIRST_TRACK : FIRST_TRACK + args.tracks])
             trials = [
                 Trial(
@@ -207,7 +213,7 @@ def main(args: Args) -> Path:
                     tracks,
                     args.episode_steps,
                 )
-                for (kind, budget), variant in STUDIES[args.study](args, source.controller).items()
+                for (kind, budget), variant in STUDIES[args.study](args, base).items()
                 for number in range(args.seeds)
             ]
             outcomes = run_jobs(

@@ -65,7 +65,7 @@ class Args(Checked):
 
 CAR = replace(
     train_controller.PRESETS["quick"],
-    dream=DreamConfig(horizon=30, bf16=True, reward_clip=(-1.0, 21.0), pace_cap=2.7),
+    dream=DreamConfig(horizon=30, bf16="auto", reward_clip=(-1.0, 21.0), pace_cap=2.7),
 )
 # Each of the 4 tics of a decision pays 1.
 DOOM = replace(
@@ -115,16 +115,20 @@ def main(args: Args) -> Path:
         write_file,
         write_json,
     )
+    from generative.training.precision import bf16_of_run
     from worldmodels.parallel import run_jobs
 
     with Run.open(args, kind="temperature_sweep") as run:
         report = run.path / "sweep.json"
         if not run.done:
+            dream = args.controller.dream
+            dream = replace(dream, bf16=bf16_of_run(dream.bf16, run, "cpu"))
+            settings = replace(args, controller=replace(args.controller, dream=dream))
             trials = [
                 Trial(
                     temperature,
                     number,
-                    args,
+                    settings,
                     run.path / "trials" / f"{temperature}-{number}",
                     run.seed_for("trial", number) % 2**31,  # the same noise at every temperature
                 )

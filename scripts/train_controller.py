@@ -86,9 +86,9 @@ class Args(Checked):
     """Dreams begin at most this many decisions after a reward; None: anywhere."""
     trouble_weight: Count = 1
     """Times that a moment counts as a start if the car then soon lost its way."""
-    reward_quantile: Probability = 0.9995
+    reward_quantile: Probability | None = 0.9995
     """A dreamed decision never pays more than this quantile of the recorded ones, nor less than
-    the lowest."""
+    the lowest; None: it pays what M says."""
     action_repeat: Count = 1
     """Environment steps per decision, on real tracks."""
     workers: Workers = 0
@@ -149,7 +149,7 @@ PRESETS = {
     "dream": Args(evolution=EvolutionConfig(popsize=64, generations=200)),
     "quick": Args(
         method="gradient",
-        dream=DreamConfig(horizon=30, temperature=1.15, bf16=True),
+        dream=DreamConfig(horizon=30, temperature=1.15, bf16="auto"),
         searches=2,
         max_idle=40,
         trouble_weight=8,
@@ -170,6 +170,7 @@ def main(args: Args) -> list[Path]:
     """Returns the folders of the controllers, one per search."""
     import torch
 
+    from generative.training.precision import bf16_of_run
     from generative.training.progress import progress
     from generative.training.signals import exit_on_signals
     from worldmodels.controller import LinearController
@@ -201,9 +202,10 @@ def main(args: Args) -> list[Path]:
             with progress(1, "finding moments to dream from") as bar:
                 clip = write_starts(args, memory, starts_file)
                 bar.advance()
+            bf16 = bf16_of_run(args.dream.bf16, run)
             jobs = [
                 Search(
-                    replace(args, dream=replace(args.dream, reward_clip=clip)),
+                    replace(args, dream=replace(args.dream, reward_clip=clip, bf16=bf16)),
                     starts_file,
                     controller.to_vector().numpy(),
                     controller.config,
@@ -393,8 +395,9 @@ def _steps(args: Args) -> int:
     return evolution + gradient
 
 
-def write_starts(args: Args, memory, path: Path) -> tuple[float, float]:
-    """Write the moments that dreams begin at; returns the range of rewards that are possible."""
+def write_starts(args: Args, memory, path: Path) -> tuple[float, float] | None:
+    """Write the moments that dreams begin at; returns the range of rewards that are possible, or
+    None where they are not to be clipped."""
     import numpy as np
 
     from worldmodels.dream import warm_up
@@ -413,6 +416,8 @@ def write_starts(args: Args, memory, path: Path) -> tuple[float, float]:
             "decisions of a reward; collect more episodes or raise max_idle"
         )
     starts.save(path)
+    if args.reward_quantile is None:
+        return None
     highest = np.quantile(encoded.rewards, args.reward_quantile)
     return float(encoded.rewards.min()), float(highest)
 

@@ -21,13 +21,13 @@ class Args(MemoryArgs):
 
 
 PRESETS = {
-    "paper": Args(),
+    "paper": Args(loss=MemoryLossConfig(final_lr="paper")),
     "book": Args(model=BOOK_MDNRNN, steps=4000),
     "quick": Args(
         model=MDNRNNConfig(
             predict_reward=True, predict_end=True, residual=True, dropout=0.1, reward_scale=3.0
         ),
-        loss=MemoryLossConfig(lr=2e-3, final_lr=1e-4, bf16=True),
+        loss=MemoryLossConfig(lr=2e-3, final_lr=1e-4, bf16="auto"),
         steps=800,
         batch_size=32,
         length=64,

@@ -26,7 +26,7 @@ PRESETS = {
         model=TransformerMemoryConfig(
             predict_reward=True, predict_end=True, residual=True, dropout=0.1, reward_scale=3.0
         ),
-        loss=MemoryLossConfig(lr=1e-3, final_lr=1e-4, bf16=True),
+        loss=MemoryLossConfig(lr=1e-3, final_lr=1e-4, bf16="auto"),
         steps=800,
         batch_size=32,
         length=64,

@@ -12,6 +12,7 @@ z_{t+1}, the reward and the end that action a_t brings.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,7 @@ from generative.mdn import (
 )
 from generative.pretrained import Pretrained
 from generative.training.optimisation import Optimisation
+from generative.training.precision import uses_bf16
 from worldmodels.configs import (
     BOOK_MDNRNN,
     PAPER_MDNRNN,
@@ -373,6 +375,11 @@ def _dropout(x: Tensor, p: float) -> Tensor:
     return x * kept.to(x.dtype).div_(1 - p)
 
 
+def paper_lr(lr: float, step: int) -> float:
+    """Learning rate of the paper's program at a step, from 0: it falls from lr towards 1e-5."""
+    return 1e-5 + (lr - 1e-5) * 0.99999**step
+
+
 class MemoryLearner:
     """Adam with clipped gradient values on `memory_loss`; one `update` per batch of windows."""
 
@@ -380,16 +387,23 @@ class MemoryLearner:
         self.model = model
         self.config = config
         trained = [p for p in model.parameters() if p.requires_grad]
+        self.bf16 = uses_bf16(config.bf16, model.device)
         self.optimizer = torch.optim.Adam(trained, lr=config.lr, fused=True)
+        paper = config.final_lr == "paper"
         self.optimisation = Optimisation(
-            model, self.optimizer, steps, config.final_lr, clip_value=config.clip_value
+            model,
+            self.optimizer,
+            steps,
+            0.0 if paper else config.final_lr,
+            clip_value=config.clip_value,
+            rate=partial(paper_lr, config.lr) if paper else None,
         )
 
     def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One step on windows of z, action, prev_reward, next_z, reward, terminated, mask."""
         self.model.train()
         share = _share_of_steps(batch["mask"])
-        model, bf16 = self.model, self.config.bf16
+        model, bf16 = self.model, self.bf16
         with torch.autocast(batch["z"].device.type, torch.bfloat16, enabled=bf16):
             h, _ = model.read(batch["z"], batch["action"], None, batch["prev_reward"])
             features = _dropout(h, model.config.dropout)

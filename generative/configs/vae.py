@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from generative.training.precision import BF16
 from generative.training.ranges import (
     Checked,
     CountOrZero,
@@ -42,7 +43,7 @@ class VAELossConfig(Checked):
     """Adam's learning rate."""
     final_lr: NonNegative = 1e-4
     """Learning rate at the last step; cosine from `lr` (equal: constant, as in the paper)."""
-    bf16: bool = False
+    bf16: BF16 = False
     """Convolutions in bfloat16 by autocast (weights and losses stay float32)."""
 
 

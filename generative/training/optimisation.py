@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 from torch import Tensor, nn
@@ -88,6 +88,7 @@ class Optimisation(Generic[M]):
             are: the batch statistics of the last weights fit these only.
         warmup: steps over which the rate rises from 0.
         clip_value: largest size of a number of the gradient; 0 leaves it as it is.
+        rate: step -> learning rate of all parameters, in place of the cosine.
     """
 
     def __init__(
@@ -100,8 +101,9 @@ class Optimisation(Generic[M]):
         ema: float = 0.0,
         warmup: int = 0,
         clip_value: float = 0.0,
+        rate: Callable[[int], float] | None = None,
     ):
-        self.model, self.clip, self.clip_value = model, clip, clip_value
+        self.model, self.clip, self.clip_value, self.rate = model, clip, clip_value, rate
         self.optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
         self.steps, self.final_lr, self.warmup = steps, final_lr, warmup
         self._first = [[group["lr"] for group in one.param_groups] for one in self.optimizers]
@@ -149,8 +151,12 @@ class Optimisation(Generic[M]):
     def _set_rates(self) -> None:
         for optimizer, rates in zip(self.optimizers, self._first, strict=True):
             for group, first in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = learning_rate(
-                    self.step_number, self.steps, first, self.final_lr, self.warmup
+                group["lr"] = (
+                    self.rate(self.step_number)
+                    if self.rate is not None
+                    else learning_rate(
+                        self.step_number, self.steps, first, self.final_lr, self.warmup
+                    )
                 )
 
     def state_dict(self) -> dict:

@@ -230,6 +230,8 @@ def _fits(kind: Any, value: Any) -> bool:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
         return _fits(args[0], value)
+    if origin is typing.Literal:
+        return value in args
     plain = origin or kind
     if plain is float:
         plain = (int, float)

@@ -23,6 +23,7 @@ from generative.configs.vae import ConvVAEConfig, VAELossConfig
 from generative.gradients import graph_if_wanted
 from generative.pretrained import Pretrained
 from generative.training.optimisation import Optimisation
+from generative.training.precision import uses_bf16
 from generative.training.ranges import CountOrZero
 from generative.vae.gaussian import (
     VAELosses,
@@ -222,6 +223,7 @@ class VAELearner:
     def __init__(self, model: ConvVAE, config: VAELossConfig, steps: int):
         self.model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.config = config
+        self.bf16 = uses_bf16(config.bf16, next(model.parameters()).device)
         optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
         self.optimisation = Optimisation(model, optimizer, steps, config.final_lr)
 
@@ -230,7 +232,7 @@ class VAELearner:
         dtype = placed(self.model)["dtype"]
         x = to_float_bchw(check_some(frames, self.model)).to(dtype)
         x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.bf16):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             mu, logvar = (t.to(dtype) for t in self.model.encode_mu_logvar(x))
             logits = decode_logits_as_blocks(self.model, sample_gaussian(mu, logvar))
         losses = vae_loss(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -57,6 +57,7 @@ def train_memory(args: MemoryArgs, kind: str, make: Callable[[], Memory]) -> Pat
     import torch
 
     from generative.training.loop import fit
+    from generative.training.precision import bf16_of_run
     from worldmodels.memory import MemoryLearner
     from worldmodels.sequences import EncodedRollouts, SequenceBatches
 
@@ -87,7 +88,8 @@ def train_memory(args: MemoryArgs, kind: str, make: Callable[[], Memory]) -> Pat
         model = make()
         if args.start_from is not None:
             model.continue_from(args.start_from)
-        learner = MemoryLearner(model.to(run.device).train(), args.loss, args.steps)
+        loss = replace(args.loss, bf16=bf16_of_run(args.loss.bf16, run))
+        learner = MemoryLearner(model.to(run.device).train(), loss, args.steps)
 
         def batch(step: int) -> dict[str, torch.Tensor]:
             return {name: value.to(run.device) for name, value in windows(step).items()}

@@ -18,6 +18,7 @@ import numpy as np
 
 from agents.report.records import Candidate, RoundRecord, append_round
 from generative.training.files import read_json, write_json
+from generative.training.precision import bf16_of_run
 from generative.training.run import RESULT_NAME, Run, read_config, read_result
 from generative.training.settings import from_json, to_json
 from scripts import (
@@ -64,10 +65,10 @@ class Rounds:
     """The state that passes from round to round, all of it in files."""
 
     def __init__(self, args: Args, run: Run):
-        self.args, self.run = args, run
         self.task = collect_rollouts.task_of(args.env, args.env_kwargs)
         if self.task is not None:
             check_task(args, self.task)
+        self.args, self.run = _with_precision(args, run), run
         self.recordings: list[Path] = []
         self.encodings: list[Path] = []
         self.vision: Path | None = None
@@ -256,7 +257,7 @@ class Rounds:
             self._action,
         )
         return train_controller.dream_returns(
-            Dream(memory, sizes, replace(self._dream, reward_clip=tuple(clip))),
+            Dream(memory, sizes, replace(self._dream, reward_clip=clip and tuple(clip))),
             DreamStarts.load(self._out(index, "controller") / "starts.safetensors"),
             vectors,
             settings.test_dreams,
@@ -425,6 +426,23 @@ class Rounds:
         return self.run.seed_for(name, index) % 2**31
 
 
+def _with_precision(args: Args, run: Run) -> Args:
+    """The settings with one precision for all stages, which the run keeps."""
+
+    def chosen(settings: Any) -> Any:
+        return replace(settings, bf16=bf16_of_run(settings.bf16, run))
+
+    vision, controller = args.vision, args.controller
+    if isinstance(vision, train_vae.Args):
+        vision = replace(vision, loss=chosen(vision.loss))
+    return replace(
+        args,
+        vision=vision,
+        memory=replace(args.memory, loss=chosen(args.memory.loss)),
+        controller=replace(controller, dream=chosen(controller.dream)),
+    )
+
+
 def _train_vision(args: VisionArgs) -> Path:
     """Make V by the script that its settings belong to."""
     if isinstance(args, standardise_vectors.Args):
@@ -442,6 +460,8 @@ def check_task(args: Args, task: Task) -> None:
             f"{'of frames' if vectors else 'of vectors'}; begin with the preset "
             f"{'vector' if vectors else 'image'}"
         )
+    for name in ("first", "collect"):
+        collect_rollouts.check_anywhere(getattr(args, name).anywhere, task, f"{name}.anywhere")
     if args.pace is not None and task.preprocess.kind != "car_racing":
         raise ValueError(
             f"pace is {args.pace}, a share of CarRacing's lap, and env {task.env_id}; begin with "

@@ -10,6 +10,7 @@ from torch import nn
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from generative.mdn import MixtureDensityHead
+from generative.training.precision import default_bf16
 from worldmodels.configs import MemoryLossConfig
 from worldmodels.memory import (
     BOOK_MDNRNN,
@@ -210,7 +211,10 @@ def calm_losses(learner: MemoryLearner, batch: dict[str, torch.Tensor]) -> Memor
     return memory_loss(out, batch, memory.config, learner.config)
 
 
-@pytest.mark.parametrize("bf16", [False, True])
+NATIVE = pytest.mark.skipif(not default_bf16(), reason="oneDNN has no bfloat16 LSTM here")
+
+
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=NATIVE)])
 def test_overfits_a_batch(bf16):
     learner, batch = learner_for(steps=150, lr=0.02, final_lr=1e-3, bf16=bf16), random_batch()
     first = calm_losses(learner, batch)
@@ -341,3 +345,17 @@ def test_saved_and_loaded(tmp_path):
     args = batch["z"], batch["action"], None, batch["prev_reward"]
     assert torch.equal(again(*args)[0].reward, memory(*args)[0].reward)
     assert not again.lstm.bias_hh_l0.requires_grad
+
+
+def test_the_papers_rate_falls_by_its_programs_factor():
+    """By the paper's program: (lr - min_lr) * decay ** step + min_lr."""
+    learner, batch = learner_for(steps=3, lr=1e-3, final_lr="paper"), random_batch()
+    rates = []
+    for _ in range(4):
+        rates.append(learner.optimizer.param_groups[0]["lr"])
+        learner.update(batch)
+    expected = [(1e-3 - 1e-5) * 0.99999**step + 1e-5 for step in range(4)]
+    assert rates == pytest.approx(expected, rel=1e-12)
+    learner.schedule.last_epoch = 99_999
+    learner.schedule.step()
+    assert learner.optimizer.param_groups[0]["lr"] == pytest.approx(3.742e-4, rel=1e-3)

@@ -1,0 +1,83 @@
+"""Whether matrix products are taken in bfloat16: asked for, or chosen by the processor.
+
+Where a processor has instructions for bfloat16, products in it are about twice as fast as in
+float32; elsewhere they are emulated, which takes ten to a hundred times as long.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from generative.training.files import read_json, write_json
+from generative.training.settings import from_json, to_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from generative.training.run import Run
+
+__all__ = ["BF16", "bf16_of_run", "default_bf16", "uses_bf16"]
+
+BF16 = Literal["auto", True, False]
+"""A setting: `auto` takes bfloat16 where the device has instructions for it."""
+
+RECORD_NAME = "precision.json"
+"""The file of a run's folder that holds what `auto` came to there."""
+
+NARROW_ISA = frozenset(
+    {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}
+)
+"""Limits of oneDNN's instruction set that leave out the products of bfloat16:
+https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html"""
+
+
+@dataclass(frozen=True)
+class _Record:
+    bf16: bool
+
+
+def default_bf16(device: torch.device | str = "cpu") -> bool:
+    """Whether this device multiplies bfloat16 matrices by instructions of its own.
+
+    On the CPU that takes the instructions, and no variable that forbids them: ONEDNN_MAX_CPU_ISA
+    (DNNL_MAX_CPU_ISA) for the products, ATEN_CPU_CAPABILITY for the conversions. False where this
+    torch (before 2.13) cannot tell.
+    """
+    import torch
+
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    limits = {os.environ.get(f"{name}_MAX_CPU_ISA", "").upper() for name in ("ONEDNN", "DNNL")}
+    if limits & NARROW_ISA or os.environ.get("ATEN_CPU_CAPABILITY") in ("default", "avx2"):
+        return False
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def uses_bf16(asked: BF16, device: torch.device | str) -> bool:
+    """What a setting means on a device."""
+    return default_bf16(device) if asked == "auto" else asked
+
+
+def bf16_of_run(asked: BF16, run: Run, device: torch.device | str | None = None) -> bool:
+    """What a setting means in a run. Says what was chosen, and keeps it in the run's folder: a run
+    that is continued on another processor goes on as it began, since its result depends on it.
+
+    Args:
+        device: where products are taken, if not on the run's own.
+    """
+    if asked != "auto":
+        return asked
+    file = run.path / RECORD_NAME
+    if not file.exists():
+        chosen = default_bf16(device or run.device)
+        where = "CPU" if str(device or run.device) == "cpu" else "GPU"
+        words = "yes, this {} has" if chosen else "no, this {} has no"
+        print(f"bfloat16: {words.format(where)} instructions for it", flush=True)
+        write_json(file, to_json(_Record(chosen)))
+    return from_json(_Record, read_json(file), str(file)).bf16
