@@ -12,7 +12,7 @@ from tests.worldmodels import problems
 from worldmodels.configs import EvaluationConfig, EvolutionConfig, ParallelConfig
 from worldmodels.evolution import evolve
 from worldmodels.parallel import Evaluation, EvaluationError, WorkerDiedError, evaluate
-from worldmodels.parallel.evaluation import episode_seed, still_racing
+from worldmodels.parallel.evaluation import episode_seed, mean_scores, still_racing
 
 SERIAL, TWO = ParallelConfig(), ParallelConfig("processes", 2)
 CANDIDATES = np.random.default_rng(0).standard_normal((6, 4))
@@ -178,6 +178,55 @@ def test_racing_saves_episodes_and_leaves_the_others_scores_alone(tmp_path):
     assert found[3:].max() < found[:3].min()
     with Evaluation(problems.sphere, replace(racing), TWO, seed=1) as evaluation:
         np.testing.assert_array_equal(evaluation(candidates, 0), found)
+
+
+@pytest.mark.parametrize("easier", [True, False])
+@pytest.mark.parametrize("same_episodes", [True, False])
+@pytest.mark.parametrize("racing", [2, 4])
+def test_racing_keeps_the_order_where_episodes_differ(easier, same_episodes, racing):
+    """Candidate k is worth k; the first episodes pay 50 more, or less, than the later ones."""
+    places = {}
+
+    def seed_of(generation, candidate, episode):
+        return places.setdefault((generation, candidate, episode), len(places) * 100 + episode)
+
+    def problem(candidate, seed):
+        bonus = 50.0 if (seed % 100 < racing) == easier else 0.0
+        return float(candidate[0]) + bonus + 0.01 * math.sin(seed)
+
+    candidates = np.random.default_rng(3).permutation(8)[:, None].astype(float)
+    config = EvaluationConfig(8, racing=racing, same_episodes=same_episodes)
+    with Evaluation(problem, config, seed_of=seed_of) as evaluation:
+        found = evaluation(candidates, 0)
+    assert found.argsort().tolist() == candidates[:, 0].argsort().tolist()
+    share = racing / 8 if easier else 1 - racing / 8
+    np.testing.assert_allclose(found, candidates[:, 0] + 50 * share, atol=0.05)
+
+
+def test_who_dropped_out_lies_below_who_stayed_however_the_later_episodes_went():
+    """Two stay and then do badly: the others' first episodes promised more."""
+    rng = np.random.default_rng(1)
+    scores = np.array([10.0, 9.0, 8.0, 7.0, 6.0])[:, None] + 0.01 * rng.standard_normal((5, 6))
+    scores[:2, 3:] = [[9.0, 9.0, 9.0], [-100.0, -100.0, -100.0]]
+    scores[2:, 3:] = np.nan
+    means = mean_scores(scores, 3, np.ones(5, bool), np.arange(2))
+    assert means.argsort()[::-1].tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_array_equal(means[:2], scores[:2].mean(1))
+    np.testing.assert_allclose(np.diff(means[2:]), np.diff(scores[2:, :3].mean(1)), atol=1e-9)
+
+
+def test_a_late_score_that_is_not_finite_comes_last_of_all():
+    late = episode_seed(1, 0, 0, 5)
+    candidates = np.concatenate([CANDIDATES[:3] + 100, CANDIDATES[3:]])
+
+    def problem(candidate, seed):
+        lost = seed == late and candidate[0] == candidates[4, 0]
+        return math.nan if lost else -float(np.square(candidate).sum())
+
+    with Evaluation(problem, EvaluationConfig(8, racing=3, on_nan="worst"), seed=1) as evaluation:
+        found = evaluation(candidates, 0)
+    assert found.argmin() == 4
+    assert np.isfinite(found).all()
 
 
 def test_racing_names_the_candidate_and_the_seed_of_a_late_score_that_is_not_finite():

@@ -133,18 +133,27 @@ class Evaluation:
             ],
             np.int64,
         )
-        everyone = np.arange(len(candidates))
+        # NaN where an episode was not played.
+        scores, everyone = np.full(seeds.shape, np.nan), np.arange(len(candidates))
 
-        def score(who: np.ndarray, which: slice) -> np.ndarray:
+        def play(who: np.ndarray, which: slice) -> np.ndarray:
             part = seeds[who, which]
-            return self._settle(self.scores(candidates[who], part), part, who, generation)
+            found = self.scores(candidates[who], part)
+            self._check(found, part, who, generation)
+            scores[who, which] = np.where(np.isfinite(found), found, np.nan)
+            return np.asarray(np.isfinite(found).all(1))
 
-        if not config.racing:
-            return score(everyone, slice(None)).mean(1)
-        first = score(everyone, slice(config.racing))
-        means, kept = first.mean(1), np.flatnonzero(still_racing(first))
-        rest = score(kept, slice(config.racing, None))
-        means[kept] = np.concatenate([first[kept], rest], 1).mean(1)
+        good = play(everyone, slice(config.racing or None))
+        kept = everyone
+        if config.racing and good.any():
+            whole = np.flatnonzero(good)
+            kept = whole[still_racing(scores[whole, : config.racing])]
+            good[kept] = play(kept, slice(config.racing, None))
+        means = mean_scores(scores, config.racing, good, kept)
+        # The whole candidate comes last: its other episodes are no measure of it.
+        if not good.all():
+            lowest = np.nanmin(np.append(scores, means[good]))
+            means[~good] = lowest - 1 - abs(lowest)
         return means
 
     def scores(self, candidates: np.ndarray, seeds: np.ndarray) -> np.ndarray:
@@ -235,10 +244,10 @@ class Evaluation:
         self.steps += answer.steps
         self.episodes += answer.scores.size
 
-    def _settle(
+    def _check(
         self, scores: np.ndarray, seeds: np.ndarray, who: np.ndarray, generation: int
-    ) -> np.ndarray:
-        """Finite scores: what is not finite stops the run, or becomes the lowest there is.
+    ) -> None:
+        """Stop at a score that is not finite, or say that it is counted as the lowest.
 
         Args:
             scores, seeds: (b, E).
@@ -246,7 +255,7 @@ class Evaluation:
         """
         bad = ~np.isfinite(scores)
         if not bad.any():
-            return scores
+            return
         i, j = np.argwhere(bad)[0]
         what = (
             f"generation {generation}, candidate {who[i]}, seed {seeds[i, j]}: score {scores[i, j]}"
@@ -256,9 +265,6 @@ class Evaluation:
         print(f"{what}; counted as the lowest of {bad.sum()} such episodes", file=sys.stderr)
         if bad.all():
             raise FloatingPointError(f"{what}, and no other score of the generation is finite")
-        # The whole candidate comes last: its other episodes are no measure of it.
-        lowest = scores[~bad].min()
-        return np.where(bad.any(1, keepdims=True), lowest - 1 - abs(lowest), scores)
 
 
 def evaluate(
@@ -295,6 +301,34 @@ def still_racing(scores: np.ndarray) -> np.ndarray:
     return means[last] - means <= 2 * np.hypot(errors, errors[last])
 
 
+def mean_scores(scores: np.ndarray, racing: int, good: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Mean score of every candidate, (P,), comparable also where some dropped out of the race.
+
+    The first episodes may be easier than the later ones, or harder. A candidate that dropped out
+    gets the mean of its own, moved by what the later ones changed for those that went on. It lies
+    below all of these, whom it had lost against; those that dropped out keep their order.
+
+    Args:
+        scores: (P, E), NaN in episodes that were not played.
+        racing: after how many episodes candidates dropped out; 0: none did.
+        good: candidates whose scores are all finite, bool (P,).
+        kept: numbers of the candidates that played all episodes.
+    """
+    means = scores.mean(1)
+    stayed = np.zeros(len(means), bool)
+    stayed[kept] = True
+    out, whole = good & ~stayed, good & stayed
+    if out.any():
+        first = scores[:, :racing].mean(1)
+        means[out] = first[out]
+        if whole.any():
+            lowest = means[whole].min()
+            means[out] += (means[whole] - first[whole]).mean()
+            above = means[out].max() - lowest + 1e-9 * (1 + abs(lowest))
+            means[out] -= max(0.0, above)
+    return means
+
+
 class _Scorer:
     """What runs in a worker: a task -> its scores."""
 
@@ -304,7 +338,7 @@ class _Scorer:
     def __call__(self, task: _Task, _report: Report) -> _Answer:
         began = time.perf_counter()
         if isinstance(self.problem, BatchProblem):
-            scores, steps = self.problem.score_batch(task.candidates, task.seeds)
+            scores, steps = self._batch(self.problem, *task)
         else:
             parts = [
                 [self._episode(candidate, int(seed)) for seed in seeds]
@@ -324,6 +358,20 @@ class _Scorer:
                 f"candidates and {task.seeds.shape[1]} episodes each"
             )
         return _Answer(scores, int(steps), time.perf_counter() - began)
+
+    def _batch(self, problem: BatchProblem, candidates: np.ndarray, seeds: np.ndarray) -> Scores:
+        try:
+            return problem.score_batch(candidates, seeds)
+        except FloatingPointError as error:
+            if self.on_nan == "stop":
+                raise
+            if len(candidates) > 1:  # one by one, to find out whose it is
+                pairs = zip(candidates[:, None], seeds[:, None], strict=True)
+                parts = [self._batch(problem, *pair) for pair in pairs]
+                scores = np.concatenate([np.asarray(part.scores, float) for part in parts])
+                return Scores(scores, sum(part.steps for part in parts))
+            print(f"{error}; scored last", file=sys.stderr)
+            return Scores(np.full(seeds.shape, math.nan), 0)
 
     def _episode(self, candidate: np.ndarray, seed: int) -> Scores:
         assert not isinstance(self.problem, BatchProblem)
