@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -42,7 +42,7 @@ PRESETS = {
     "paper": Args(),
     "quick": Args(
         model=ConvVAEConfig(channels=(16, 32, 64, 128)),
-        loss=VAELossConfig(beta=0.25, lr=1e-3, bf16=True),
+        loss=VAELossConfig(beta=0.25, lr=1e-3, bf16="auto"),
         steps=1600,
         batch_size=64,
     ),
@@ -55,8 +55,10 @@ def main(args: Args) -> Path:
     import torch
 
     from generative.training.loop import fit
+    from generative.training.precision import bf16_of_run
     from generative.vae import ConvVAE, VAELearner
-    from worldmodels.rollouts import RolloutStore, load_frames
+    from worldmodels.frames import FrameBatches
+    from worldmodels.rollouts import RolloutStore
 
     with Run.open(args, kind="train_vae") as run:
         if run.done:
@@ -64,16 +66,16 @@ def main(args: Args) -> Path:
         if args.threads:
             torch.set_num_threads(args.threads)
         stores = [RolloutStore(folder) for folder in args.rollouts]
-        frames = load_frames(stores, shape=(64, 64, 3))
+        frames = FrameBatches(stores, args.batch_size, run.rng, shape=(64, 64, 3))
         torch.manual_seed(run.seed_for("weights"))
         model = ConvVAE(args.model)
         if args.start_from is not None:
             model.continue_from(args.start_from)
-        learner = VAELearner(model.to(run.device).train(), args.loss, args.steps)
+        loss = replace(args.loss, bf16=bf16_of_run(args.loss.bf16, run))
+        learner = VAELearner(model.to(run.device).train(), loss, args.steps)
 
         def batch(step: int) -> torch.Tensor:
-            rows = run.rng("batch", step).integers(len(frames), size=args.batch_size)
-            return torch.from_numpy(frames[rows]).to(run.device)
+            return torch.from_numpy(frames(step)).to(run.device)
 
         fit(learner, batch, run, args.steps, what="training V")
         model.save_pretrained(run.path / "model")

@@ -72,7 +72,8 @@ def main(args: Args) -> Path:
     from generative.autoencoder import AutoencoderLearner, ConvAutoencoder
     from generative.training.loop import fit
     from generative.vae import to_float_bchw
-    from worldmodels.rollouts import RolloutStore, load_frames
+    from worldmodels.frames import FrameBatches
+    from worldmodels.rollouts import RolloutStore
     from worldmodels.vision import standardise
 
     with Run.open(args, kind="train_vision") as run:
@@ -81,7 +82,7 @@ def main(args: Args) -> Path:
         if args.threads:
             torch.set_num_threads(args.threads)
         stores = [RolloutStore(folder) for folder in args.rollouts]
-        frames = load_frames(stores, shape=(64, 64, 3))
+        frames = FrameBatches(stores, args.batch_size, run.rng, shape=(64, 64, 3))
         torch.manual_seed(run.seed_for("weights"))
         model = ConvAutoencoder(args.model)
         if args.start_from is not None:
@@ -90,25 +91,25 @@ def main(args: Args) -> Path:
         model.to(run.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         learner = AutoencoderLearner(model.train(), args.loss, args.steps)
 
-        def images(rows: np.ndarray) -> torch.Tensor:
-            x = to_float_bchw(torch.from_numpy(frames[rows]).to(run.device))
+        def images(some: np.ndarray) -> torch.Tensor:
+            x = to_float_bchw(torch.from_numpy(some).to(run.device))
             return x.contiguous(memory_format=torch.channels_last)
 
         def batch(step: int) -> torch.Tensor:
-            return images(run.rng("batch", step).integers(len(frames), size=args.batch_size))
+            return images(frames(step))
 
         fit(learner, batch, run, args.steps, what="training V")
         model.eval()
-        rows = run.rng("scale").permutation(len(frames))[:SCALE_FRAMES]
+        seen = frames.take(run.rng("scale").permutation(len(frames))[:SCALE_FRAMES])
         codes, squared_error = [], 0.0
         with torch.no_grad():
-            for first in range(0, len(rows), args.batch_size):
-                x = images(rows[first : first + args.batch_size])
+            for first in range(0, len(seen), args.batch_size):
+                x = images(seen[first : first + args.batch_size])
                 codes.append(model.encode(x))
                 squared_error += float((model.decode(codes[-1]) - x).square().sum())
         standardise(model, torch.cat(codes))
         model.save_pretrained(run.path / "model")
-        recon = squared_error / len(rows)  # of a whole frame, as train_vae.py counts it
+        recon = squared_error / len(seen)  # of a whole frame, as train_vae.py counts it
         env_ids = sorted({name for store in stores for name in store.env_ids})
         run.finish(
             {"frames": len(frames), "env_ids": env_ids, **run.metrics.last(), "recon": recon}

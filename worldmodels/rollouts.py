@@ -583,6 +583,19 @@ def load_frames(
         ValueError: no episode, or stores of different frame shapes or not of the one needed.
     """
     stores = [stores] if isinstance(stores, RolloutStore) else list(stores)
+    found = common_frame_shape(stores, shape)
+    total = sum(store.num_frames for store in stores)
+    count = total if max_frames is None else min(total, max_frames)
+    chosen = np.arange(total)
+    if count < total:
+        chosen = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
+    return read_rows(stores, found, chosen, "reading frames")
+
+
+def common_frame_shape(
+    stores: Sequence[RolloutStore], shape: tuple[int, ...] | None = None
+) -> tuple[int, ...]:
+    """The shape of all frames of these stores; raises as `load_frames` does."""
     shapes = {store.records[0].frame_shape: str(store.folder) for store in stores if len(store)}
     if not shapes:
         names = ", ".join(str(store.folder) for store in stores) or "no folder"
@@ -597,22 +610,28 @@ def load_frames(
             f"{folder} holds {kind} of {found}, this V is trained on frames of {shape}; vectors "
             "need none but scripts/standardise_vectors.py, other frames are to be resized first"
         )
-    total = sum(store.num_frames for store in stores)
-    count = total if max_frames is None else min(total, max_frames)
-    chosen = np.arange(total)
-    if count < total:
-        chosen = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
-    found = next(iter(shapes))
-    frames = np.empty((count, *found), np.float32 if len(found) == 1 else np.uint8)
+    return next(iter(shapes))
+
+
+def read_rows(
+    stores: Sequence[RolloutStore], shape: tuple[int, ...], rows: np.ndarray, what: str = ""
+) -> np.ndarray:
+    """Some of the frames of these stores, (len(rows), *shape).
+
+    Args:
+        rows: their numbers, rising, none of them twice.
+        what: shown beside a bar of progress; none if empty.
+    """
+    frames = np.empty((len(rows), *shape), np.float32 if len(shape) == 1 else np.uint8)
     episodes = [(store, i) for store in stores for i in range(len(store))]
     first = 0  # of this episode, among all frames
-    for store, i in progress(episodes, "reading frames"):
+    for store, i in progress(episodes, what) if what else episodes:
         end = first + store.records[i].steps + 1
-        low, high = np.searchsorted(chosen, (first, end))
+        low, high = np.searchsorted(rows, (first, end))
         if low < high:
             seen = store.episode(i).frames
             whole = high - low == len(seen)
-            frames[low:high] = seen if whole else seen[chosen[low:high] - first]
+            frames[low:high] = seen if whole else seen[rows[low:high] - first]
         first = end
     return frames
 

@@ -4,6 +4,7 @@ Every error must name the folder, what is in it and what to pass, and a refused 
 no run folder that would stand in the way of the right one.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from scripts import (
     collect_rollouts,
     encode_rollouts,
     train_controller,
+    train_in_dream,
     train_mdnrnn,
     train_vae,
     train_vision,
@@ -211,3 +213,35 @@ def test_a_gradient_of_real_tracks_is_refused_before_anything_is_written(tmp_pat
         with pytest.raises(ValueError, match="use method cma, or where dream"):
             train_controller.Args(where="real", method=method)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("changes", [{}, {"agent": Path("pretrained/doom-take-cover")}])
+def test_starts_anywhere_on_a_track_need_our_drawing(changes, tmp_path):
+    """The stock game ignores the option, and the recording would say that it had been done."""
+    settings = {"out": tmp_path / "out", "workers": 0, "episodes": 1, "decisions": 3, **changes}
+    env = "" if changes else "CarRacing-v3"
+    told = (
+        "anywhere is 0.5, but .* always begins at the start: set it to 0, or record WorldModels/Car"
+    )
+    with pytest.raises(ValueError, match=told):
+        collect_rollouts.main(collect_rollouts.Args(env=env, anywhere=0.5, **settings))
+    assert not (tmp_path / "out").exists()
+    args = replace(train_in_dream.PRESETS["smoke"], out=tmp_path / "run", env="CarRacing-v3")
+    with pytest.raises(ValueError, match=r"first\.anywhere is 0\.5, but CarRacing-v3"):
+        train_in_dream.main(args)
+
+
+def test_the_papers_presets_are_the_papers():
+    """Ha & Schmidhuber (2018), appendix A; dreams pay what M says."""
+    args = train_in_dream.PRESETS["paper"]
+    assert args.pace is None
+    assert args.controller.reward_quantile is None
+    assert args.controller.dream.reward_clip is None
+    assert args.controller.max_idle is None
+    assert (args.first.episodes, args.first.decisions, args.first.anywhere) == (10_000, 1000, 0.0)
+    for memory in (args.memory, train_mdnrnn.PRESETS["paper"]):
+        assert (memory.loss.lr, memory.loss.final_lr, memory.loss.clip_value) == (1e-3, "paper", 1)
+        assert (memory.batch_size, memory.length) == (100, 999)
+    assert (args.vision.loss.lr, args.vision.loss.final_lr) == (1e-4, 1e-4)
+    evolution = train_controller.PRESETS["paper"].evolution
+    assert (evolution.popsize, evolution.sigma, evolution.generations) == (64, 0.1, 1800)

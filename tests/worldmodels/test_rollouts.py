@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from generative.training.files import DamagedFileError
+from worldmodels import frames as frames_module
+from worldmodels.frames import FrameBatches
 from worldmodels.rollouts import Episode, EpisodeRecord, RolloutStore, load_frames
 from worldmodels.sequences import EncodedRollouts, SequenceBatches, encode_rollouts
 
@@ -612,3 +614,49 @@ def test_a_store_knows_the_environments_of_its_episodes(tmp_path):
         info = {} if name is None else {"env_id": name}
         store.append(replace(make_episode(0), info=info))
     assert store.env_ids == ["A-v1", "B-v0"]
+
+
+def rng_of(seed: int):
+    return lambda name, *numbers: np.random.default_rng([seed, *name.encode(), *numbers])
+
+
+def test_frames_that_fit_are_drawn_from_all_of_them(store):
+    rng, frames = rng_of(1), FrameBatches([store], 5, rng_of(1), shape=(4, 4, 3))
+    everything = load_frames(store)
+    assert len(frames) == len(everything)
+    for step in (0, 7, 3):
+        rows = rng("batch", step).integers(len(everything), size=5)
+        np.testing.assert_array_equal(frames(step), everything[rows])
+    rows = rng("scale").permutation(len(everything))[:4]
+    np.testing.assert_array_equal(frames.take(rows), everything[rows])
+
+
+def test_frames_that_do_not_fit_come_from_some_episodes_at_a_time(tmp_path, monkeypatch):
+    """12 episodes of 10 frames of one colour each; there is room for 35 frames, so 3 episodes."""
+    folder = tmp_path / "rollouts"
+    with contextlib.closing(RolloutStore(folder)) as store:
+        for seed in range(12):
+            episode = make_episode(seed, steps=9)
+            store.append(replace(episode, frames=np.full_like(episode.frames, seed)))
+    room = 35 * 4 * 4 * 3
+    monkeypatch.setattr(frames_module, "load_frames", None)  # all of them are never read
+
+    def batches():
+        return FrameBatches([RolloutStore(folder)], 8, rng_of(1), max_bytes=room)
+
+    frames, seen, per_pool = batches(), [], 35 // 8
+    for step in range(40 * per_pool):
+        batch = frames(step)
+        assert batch.shape == (8, 4, 4, 3)
+        assert frames._pool.nbytes <= room
+        seen.append(np.unique(batch).tolist())
+    for first in range(0, len(seen), per_pool):
+        pool = {colour for step in seen[first : first + per_pool] for colour in step}
+        assert 1 <= len(pool) <= 3
+    counts = np.bincount([colour for step in seen for colour in step], minlength=12)
+    assert (counts > 0).all()
+    again = batches()  # whatever was drawn before
+    for step in (101, 3, 102):
+        np.testing.assert_array_equal(again(step), frames(step))
+    rows = np.array([119, 0, 35, 34])
+    assert frames.take(rows)[:, 0, 0, 0].tolist() == [11, 0, 3, 3]
