@@ -14,6 +14,7 @@ import numpy as np
 
 from envs.task import make_env
 from generative.training.progress import progress
+from worldmodels.actions import NotFiniteActionError
 from worldmodels.collect import NotFiniteError
 
 __all__ = ["LANES", "play_in_lanes"]
@@ -56,7 +57,11 @@ def _play(agent: Any, envs: list[Any], seeds: list[int], env_id: str) -> list[tu
         seen[lane] = envs[lane].reset(seed=seed)[0]
     state, start, alive = None, np.ones(LANES, bool), set(range(len(seeds)))
     while alive:
-        actions, state = agent.predict(seen, state, episode_start=start, deterministic=True)
+        try:
+            actions, state = agent.predict(seen, state, episode_start=start, deterministic=True)
+        except NotFiniteActionError as error:
+            seed = seeds[min(error.index[0], len(seeds) - 1)]
+            raise NotFiniteError(f"{env_id}, seed {seed}: {error}") from error
         start = np.zeros(LANES, bool)
         for lane in sorted(alive):
             obs, reward, terminated, truncated, _ = envs[lane].step(actions[lane])

@@ -40,7 +40,7 @@ from generative.training.files import (
     write_folder,
 )
 from generative.training.settings import from_json, to_json
-from worldmodels.actions import from_env
+from worldmodels.actions import check_finite, from_env
 from worldmodels.configs import ControllerConfig
 from worldmodels.memories import load_memory
 from worldmodels.memory import Memory
@@ -157,6 +157,7 @@ class PolicyAgent:
             seen[due] = np.concatenate([seen[due][..., new.shape[-1] :], new[due]], axis=-1)
             shown = seen[due] if self.vision is None else look(self.vision, seen[due]).cpu().numpy()
             action[due], _ = self.policy.predict(shown, deterministic=deterministic)
+            check_finite(action[due])
             countdown[due] = self.config.action_repeat
         state = FrameState(seen, action, countdown - 1)
         return (action[0] if single else action).copy(), state

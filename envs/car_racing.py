@@ -13,6 +13,7 @@ from gymnasium.envs.box2d import car_racing as stock
 
 from envs.car_physics import FastCar
 from envs.car_renderer import BAR_TOP, ROW_WEIGHTS, Camera, TrackMap, draw_bar
+from worldmodels.actions import check_finite
 
 # An output row overlaps two or three input rows: the first, and what the three weigh.
 _FIRST_ROW = np.minimum((ROW_WEIGHTS > 0).argmax(axis=1), BAR_TOP - 3)
@@ -111,6 +112,16 @@ class FastCarRacing(stock.CarRacing):
         if self.render_mode == "human":
             self.render()
         return self.step(None)[0], {}  # type: ignore[arg-type]  # stock's reset passes None too
+
+    def step(self, action):
+        """One step, as in CarRacing-v3.
+
+        Raises:
+            NotFiniteActionError: the action holds NaN or an infinity.
+        """
+        if action is not None:  # as `reset` passes it
+            check_finite(action)
+        return super().step(action)
 
     def _paint_map(self) -> None:
         if not hasattr(self, "_map"):

@@ -30,7 +30,7 @@ from torch import Tensor
 from envs.task import Task, action_space
 from generative.checks import placed
 from worldmodels.actions import from_env
-from worldmodels.configs import DreamConfig
+from worldmodels.configs import ActionHead, DreamConfig
 from worldmodels.dream import DreamStarts
 from worldmodels.world_model import WorldModel
 
@@ -47,7 +47,7 @@ Observation = Literal["zh", "frames"]
 class DreamEnv(gymnasium.Env):
     """One dream.
 
-    Actions are those of the environment that M was trained on: by default CarRacing's, float32
+    Actions are those of the environment that M was trained on: of CarRacing, float32
     [steering -1..1, gas 0..1, brake 0..1]; a Box is clipped to its ranges. Rewards and ends are
     M's: the expected reward of a decision, and an end drawn with the probability that M gives it
     (never, if M has no end head).
@@ -64,12 +64,13 @@ class DreamEnv(gymnasium.Env):
         observation: "zh" for z and h as one float32 vector, or "frames" for the decoded
             (64, 64, 3) uint8 picture of z (where V is of vectors: the decoded vector).
         render_mode: None or "rgb_array", the decoded picture.
-        task: the environment that M was trained on; None for the task.json of the model folder, or
-            CarRacing where there is none.
+        task: the environment that M was trained on, or its action head; None for the task.json of
+            the model folder, or CarRacing where there is none. A `WorldModel` does not tell.
         device: where to load the model, if it is a folder.
     Raises:
         FileNotFoundError: the model folder or its starts are missing.
-        ValueError: the parts do not fit each other; M has no reward head.
+        ValueError: the parts do not fit each other; M has no reward head; nothing tells what
+            actions it was trained on.
     """
 
     # A decision is mostly held for three of CarRacing's 50 frames a second.
@@ -87,7 +88,7 @@ class DreamEnv(gymnasium.Env):
         observation: Observation = "zh",
         render_mode: str | None = None,
         device: str = "cpu",
-        task: Task | None = None,
+        task: Task | ActionHead | None = None,
     ):
         config = DreamConfig(horizon, temperature, dropout, reward_clip)
         self._lanes = _Lanes(1, model, starts, config, observation, render_mode, device, task)
@@ -108,6 +109,7 @@ class DreamEnv(gymnasium.Env):
         """Dream one decision.
 
         Raises:
+            ValueError: the action does not fit the space, or is not finite.
             FloatingPointError: M gave something that is not finite; names seed and step.
         """
         reward, terminated, truncated = self._lanes.step(np.array([0]), np.asarray(action)[None])
@@ -147,7 +149,7 @@ class DreamVectorEnv(VectorEnv):
         render_mode: str | None = None,
         device: str = "cpu",
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        task: Task | None = None,
+        task: Task | ActionHead | None = None,
     ):
         config = DreamConfig(horizon, temperature, dropout, reward_clip)
         self._lanes = _Lanes(
@@ -255,7 +257,7 @@ class _Lanes:
         observation: Observation,
         render_mode: str | None,
         device: str,
-        task: Task | None,
+        task: Task | ActionHead | None,
     ):
         if num_lanes < 1:
             raise ValueError(f"num_envs is {num_lanes}; it must be at least 1")
@@ -274,14 +276,7 @@ class _Lanes:
         mem = self.world.memory.config
         if not mem.predict_reward:
             raise ValueError("this M has no reward head; train it with predict_reward=True")
-        if task is None:  # the environment itself is not made
-            task = Task() if isinstance(model, WorldModel) else Task.load(model, trust=True)
-        self.head = task.action
-        if mem.action_dim != self.head.size:
-            raise ValueError(
-                f"this M takes {mem.action_dim} actions, {task.env_id} has {self.head.size}; pass "
-                "the `task` that M was trained on"
-            )
+        self.head = _find_head(task, model, mem.action_dim)
         self.starts.check_fits(mem)
         vectors = self.world.sees_vectors
         if vectors and render_mode is not None:
@@ -362,7 +357,7 @@ class _Lanes:
         self.z[row], self.h[row], self.c[row] = out.mixture.draw(gumbel, eps, tau), h, c
         self.prev_reward[row] = reward
         self.steps[lanes] += 1
-        self._check_finite(lanes)
+        self._check_finite(lanes, out.end_logit)
         truncated = self.steps[lanes] >= self.config.horizon
         return reward.double().cpu().numpy(), terminated.cpu().numpy(), truncated
 
@@ -379,15 +374,21 @@ class _Lanes:
     def _tensor(self, values: Any) -> Tensor:
         return torch.from_numpy(np.asarray(values, np.float32)).to(self.z)
 
-    def _check_finite(self, lanes: np.ndarray) -> None:
-        """Stop at the first lane whose z, h or reward is not finite."""
-        values = torch.cat([self.z, self.h, self.prev_reward.unsqueeze(1)], dim=1)
-        good = values.isfinite().all(1).cpu().numpy()
-        for lane in lanes[~good[lanes]]:
+    def _check_finite(self, lanes: np.ndarray, end_logit: Tensor | None = None) -> None:
+        """Stop at the first of these lanes where M gave something that is not finite.
+
+        Args:
+            end_logit: of these lanes, (n,); infinities say for certain what NaN does not say.
+        """
+        parts = (self.z, self.h, self.c, self.prev_reward.unsqueeze(1))
+        good = torch.stack([part.isfinite().all(1) for part in parts]).all(0).cpu().numpy()[lanes]
+        if end_logit is not None:
+            good &= ~end_logit.isnan().cpu().numpy()
+        for lane in lanes[~good]:
             raise FloatingPointError(
-                f"the dream of lane {lane} has a z, h or reward that is not finite after step "
-                f"{self.steps[lane]} of the episode with seed {self.episode_seeds[lane]}; lower "
-                "the temperature, or train M again"
+                f"M gave the dream of lane {lane} a z, h, reward or end that is not finite after "
+                f"step {self.steps[lane]} of the episode with seed {self.episode_seeds[lane]}; "
+                "lower the temperature, or train M again"
             )
 
 
@@ -395,19 +396,47 @@ def _find_starts(starts: Starts, model: Model) -> DreamStarts:
     if isinstance(starts, DreamStarts):
         return starts
     if starts is not None:
-        return DreamStarts.load(starts)
-    if isinstance(model, WorldModel):
+        path = Path(starts)
+    elif isinstance(model, WorldModel):
         raise ValueError(
             "a dream begins at a stored real moment: pass starts, a DreamStarts as "
             "worldmodels.dream.warm_up makes it, or the file of one"
         )
-    path = Path(model) / STARTS_NAME
-    if Path(model).is_dir() and not path.exists():
+    else:
+        path = Path(model) / STARTS_NAME
+        if not Path(model).is_dir():
+            raise FileNotFoundError(f"{model}: no such folder; pass one that holds V and M")
+    if not path.exists():
         raise FileNotFoundError(
             f"{path} is missing, and a dream begins at a stored real moment: pass starts, or write "
             "them there with worldmodels.dream.warm_up(memory, encoded).save(path)"
         )
     return DreamStarts.load(path)
+
+
+def _find_head(task: Task | ActionHead | None, model: Model, action_dim: int) -> ActionHead:
+    """What becomes of an action before M reads it: as asked for, or as the folder tells.
+
+    An M alone does not tell: of three numbers it may have seen steering, gas and brake, or three
+    torques.
+    """
+    if task is None:
+        if isinstance(model, WorldModel):
+            raise ValueError(
+                f"nothing tells what actions this M of {action_dim} was trained on: pass `task`, "
+                "envs.task.Task() for CarRacing, Task.of(ID) or Task.load(folder) for another "
+                "environment, or a worldmodels.configs.ActionHead"
+            )
+        task = Task.load(model, trust=True)  # the environment itself is not made
+    whose = "the action head"
+    if isinstance(task, Task):
+        whose, task = task.env_id, task.action
+    if action_dim != task.size:
+        raise ValueError(
+            f"this M takes {action_dim} actions, {whose} has {task.size}; pass the `task` that M "
+            "was trained on"
+        )
+    return task
 
 
 def _next_seed(rng: np.random.Generator) -> int:

@@ -26,6 +26,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import TimeLimit
 
+from worldmodels.actions import check_finite
 from worldmodels.configs import ParallelConfig
 from worldmodels.parallel import Worker, WorkerDiedError, last_words, portable
 
@@ -183,6 +184,7 @@ class PooledVectorEnv(VectorEnv):
         actions = np.asarray(actions)
         if actions.shape != self._seen.actions.shape:
             raise ValueError(f"actions are {actions.shape}, needed {self._seen.actions.shape}")
+        check_finite(actions)  # before any environment has taken its step
         infos = self._ask(dict.fromkeys(range(len(self._slices)), ("step",)), actions)
         seen = self._seen
         return (

@@ -26,7 +26,7 @@ from torch import Tensor
 from envs.dream import DreamEnv, Model, Starts
 from envs.task import Task
 from generative.checks import placed
-from worldmodels.actions import bounds
+from worldmodels.actions import from_env
 from worldmodels.configs import ActionHead, DreamConfig
 from worldmodels.dream import DreamStarts
 
@@ -65,12 +65,13 @@ class DreamVecEnv(VecEnv):
         pace_window: decisions of a stretch.
         stagger: begin the first episodes at random ages, so that not all lanes end at once. Their
             horizons come sooner, all later episodes are whole.
-        seed: of the one random generator.
+        seed: of the one random generator; `seed` adds another one to it.
         render_mode: None or "rgb_array", the decoded pictures.
         task: the environment that M was trained on, as for `envs.dream.DreamEnv`.
     Raises:
         FileNotFoundError: the model folder or its starts are missing.
-        ValueError: the parts do not fit each other; M has no reward head.
+        ValueError: the parts do not fit each other; M has no reward head; nothing tells what
+            actions it was trained on.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class DreamVecEnv(VecEnv):
         seed: int = 0,
         render_mode: str | None = None,
         device: str = "cpu",
-        task: Task | None = None,
+        task: Task | ActionHead | None = None,
     ):
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}; it must be at least 1")
@@ -111,7 +112,7 @@ class DreamVecEnv(VecEnv):
         super().__init__(num_envs, one.observation_space, one.action_space)
         self.device = self.world.device
         self.starts = DreamStarts(*(x.to(self.device) for x in vars(self.starts).values()))
-        self._as_read = _AsRead(one._lanes.head, self.device)
+        self._head, self._seed = one._lanes.head, seed
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._lanes: dict[str, Tensor] = {}
         self._waiting: Tensor | None = None
@@ -120,7 +121,12 @@ class DreamVecEnv(VecEnv):
 
     @torch.no_grad()
     def reset_tensors(self) -> Tensor:
-        """Begin an episode in every lane; returns observations (N, latent_dim + hidden_dim)."""
+        """Begin an episode in every lane; returns observations (N, latent_dim + hidden_dim).
+
+        Raises:
+            FloatingPointError: a number of the starts is not finite; says which row.
+        """
+        self.starts.check_finite()
         n, horizon = self.num_envs, self.config.horizon
         everywhere = torch.ones(n, dtype=torch.bool, device=self.device)
         self._lanes = self._fresh(everywhere)
@@ -135,14 +141,19 @@ class DreamVecEnv(VecEnv):
         Args:
             actions: (N, *action shape) on any device. Box actions are clipped to their space.
         Raises:
+            ValueError: the actions have another shape, are not finite, or lie outside a discrete
+                space.
             FloatingPointError: M gave something that is not finite.
             RuntimeError: there was no reset yet.
         """
         if not self._lanes:
             raise RuntimeError("call reset() or reset_tensors() before the first step")
         memory, tau, lanes = self.world.memory, self.config.temperature, self._lanes
-        n = self.num_envs
-        z, action = lanes["z"], self._as_read(actions.to(self.device)).to(lanes["z"].dtype)
+        n, shape = self.num_envs, (self.num_envs, *(self.action_space.shape or ()))
+        if actions.shape != shape:
+            raise ValueError(f"actions are {tuple(actions.shape)}, needed {shape}")
+        given = from_env(actions.detach().cpu().numpy(), self._head)
+        z, action = lanes["z"], torch.from_numpy(given).to(lanes["z"])
         h, (_, c) = memory.read(
             z.unsqueeze(1),
             action.unsqueeze(1),
@@ -157,15 +168,16 @@ class DreamVecEnv(VecEnv):
             reward = reward.clamp(*self.config.reward_clip)
         z = out.mixture.sample(tau, self._generator)
         lanes |= {"z": z, "h": h, "c": c, "prev_reward": reward}
-        terminated = torch.zeros_like(reward, dtype=torch.bool)
+        terminated, p_end = torch.zeros_like(reward, dtype=torch.bool), torch.zeros_like(reward)
         if out.end_logit is not None:
-            terminated = torch.rand(n, dtype=reward.dtype, **self._random) < out.end_logit.sigmoid()
+            p_end = out.end_logit.sigmoid()
+            terminated = torch.rand(n, dtype=reward.dtype, **self._random) < p_end
         paid = self._pay(reward)
         lanes["age"] = lanes["age"] + 1
         truncated = ~terminated & (lanes["age"] >= self.config.horizon)
 
         final_obs = self._observe()
-        self._check_finite(final_obs, reward)
+        self._check_finite(final_obs, reward, p_end)
         ended = terminated | truncated
         if ended.any():
             for name, fresh in self._fresh(ended).items():
@@ -188,9 +200,13 @@ class DreamVecEnv(VecEnv):
     # Stable-Baselines3's interface.
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Seed the generator that all lanes share; takes effect at once, best before a reset."""
+        """Seed the generator that all lanes share, beside the seed it was made with: a learner
+        with a seed of its own calls this, and dreams still depend on both. Takes effect at once,
+        best before a reset.
+        """
         if seed is not None:
-            self._generator.manual_seed(seed)
+            both = np.random.SeedSequence([self._seed % 2**64, seed % 2**64])
+            self._generator.manual_seed(int(both.generate_state(1, np.uint64)[0] >> 1))
         return [seed] * self.num_envs
 
     def reset(self) -> np.ndarray:
@@ -274,7 +290,7 @@ class DreamVecEnv(VecEnv):
         """What the decision earns under the pace cap; see the class."""
         cap, window = self.config.pace_cap, self.config.pace_window
         if cap is None:
-            return reward
+            return reward.clone()  # M reads the reward again; who is paid may change it in place
         age = self._lanes["age"]
         into = age % window
         before = torch.where(into == 0, 0.0, self._lanes["stretch"])
@@ -286,34 +302,14 @@ class DreamVecEnv(VecEnv):
     def _observe(self) -> Tensor:
         return torch.cat([self._lanes["z"], self._lanes["h"]], dim=1)
 
-    def _check_finite(self, obs: Tensor, reward: Tensor) -> None:
+    def _check_finite(self, obs: Tensor, reward: Tensor, p_end: Tensor) -> None:
         # One number tells: a sum is finite only if all its terms are.
-        if not torch.isfinite(obs.sum() + reward.sum()):
-            bad = ~(obs.isfinite().all(1) & reward.isfinite())
+        if not torch.isfinite(obs.sum() + reward.sum() + p_end.sum()):
+            bad = ~(obs.isfinite().all(1) & reward.isfinite() & p_end.isfinite())
             if bad.any():
                 lane = int(bad.nonzero()[0, 0])
                 raise FloatingPointError(
-                    f"the dream of lane {lane} has a z, h or reward that is not finite after "
-                    f"decision {int(self._lanes['age'][lane])} of its episode; lower the "
+                    f"M gave the dream of lane {lane} a z, h, reward or end that is not finite "
+                    f"after decision {int(self._lanes['age'][lane])} of its episode; lower the "
                     "temperature, or train M again"
                 )
-
-
-class _AsRead:
-    """`worldmodels.actions.from_env` for tensors where they are, without its checks."""
-
-    def __init__(self, head: ActionHead, device: torch.device):
-        low, high = bounds(head)
-        if head.kind == "box":
-            low, high = np.array(head.low, np.float32), np.array(head.high, np.float32)
-        self.head = head
-        self.low, self.high = (torch.from_numpy(bound).to(device) for bound in (low, high))
-
-    def __call__(self, actions: Tensor) -> Tensor:
-        if self.head.kind == "discrete":
-            index = actions.reshape(-1).long() - self.head.first
-            return torch.nn.functional.one_hot(index, self.head.num).float()
-        clipped = torch.clamp(actions.float(), self.low, self.high)
-        if self.head.kind == "box":
-            clipped = 2 * (clipped - self.low) / (self.high - self.low) - 1
-        return clipped

@@ -22,6 +22,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import EzPickle
 
+from worldmodels.actions import check_finite
+
 __all__ = ["MAX_TICS", "STRIP", "TakeCover64", "cut_strip"]
 
 MAX_TICS = 2100
@@ -98,8 +100,10 @@ class TakeCover64(gymnasium.Env, EzPickle):
             gymnasium.error.ResetNeeded: the episode has ended, or none has begun.
         """
         wanted = np.asarray(action, np.float32)
-        if wanted.shape != (1,) or not np.isfinite(wanted).all():
-            raise ValueError(f"action is {action!r}; pass one finite number as an array (1,)")
+        needed = "one finite number as an array (1,)"
+        check_finite(wanted, needed)
+        if wanted.shape != (1,):
+            raise ValueError(f"action is {action!r}; pass {needed}")
         if not self._begun or self._game.is_episode_finished():
             raise gymnasium.error.ResetNeeded("no episode is under way; call reset() first")
         left, right = wanted[0] < -1 / 3, wanted[0] > 1 / 3

@@ -24,7 +24,7 @@ from generative.training.files import DamagedFileError, read_json, write_json
 from generative.training.ranges import Checked, SizeOrZero, Sizes
 from generative.training.settings import from_json, to_json
 from generative.training.trust import refuse_import
-from worldmodels.actions import bounds, to_env
+from worldmodels.actions import bounds, inner_bounds, to_env
 from worldmodels.configs import CAR_RACING, ActionHead
 
 __all__ = [
@@ -256,7 +256,8 @@ def action_head(space: spaces.Space, whose: str = "the environment") -> ActionHe
     """The head for an action space.
 
     Raises:
-        ValueError: a space that is neither Discrete nor a bounded Box of one axis.
+        ValueError: a space that is neither Discrete nor a bounded Box of float32 or float64 with
+            one axis; says which.
     """
     if isinstance(space, spaces.Discrete):
         return ActionHead("discrete", num=int(space.n), first=int(space.start))
@@ -267,8 +268,21 @@ def action_head(space: spaces.Space, whose: str = "the environment") -> ActionHe
                 "bounds, to which C's outputs are scaled: wrap it so that it has "
                 "(gymnasium.wrappers.ClipAction or RescaleAction)"
             )
+        if space.dtype not in (np.float32, np.float64):
+            raise ValueError(
+                f"{whose} has the actions {space} of {space.dtype}; a Box has to take float32 or "
+                "float64: make it one by a wrapper that rounds (gymnasium.ActionWrapper), or of "
+                "few choices a Discrete space"
+            )
         low, high = (tuple(map(float, bound)) for bound in (space.low, space.high))
-        return ActionHead("box", low=low, high=high)
+        head = ActionHead("box", low=low, high=high)
+        lowest, highest = inner_bounds(head)
+        if (lowest >= highest).any():
+            raise ValueError(
+                f"{whose} has the actions {space}, between whose bounds lie no two numbers of "
+                "float32; widen it by a wrapper (gymnasium.wrappers.RescaleAction)"
+            )
+        return head
     raise ValueError(
         f"{whose} has the actions {space}; supported are Discrete(n) and a bounded Box of one axis "
         "(make one of the others by a wrapper, e.g. one Discrete action per combination)"
@@ -281,7 +295,7 @@ def action_space(head: ActionHead) -> spaces.Space:
         return spaces.Discrete(head.num, start=head.first)
     if head.kind in ("car_racing", "raw"):
         return spaces.Box(*bounds(head))
-    return spaces.Box(np.array(head.low, np.float32), np.array(head.high, np.float32))
+    return spaces.Box(*inner_bounds(head))
 
 
 def preprocess_for(space: spaces.Space, whose: str = "the environment") -> Preprocess:

@@ -8,7 +8,7 @@ action as a one-hot vector. `squash` makes it of C's outputs, `to_env` hands it 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,10 +17,47 @@ from worldmodels.configs import ActionHead
 if TYPE_CHECKING:  # who only names actions should not have to load torch
     from torch import Tensor
 
-__all__ = ["ActionHead", "bounds", "car_racing_action", "from_env", "squash", "to_env"]
+__all__ = [
+    "ActionHead",
+    "NotFiniteActionError",
+    "bounds",
+    "car_racing_action",
+    "check_finite",
+    "from_env",
+    "squash",
+    "to_env",
+]
 
 BRAKE_LEAK = 0.2
 """Share of the gradient that passes a released brake."""
+
+
+class NotFiniteActionError(ValueError, FloatingPointError):
+    """An action holds NaN or an infinity.
+
+    Attributes:
+        index: place of the first such number in the array of actions.
+    """
+
+    def __init__(self, index: tuple[int, ...], value: float, needed: str):
+        super().__init__(f"action{list(index) if index else ''} is {value}; needed are {needed}")
+        self.index = index
+
+
+def check_finite(actions: Any, needed: str = "finite numbers") -> None:
+    """Refuse actions, numbers or arrays of any shape, that are not finite.
+
+    One number that is not spoils a simulation for good: a car that was once given NaN pays for
+    tiles that it never reached.
+
+    Raises:
+        NotFiniteActionError: says which number of which action, and what is needed.
+    """
+    values = np.asarray(actions, np.float64)
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        index = tuple(bad[0].tolist())
+        raise NotFiniteActionError(index, float(values[index]), needed)
 
 
 def squash(y: Tensor, head: ActionHead) -> Tensor:
@@ -75,23 +112,35 @@ def to_env(actions: np.ndarray, head: ActionHead) -> np.ndarray:
     """Actions as M reads them (N, A) -> as the environment takes them.
 
     Returns:
-        float32 (N, A), or int64 (N,) of a discrete space.
+        float32 (N, A) within the bounds of a Box, or int64 (N,) of a discrete space.
+    Raises:
+        NotFiniteActionError: an action is not finite.
     """
+    check_finite(actions)
     if head.kind == "discrete":
         return actions.argmax(-1) + head.first
     if head.kind in ("car_racing", "raw"):
         return actions
     low, high = np.array(head.low), np.array(head.high)
     scaled = low + (actions.astype(np.float64) + 1) / 2 * (high - low)
-    return np.clip(scaled, low, high).astype(np.float32)
+    return np.clip(scaled.astype(np.float32), *inner_bounds(head))
+
+
+def inner_bounds(head: ActionHead) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and highest float32 within the bounds of a Box, which may be float64."""
+    low, high = np.array(head.low), np.array(head.high)
+    up, down = (np.full(low.shape, end, np.float32) for end in (np.inf, -np.inf))
+    lowest, highest = low.astype(np.float32), high.astype(np.float32)
+    lowest = np.where(lowest < low, np.nextafter(lowest, up), lowest)
+    return lowest, np.where(highest > high, np.nextafter(highest, down), highest)
 
 
 def from_env(actions: np.ndarray, head: ActionHead) -> np.ndarray:
     """Inverse of `to_env`; numbers beyond a Box's bounds are clipped, as environments do.
 
     Raises:
-        ValueError: the actions have another shape, are not finite, or are none of the discrete
-            ones.
+        ValueError: the actions have another shape or are none of the discrete ones.
+        NotFiniteActionError: one is not finite.
     """
     actions = np.asarray(actions)
     if head.kind == "discrete":
@@ -105,10 +154,11 @@ def from_env(actions: np.ndarray, head: ActionHead) -> np.ndarray:
     low, high = bounds(head)
     if head.kind == "box":
         low, high = np.array(head.low), np.array(head.high)
-    if actions.ndim != 2 or actions.shape[1] != head.size or not np.isfinite(actions).all():
+    needed = f"{head.size} finite numbers between {low.tolist()} and {high.tolist()} for each"
+    check_finite(actions, needed)
+    if actions.ndim != 2 or actions.shape[1] != head.size:
         raise ValueError(
-            f"actions are {_some(actions)} of shape {actions.shape}; needed are {head.size} finite "
-            f"numbers between {low.tolist()} and {high.tolist()} for each"
+            f"actions are {_some(actions)} of shape {actions.shape}; needed are {needed}"
         )
     clipped = np.clip(actions, low, high)
     if head.kind == "box":

@@ -5,8 +5,9 @@ candidate share its weights; rollout r of every candidate has the same start and
 numbers (common random numbers), so that a difference in return is a difference in driving.
 
 `Dream.rollout` is for back-propagation through the dream: where `candidates` requires grad, returns
-have one by reparameterised noise, of rewards but not of when dreams end. `Dream.evaluate` is for
-evolution: the same returns, without gradients and faster (`worldmodels.fast_dream`).
+have a gradient in them by reparameterised noise, but none through imagined ends (see `rollout`).
+`Dream.evaluate` is for evolution: the same returns, without gradients and faster
+(`worldmodels.fast_dream`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from generative.training.files import (
     short,
     write_file,
 )
+from generative.training.precision import uses_bf16
 from worldmodels.actions import squash as squash_by
 from worldmodels.configs import ControllerConfig, DreamConfig, MemoryConfig
 from worldmodels.controller import split_candidates
@@ -82,6 +84,16 @@ class DreamStarts:
                 f"(N, {sizes[2]}): take the starts that were stored with it"
             )
 
+    def check_finite(self) -> None:
+        """Raise FloatingPointError if a number is not finite; says which row."""
+        for name, field in vars(self).items():
+            bad = (~field.isfinite()).nonzero()
+            if len(bad):
+                raise FloatingPointError(
+                    f"{name} in row {int(bad[0, 0])} of the starts is not finite; M cannot have "
+                    "had it in mind: make the starts again (worldmodels.dream.warm_up)"
+                )
+
     def save(self, path: Path | str, dtype: torch.dtype = torch.float16) -> None:
         """Write one safetensors file, by default in the half precision that `warm_up` keeps.
 
@@ -100,7 +112,8 @@ class DreamStarts:
         """Read what `save` wrote.
 
         Raises:
-            DamagedFileError: the file is missing, cut, changed, or holds something else.
+            DamagedFileError: the file is missing, cut or changed, holds something else, or a
+                number that is not finite.
         """
         path = Path(path)
         data = read_file(path, MAX_STATE_BYTES)
@@ -115,7 +128,12 @@ class DreamStarts:
         # The digest stands in the header as plain text.
         if _digest(tensors).encode() not in data:
             raise DamagedFileError(f"{path}: its content has changed since it was written")
-        return cls(**tensors)
+        starts = cls(**tensors)
+        try:
+            starts.check_finite()
+        except FloatingPointError as error:
+            raise DamagedFileError(f"{path}: {error}") from error
+        return starts
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
@@ -226,7 +244,7 @@ class Lanes(NamedTuple):
     previous: Tensor
     """Reward of the decision before."""
     alive: Tensor
-    """1, or 0 after the imagined end."""
+    """1; 0 after the imagined end; NaN from a decision on of which M did not say if it ended."""
     stretch: Tensor
     """Rewards since the last stretch of `pace_window` decisions ended."""
     lengths: Tensor
@@ -307,7 +325,7 @@ class Dream:
                 biases.append(extra.bias)
         self.head_weight = torch.cat(weights).t().contiguous()
         self.head_bias = torch.cat(biases).clone()
-        if self.config.bf16:
+        if uses_bf16(self.config.bf16, self.device):
             self.head_weight = self.head_weight.bfloat16()
             if isinstance(memory, MDNRNN):
                 self.gate_weight = self.gate_weight.bfloat16()
@@ -318,7 +336,9 @@ class Dream:
         """Drive every candidate from every start.
 
         Args:
-            candidates: (P, num_parameters); gradients flow to them if they require grad.
+            candidates: (P, num_parameters); gradients flow to them if they require grad, through
+                z, h, c and the rewards. Whether a dream goes on is drawn, and has none: a
+                controller learns by them what pays, not how to survive.
             starts: R moments, shared by all candidates.
             generator: source of the noise that rollout r of every candidate shares.
         """
@@ -334,7 +354,7 @@ class Dream:
             if decisions := self._stretch_ends(t):
                 returns = returns + self._cap(lanes.stretch, decisions)
                 lanes = lanes._replace(stretch=torch.zeros_like(lanes.alive))
-        return DreamResult(returns, lanes.lengths, lanes.saturation / config.horizon)
+        return self._result(candidates, returns, lanes.alive, lanes.lengths, lanes.saturation)
 
     @torch.no_grad()
     def evaluate(
@@ -372,6 +392,7 @@ class Dream:
     def _begin(self, num_candidates: int, starts: DreamStarts) -> Lanes:
         """All lanes at their starts."""
         starts.check_fits(self.memory.config)
+        starts.check_finite()
         z, h, c = (
             field.to(self.device, self.dtype).expand(num_candidates, -1, -1)
             for field in (starts.z, starts.h, starts.c)
@@ -426,14 +447,42 @@ class Dream:
         """
         reward, alive = self._reward(out), lanes.alive
         if noise.end is not None:
-            alive = alive * (noise.end >= torch.sigmoid(out[..., -1])).to(alive)
+            p_end = torch.sigmoid(out[..., -1])
+            goes_on = torch.where(p_end.isnan(), math.nan, (noise.end >= p_end).to(alive))
+            alive = torch.where(alive > 0, goes_on, alive)
         return lanes._replace(
             previous=reward,
             alive=alive,
             stretch=lanes.stretch + lanes.alive * reward,
-            lengths=lanes.lengths + lanes.alive,
+            lengths=lanes.lengths + lanes.alive.nan_to_num(0.0),
             saturation=lanes.saturation + (raw.abs() - 1).clamp_min(0).square().sum(-1),
         )
+
+    def _result(
+        self,
+        candidates: Tensor,
+        returns: Tensor,
+        alive: Tensor,
+        lengths: Tensor,
+        saturation: Tensor,
+    ) -> DreamResult:
+        """What a rollout came to, by its returns and the `Lanes` at its end.
+
+        A candidate that is not finite itself has returns that are not finite either.
+
+        Raises:
+            FloatingPointError: M gave the end of a decision as NaN, by which a dream neither ends
+                nor goes on.
+        """
+        lost = (alive.isnan() & candidates.isfinite().all(1, keepdim=True)).nonzero()
+        if len(lost):
+            candidate, rollout = lost[0].tolist()
+            raise FloatingPointError(
+                f"M's logit of the end is NaN at decision {int(lengths[candidate, rollout])} "
+                f"of dream {rollout} of candidate {candidate}; train M again, or lower the "
+                "temperature"
+            )
+        return DreamResult(returns, lengths, saturation / self.config.horizon)
 
     def _stretch_ends(self, t: int) -> int:
         """Decisions in the stretch that decision t ends, 0 if it goes on."""

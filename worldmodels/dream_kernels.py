@@ -238,7 +238,8 @@ def settle(out, at, bias, scale, low, high, uniform, alive, stretch, lengths, in
             the logit of the end.
         bias: (1,) without an end, (2,) with one; still to be added to these columns.
         low, high: what a reward is clipped to.
-        uniform: (R,); a dream ends where it lies below the probability of the end.
+        uniform: (R,); a dream ends where it lies below the probability of the end. Where that is
+            NaN, `alive` becomes NaN.
         alive, stretch, lengths: (P * R,), changed in place as `Dream._settle` does.
         inputs: (P * R, m), for the next step's product; reward / scale is written into column
             `reward_at`, unless that is negative.
@@ -247,10 +248,10 @@ def settle(out, at, bias, scale, low, high, uniform, alive, stretch, lengths, in
         row = out[lane]
         reward = _clamp((_load(row, at) + bias[0]) * scale, low, high)
         stretch[lane] += alive[lane] * reward
-        lengths[lane] += alive[lane]
+        lengths[lane] += np.float32(1) if alive[lane] > 0 else np.float32(0)
         if reward_at >= 0:
             _store(inputs[lane], reward_at, reward / scale)
         if len(bias) == 2:
             end = _ONE / (_ONE + _exp_of_minus(_load(row, at + 1) + bias[1], _SIGMOID_BOUND))
-            if not uniform[lane % len(uniform)] >= end:
-                alive[lane] = 0
+            if alive[lane] > 0 and not uniform[lane % len(uniform)] >= end:
+                alive[lane] = end if end != end else np.float32(0)

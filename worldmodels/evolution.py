@@ -49,6 +49,12 @@ class CMAES:
     def __init__(self, mean: np.ndarray, config: EvolutionConfig, seed: int):
         import cma  # loads SciPy and pyplot where installed: only when used
 
+        mean = np.asarray(mean, float)
+        if mean.ndim != 1 or not len(mean) or not np.isfinite(mean).all():
+            raise ValueError(
+                f"the search is to begin at {mean.ravel()[:4]} of shape {mean.shape}; give the "
+                "parameters as one array (n,) of finite numbers, with n of at least 1"
+            )
         rng = np.random.default_rng(seed)
         options = {
             "popsize": config.popsize,
@@ -60,7 +66,7 @@ class CMAES:
         }
         self.dimension = len(mean)
         self._weight_decay = config.weight_decay
-        self._strategy = cma.CMAEvolutionStrategy(np.asarray(mean, float), config.sigma, options)
+        self._strategy = cma.CMAEvolutionStrategy(mean, config.sigma, options)
         if not config.diagonal:
             sampler: Any = self._strategy.sm
             rates = sampler.parameters()
@@ -198,7 +204,7 @@ def evolve(
     mean: np.ndarray,
     config: EvolutionConfig,
     seed: int,
-    journal: Path | None = None,
+    journal: Path | str | None = None,
     on_generation: Callable[[Generation, Restarts], None] | None = None,
     test: Test | None = None,
     of: str = "",
@@ -214,6 +220,7 @@ def evolve(
         test: scores the mean, every `config.test_every` generations; pure too.
         of: what scores depend on beside candidates and seed; see `Journal`.
     Raises:
+        ValueError: the start is no array (n,) of finite numbers.
         DamagedFileError: the journal belongs to another run (other start, seed or settings).
         FloatingPointError: a score is not finite; says the generation and candidate.
         OSError: the journal cannot be written.
@@ -224,6 +231,7 @@ def evolve(
             "both or none"
         )
     strategy = Restarts(mean, config, seed)
+    journal = None if journal is None else Path(journal)
     record = Journal(journal, of) if journal else None
     done = list(record.generations) if record else []
     watch = _Watch(config, journal, len(done))

@@ -17,27 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from generative.checks import check_dtype
+from generative.training.precision import default_bf16
 from worldmodels.controller import split_candidates
 
 if TYPE_CHECKING:
     from worldmodels.dream import Dream, DreamResult, DreamStarts
 
 __all__ = ["FusedDream", "GraphedDream", "StaticDream", "default_bf16"]
-
-
-def default_bf16(device: torch.device | str = "cpu") -> bool:
-    """Whether this device multiplies bfloat16 matrices by instructions of its own.
-
-    What `DreamConfig.bf16` should be for speed: elsewhere bfloat16 is emulated, and slower than
-    float32. False where this torch (before 2.13) cannot tell.
-    """
-    device = torch.device(device)
-    if device.type == "cuda":
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
-        return False
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 class FusedDream:
@@ -68,12 +54,11 @@ class FusedDream:
         self, candidates: Tensor, starts: DreamStarts, generator: torch.Generator
     ) -> DreamResult:
         """As `Dream.rollout`, without gradients."""
-        from worldmodels.dream import DreamResult
-
         dream, config, kernels = self.dream, self.dream.config, self.kernels
         check_dtype(candidates, "candidates", dream.memory)
         mem = dream.memory.config
         starts.check_fits(mem)
+        starts.check_finite()
         lanes = num_candidates, num_rollouts = len(candidates), len(starts)
         weight, bias = split_candidates(candidates, dream.controller)
         weight, bias = weight.contiguous().numpy(), bias.contiguous().numpy()
@@ -129,8 +114,8 @@ class FusedDream:
             if decisions := dream._stretch_ends(t):
                 returns += dream._cap(unsettled, decisions)
                 unsettled.zero_()
-        lengths, saturation = (torch.from_numpy(x).view(lanes) for x in (lengths, saturation))
-        return DreamResult(returns, lengths, saturation / config.horizon)
+        ends = (torch.from_numpy(x).view(lanes) for x in (alive, lengths, saturation))
+        return dream._result(candidates, returns, *ends)
 
 
 def _pad(weight: Tensor, rows: int, columns: int) -> Tensor:
@@ -244,8 +229,6 @@ class StaticDream:
         self, candidates: Tensor, starts: DreamStarts, generator: torch.Generator
     ) -> DreamResult:
         """As `Dream.rollout`, without gradients."""
-        from worldmodels.dream import DreamResult
-
         dream, lanes, noise = self.dream, self.lanes, self.noise
         _overwrite(lanes, dream._begin(len(candidates), starts))
         _overwrite(self.controllers, dream._controllers(candidates))
@@ -264,7 +247,9 @@ class StaticDream:
             if decisions := dream._stretch_ends(t):
                 returns += dream._cap(lanes.stretch, decisions)
                 lanes.stretch.zero_()
-        return DreamResult(returns, lanes.lengths.clone(), lanes.saturation / dream.config.horizon)
+        return dream._result(
+            candidates, returns, lanes.alive, lanes.lengths.clone(), lanes.saturation
+        )
 
 
 def _overwrite(kept: Iterable[Tensor], new: Iterable[Tensor]) -> None:

@@ -1,10 +1,13 @@
 """The other way to train C: back-propagate the imagined return through M into the controller.
 
-M is differentiable and its noise reparameterised, so the return of a dream has a gradient in the
-controller's 867 numbers (the pathwise estimator; Heess et al. 2015, Hafner et al. 2020). It is that
-of the rewards alone: when a dream ends is drawn, and has no share in it. Far fewer
-dreams are needed than in evolution, and M's errors are found just as much faster: keep the dream
-uncertain, take few steps per round, and let real episodes choose.
+z, h, c and the rewards of a dream follow from the actions by functions that have a derivative,
+and noise is reparameterised, so its return has a gradient in the controller's 867 numbers (the
+pathwise estimator; Heess et al. 2015, Hafner et al. 2020). Far fewer dreams are needed than in
+evolution, and M's errors are found just as much faster: keep the dream uncertain, take few steps
+per round, and let real episodes choose.
+
+The gradient is blind to imagined ends: an end is drawn, and how probable an action made it does not
+enter. Where staying alive is what pays, as in Doom, evolve (`worldmodels.evolution`).
 """
 
 from __future__ import annotations

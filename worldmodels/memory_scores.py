@@ -148,7 +148,7 @@ def dreamed_returns(
     state, (h, c) = (now.h, now.c), (own.h, own.c)
     returns, alive = previous.new_zeros(len(rows)), previous.new_ones(len(rows))
     reads_reward, driver_reads = memory.config.reward_input, driver.memory.config.reward_input
-    for _ in range(horizon):
+    for t in range(horizon):
         action = driver.controller.act(z, h, c)
         out, state = memory.step(z, action, state, previous if reads_reward else None)
         paid = previous.unsqueeze(1) if driver_reads else None
@@ -158,7 +158,12 @@ def dreamed_returns(
         z, previous = out.mixture.sample(temperature, generator), out.reward
         returns += alive * previous
         if out.end_logit is not None:
+            p_end = out.end_logit.sigmoid()
+            if p_end.isnan().any():
+                raise FloatingPointError(
+                    f"M's logit of the end is NaN at decision {t + 1}; train M again, or lower "
+                    "the temperature"
+                )
             uniform = torch.rand(len(rows), generator=generator, dtype=alive.dtype)
-            ends = uniform < out.end_logit.sigmoid()
-            alive = alive * (~ends).to(alive.dtype)
+            alive = alive * (uniform >= p_end).to(alive.dtype)
     return returns.double().unflatten(0, (-1, dreams)).mean(1).numpy()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from generative.checks import placed
 from generative.vae import sample_gaussian, to_float_bchw, to_uint8_bhwc
+from worldmodels.actions import check_finite
 from worldmodels.memories import load_memory
 from worldmodels.memory import Memory, MemoryOutput, State
 from worldmodels.vision import (
@@ -119,7 +120,12 @@ class WorldModel(nn.Module):
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, MemoryOutput, State]:
-        """Dream one step: (B, latent_dim) and (B, action_dim) -> next z, M's output, (h, c)."""
+        """Dream one step: (B, latent_dim) and (B, action_dim) -> next z, M's output, (h, c).
+
+        Raises:
+            NotFiniteActionError: an action is not finite.
+        """
+        check_finite(action.cpu())
         out, state = self.memory.step(z, action, state, prev_reward)
         return out.mixture.sample(temperature, generator), out, state
 

@@ -400,3 +400,24 @@ def test_both_checkers_pass(make, kwargs, monkeypatch):
     else:  # gas and brake go from 0 to 1, as in stock
         assert len(told) == 1
         assert "symmetric and normalized Box action space" in told[0]
+
+
+@pytest.mark.parametrize("make", [CarRacing64, FastCarRacing])
+@pytest.mark.parametrize(
+    ("action", "told"),
+    [
+        ([0, np.nan, 0], r"action\[1\] is nan"),
+        ([-np.inf, 0, 0], r"action\[0\] is -inf"),
+        ([0, 0, np.nan], r"action\[2\] is nan"),
+    ],
+)
+def test_actions_that_are_not_finite_are_refused(make, action, told):
+    """Two of them were a finished lap: every tile counted as visited."""
+    env = make()
+    env.reset(seed=1)
+    with pytest.raises(ValueError, match=told):
+        env.step(np.array(action, np.float32))
+    _, reward, terminated, _, info = env.step(np.array([0, 0.5, 0], np.float32))
+    assert reward < 30
+    assert not terminated
+    assert not info

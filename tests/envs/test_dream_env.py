@@ -51,7 +51,7 @@ def random_starts(n: int = 20) -> DreamStarts:
 
 
 def make(world: WorldModel | None = None, **settings) -> DreamEnv:
-    return DreamEnv(world or small_world(), random_starts(), **settings)
+    return DreamEnv(world or small_world(), random_starts(), **{"task": Task(), **settings})
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_z_is_drawn_from_ms_mixture(temperature):
     """Moments of many draws of one step; lanes differ in their noise alone."""
     world, starts = small_world(dropout=0.0), random_starts(1)
     lanes, action = 4000, np.array([0.3, 0.2, 0.1], np.float32)
-    many = DreamVectorEnv(lanes, world, starts, temperature=temperature)
+    many = DreamVectorEnv(lanes, world, starts, temperature=temperature, task=Task())
     many.reset(seed=0)
     obs = many.step(np.repeat(action[None], lanes, axis=0))[0][:, :D]
     with torch.no_grad():
@@ -199,7 +199,7 @@ def test_z_is_drawn_from_ms_mixture(temperature):
 def test_ends_come_as_often_as_m_says(chance):
     world = small_world(end_chance=chance)
     nn.init.zeros_(world.memory.end_head.weight)
-    many = DreamVectorEnv(4000, world, random_starts())
+    many = DreamVectorEnv(4000, world, random_starts(), task=Task())
     many.reset(seed=0)
     terminated = many.step(many.action_space.sample())[2]
     assert terminated.mean() == pytest.approx(chance, abs=0.03)
@@ -259,7 +259,7 @@ def test_actions_out_of_range_are_clipped():
 def test_vector_is_single_environments_side_by_side(mode):
     """Observations, rewards, ends, automatic resets and infos, through many episodes."""
     world, settings = small_world(end_chance=0.15), {"horizon": 7}
-    ours = DreamVectorEnv(5, world, random_starts(), autoreset_mode=mode, **settings)
+    ours = DreamVectorEnv(5, world, random_starts(), autoreset_mode=mode, **settings, task=Task())
     theirs = SyncVectorEnv([lambda: make(world, **settings)] * 5, autoreset_mode=mode)
     assert ours.metadata["autoreset_mode"] is theirs.metadata["autoreset_mode"]
     assert ours.observation_space == theirs.observation_space
@@ -293,7 +293,9 @@ def assert_same_step(ours: tuple, theirs: tuple) -> None:
 
 def test_reset_mask_and_no_autoreset():
     world = small_world(predict_end=False)
-    ours = DreamVectorEnv(3, world, random_starts(), horizon=2, autoreset_mode="Disabled")
+    ours = DreamVectorEnv(
+        3, world, random_starts(), horizon=2, autoreset_mode="Disabled", task=Task()
+    )
     theirs = SyncVectorEnv(
         [lambda: make(world, horizon=2)] * 3, autoreset_mode=AutoresetMode.DISABLED
     )
@@ -316,7 +318,7 @@ def test_reset_mask_and_no_autoreset():
 
 
 def test_vector_renders_every_lane():
-    vector = DreamVectorEnv(2, small_world(), random_starts(), render_mode="rgb_array")
+    vector = DreamVectorEnv(2, small_world(), random_starts(), render_mode="rgb_array", task=Task())
     vector.reset(seed=0)
     frames = vector.render()
     assert [frame.shape for frame in frames] == [(64, 64, 3)] * 2
@@ -327,7 +329,7 @@ def test_vector_renders_every_lane():
 
 def test_what_is_not_finite_names_seed_and_step():
     world = small_world(predict_end=False)
-    env, vector = make(world), DreamVectorEnv(3, world, random_starts())
+    env, vector = make(world), DreamVectorEnv(3, world, random_starts(), task=Task())
     env.reset(seed=11)
     vector.reset(seed=11)
     env.step(random_actions())
@@ -341,19 +343,25 @@ def test_what_is_not_finite_names_seed_and_step():
         vector.step(random_actions(3))
     bad = DreamStarts(*(torch.full_like(f, torch.inf) for f in vars(random_starts()).values()))
     with pytest.raises(FloatingPointError, match="after step 0 of the episode with seed 2"):
-        DreamEnv(world, bad).reset(seed=2)
+        DreamEnv(world, bad, task=Task()).reset(seed=2)
 
 
 def test_wrong_use_is_explained():
-    env, vector = make(), DreamVectorEnv(2, small_world(), random_starts())
+    env, vector = make(), DreamVectorEnv(2, small_world(), random_starts(), task=Task())
     for never_reset in (env, vector):
         with pytest.raises(gymnasium.error.ResetNeeded, match=r"call reset\(\)"):
             never_reset.step(never_reset.action_space.sample())
     env.reset()
     vector.reset()
-    for action in ([0.0, 0.5], [0.0, 0.5, np.nan]):
-        with pytest.raises(ValueError, match="needed are 3 finite numbers between"):
+    for action, got in (
+        ([0.0, 0.5], r"of shape \(1, 2\)"),
+        ([0.0, 0.5, np.nan], r"action\[0, 2\] is nan"),
+        ([0.0, -np.inf, 0.0], r"action\[0, 1\] is -inf"),
+    ):
+        with pytest.raises(ValueError, match=rf"{got}; needed are 3 finite numbers between"):
             env.step(action)
+    with pytest.raises(ValueError, match=r"action\[1, 0\] is nan"):
+        vector.step(np.array([[0, 0, 0], [np.nan, 0, 0]], np.float32))
     with pytest.raises(ValueError, match=r"actions are \(3,\), needed \(2, 3\)"):
         vector.step(random_actions())
     with pytest.raises(ValueError, match="3 seeds for 2 environments"):
@@ -367,7 +375,7 @@ def test_wrong_use_is_explained():
         with pytest.raises(ValueError, match=message):
             make(**wrong)
     with pytest.raises(ValueError, match="num_envs is 0"):
-        DreamVectorEnv(0, small_world(), random_starts())
+        DreamVectorEnv(0, small_world(), random_starts(), task=Task())
     with pytest.raises(ValueError, match="no reward head"):
         make(small_world(predict_reward=False))
 
@@ -388,10 +396,42 @@ def test_starts_come_from_the_model_folder_or_by_hand(folder, tmp_path):
         DreamEnv(folder, DreamStarts(*(torch.zeros(3, 5) for _ in range(3)), torch.zeros(3)))
     with pytest.raises(FileNotFoundError, match="no such folder"):
         DreamEnv(tmp_path / "nothing", random_starts())
+    for nothing in ("/nope", tmp_path / "nothing"):
+        with pytest.raises(FileNotFoundError, match=f"{nothing}: no such folder"):
+            DreamEnv(nothing)
+    with pytest.raises(FileNotFoundError, match=r"nothing is missing.*warm_up"):
+        DreamEnv(small_world(), tmp_path / "nothing", task=Task())
+
+
+def test_a_world_model_alone_does_not_tell_what_its_three_numbers_are():
+    with pytest.raises(
+        ValueError, match=r"pass `task`, envs\.task\.Task\(\) for CarRacing.*ActionHead"
+    ):
+        DreamEnv(small_world(), random_starts())
+    with pytest.raises(ValueError, match="pass `task`"):
+        DreamVectorEnv(2, small_world(), random_starts())
+    torques = ActionHead("box", low=(-2.0,) * 3, high=(2.0,) * 3)
+    env = DreamEnv(small_world(), random_starts(), task=torques)
+    assert env.action_space.low.tolist() == [-2.0] * 3
+    with pytest.raises(ValueError, match="the action head has 2"):
+        DreamEnv(small_world(), random_starts(), task=ActionHead("raw", num=2))
+
+
+def test_an_end_that_m_does_not_know_stops_the_dream():
+    world = small_world()
+    env, vector = make(world), DreamVectorEnv(3, world, random_starts(), task=Task())
+    env.reset(seed=11)
+    vector.reset(seed=11)
+    with torch.no_grad():
+        world.memory.end_head.bias.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match=r"M gave .* end .* step 1 of .* seed 11"):
+        env.step(random_actions())
+    with pytest.raises(FloatingPointError, match=r"M gave .* lane 0 .* step 1 of"):
+        vector.step(random_actions(3))
 
 
 def test_every_start_is_used():
-    vector = DreamVectorEnv(400, small_world(), random_starts())
+    vector = DreamVectorEnv(400, small_world(), random_starts(), task=Task())
     obs, infos = vector.reset(seed=0)
     assert set(infos["start"]) == set(range(20))
     assert infos["episode_seed"].tolist() == list(range(400))

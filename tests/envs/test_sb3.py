@@ -46,6 +46,7 @@ def random_starts(n: int = 20) -> DreamStarts:
 
 
 def make(n: int = 6, world: WorldModel | None = None, **settings) -> DreamVecEnv:
+    settings = {"task": Task(), **settings}
     return DreamVecEnv(n, world or small_world(), random_starts(), **settings)
 
 
@@ -86,7 +87,7 @@ def test_a_step_is_ms(heads):
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
 def test_z_is_drawn_from_ms_mixture(temperature):
     world, starts, lanes = small_world(dropout=0.0), random_starts(1), 4000
-    env = DreamVecEnv(lanes, world, starts, temperature=temperature)
+    env = DreamVecEnv(lanes, world, starts, temperature=temperature, task=Task())
     env.reset_tensors()
     action = torch.tensor([[0.3, 0.2, 0.1]])
     z = env.step_tensors(action.expand(lanes, 3)).final_obs[:, :D].numpy()
@@ -135,7 +136,14 @@ def test_paid_under_the_cap_is_what_a_dream_returns(horizon, window):
     expected = dreamed(pace_cap=cap, pace_window=window)
     assert 0 < expected < 0.9 * free
     env = DreamVecEnv(
-        2, world, starts, horizon=horizon, temperature=0, pace_cap=cap, pace_window=window
+        2,
+        world,
+        starts,
+        horizon=horizon,
+        temperature=0,
+        pace_cap=cap,
+        pace_window=window,
+        task=Task(),
     )
     obs, total = env.reset_tensors(), 0.0
     weight, bias = candidate[0, :-3].view(3, D + H), candidate[0, -3:]
@@ -252,11 +260,13 @@ def test_a_reward_of_known_size_is_learned():
 def test_m_reads_any_action_as_elsewhere(head, given):
     given = np.array(given)
     world = small_world(actions=head.size)
-    env = make(3, world, task=Task(action=head))
-    expected = from_env(given.astype(np.float32) if given.ndim == 2 else given, head)
-    np.testing.assert_allclose(env._as_read(torch.from_numpy(given)), expected, atol=1e-6)
-    env.reset()
-    assert env.step(np.stack([env.action_space.sample() for _ in range(3)]))[0].shape == (3, D + H)
+    ours, theirs = (make(3, world, task=h) for h in (head, ActionHead("raw", num=head.size)))
+    np.testing.assert_array_equal(ours.reset(), theirs.reset())
+    expected = theirs.step(from_env(given, head))
+    for mine, other in zip(ours.step(given)[:3], expected[:3], strict=True):
+        np.testing.assert_array_equal(mine, other)
+    sampled = np.stack([ours.action_space.sample() for _ in range(3)])
+    assert ours.step(sampled)[0].shape == (3, D + H)
 
 
 def test_what_is_wrong_is_told():
@@ -270,8 +280,65 @@ def test_what_is_wrong_is_told():
     with pytest.raises(AttributeError, match="build another one"):
         env.set_attr("horizon", 3)
     env.reset()
-    with pytest.raises(FloatingPointError, match=r"lane 1 .* after decision 1 of its episode"):
+    with pytest.raises(ValueError, match=r"action\[1, 0\] is nan; needed are 3 finite numbers"):
         env.step(np.array([[0, 0, 0], [np.nan, 0, 0]], np.float32))
+    for shape in ((2, 1), (1, 3), (2,), (3,), (3, 3)):
+        with pytest.raises(ValueError, match=r"needed \(2, 3\)"):
+            env.step(np.zeros(shape, np.float32))
+    choices = make(2, task=ActionHead("discrete", num=3, first=1))
+    choices.reset()
+    for wrong in ([0, 1], [1, 4], [1.5, 2]):
+        with pytest.raises(ValueError, match=r"whole numbers .* from 1 to 3"):
+            choices.step(np.array(wrong))
+    with pytest.raises(ValueError, match=r"actions are \(2, 1\), needed \(2,\)"):
+        choices.step(np.array([[1], [2]]))
+
+
+def test_what_m_gives_that_is_not_finite_names_m_and_the_decision():
+    for head in ("reward_head", "end_head"):
+        world = small_world()
+        env = make(2, world)
+        env.reset()
+        env.step(random_actions(2))
+        with torch.no_grad():
+            getattr(world.memory, head).bias.fill_(float("nan"))
+        with pytest.raises(FloatingPointError, match=r"M gave .* lane 0 .* after decision 2 of"):
+            env.step(random_actions(2))
+
+
+@pytest.mark.parametrize("field", ["z", "h", "c", "prev_reward"])
+def test_starts_that_are_not_finite_are_refused_at_reset(field):
+    starts = random_starts()
+    getattr(starts, field)[7] = torch.nan
+    env = DreamVecEnv(3, small_world(), starts, task=Task())
+    with pytest.raises(FloatingPointError, match=f"{field} in row 7 of the starts is not finite"):
+        env.reset()
+
+
+def test_what_a_learner_does_to_its_rewards_and_observations_changes_no_dream():
+    ours, theirs = (make(horizon=4, seed=3) for _ in range(2))
+    ours.reset()
+    theirs.reset()
+    for actions in random_actions(9, 6):
+        obs, reward, done, _ = ours.step(actions)
+        expected_obs, expected_reward, expected_done, infos = theirs.step(actions)
+        np.testing.assert_array_equal(obs, expected_obs)
+        np.testing.assert_array_equal(reward, expected_reward)
+        np.testing.assert_array_equal(done, expected_done)
+        expected_obs[:], expected_reward[:], expected_done[:] = 9.0, 9.0, True
+        for info in infos:
+            info.get("terminal_observation", np.zeros(1))[:] = 9.0
+
+
+def test_a_learners_seed_leaves_the_dreams_own_in_force():
+    """Stable-Baselines3 seeds the environment when a learner with a seed is made."""
+    first = {}
+    for own in (3, 4):
+        for learners in (1, 2):
+            env = make(seed=own)
+            PPO("MlpPolicy", env, seed=learners, n_steps=2, batch_size=4, device="cpu")
+            first[own, learners] = env.reset().tobytes()
+    assert len(set(first.values())) == 4
 
 
 def test_pictures():

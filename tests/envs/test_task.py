@@ -4,6 +4,8 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from hypothesis import given
+from hypothesis import strategies as st
 
 import envs  # noqa: F401  registers this project's environments
 from envs.car_racing import resize_frames
@@ -17,6 +19,7 @@ from envs.task import (
     resize_by_area,
 )
 from generative.training.files import DamagedFileError
+from worldmodels.actions import bounds, from_env, to_env
 from worldmodels.configs import ActionHead
 
 
@@ -166,3 +169,79 @@ def test_prepared_is_the_same_game(env_id):
         assert ends == stock_ends
         if any(ends):
             break
+
+
+def boxes(dtype):
+    """Boxes of one axis, some of their ends infinite, others close together or far apart."""
+    width = np.finfo(dtype).max if dtype == np.float32 else 1e30
+    numbers = st.floats(-width, width, width=32 if dtype == np.float32 else 64)
+    sides = st.lists(st.tuples(numbers, numbers), min_size=1, max_size=4)
+    ends = st.sampled_from(["none", "low", "high", "both"])
+    return st.builds(lambda s, e: _box(s, e, dtype), sides, ends)
+
+
+def _box(sides, infinite, dtype):
+    low, high = (np.array([f(side) for side in sides], dtype) for f in (min, max))
+    if infinite in ("low", "both"):
+        low[0] = -np.inf
+    if infinite in ("high", "both"):
+        high[-1] = np.inf
+    return spaces.Box(low, high, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(data=st.data())
+def test_what_a_box_is_given_lies_in_it(dtype, data):
+    space = data.draw(boxes(dtype))
+    try:
+        head = action_head(space)
+    except ValueError:
+        with np.errstate(over="ignore"):
+            close = np.nextafter(space.low.astype(np.float32), np.float32(np.inf)) >= space.high
+        assert close.any() or not space.is_bounded("both")
+        return
+    assert space.is_bounded("both")
+    size = len(space.low)
+    raw = data.draw(st.lists(st.floats(-1, 1, width=32), min_size=size, max_size=size))
+    for numbers in (raw, [-1.0] * size, [1.0] * size):
+        given_ = to_env(np.array([numbers], np.float32), head)[0]
+        assert space.contains(given_)
+        assert action_space(head).contains(given_)
+        read = from_env(given_[None], head)[0]
+        assert spaces.Box(*bounds(head)).contains(read)
+
+
+@pytest.mark.parametrize("start", [-3, 0, 5, 2**40])
+@pytest.mark.parametrize("n", [2, 7])
+def test_what_a_discrete_space_is_given_lies_in_it(start, n):
+    space = spaces.Discrete(n, start=start)
+    head = action_head(space)
+    assert action_space(head) == space
+    for i in range(n):
+        chosen = to_env(np.eye(n, dtype=np.float32)[i : i + 1], head)[0]
+        assert space.contains(chosen)
+        assert chosen == start + i
+        assert from_env(np.array([chosen]), head)[0].argmax() == i
+
+
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        (spaces.Box(0, 10, (1,), np.int64), "of int64; a Box has to take float32 or float64"),
+        (spaces.Box(0, 255, (2,), np.uint8), "of uint8; a Box has to take"),
+        (spaces.Box(-1, 1, (2,), np.float16), "of float16; a Box has to take"),
+        (spaces.Box(-np.inf, np.inf, (2,)), "not bounded"),
+        (spaces.Box(np.array([0.0, -np.inf], np.float32), np.ones(2, np.float32)), "not bounded"),
+        (spaces.Box(-1, 1, (2, 3)), "bounded Box of one axis"),
+        (spaces.Box(-1, 1, ()), "bounded Box of one axis"),
+        (spaces.Box(np.array([0.1]), np.array([0.1 + 1e-12]), dtype=np.float64), "no two numbers"),
+        (spaces.Box(-1e300, 1e300, (1,), np.float64), "as many finite bounds"),
+        (spaces.MultiDiscrete([2, 3]), "MultiDiscrete"),
+        (spaces.MultiBinary(3), "MultiBinary"),
+        (spaces.Discrete(1), "2 actions or more"),
+        (spaces.Text(5), "Text"),
+    ],
+)
+def test_spaces_whose_actions_could_not_be_kept_are_refused(space, told):
+    with pytest.raises(ValueError, match=told):
+        action_head(space, "Toy-v0")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels.actions import bounds, from_env, squash, to_env
+from worldmodels.actions import NotFiniteActionError, bounds, check_finite, from_env, squash, to_env
 from worldmodels.configs import CAR_RACING, ActionHead, ControllerConfig
 from worldmodels.controller import LinearController
 
@@ -114,3 +114,32 @@ def test_a_controller_from_before_there_were_heads_drives_the_car():
     folder = Path(__file__).parents[2] / "pretrained" / "carracing-dream" / "controller"
     assert "action" not in (folder / "config.json").read_text().replace("action_dim", "")
     assert LinearController.from_pretrained(folder).config.action == CAR_RACING
+
+
+@pytest.mark.parametrize(
+    ("actions", "told"),
+    [
+        (math.nan, "action is nan"),
+        ([0.0, math.inf, 0.0], r"action\[1\] is inf"),
+        (np.array([[0, 1], [-np.inf, np.nan]], np.float32), r"action\[1, 0\] is -inf"),
+        ([0.0, None], r"action\[1\] is nan"),
+        (torch.tensor([[0.0, math.nan]]), r"action\[0, 1\] is nan"),
+    ],
+)
+def test_what_is_not_finite_is_named_by_its_place(actions, told):
+    for kind in (ValueError, FloatingPointError):
+        with pytest.raises(kind, match=f"{told}; needed are finite numbers"):
+            check_finite(actions)
+
+
+def test_what_is_finite_passes():
+    for actions in (0, 3.5, [], [1, 2], np.zeros((2, 3), np.int64), torch.ones(2), True):
+        check_finite(actions)
+
+
+@pytest.mark.parametrize("head", [CAR_RACING, BOX, FOUR])
+def test_no_agent_gives_an_environment_what_is_not_finite(head):
+    actions = np.zeros((2, head.size), np.float32)
+    actions[1, 0] = np.nan
+    with pytest.raises(NotFiniteActionError, match=r"action\[1, 0\] is nan"):
+        to_env(actions, head)

@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
 from generative.training.files import DamagedFileError
 from worldmodels.configs import ControllerConfig, DreamConfig, MDNRNNConfig
-from worldmodels.dream import Dream, DreamStarts, soon_in_trouble, warm_up
+from worldmodels.dream import Dream, DreamStarts, _digest, soon_in_trouble, warm_up
 from worldmodels.memory import MDNRNN
 from worldmodels.sequences import EncodedRollouts
 
@@ -358,3 +359,22 @@ def test_damaged_starts_are_named(tmp_path):
         DreamStarts.load(tmp_path / "memory" / "model.safetensors")
     with pytest.raises(DamagedFileError, match="No such file"):
         DreamStarts.load(tmp_path / "nothing")
+
+
+def test_stored_starts_that_are_not_finite_are_refused(tmp_path):
+    """As somebody else may have written them; `save` refuses them itself."""
+    fields = {
+        "z": torch.zeros(5, 4),
+        "h": torch.zeros(5, 8),
+        "c": torch.zeros(5, 8),
+        "prev_reward": torch.zeros(5),
+    }
+    for name, bad in (("h", torch.nan), ("prev_reward", torch.inf)):
+        tensors = {**fields, name: fields[name].clone()}
+        tensors[name][3] = bad
+        metadata = {"sha256": _digest(tensors)}
+        path = tmp_path / "starts.safetensors"
+        path.write_bytes(safetensors.torch.save(tensors, metadata))
+        told = f"starts.safetensors: {name} in row 3 of the starts is not finite"
+        with pytest.raises(DamagedFileError, match=told):
+            DreamStarts.load(path)

@@ -10,6 +10,7 @@ from torch import nn
 from agents.world_model_agent import AgentConfig, WorldModelAgent
 from envs.dream import DreamVectorEnv
 from envs.sb3 import DreamVecEnv
+from envs.task import Task
 from generative.vae import ConvVAE, ConvVAEConfig
 from tests.dtypes import default_dtype
 from worldmodels.configs import (
@@ -135,9 +136,9 @@ def whole_cycle(world: WorldModel, controller: LinearController) -> list:
     for frame in frames:
         action, state = agent.predict(frame, state, deterministic=False)
         found += [action, list(state)]
-    env = DreamVectorEnv(2, world, starts, horizon=3)
+    env = DreamVectorEnv(2, world, starts, horizon=3, task=Task())
     found += [env.reset(seed=1)[0], list(env.step(np.zeros((2, A), np.float32))[:4])]
-    lanes = DreamVecEnv(2, world, starts, horizon=3)
+    lanes = DreamVecEnv(2, world, starts, horizon=3, task=Task())
     found += [lanes.reset(), list(lanes.step(np.zeros((2, A), np.float32))[:2])]
     return found
 
@@ -198,7 +199,7 @@ def test_world_agent_and_environments_of_another_type(dtype):
     assert action.dtype == np.float32
     assert {state.h.dtype, state.c.dtype, state.z.dtype} == {dtype}
     starts = make_starts(world.memory)
-    for env in (DreamVectorEnv(2, world, starts), DreamVecEnv(2, world, starts)):
+    for env in (kind(2, world, starts, task=Task()) for kind in (DreamVectorEnv, DreamVecEnv)):
         env.reset()
         obs, reward, *_ = env.step(np.zeros((2, A), np.float32))
         assert obs.dtype == np.float32

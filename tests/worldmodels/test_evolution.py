@@ -381,3 +381,28 @@ def test_covariance_is_that_of_the_candidates():
         strategy.tell(candidates, -(candidates**2 * [1, 10, 100]).sum(1))
     covariance = strategy.covariance
     np.testing.assert_allclose(np.cov(strategy.ask().T), covariance, rtol=0.15, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("mean", "shape"),
+    [(np.zeros(0), r"\(0,\)"), (np.zeros((2, 3)), r"\(2, 3\)"), (np.float64(1.0), r"\(\)"),
+     (np.array([0.0, np.nan]), r"\(2,\)")],
+)  # fmt: skip
+def test_a_start_that_is_none_is_told(mean, shape):
+    for begin in (CMAES, Restarts):
+        with pytest.raises(ValueError, match=f"of shape {shape}; give the parameters as one array"):
+            begin(mean, EvolutionConfig(4), 1)
+    with pytest.raises(ValueError, match="give the parameters"):
+        evolve(lambda x, _: -(x**2).sum(1), mean, EvolutionConfig(4, generations=2), seed=1)
+
+
+def test_the_journal_may_be_named_by_a_word(tmp_path):
+    config, file = EvolutionConfig(4, 0.3, 3), tmp_path / "journal.jsonl"
+
+    def score(x, _):
+        return -(x**2).sum(1)
+
+    first = evolve(score, np.ones(3), config, seed=1, journal=str(file))
+    assert file.exists()
+    again = evolve(score, np.ones(3), config, seed=1, journal=file)
+    np.testing.assert_array_equal(first.mean, again.mean)

@@ -1,7 +1,7 @@
 """The fast ways through a dream against the plain one, and their pieces against other libraries."""
 
+import copy
 import math
-import platform
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,12 @@ from numba import njit
 from torch import nn
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
+from generative.training.precision import default_bf16
 from worldmodels import dream_kernels
 from worldmodels.configs import ControllerConfig, DreamConfig, MDNRNNConfig
 from worldmodels.controller import LinearController
 from worldmodels.dream import Dream, DreamStarts
-from worldmodels.fast_dream import GraphedDream, StaticDream, default_bf16
+from worldmodels.fast_dream import GraphedDream, StaticDream
 from worldmodels.memory import MDNRNN
 
 torch.set_num_threads(1)
@@ -110,6 +111,7 @@ def ranks(scores: torch.Tensor) -> torch.Tensor:
     return scores.argsort().argsort().float()
 
 
+@pytest.mark.skipif(not default_bf16(), reason="takes minutes where bfloat16 is emulated")
 def test_bf16_ranks_as_float32_does():
     """CMA-ES sees ranks alone. Around the committed controller, in the committed M's dreams.
 
@@ -279,10 +281,51 @@ def test_a_replayed_graph_is_a_rollout(heads, features, config):
     assert dream._fast.__self__._recorded  # not the fallback
 
 
-def test_default_precision():
-    assert default_bf16("cuda") in (False, torch.cuda.is_available())
-    assert default_bf16("meta") is False
-    flags = Path("/proc/cpuinfo")
-    if platform.machine() == "x86_64" and flags.exists() and hasattr(torch.cpu, "get_capabilities"):
-        words = flags.read_text().split()
-        assert default_bf16() == ("avx512_bf16" in words or "amx_bf16" in words)
+WAYS = {
+    "plain": plain,
+    "fused": lambda dream, *given: dream.evaluate(*given, seed=2),
+    "static": lambda dream, candidates, starts: StaticDream(
+        dream, len(candidates), len(starts)
+    ).rollout(candidates, starts, torch.Generator().manual_seed(2)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_end_that_m_does_not_know_stops_every_way_to_dream(way):
+    """NaN from the third decision on, in one dream: M's reward is finite all the while."""
+    dream = make_dream(EVERYTHING, config=DreamConfig(6, 0.0, dropout=False))
+    with torch.no_grad():
+        dream.memory.end_head.bias.fill_(-20.0)  # no other end
+        dream.memory.end_head.weight.zero_()
+    dream = Dream(dream.memory, dream.controller, dream.config)
+    candidates, starts = make_candidates(dream), make_starts(dream)
+    assert (WAYS[way](dream, candidates, starts).lengths == 6).all()
+    dream.head_bias[-1] = torch.nan
+    dream = copy.copy(dream)
+    dream.__dict__.pop("_fast", None)
+    with pytest.raises(FloatingPointError, match="M's logit of the end is NaN at decision 1 of dr"):
+        WAYS[way](dream, candidates, starts)
+
+
+def test_the_kernel_names_the_decision_of_a_late_nan():
+    alive, stretch, lengths = (np.ones(3, np.float32), *np.zeros((2, 3), np.float32))
+    out, bias = np.zeros((3, 2), np.float32), np.zeros(2, np.float32)
+    uniform, inputs = np.full(3, 0.7, np.float32), np.zeros((3, 1), np.float32)
+    limits = [np.float32(x) for x in (1, -np.inf, np.inf)]
+    logits = [[-9.0, -9.0, 9.0], [math.nan, -9.0, math.nan], [-9.0, -9.0, -9.0]]
+    for logit in logits:  # the first is lost at the second decision, the last had ended before
+        out[:, 1] = logit
+        dream_kernels.settle(out, 0, bias, *limits, uniform, alive, stretch, lengths, inputs, -1)
+    assert np.isnan(alive).tolist() == [True, False, False]
+    assert alive[1:].tolist() == [1, 0]
+    assert lengths.tolist() == [2, 3, 1]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("field", ["z", "h", "c", "prev_reward"])
+def test_starts_that_are_not_finite_are_refused(way, field):
+    dream = make_dream(EVERYTHING)
+    starts = make_starts(dream)
+    getattr(starts, field)[4] = torch.inf
+    with pytest.raises(FloatingPointError, match=f"{field} in row 4 of the starts is not finite"):
+        WAYS[way](dream, make_candidates(dream), starts)

@@ -12,6 +12,7 @@ from torch import nn
 
 from agents.world_model_agent import WorldModelAgent
 from envs.dream import DreamEnv, DreamVectorEnv
+from envs.task import Task
 from generative.vae import ConvVAE, ConvVAEConfig
 from worldmodels.configs import (
     PAPER_MDNRNN,
@@ -354,9 +355,9 @@ def world():
 
 def test_dream_environments_take_it(world):
     starts = random_starts(world.memory)
-    env = DreamEnv(world, starts, horizon=10)
+    env = DreamEnv(world, starts, horizon=10, task=Task())
     check_env(env, skip_render_check=True)
-    vector = DreamVectorEnv(3, world, starts, horizon=10, autoreset_mode="Disabled")
+    vector = DreamVectorEnv(3, world, starts, horizon=10, autoreset_mode="Disabled", task=Task())
     together = [vector.reset(seed=5)[0]]
     actions = np.random.default_rng(1).uniform([-1, 0, 0], 1, size=(4, 3)).astype(np.float32)
     over = np.zeros(3, bool)

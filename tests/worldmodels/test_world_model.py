@@ -94,3 +94,15 @@ def test_saved_and_loaded(tmp_path, dtype, tolerance):
     for ours, theirs in zip(world.parameters(), again.parameters(), strict=True):
         assert theirs.dtype == torch.float32
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+def test_actions_that_are_not_finite_are_named():
+    world = small_world()
+    z, state = torch.zeros(2, world.memory.config.latent_dim), world.memory.initial_state(2)
+    action = torch.zeros(2, world.memory.config.action_dim)
+    action[1, 0] = torch.nan
+    previous = torch.zeros(2) if world.memory.config.reward_input else None
+    with pytest.raises(ValueError, match=r"action\[1, 0\] is nan"):
+        world.step(z, action, state, previous)
+    with pytest.raises(ValueError, match=r"action\[1, 0\] is nan"):
+        world.imagine(z, action[:, None])
