@@ -21,6 +21,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor, unwrap_vec_wrapper
 
 from agents.configs import Algorithm, NetworkConfig, OffPolicyConfig, PPOConfig
@@ -63,6 +64,7 @@ def make_learner(
     Args:
         env: its observations decide the networks: convolutions for uint8 pictures, else layers.
         config: of the algorithm's own kind.
+        seed: of the weights and of what the learner draws; the environment keeps its own.
     Raises:
         ValueError: the algorithm does not take the environment's actions, or the settings are
             another algorithm's; says which.
@@ -72,11 +74,13 @@ def make_learner(
     if isinstance(config, PPOConfig) != (algorithm == "ppo"):
         raise ValueError(f"{algorithm} got the settings of {with_article(type(config).__name__)}")
     pixels = len(env.observation_space.shape or ()) == 3
+    # What Stable-Baselines3 would do if it were given the seed, but for the environment's seed,
+    # which is not the learner's to set.
+    set_random_seed(seed, using_cuda=torch.device(device).type == "cuda")
     learner = ALGORITHMS[algorithm](
         "CnnPolicy" if pixels else "MlpPolicy",
         env,
         policy_kwargs=_without_sde(policy_kwargs(algorithm, network)),
-        seed=seed,
         device=device,
         **(
             _ppo_settings(config, network)
@@ -84,6 +88,8 @@ def make_learner(
             else _off_policy_settings(algorithm, config, network)
         ),
     )
+    learner.seed = seed
+    learner.action_space.seed(seed)
     learner.set_logger(Logger(folder=None, output_formats=[]))  # `configure` leaves one in /tmp
     if network.initial_action is not None:
         _begin_at(learner, network.initial_action)
@@ -161,12 +167,13 @@ def train(
     report: Callable[[int], None] | None = None,
     stop: Callable[[], bool] | None = None,
     callback: BaseCallback | None = None,
+    env_seed: Callable[[int], int] | None = None,
 ) -> bool:
     """`learner.learn`, from its latest checkpoint if there is one, up to so many decisions in all.
 
     PPO in a `DreamVecEnv` goes on to the same weights bit for bit, unless its noise is gSDE: lanes
-    and random numbers are part of the checkpoint. Real environments begin new episodes, and DQN
-    and SAC fill a new replay buffer.
+    and random numbers are part of the checkpoint. Real environments begin new episodes (on tracks
+    of their own, by `env_seed`), and DQN and SAC fill a new replay buffer.
 
     Args:
         decisions: of all environments together; PPO ends its last update above that.
@@ -176,10 +183,17 @@ def train(
         report: told of every decision taken.
         stop: whether to end before the next decision.
         callback: one more, of Stable-Baselines3's kind.
+        env_seed: seed of the environments by the decisions taken before this call, so that a
+            training that goes on does not begin on the same episodes again; they keep theirs if it
+            is not given.
     Returns:
         whether all decisions were taken.
     """
-    if checkpoints is not None and (latest := checkpoints.load_latest()) is not None:
+    latest = None if checkpoints is None else checkpoints.load_latest()
+    if env_seed is not None and learner.env is not None:
+        done = learner.num_timesteps if latest is None else latest[1]["num_timesteps"]
+        learner.env.seed(env_seed(done))
+    if latest is not None:
         load_state(learner, latest[1])
         if report is not None:
             report(learner.num_timesteps)

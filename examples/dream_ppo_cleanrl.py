@@ -65,17 +65,22 @@ def main(updates: int = 40, lanes: int = LANES, steps: int = STEPS) -> list[floa
                 policy, value = agent(obs)
                 action = policy.sample()
             new_obs, reward, terminated, truncated, infos = envs.step(action.numpy())
-            if truncated.any():  # the dream was cut, not over: what might have followed counts
-                final = torch.from_numpy(np.stack(list(infos["final_obs"][truncated])))
+            target = reward.copy()  # beside the reward itself, which the curve is made of
+            cut = truncated & ~terminated  # the dream was not over: what might have followed counts
+            if cut.any():
+                final = torch.from_numpy(np.stack(list(infos["final_obs"][cut])))
                 with torch.no_grad():
-                    reward[truncated] += GAMMA * agent(final)[1].numpy()
+                    target[cut] += GAMMA * agent(final)[1].numpy()
             log_prob = policy.log_prob(action).sum(-1)
             done = torch.from_numpy(terminated | truncated)
-            rows.append((obs, action, log_prob, value, torch.from_numpy(reward).float(), done))
+            paid, target = (torch.from_numpy(x).float() for x in (reward, target))
+            rows.append((obs, action, log_prob, value, paid, target, done))
             obs = torch.from_numpy(new_obs)
-        seen, actions, log_probs, values, rewards, dones = map(torch.stack, zip(*rows, strict=True))
+        seen, actions, log_probs, values, rewards, targets, dones = map(
+            torch.stack, zip(*rows, strict=True)
+        )
         with torch.no_grad():
-            advantage = advantages(rewards, values, dones, agent(obs)[1])
+            advantage = advantages(targets, values, dones, agent(obs)[1])
         batch = [x.flatten(0, 1) for x in (seen, actions, log_probs, advantage, advantage + values)]
         for _ in range(EPOCHS):
             for index in torch.randperm(lanes * steps).chunk(MINIBATCHES):

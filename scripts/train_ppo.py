@@ -148,6 +148,7 @@ def main(args: Args) -> Path:
     from agents.ppo import make_learner, train
     from generative.training.progress import progress
     from generative.training.signals import stop_signals
+    from scripts.collect_rollouts import track_seed
 
     with Run.open(args, kind="train_ppo") as run, stop_signals() as stop:
         folder = run.path / "agent"
@@ -174,6 +175,7 @@ def main(args: Args) -> Path:
                 log=run.metrics.log,
                 report=bar.advance,
                 stop=lambda: stop.requested,
+                env_seed=lambda done: track_seed(run.seed_for("env", done)),
             )
         if not done:
             stop.exit(f"stopped after {learner.num_timesteps:,} decisions")
@@ -198,9 +200,7 @@ def make_env(args: Args, run: Run) -> VecEnv:
     from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor
 
     from agents.ppo import check_action_space
-    from scripts.collect_rollouts import track_seed
 
-    seed = run.seed_for("env")
     if args.where == "dream":
         from envs.sb3 import DreamVecEnv
 
@@ -217,7 +217,6 @@ def make_env(args: Args, run: Run) -> VecEnv:
             pace_cap=cap,
             pace_window=dream.pace_window,
             stagger=True,
-            seed=seed,
             device=str(run.device),
         )
         check_action_space(args.algorithm, vec.action_space, f"the dream of {args.model}")
@@ -240,7 +239,6 @@ def make_env(args: Args, run: Run) -> VecEnv:
         return LatentObservation(env, world, memory=args.observation == "zh", task=trained)
 
     vec: VecEnv = DummyVecEnv([make] * args.num_envs)
-    vec.seed(track_seed(seed))
     vec = VecMonitor(vec)
     return VecFrameStack(vec, args.frame_stack) if args.frame_stack > 1 else vec
 

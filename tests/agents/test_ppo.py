@@ -3,6 +3,7 @@
 import copy
 import pickle
 import tempfile
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -38,7 +39,9 @@ FRAMES = spaces.Box(0, 255, (3, 64, 64), np.uint8)
 
 
 def dreams(n: int = 8, seed: int = 1) -> VecMonitor:
-    return VecMonitor(DreamVecEnv(n, small_world(), random_starts(), horizon=4, seed=seed))
+    return VecMonitor(
+        DreamVecEnv(n, small_world(), random_starts(), horizon=4, seed=seed, task=Task())
+    )
 
 
 def learner_in_dreams(config: PPOConfig = QUICK, **network) -> PPO:
@@ -363,3 +366,57 @@ def test_vectors_are_seen_as_they_are():
     agent = PolicyAgent(build_policy(config), config, task=task)
     obs = np.float32([0.1, 0.2, -0.1, 0.3])
     assert agent.predict(obs)[0] == agent.policy.predict(obs, deterministic=True)[0]
+
+
+class Seeds(gymnasium.Env):
+    """Ends at once, and keeps the seeds that it was reset with."""
+
+    observation_space, action_space = spaces.Box(-1, 1, (2,)), spaces.Box(-1, 1, (1,))
+    seeds: ClassVar[list[int]] = []
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.seeds.append(seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), 0.0, True, False, {}
+
+
+def test_a_learner_leaves_the_environments_their_seeds(tmp_path):
+    """Stable-Baselines3 would seed them by the learner's; a run that goes on takes new ones."""
+    Seeds.seeds.clear()
+    settings = PPOConfig(1e-2, n_steps=5, batch_size=10)
+
+    def learner():
+        env = DummyVecEnv([Seeds] * 2)
+        env.seed(70)
+        return make_learner("ppo", env, settings, NetworkConfig((6,), (6,)), seed=2)
+
+    train(learner(), 20)
+    assert Seeds.seeds == [70, 71]
+    for decisions in (20, 40):
+        checkpoints = Checkpoints(tmp_path)
+        train(learner(), decisions, checkpoints=checkpoints, env_seed=lambda done: 1000 + done)
+    assert Seeds.seeds == [70, 71, 1000, 1001, 1020, 1021]
+
+
+def test_the_seed_of_dreams_and_the_learners_both_count():
+    def weights(env_seed: int, seed: int) -> bytes:
+        learner = make_learner(
+            "ppo", dreams(seed=env_seed), QUICK, NetworkConfig((6,), (6,)), seed=seed
+        )
+        train(learner, 40)
+        return learner.policy.action_net.weight.detach().numpy().tobytes()
+
+    found = {(a, b): weights(a, b) for a in (1, 2) for b in (1, 2)}
+    assert len(set(found.values())) == 4
+    assert weights(1, 1) == found[1, 1]
+
+
+def test_the_weights_are_those_that_stable_baselines3_would_draw():
+    ours = learner_in_dreams()
+    theirs = PPO("MlpPolicy", dreams(), policy_kwargs=ours.policy_kwargs, seed=2, device="cpu")
+    for name, weight in theirs.policy.state_dict().items():
+        assert torch.equal(weight, ours.policy.state_dict()[name]), name

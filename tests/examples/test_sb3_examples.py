@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
@@ -64,3 +65,21 @@ def test_dream_ppo_learns_to_drive(monkeypatch):
     monkeypatch.chdir(ROOT)
     curve = load_cleanrl().main(updates=12, lanes=48, steps=50)
     assert np.mean(curve[-2:]) > curve[0] + 0.2
+
+
+def test_cleanrl_prints_the_reward_itself(monkeypatch, capsys):
+    """What a cut dream might have paid later is learned from, and is no reward of a decision."""
+    module, paid = load_cleanrl(), []
+
+    class Watched(module.DreamVectorEnv):
+        def step(self, actions):
+            stepped = super().step(actions)
+            paid.append((stepped[1].copy(), stepped[1]))
+            return stepped
+
+    monkeypatch.setattr(module, "DreamVectorEnv", Watched)
+    [shown] = module.main(updates=1, lanes=4, steps=60)  # dreams are cut after 50
+    before, after = (np.array(rewards) for rewards in zip(*paid, strict=True))
+    np.testing.assert_array_equal(before, after)
+    assert shown == pytest.approx(before.mean(), rel=1e-5)
+    assert f"update 1: {before.mean():.3f} a decision" in capsys.readouterr().out
