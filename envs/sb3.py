@@ -152,7 +152,7 @@ class DreamVecEnv(VecEnv):
         n, shape = self.num_envs, (self.num_envs, *(self.action_space.shape or ()))
         if actions.shape != shape:
             raise ValueError(f"actions are {tuple(actions.shape)}, needed {shape}")
-        given = from_env(actions.detach().cpu().numpy(), self._head)
+        given = from_env(actions.detach().cpu().double().numpy(), self._head)
         z, action = lanes["z"], torch.from_numpy(given).to(lanes["z"])
         h, (_, c) = memory.read(
             z.unsqueeze(1),

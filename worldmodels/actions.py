@@ -45,7 +45,7 @@ class NotFiniteActionError(ValueError, FloatingPointError):
 
 
 def check_finite(actions: Any, needed: str = "finite numbers") -> None:
-    """Refuse actions, numbers or arrays of any shape, that are not finite.
+    """Refuse actions, numbers, arrays or tensors of any shape, that are not finite.
 
     One number that is not spoils a simulation for good: a car that was once given NaN pays for
     tiles that it never reached.
@@ -53,6 +53,8 @@ def check_finite(actions: Any, needed: str = "finite numbers") -> None:
     Raises:
         NotFiniteActionError: says which number of which action, and what is needed.
     """
+    if hasattr(actions, "detach"):  # of any device and type, some of which NumPy has not
+        actions = actions.detach().cpu().double()
     values = np.asarray(actions, np.float64)
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):

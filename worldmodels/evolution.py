@@ -262,6 +262,8 @@ def evolve(
                 watch.write()
             if on_generation:
                 on_generation(generation, strategy)
+    if record:
+        watch.write()  # or whoever continues may find a little time left
     answer = best[1] if np.isfinite(best[0]) else strategy.mean
     return EvolutionResult(answer, strategy.sigma, generations, reason)
 
@@ -336,4 +338,4 @@ class _Watch:
     def write(self) -> None:
         """Keep the time for whoever continues."""
         if self._file and self.config.max_seconds:
-            write_file(self._file, f"{self.seconds:.1f}\n".encode())
+            write_file(self._file, f"{self.seconds:.6f}\n".encode())

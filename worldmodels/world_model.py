@@ -125,7 +125,7 @@ class WorldModel(nn.Module):
         Raises:
             NotFiniteActionError: an action is not finite.
         """
-        check_finite(action.cpu())
+        check_finite(action)
         out, state = self.memory.step(z, action, state, prev_reward)
         return out.mixture.sample(temperature, generator), out, state
 

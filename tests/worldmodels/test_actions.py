@@ -124,6 +124,7 @@ def test_a_controller_from_before_there_were_heads_drives_the_car():
         (np.array([[0, 1], [-np.inf, np.nan]], np.float32), r"action\[1, 0\] is -inf"),
         ([0.0, None], r"action\[1\] is nan"),
         (torch.tensor([[0.0, math.nan]]), r"action\[0, 1\] is nan"),
+        (torch.tensor([math.inf, 0.0], dtype=torch.bfloat16), r"action\[0\] is inf"),
     ],
 )
 def test_what_is_not_finite_is_named_by_its_place(actions, told):
