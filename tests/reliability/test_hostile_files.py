@@ -22,6 +22,7 @@ import safetensors.torch
 import torch
 
 from agents.configs import NetworkConfig, PolicyConfig, SpaceConfig
+from agents.loading import load_agent
 from generative.data.cifar10 import load_cifar10
 from generative.data.idx import read_idx
 from generative.data.images import load_images, read_image
@@ -375,6 +376,67 @@ def test_checkpoints_of_others(tmp_path, write):
     write(path, tmp_path)
     with little_memory(), pytest.raises((DamagedFileError, ForeignWeightsError), match=str(path)):
         read_state_dict(path)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """What Stable-Baselines3 saves of a small policy of CarRacing64's frames."""
+    import gymnasium
+    from stable_baselines3 import PPO
+
+    class Frames(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)
+        action_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+
+    layers = {"net_arch": [2]}
+    model = PPO("MlpPolicy", Frames(), n_steps=2, batch_size=2, policy_kwargs=layers, device="cpu")
+    path = tmp_path_factory.mktemp("sb3") / "model.zip"
+    model.save(path)
+    assert load_agent(path, trust=True).predict(np.zeros((64, 64, 3), np.uint8))[0].shape == (3,)
+    return model, path
+
+
+def members(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+@pytest.mark.parametrize("kind", ["zeros", "packed twice", "layers", "stride 0", "NaN", "cut"])
+def test_trusted_archives_are_bounded_too(archive, tmp_path, kind):
+    model, good = archive
+    path, content = tmp_path / "model.zip", members(good)
+    weights = torch.load(io.BytesIO(content["policy.pth"]), weights_only=True)
+    if kind in ("stride 0", "NaN"):
+        name = "action_net.weight"
+        number = torch.full((1, 1), math.nan if kind == "NaN" else 0.0)
+        weights[name] = number.expand(weights[name].shape if kind == "NaN" else (40_000, 40_000))
+        buffer = io.BytesIO()
+        torch.save(weights, buffer)
+        content["policy.pth"] = buffer.getvalue()
+    if kind == "packed twice":
+        buffer = io.BytesIO()
+        with (
+            zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as inner,
+            inner.open("archive/data/0", "w", force_zip64=True) as file,
+        ):
+            for _ in range(1100):
+                file.write(bytes(MIB))
+        content["policy.pth"] = buffer.getvalue()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in content.items():
+            file.writestr(name, data)
+        if kind == "zeros":
+            with file.open("policy.optimizer.pth.2", "w", force_zip64=True) as member:
+                for _ in range(1100):
+                    member.write(bytes(MIB))
+    if kind == "layers":
+        model.policy_kwargs = {"net_arch": [30_000, 30_000]}
+        model.save(path)
+        model.policy_kwargs = {"net_arch": [2]}
+    if kind == "cut":
+        path.write_bytes(path.read_bytes()[:-1000] + path.read_bytes()[-500:])
+    with little_memory(), pytest.raises(DamagedFileError, match=r"model\.zip: "):
+        load_agent(path, trust=True)
 
 
 def zeros_in_gzip(path: Path, header: bytes, megabytes: int) -> None:
