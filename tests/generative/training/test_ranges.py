@@ -83,7 +83,7 @@ def test_only_what_is_wrong_is_named():
 def test_values_of_tuples_and_nested_groups():
     with pytest.raises(ValueError, match=r"widths is \(1, 0\)"):
         Inner(widths=(1, 0))
-    with pytest.raises(ValueError, match="widths is .{1,60}, and must"):
+    with pytest.raises(ValueError, match=r"widths is .{1,60}, and must"):
         Inner(widths=tuple([0] * 10_000))
 
 
