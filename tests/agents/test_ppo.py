@@ -154,7 +154,7 @@ def test_actions_that_do_not_fit_are_named(algorithm, space, words):
 
 
 def test_settings_of_another_algorithm_are_refused():
-    with pytest.raises(ValueError, match="ppo got the settings of a OffPolicyConfig"):
+    with pytest.raises(ValueError, match="ppo got the settings of an OffPolicyConfig"):
         make_learner("ppo", dreams(), OffPolicyConfig())
 
 

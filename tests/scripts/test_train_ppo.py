@@ -128,7 +128,7 @@ def test_settings_that_contradict_each_other_are_refused():
         ({"observation": "z"}, "a dream shows z and h"),
         ({"frame_stack": 2}, "only a policy of pixels"),
         ({"dream": DreamConfig(pace_cap=1.0)}, "give one of them"),
-        ({"num_envs": 0}, "num_envs 0"),
+        ({"num_envs": 0}, "num_envs is 0"),
     ):
         with pytest.raises(ValueError, match=told):
             Args(**changes)
