@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -210,7 +211,7 @@ class PolicyAgent:
         with reading(path):
             config = from_json(PolicyConfig, content.get("config"))
         # Sizes are compared before memory is taken for them.
-        expected = _weights(without_memory(lambda: build_policy(config), path))
+        expected = _weights(without_memory(lambda: build_policy(config, measured), path))
         path = folder / POLICY_NAME / WEIGHTS_NAME
         weights = read_weights(files[WEIGHTS_NAME], path, expected)
         policy = build_policy(config)
@@ -262,12 +263,23 @@ def policy_kwargs(algorithm: Algorithm, network: NetworkConfig) -> dict[str, Any
 
 
 @torch.inference_mode(False)  # whoever loads a policy inside it can still train it
-def build_policy(config: PolicyConfig) -> BasePolicy:
-    """The networks of a saved policy, with weights drawn at random."""
+def measured(kind: type[BasePolicy]) -> type[BasePolicy]:
+    """The class for `without_memory`; itself, it takes parts to the CPU before it has weights."""
+    return type(kind.__name__, (kind,), {"device": torch.device("meta")})
+
+
+def build_policy(
+    config: PolicyConfig, change: Callable[[type[BasePolicy]], type[BasePolicy]] = lambda kind: kind
+) -> BasePolicy:
+    """The networks of a saved policy, with weights drawn at random.
+
+    Args:
+        change: of the class that is built, such as `measured`.
+    """
     name = "CnnPolicy" if len(config.observation_space.shape) == 3 else "MlpPolicy"
     kind = ALGORITHMS[config.algorithm].policy_aliases[name]
     with torch.random.fork_rng(devices=[]):  # initial weights must not use up random numbers
-        policy = kind(
+        policy = change(kind)(
             space_from_config(config.observation_space),
             space_from_config(config.action_space),
             lr_schedule=_no_learning,
