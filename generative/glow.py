@@ -213,7 +213,7 @@ class CheckerboardCoupling(nn.Module):
     def __init__(self, shape: tuple[int, int, int], odd: bool, config: GlowConfig):
         super().__init__()
         c, h, w = shape
-        row, column = torch.arange(h, device="cpu")[:, None], torch.arange(w, device="cpu")
+        row, column = torch.arange(h)[:, None], torch.arange(w)
         self.register_buffer("mask", (row + column) % 2 == int(odd), persistent=False)
         # One channel more tells the zeros of the other colour from those of the image.
         self.network, self.config = _network(c + 1, c, config), config

@@ -228,13 +228,15 @@ class GPT(Pretrained, nn.Module):
         """
         folder = Path(folder)
         files = [folder / "config.json", folder / "model.safetensors"]
-        for file in files:
-            if not file.exists():
-                raise FileNotFoundError(f"{file}: no such file; pass a folder of Hugging Face's")
+        lacking = [file for file in files if not file.exists()]
+        if files[0] in lacking:
+            raise FileNotFoundError(f"{files[0]}: no such file; pass a folder of Hugging Face's")
         settings = read_json(files[0], links=True)
         kind = settings.get("model_type") if isinstance(settings, dict) else None
         if kind != "gpt2":
             raise ValueError(f"{folder} holds {with_article(cut(str(kind), 60))}, not a gpt2")
+        if lacking:
+            raise FileNotFoundError(f"{files[1]}: no such file; it holds the weights of a gpt2")
         weights = read_tensors(read_file(files[1], MAX_STATE_BYTES, links=True), files[1])
         with reading(folder, "is no GPT-2"):
             ours = gpt2_weights(weights)

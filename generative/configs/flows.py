@@ -56,8 +56,10 @@ class RealNVPConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.shape) not in (1, 3) or math.prod(self.shape) < 2:
-            raise ValueError(f"shape is {self.shape}; give (D,) or (C, H, W) of 2 numbers or more")
+        if len(self.shape) not in (1, 3) or not 2 <= math.prod(self.shape) <= 2**20:
+            raise ValueError(
+                f"shape is {self.shape}; give (D,) or (C, H, W) of 2 to {2**20:,} numbers"
+            )
         known = ("alternate", "checkerboard", "rows", "columns")
         if not set(self.masks) <= set(known):
             raise ValueError(f"masks are {self.masks}; give some of {known}")

@@ -74,7 +74,7 @@ class BoltzmannMachine(Pretrained, nn.Module):
         self.config = config = config or BoltzmannConfig()
         self.visible_dim = math.prod(config.shape)
         self.num_units = self.visible_dim + config.hidden_dim
-        pairs = torch.triu_indices(self.num_units, self.num_units, 1, device="cpu")
+        pairs = torch.triu_indices(self.num_units, self.num_units, 1)
         self.register_buffer("rows", pairs[0], persistent=False)
         self.register_buffer("columns", pairs[1], persistent=False)
         self.couplings = nn.Parameter(0.01 * torch.randn(pairs.shape[1]))

@@ -185,7 +185,7 @@ def test_dropout_and_batch_statistics_are_for_training_only():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MLPClassifierConfig(num_classes=1), "num_classes is 1; there must be at least 2"),
+        (lambda: MLPClassifierConfig(num_classes=1), "num_classes is 1, and must be at least 2"),
         (lambda: MLPClassifierConfig(hidden_dims=(0,)), r"hidden_dims is \(0,\)"),
         (lambda: CNNClassifierConfig((3, 0, 4)), r"image_shape is \(3, 0, 4\)"),
         (lambda: CNNClassifierConfig(strides=(1, 2)), "of each for every convolution"),

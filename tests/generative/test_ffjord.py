@@ -374,7 +374,7 @@ def test_learner_matches_first_and_then_maximises_the_likelihood():
         ({"dim": 0}, "dim is 0"),
         ({"num_steps": 0}, "num_steps is 0"),
         ({"tolerance": 0.0}, "tolerance is 0.0"),
-        ({"kinetic_energy": -1.0}, "can not be negative"),
+        ({"kinetic_energy": -1.0}, "must be at least 0"),
         ({"log_det": "steps", "solver": "dopri5"}, "is of solver 'rk4'"),
     ],
 )

@@ -305,7 +305,7 @@ def distance_of_samples(flow: Glow, x: torch.Tensor) -> torch.Tensor:
         ({"num_steps": 0}, "num_steps is 0"),
         ({"checkerboard": -1}, "checkerboard is -1"),
         ({"image_shape": (3, 20, 20)}, r"3 scales need a height and width that 8 divides"),
-        ({"num_bins": 1}, "at least 2 pieces"),
+        ({"num_bins": 1}, "num_bins is 1, and must be at least 2"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"levels": 1}, "levels is 1"),
         ({"margin": 0.5}, "margin is 0.5"),

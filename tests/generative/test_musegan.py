@@ -190,9 +190,9 @@ def test_penalty_of_tracks_for_a_linear_critic():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"steps_per_bar": 12}, "power of two"),
+        ({"steps_per_bar": 24}, "power of two"),
         ({"num_pitches": 80}, "multiple of 12"),
-        ({"num_bars": 1}, "at least 2 bars"),
+        ({"num_bars": 1}, "num_bars is 1, and must be at least 2"),
         ({"channels": (8, 8)}, "needed are 4 and 8"),
         ({"lowest": 60}, "give 0 to 44"),
         ({"given_track": 4}, "tracks are 0 to 3"),

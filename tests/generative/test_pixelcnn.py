@@ -543,7 +543,7 @@ def test_masked_weights_never_move():
         (lambda: PixelCNNConfig((3, 4, 4), network=PlainConfig(hidden_dim=10)), "3 colours"),
         (lambda: PixelCNNConfig((1, 5, 4), 4, 2, PlusPlusConfig()), "that 2 divides"),
         (lambda: PixelCNNConfig((3, 4, 4), 4, 0, PlusPlusConfig()), "give 5 or more"),
-        (lambda: PixelCNNLossConfig(lr=0.0), "lr must be positive"),
+        (lambda: PixelCNNLossConfig(lr=0.0), "lr is 0.0, and must be above 0"),
         (lambda: PixelCNNLossConfig(ema=1.0), "stays below 1"),
         (lambda: make((1, 2, 2), 2, PLAIN).complete(torch.zeros(1, 1, 2, 2), 3), "rows is 3"),
         (lambda: make((1, 2, 2), 2, PLAIN).sample(1, temperature=-1.0), "temperature -1.0"),

@@ -401,7 +401,7 @@ def test_average_by_hand():
         ({"shape": (1, 2)}, r"give \(D,\) or \(C, H, W\)"),
         ({"masks": ("rows",)}, r"points of shape \(2,\) alternate only"),
         ({"masks": ("diagonal",)}, "give some of"),
-        ({"num_bins": 1}, "at least 2 pieces"),
+        ({"num_bins": 1}, "num_bins is 1, and must be at least 2"),
         ({"dropout": 1.0}, "dropout is 1.0"),
     ],
 )

@@ -442,7 +442,7 @@ def test_what_was_published_as_grpo_has_another_optimum():
         (GRPOConfig, {"ema": 1.0}, "ema is 1.0"),
         (PPOConfig, {"clip": 1.5}, "clip is 1.5"),
         (PPOConfig, {"num_epochs": 0}, "num_epochs is 0"),
-        (PPOConfig, {"gamma": 0.0}, "gamma 0.0"),
+        (PPOConfig, {"gamma": 0.0}, "gamma is 0.0, and must be above 0"),
         (GRPOConfig, {"group_size": 1}, "group_size is 1"),
     ],
 )

@@ -250,7 +250,7 @@ def test_wrong_input_is_explained():
         vae.decode(torch.zeros(2, 5))
     with pytest.raises(ValueError, match="latent_dim is 0"):
         ConvVAEConfig(latent_dim=0)
-    with pytest.raises(ValueError, match="four positive numbers"):
+    with pytest.raises(ValueError, match="must be 4 values"):
         ConvVAEConfig(channels=(1, 2, 3))
 
 

@@ -96,7 +96,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         DamagedFileError, ForeignWeightsError: as `read_checkpoints`.
     """
-    data = read_file(path, MAX_BYTES, links=True)
+    data = read_file(path, MAX_BYTES)
     if data[257:262] == b"ustar":  # the format of 2017, which is unpacked to the disk when read
         raise ForeignWeightsError(f"{path}: is a real tar archive; save it again with torch.save")
     size = _check_pickles(data, path)

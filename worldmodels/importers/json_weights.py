@@ -230,7 +230,7 @@ def read_controller(path: Path, memory: MDNRNNConfig) -> LinearController:
         ForeignWeightsError: another number of parameters, a controller with a hidden layer for
             instance.
     """
-    content = read_json(path, MAX_LIST_BYTES, links=True)
+    content = read_json(path, MAX_LIST_BYTES)
     numbers = content[0] if isinstance(content, list) and content[:1] != [] else content
     numbers = content if not isinstance(numbers, list) else numbers
     vector = _numbers(path, "the controller", numbers)
@@ -270,7 +270,7 @@ def read_controller(path: Path, memory: MDNRNNConfig) -> LinearController:
 
 def _arrays(path: Path, names: list[str]) -> dict[str, Tensor]:
     """The arrays of a file by name, as weights."""
-    content = read_json(path, MAX_LIST_BYTES, links=True)
+    content = read_json(path, MAX_LIST_BYTES)
     if not isinstance(content, list) or len(content) != len(names):
         got = f"{len(content)} arrays" if isinstance(content, list) else "no list"
         raise ForeignWeightsError(
