@@ -262,12 +262,12 @@ def policy_kwargs(algorithm: Algorithm, network: NetworkConfig) -> dict[str, Any
     }
 
 
-@torch.inference_mode(False)  # whoever loads a policy inside it can still train it
 def measured(kind: type[BasePolicy]) -> type[BasePolicy]:
     """The class for `without_memory`; itself, it takes parts to the CPU before it has weights."""
     return type(kind.__name__, (kind,), {"device": torch.device("meta")})
 
 
+@torch.inference_mode(False)  # whoever loads a policy inside it can still train it
 def build_policy(
     config: PolicyConfig, change: Callable[[type[BasePolicy]], type[BasePolicy]] = lambda kind: kind
 ) -> BasePolicy:

@@ -168,7 +168,7 @@ def checked(function: Function) -> Function:
             number = isinstance(value, numbers.Integral if kind is int else numbers.Real)
             if not number or isinstance(value, bool) or value not in limits:
                 what = "an integer, " if kind is int else ""
-                raise ValueError(f"{name} is {value!r}, and must be {what}{limits}")
+                raise ValueError(f"{name} is {value!r}, and must be {what}{limits.asks(value)}")
         return function(*args, **kwargs)
 
     return typing.cast("Function", wrapper)

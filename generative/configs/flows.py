@@ -179,7 +179,7 @@ class FFJORDConfig(Checked):
 class FlowLossConfig(Checked):
     """How a flow is trained: Adam on the negative log-likelihood."""
 
-    lr: Positive = 1e-4
+    lr: NonNegative = 1e-4
     """Adam's learning rate."""
     final_lr: NonNegative = 1e-4
     """Learning rate at the last step; cosine from `lr` (equal: constant, as in the book)."""

@@ -131,9 +131,9 @@ class GANLossConfig(Checked):
     """Steps of the discriminator in an update."""
     generator_steps: Size = 1
     """Steps of the generator in an update; more than the discriminator's provoke mode collapse."""
-    lr: Positive = 2e-4
+    lr: NonNegative = 2e-4
     """Adam's learning rate for the generator."""
-    discriminator_lr: Positive = 2e-4
+    discriminator_lr: NonNegative = 2e-4
     """The same for the discriminator."""
     lr_end: Probability = 1.0
     """Share of both that is left at the last step (cosine; 1: constant, as in the book)."""
@@ -190,9 +190,9 @@ class WGANLossConfig(Checked):
     """Steps of the critic, on one batch of real examples, for each of the generator."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """RMSprop is what the paper takes for clipping."""
-    lr: Positive = 2e-4
+    lr: NonNegative = 2e-4
     """Learning rate of the generator."""
-    critic_lr: Positive = 2e-4
+    critic_lr: NonNegative = 2e-4
     """Learning rate of the critic."""
     lr_end: Probability = 1.0
     """Share of both that is left at the last step (cosine; 1: constant)."""

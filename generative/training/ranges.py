@@ -17,6 +17,7 @@ import mimetypes
 import re
 import types
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -53,11 +54,19 @@ __all__ = [
 ]
 
 
-class Limit:
+FAR = 2**20
+"""An end of a range beyond this is told to those alone who passed it."""
+
+
+class Limit(ABC):
     """Beside a type, what its values must be: `value in limit`, and `str(limit)` in words."""
 
-    def __contains__(self, value: Any) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def __contains__(self, value: Any) -> bool: ...
+
+    def asks(self, value: Any) -> str:
+        """In words, what someone is to know who gave a value that lies outside."""
+        return str(self)
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,13 @@ class Range(Limit):
             ]
             return " ".join([*finite, *["and finite"] * self.below]) if finite else "finite"
         return f"{low} and {high}"
+
+    def asks(self, value: Any) -> str:
+        """Without an end that is far away, if the value is not beyond it."""
+        beyond = isinstance(value, (int, float)) and value > self.high
+        if FAR <= self.high < math.inf and not beyond:
+            return str(Range(self.low, above=self.above))
+        return str(self)
 
 
 class _DeviceName(Limit):
@@ -207,7 +223,7 @@ def _violated(kind: Any, value: Any) -> Iterator[str]:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
         limits = [extra for extra in args[1:] if isinstance(extra, Limit)]
-        broken = [str(limit) for limit in limits if value not in limit]
+        broken = [limit.asks(value) for limit in limits if value not in limit]
         yield from broken[:1] or _violated(args[0], value)
     elif origin in (Union, types.UnionType):
         inner = [list(_violated(part, value)) for part in args if _fits(part, value)]

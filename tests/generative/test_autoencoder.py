@@ -176,7 +176,7 @@ def test_uniform_codes_fill_their_box():
     ("make", "message"),
     [
         (lambda: ConvAutoencoderConfig(latent_dim=0), "latent_dim is 0"),
-        (lambda: ConvAutoencoderConfig(channels=()), "one or more positive"),
+        (lambda: ConvAutoencoderConfig(channels=()), r"channels is \(\), and must be at least 1"),
         (lambda: ConvAutoencoderConfig((1, 28, 28)), "that 8 divides"),
         (lambda: LinearAutoencoderConfig((1, 2, 2), 5), "give 1 to 4"),
         (lambda: autoencoder_loss(torch.zeros(1), torch.zeros(1), "l1"), "'l1'; give 'bce' or"),

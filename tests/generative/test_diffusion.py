@@ -821,10 +821,13 @@ def test_noise_is_not_predicted_where_no_signal_is_left(schedule):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ScheduleConfig(max_signal=1.0), "signal rates are 1.0"),
+        (
+            lambda: ScheduleConfig(max_signal=1.0),
+            "max_signal is 1.0, and must be",
+        ),
         (lambda: ScheduleConfig(num_betas=0), "num_betas is 0"),
         (lambda: ScheduleConfig(beta_start=0.5), "betas go from 0.5 to 0.02"),
-        (lambda: UNetConfig((8,)), "two or more positive"),
+        (lambda: UNetConfig((8,)), r"channels is \(8,\); give two numbers or more"),
         (lambda: UNetConfig(embedding_dim=5), "even number from 4"),
         (lambda: UNetConfig(depth=0), "depth is 0"),
         (lambda: UNetConfig(dropout=1.0), "dropout is 1.0"),

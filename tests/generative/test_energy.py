@@ -306,14 +306,14 @@ def test_learns_eight_gaussians():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ConvEnergyConfig(channels=()), "at least one convolution"),
+        (lambda: ConvEnergyConfig(channels=()), r"channels is \(\), and must be at least 1"),
         (lambda: ConvEnergyConfig(hidden_dim=0), "hidden_dim is 0"),
-        (lambda: LangevinConfig(steps=0), "steps 0"),
-        (lambda: PointEnergyConfig(base_std=0.0), "base_std 0.0"),
+        (lambda: LangevinConfig(steps=0), "steps is 0, and must be at least 1"),
+        (lambda: PointEnergyConfig(base_std=0.0), "base_std is 0.0, and must be above 0"),
         (lambda: PointEnergyConfig(num_hidden=0), "num_hidden is 0"),
         (lambda: EnergyLossConfig(fresh=1.5), "fresh is 1.5"),
         (lambda: EnergyLossConfig(buffer_size=0), "buffer_size is 0"),
-        (lambda: EnergyLossConfig(alpha=-1.0), "alpha -1.0"),
+        (lambda: EnergyLossConfig(alpha=-1.0), "alpha is -1.0, and must be at least 0"),
         (lambda: PointEnergy(PointEnergyConfig(dim=3)).log_partition(), "3 dimensions.*energy"),
         (
             lambda: EnergyLearner(ConvEnergy(SMALL), EnergyLossConfig("mala"), 1),

@@ -407,7 +407,7 @@ def test_linear_loss_is_the_expectation_of_the_bound():
     [
         (lambda: ImageVAEConfig(latent_dim=0), "latent_dim is 0"),
         (lambda: ImageVAEConfig((1, 28, 28)), "that 8 divides"),
-        (lambda: ImageVAEConfig(channels=(8, 0)), "positive numbers, or none"),
+        (lambda: ImageVAEConfig(channels=(8, 0)), r"channels is \(8, 0\), and must be at least 1"),
         (lambda: ImageVAEConfig(dropout=1.0), "dropout is 1.0"),
         (lambda: ImageVAEConfig(pixel_std=-1.0, likelihood="gaussian"), "pixel_std is -1.0"),
         (lambda: ImageVAEConfig(pixel_std=0.1), "only a gaussian has one"),

@@ -533,7 +533,7 @@ def test_masked_weights_never_move():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: PixelCNNConfig((0, 4, 4)), "all positive"),
+        (lambda: PixelCNNConfig((0, 4, 4)), r"image_shape is \(0, 4, 4\), and must be at least 1"),
         (lambda: PixelCNNConfig(levels=1), "levels is 1"),
         (lambda: PixelCNNConfig(num_mixtures=-1), "num_mixtures is -1"),
         (lambda: PlainConfig(kernel=4), "kernel is 4; a kernel needs an odd side"),
@@ -544,9 +544,12 @@ def test_masked_weights_never_move():
         (lambda: PixelCNNConfig((1, 5, 4), 4, 2, PlusPlusConfig()), "that 2 divides"),
         (lambda: PixelCNNConfig((3, 4, 4), 4, 0, PlusPlusConfig()), "give 5 or more"),
         (lambda: PixelCNNLossConfig(lr=0.0), "lr is 0.0, and must be above 0"),
-        (lambda: PixelCNNLossConfig(ema=1.0), "stays below 1"),
+        (lambda: PixelCNNLossConfig(ema=1.0), "ema is 1.0, and must be at least 0 and below 1"),
         (lambda: make((1, 2, 2), 2, PLAIN).complete(torch.zeros(1, 1, 2, 2), 3), "rows is 3"),
-        (lambda: make((1, 2, 2), 2, PLAIN).sample(1, temperature=-1.0), "temperature -1.0"),
+        (
+            lambda: make((1, 2, 2), 2, PLAIN).sample(1, temperature=-1.0),
+            "temperature is -1.0",
+        ),
         (
             lambda: make((1, 2, 2), 3, PLAIN).float().log_prob(torch.full((1, 1, 2, 2), 0.3)),
             "of 1/2",

@@ -359,7 +359,7 @@ def test_bars_and_stripes_are_all_there_once(side, count):
         (lambda: RBMConfig(hidden_dim=0), "hidden_dim is 0"),
         (lambda: RBMConfig((2, 2)), r"shape is \(2, 2\)"),
         (lambda: BoltzmannConfig(hidden_dim=-1), "hidden_dim is -1"),
-        (lambda: DBNConfig(hidden_dims=()), "one layer or more"),
+        (lambda: DBNConfig(hidden_dims=()), r"hidden_dims is \(\), and must be at least 1"),
         (lambda: RBMLossConfig(k=0), "k is 0"),
         (lambda: RBMLossConfig(num_temperatures=3), "method cd"),
         (lambda: RBMLossConfig(lr=0.0), "lr is 0.0"),

@@ -158,9 +158,9 @@ def test_gradients_reach_every_parameter():
     [
         (lambda: WGANConfig(batch_norm="both"), "no gradient at a single image"),
         (lambda: WGANLossConfig(clip=0.0), "clip is 0.0"),
-        (lambda: WGANLossConfig(norm_eps=-1.0), "norm_eps -1.0"),
-        (lambda: WGANLossConfig(critic_steps=0), "0 steps of the judge"),
-        (lambda: WGANLossConfig(lr_end=2.0), "lr_end 2.0"),
+        (lambda: WGANLossConfig(norm_eps=-1.0), "norm_eps is -1.0, and must be at least 0"),
+        (lambda: WGANLossConfig(critic_steps=0), "critic_steps is 0, and must be at least 1"),
+        (lambda: WGANLossConfig(lr_end=2.0), "lr_end is 2.0, and must be at least 0 and at most 1"),
         (lambda: WGAN(POINTS).score(torch.zeros(2, 3)), r"\(2, 3\).*\(B, 2\)"),
     ],
 )

@@ -107,3 +107,10 @@ def test_a_command_line_with_a_value_out_of_range(words, capsys):
 def test_a_command_line_in_range():
     args = parse({"one": Args()}, argv=["--steps", "3", "--seconds", "2.5", "--pair", "0", "1"])
     assert args == Args(steps=3, seconds=2.5, pair=(0.0, 1.0))
+
+
+def test_an_end_that_is_far_away_is_told_to_those_who_pass_it():
+    with pytest.raises(ValueError, match=r"steps is -5, and must be at least 1$"):
+        Args(steps=-5)
+    with pytest.raises(ValueError, match=r"and must be at least 1 and at most 1,0"):
+        Args(steps=2**41)
