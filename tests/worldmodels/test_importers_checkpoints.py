@@ -145,7 +145,7 @@ def test_damaged_files_are_named(tmp_path, monkeypatch):
             read_state_dict(path)
     path.unlink()
     os.symlink("/dev/zero", path)
-    with pytest.raises(DamagedFileError, match="is not an ordinary file"):
+    with pytest.raises(DamagedFileError, match="is a link"):
         read_state_dict(path)
     path.unlink()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
