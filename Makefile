@@ -7,6 +7,8 @@ RUN = .venv/bin/python
 # One thread per process: the tests run in $(JOBS) processes, and threads that outnumber cores crawl.
 ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 HEADLESS = SDL_VIDEODRIVER=dummy SDL_AUDIODRIVER=dummy MPLBACKEND=Agg PYGAME_HIDE_SUPPORT_PROMPT=1
+# Tests that compute, and so depend on the processor in their last bits.
+NUMERIC = tests/agents tests/envs tests/generative tests/worldmodels
 INSTALL = @PYTHON='$(PYTHON)' sh .ci/install.sh
 
 .PHONY: help install quickstart drive test test-nightly bench certificates lint format
@@ -38,6 +40,12 @@ test:
 test-nightly:
 	$(INSTALL) test
 	@$(ONE_THREAD) $(HEADLESS) $(RUN) -m pytest -n $(JOBS) -m "slow or nightly" $(TESTS)
+	@for setting in ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2; do \
+		echo "== as on another processor: $$setting"; \
+		env "$$setting" $(ONE_THREAD) $(HEADLESS) $(RUN) -m pytest -n $(JOBS) $(NUMERIC) || exit 1; \
+	done
+	@echo "== with other last bits, see tests/last_bits.py"
+	@$(ONE_THREAD) $(HEADLESS) $(RUN) -m pytest -n $(JOBS) -p tests.last_bits $(NUMERIC)
 
 bench:
 	$(INSTALL) bench
