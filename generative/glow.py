@@ -213,8 +213,8 @@ class CheckerboardCoupling(nn.Module):
     def __init__(self, shape: tuple[int, int, int], odd: bool, config: GlowConfig):
         super().__init__()
         c, h, w = shape
-        row, column = torch.arange(h)[:, None], torch.arange(w)
-        self.register_buffer("mask", (row + column) % 2 == int(odd), persistent=False)
+        row, column = torch.arange(h)[:, None] % 2 == 1, torch.arange(w) % 2 == 1
+        self.register_buffer("mask", (row ^ column) == odd, persistent=False)
         # One channel more tells the zeros of the other colour from those of the image.
         self.network, self.config = _network(c + 1, c, config), config
 
