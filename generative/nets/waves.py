@@ -24,7 +24,7 @@ class Waves(nn.Module):
     def __init__(self, slowest: float, num: int):
         super().__init__()
         # Buffers that the config gives are not saved with the weights.
-        waves = torch.arange(num, dtype=torch.float32)
+        waves = torch.arange(num, dtype=torch.get_default_dtype())
         self.register_buffer("frequencies", slowest * 2.0**waves, persistent=False)
 
     def forward(self, x: Tensor, blur: Tensor | None = None) -> Tensor:
