@@ -151,7 +151,8 @@ class Episode:
             )
             info = parse_json(read_member(archive, "info.json", path), path)
         with reading(path, "is no episode"):
-            return cls(_planes(frames, (0, 2, 3, 1)), actions, rewards, terminated, info)
+            arrays = _planes(frames, (0, 2, 3, 1)), actions, rewards, terminated
+            return cls(*(x if x.flags.writeable else x.copy() for x in arrays), info)
 
 
 def _planes(frames: np.ndarray, order: tuple[int, ...]) -> np.ndarray:

@@ -64,7 +64,7 @@ def read_member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
 def read_npz(
     file: BinaryIO, path: Path, names: Collection[str], max_bytes: int
 ) -> dict[str, np.ndarray]:
-    """Arrays of an .npz file by name.
+    """Arrays of an .npz file by name, read-only.
 
     Args:
         file: its bytes.
@@ -86,7 +86,7 @@ def read_npz(
 
 
 def read_array(data: bytes, path: Path, name: str) -> np.ndarray:
-    """The numbers of an .npy file, whose header has to say how many bytes follow.
+    """The numbers of an .npy file, read-only, whose header has to say how many bytes follow.
 
     Raises:
         DamagedFileError: it is no such file, or holds something else than numbers.
@@ -98,7 +98,7 @@ def read_array(data: bytes, path: Path, name: str) -> np.ndarray:
         if dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize != len(data) - start:
             raise ValueError(f"{dtype} {short(shape)} in {len(data) - start} bytes")
         order = "F" if by_column else "C"
-        return np.ndarray(shape, dtype, data, start, order=order).copy()
+        return np.ndarray(shape, dtype, data, start, order=order)
 
 
 def open_tar_gz(file: BinaryIO, path: Path, max_bytes: int, max_member: int) -> tarfile.TarFile:
