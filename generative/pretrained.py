@@ -259,7 +259,9 @@ def read_weights(data: bytes, path: Path, expected: Mapping[str, Tensor]) -> dic
             )
     tensors = read_tensors(data, path)
     for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
+        # The ends, which are NaN where anything is, are found several times as fast as isfinite.
+        ends = tensor.aminmax() if tensor.is_floating_point() and tensor.numel() else ()
+        if not all(end.isfinite() for end in ends):
             raise DamagedFileError(f"{path}: {name} is not finite; save a model that is whole")
     return tensors
 
