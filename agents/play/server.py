@@ -150,8 +150,9 @@ class PlayServer:
             }
             for name, picture in pictures.items()
         }
-        self._view = json.dumps({**numbers, "pictures": encoded}, allow_nan=False).encode()
         self._version += 1
+        view = {**numbers, "version": self._version, "pictures": encoded}
+        self._view = json.dumps(view, allow_nan=False).encode()
         self.changed.notify_all()
 
     def view(self) -> bytes:
@@ -185,11 +186,16 @@ class PlayServer:
             with self.changed:
                 self._viewers -= welcome
 
-    def apply(self, request: Any) -> None:
-        """Do what a page asks and show it; see `agents.play.requests`."""
+    def apply(self, request: Any) -> int:
+        """Do what a page asks and show it; see `agents.play.requests`.
+
+        Returns:
+            The version of the first view that shows it.
+        """
         with self.changed:
             self.session.apply(request)
             self.publish()
+            return self._version
 
     def knows_host(self, header: str) -> bool:
         """Whether a Host header names this machine: a name or an address, and a port or none."""
@@ -254,10 +260,10 @@ def _handler(server: PlayServer) -> type[BaseHTTPRequestHandler]:
                 return self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text)
             body = self.rfile.read(int(length))
             try:
-                server.apply(json.loads(body))
+                version = server.apply(json.loads(body))
             except (ValueError, RecursionError) as error:  # JSON's errors are ValueErrors
                 return self._refuse(HTTPStatus.BAD_REQUEST, str(error))
-            self._send(HTTPStatus.NO_CONTENT)
+            self._send(HTTPStatus.OK, "application/json", b"%d" % version)
 
         def _allowed(self) -> str | None:
             """What lies behind the token; None, and the request is refused, without the right."""

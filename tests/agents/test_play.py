@@ -357,7 +357,7 @@ def test_a_game_over_the_wire():
         first = next(views)
         assert first["paused"]
         assert first["index"] == 0
-        assert act(server, {"keys": ["gas", "right"], "temperature": 0.5}) == (204, b"")
+        assert act(server, {"keys": ["gas", "right"], "temperature": 0.5})[0] == 200
         assert next(views)["temperature"] == 0.5
         actions, frames = [], []
         for _ in range(6):
@@ -440,7 +440,7 @@ def test_only_who_has_the_token_and_names_this_machine_gets_in(server):
     for origin in ("http://evil.example", "null", f"http://127.0.0.1:{server.port + 1}"):
         assert act(server, {"driver": "agent"}, Origin=origin)[0] == 403
     assert server.session.driver == "you"
-    assert act(server, {"driver": "agent"}, Origin=here)[0] == 204
+    assert act(server, {"driver": "agent"}, Origin=here)[0] == 200
     assert server.session.driver == "agent"
 
 

@@ -268,6 +268,8 @@ def test_settings_reach_the_game(page):
     page.wait("Math.abs(now.temperature - 1.2) < 1e-9")
     assert page.wait("document.getElementById('tau').textContent === '1.20'")
     assert page.value("now.paused")
+    page.value("ask({temperature: 1})")
+    page.wait("now.temperature === 1 && document.getElementById('temperature').value === '1'")
     for control, value, wanted in (("wake", "", "null"), ("eyes", "dream", "'dream'")):
         page.value(
             f"(() => {{ const s = document.getElementById('{control}'); s.value = '{value}';"
@@ -276,6 +278,52 @@ def test_settings_reach_the_game(page):
         page.wait(f"now.{'wake_after' if control == 'wake' else control} === {wanted}")
     page.value("ask({wake_after: 3, eyes: 'track', temperature: 1})")
     page.value("document.activeElement.blur()")
+
+
+def test_a_slider_keeps_what_a_hand_does_to_it(page):
+    """Views of before a move arrive after it: none of them may move the slider back."""
+    page.value("ask({driver: 'agent', paused: false})")
+    page.wait("now.driver === 'agent' && !now.paused")
+    page.value("document.getElementById('temperature').focus()")
+    page.value(
+        "window.shown = []; window.watch = setInterval(() => {"
+        "const value = Number(document.getElementById('temperature').value);"
+        "if (shown.at(-1) !== value) shown.push(value); }, 1)"
+    )
+    for _ in range(20):
+        page.key("ArrowRight")
+    page.wait("Math.abs(now.temperature - 2) < 1e-9")
+    index = page.value("now.index")
+    page.wait(f"now.index > {index} + 2")  # views of later than the answer
+    assert page.value("Number(document.getElementById('temperature').value)") == 2
+    page.value("clearInterval(watch)")
+    shown = page.value("shown")
+    assert shown == sorted(shown)
+    page.value("document.activeElement.blur()")
+    page.value("ask({driver: 'you', track: 5, paused: true, temperature: 1})")
+    page.wait("now.temperature === 1 && now.paused && now.track === 5")
+
+
+def test_a_view_of_before_a_move_comes_after_its_answer(page):
+    """The order that a busy machine makes, made here on purpose."""
+    page.value("ask({paused: true, temperature: 1})")
+    page.wait("now.paused && document.getElementById('temperature').value === '1'")
+    page.value("document.getElementById('temperature').focus()")
+    slider = "Number(document.getElementById('temperature').value)"
+    page.value(  # the stream is held up
+        "window.before = {...now}; window.late = []; window.onTime = stream.onmessage;"
+        "stream.onmessage = (event) => { late.push(event); }"
+    )
+    for moved in (1.05, 1.1, 1.15):
+        page.key("ArrowRight")
+        page.value("window.answered = false; asked.then(() => { answered = true; })")
+        page.wait("answered")
+        page.value("show(before)")
+        assert page.value(slider) == pytest.approx(moved)
+    page.value("stream.onmessage = onTime; late.forEach(onTime); document.activeElement.blur()")
+    page.wait("Math.abs(now.temperature - 1.15) < 1e-9")
+    page.value("ask({temperature: 1})")
+    page.wait(f"now.temperature === 1 && {slider} === 1")
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (360, 740)])
