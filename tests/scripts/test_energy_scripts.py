@@ -172,7 +172,7 @@ def test_a_model_without_its_run_is_explored_too(tmp_path):
 def test_what_is_no_model_is_refused_in_words(tmp_path):
     done = run_script("explore_energy", "smoke", "--model", tmp_path / "nothing")
     assert done.returncode == 1
-    assert "there is no model; train one with train_energy.py" in done.stderr
+    assert "no such folder; make it with scripts/train_energy.py" in done.stderr
     assert "Traceback" not in done.stderr
     (tmp_path / "config.json").write_text('{"class": "ConvVAE"}')
     with pytest.raises(ValueError, match=r"holds a ConvVAE; this explores ConvEnergy"):

@@ -74,7 +74,7 @@ def test_ways_between_images_begin_and_end_at_them(tmp_path):
 def test_missing_and_other_models_are_explained(tmp_path):
     done = run_script("explore_flow", "smoke", "--model", tmp_path / "nothing", cwd=tmp_path)
     assert done.returncode == 1
-    assert "there is no model; train one" in done.stderr
+    assert "no such folder; make it with scripts/train_realnvp.py" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
     (tmp_path / "config.json").write_text(json.dumps({"class": "ConvVAE"}))
