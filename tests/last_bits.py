@@ -3,7 +3,8 @@
 Kernels sum in an order that depends on the instruction set and on the size of the batch. Here every
 product of matrices and every convolution in float32 is multiplied by 1, 1 + 2**-23 or 1 - 2**-23;
 the shapes that go into it decide by which. The same computation still gives the same bits, a batch
-of another size does not. A test that fails under it compares floats too strictly.
+of another size does not. A test that fails under it compares floats too strictly, or compares with
+what another process computed, which knows nothing of this (the Makefile leaves that one out).
 """
 
 import zlib

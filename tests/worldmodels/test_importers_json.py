@@ -158,7 +158,7 @@ def test_m_and_c_go_through_an_episode_the_same(folder):
         np.testing.assert_allclose(state[1][:, :H], theirs[1], atol=1e-5)
         if is_doom:
             np.testing.assert_allclose(out.end_logit, end, atol=1e-5)
-            assert out.reward.tolist() == [1, 1]
+            assert out.reward.tolist() == pytest.approx([1, 1])
     assert controller.config.action == (
         ActionHead("box", low=(-1.0,), high=(1.0,)) if is_doom else ActionHead()
     )
