@@ -104,7 +104,7 @@ def test_frontier(run, tmp_path):
 def test_what_does_not_fit_is_refused_in_words(run, tmp_path):
     done = run_script("explore_rlhf", "smoke", "--model", tmp_path / "nothing" / "model")
     assert done.returncode == 1
-    assert "has no trained `sft` in it; train one with train_rlhf.py" in done.stderr
+    assert "no such folder; make it with scripts/train_rlhf.py" in done.stderr
     assert "Traceback" not in done.stderr
     args = replace(SMOKE, out=tmp_path / "other", start_from=run, num_letters=3)
     with pytest.raises(ValueError, match="has 2 letters and answers of 3, this run 3 and 3"):
