@@ -171,7 +171,7 @@ def test_first_weights_have_the_deviation_that_is_claimed(name):
     for path, parameter in model.named_parameters():
         if parameter.dim() > 1:
             n = parameter.numel()
-            assert float(parameter.std()) == pytest.approx(
+            assert float(parameter.detach().std()) == pytest.approx(
                 claimed(name, path), rel=5 / math.sqrt(2 * n)
             ), path
             checked += 1
