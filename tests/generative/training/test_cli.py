@@ -2,6 +2,7 @@
 
 import os
 import pkgutil
+import shlex
 import signal
 import subprocess
 import sys
@@ -242,7 +243,7 @@ if __name__ == "__main__":
 def story(tmp_path):
     """Runs the script above through a shell; `{}` in the line stands for it."""
     (tmp_path / "story.py").write_text(STORY)
-    program = f"{sys.executable} {tmp_path / 'story.py'}"
+    program = shlex.join([sys.executable, str(tmp_path / "story.py")])
 
     def run(line: str) -> subprocess.CompletedProcess:
         return subprocess.run(
