@@ -1,7 +1,7 @@
 """Whether matrix products are taken in bfloat16: asked for, or chosen by the processor.
 
 Where a processor has instructions for bfloat16, products in it are about twice as fast as in
-float32; elsewhere they are emulated, which takes ten to a hundred times as long.
+float32; elsewhere they are emulated, which takes many times as long: a dream about 40 times.
 """
 
 from __future__ import annotations
