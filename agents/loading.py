@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import zipfile
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
@@ -135,7 +136,7 @@ class ArchiveAgent:
         return (actions[0] if single else actions), None
 
 
-def _algorithm(file: BinaryIO, path: Path) -> Algorithm:
+def _algorithm(file: BufferedReader, path: Path) -> Algorithm:
     """Whose settings an archive lists; reads its JSON only."""
     telling: dict[Algorithm, str] = {
         "ppo": "clip_range",
@@ -156,12 +157,12 @@ def _algorithm(file: BinaryIO, path: Path) -> Algorithm:
     return found[0]
 
 
-def _check_sizes(file: BinaryIO, path: Path) -> None:
+def _check_sizes(file: BufferedReader, path: Path) -> None:
     """Compare what the policy of an archive takes with the weights that the archive holds."""
     from stable_baselines3.common.save_util import load_from_zip_file
 
     from agents.policy_agent import measured
-    from generative.pretrained import without_memory
+    from generative.training.pretrained import without_memory
 
     data, weights, _ = load_from_zip_file(file, device="cpu")
     assert data is not None

@@ -27,7 +27,6 @@ from agents.configs import POLICY_NAME, Algorithm, NetworkConfig, PolicyConfig, 
 from agents.world_model_agent import AgentConfig, WorldModelAgent
 from envs.latent import look
 from envs.task import Task, action_space
-from generative.pretrained import CONFIG_NAME, WEIGHTS_NAME, read_weights, without_memory
 from generative.training.files import (
     MANIFEST_NAME,
     MAX_CONFIG_BYTES,
@@ -40,6 +39,7 @@ from generative.training.files import (
     reading,
     write_folder,
 )
+from generative.training.pretrained import CONFIG_NAME, WEIGHTS_NAME, read_weights, without_memory
 from generative.training.settings import from_json, to_json
 from worldmodels.actions import check_finite, from_env
 from worldmodels.configs import ControllerConfig
@@ -323,7 +323,7 @@ def space_to_config(space: spaces.Space) -> SpaceConfig:
         for b in (space.low, space.high)
     )
     low, high = tuple(map(float, low)), tuple(map(float, high))
-    return SpaceConfig("Box", tuple(space.shape), low, high, str(space.dtype))
+    return SpaceConfig("Box", tuple(space.shape), low, high, str(space.dtype))  # type: ignore[arg-type]
 
 
 def space_from_config(config: SpaceConfig) -> spaces.Box | spaces.Discrete:

@@ -24,7 +24,7 @@ from torch import Tensor
 import envs  # noqa: F401  registers this project's environments
 from agents.world_model_agent import WorldModelAgent
 from envs.car_racing import resize_frames
-from generative.checks import placed
+from generative.training.checks import placed
 
 __all__ = [
     "FPS",

@@ -22,11 +22,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from generative.configs.text import GPTConfig, RecurrentTextConfig, T5Config, gpt2_block, t5_block
-from generative.gpt import GPT
-from generative.recurrent_text import RecurrentText
-from generative.t5 import T5
-from generative.tokens import END, generate
+from generative.text.config import GPTConfig, RecurrentTextConfig, T5Config, gpt2_block, t5_block
+from generative.text.gpt import GPT
+from generative.text.recurrent import RecurrentText
+from generative.text.t5 import T5
+from generative.text.tokens import END, generate
 
 TOKENS = 256
 Way = Callable[[torch.Generator], Tensor]

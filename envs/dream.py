@@ -28,7 +28,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from envs.task import Task, action_space
-from generative.checks import placed
+from generative.training.checks import placed
 from worldmodels.actions import from_env
 from worldmodels.configs import ActionHead, DreamConfig
 from worldmodels.dream import DreamStarts

@@ -20,7 +20,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from envs.task import Preprocess, Task, action_head, preprocess_for
-from generative.checks import placed
+from generative.training.checks import placed
 from generative.vae import to_float_bchw
 from worldmodels.actions import from_env
 from worldmodels.configs import ActionHead

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from envs.dream import DreamEnv, Model, Starts
 from envs.task import Task
-from generative.checks import placed
+from generative.training.checks import placed
 from worldmodels.actions import from_env
 from worldmodels.configs import ActionHead, DreamConfig
 from worldmodels.dream import DreamStarts

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from generative.checks import at_least_float32, checked
+from generative.training.checks import at_least_float32, checked
 from generative.training.ranges import CountOrZero, NonNegative, Quantile
 
 __all__ = ["sample_logits", "shape_logits"]

@@ -10,14 +10,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
-from generative.configs.autoencoder import ConvAutoencoderConfig
-from generative.configs.energy import ConvEnergyConfig, LangevinConfig
-from generative.configs.flows import GlowConfig
-from generative.configs.gan import GANConfig, WGANConfig
-from generative.configs.vae import ImageVAEConfig
+from generative.autoencoder.config import ConvAutoencoderConfig
+from generative.energy.config import ConvEnergyConfig, LangevinConfig
+from generative.flow.config import GlowConfig
+from generative.gan.config import GANConfig, WGANConfig
 from generative.training.cli import start
 from generative.training.ranges import Checked, Folder, Positive, Seed, Workers
 from generative.training.run import Run
+from generative.vae.config import ImageVAEConfig
 from scripts import (
     train_autoencoder,
     train_diffusion,
@@ -82,7 +82,7 @@ FAMILIES = {
     ),
     "WGAN-GP": Entry(
         train_wgan,
-        "generative.wgan:WGAN",
+        "generative.gan:WGAN",
         {
             "model": WGANConfig(SHAPE, latent_dim=32, widths=(16, 32, 64), dropout=0.0),
             "steps": 1000,
@@ -93,7 +93,7 @@ FAMILIES = {
     ),
     "Glow": Entry(
         train_glow,
-        "generative.glow:Glow",
+        "generative.flow:Glow",
         {
             "model": GlowConfig(SHAPE, num_scales=3, num_steps=4, hidden_dim=48, levels=32),
             "batch_size": 32,
@@ -109,7 +109,11 @@ FAMILIES = {
             "steps": 600,
         },
     ),
-    "score": Entry(train_score, "generative.score:ScoreNetwork", {"batch_size": 16, "steps": 1500}),
+    "score": Entry(
+        train_score,
+        "generative.score_matching:ScoreNetwork",
+        {"batch_size": 16, "steps": 1500},
+    ),
     "diffusion": Entry(
         train_diffusion,
         "generative.diffusion:ImageDiffusion",

@@ -66,7 +66,7 @@ def main(args: Args) -> Path:
     import torch
     from PIL import Image
 
-    from generative.classifiers import CNNClassifier, MLPClassifier, confusion_matrix
+    from generative.classifier import CNNClassifier, MLPClassifier, confusion_matrix
     from generative.training.files import write_json
     from generative.training.pictures import image_grid, strips
 
@@ -113,7 +113,8 @@ def main(args: Args) -> Path:
 
 def class_names(data: str, factor: str, num_classes: int) -> tuple[str, ...]:
     """What the classes are called, where that is known; else their numbers."""
-    from generative.data import cifar10, fashion_mnist, sprites
+    from generative.data import cifar10, fashion_mnist
+    from generative.known import sprites
 
     known: dict[tuple[str, str], tuple[str, ...]] = {
         ("cifar-10", "class"): cifar10.CLASSES,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import tyro
 
-from generative.configs.diffusion import ScheduleConfig
+from generative.diffusion.config import ScheduleConfig
 from generative.training.cli import Input, start
 from generative.training.devices import find_device
 from generative.training.ranges import Checked, Count, Device, Folder, Probability, Seed
@@ -123,7 +123,7 @@ def kind_of_model(folder: Path) -> str:
     Raises:
         FileNotFoundError: there is no model; says what to do.
     """
-    from generative.pretrained import class_name
+    from generative.training.pretrained import class_name
 
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(

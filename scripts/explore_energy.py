@@ -50,9 +50,9 @@ def main(args: Args) -> list[Path]:
     import torch
 
     from generative.energy import ConvEnergy, PointEnergy
-    from generative.pretrained import class_name
     from generative.rbm import RBM, DeepBeliefNetwork
-    from generative.score import ScoreNetwork
+    from generative.score_matching import ScoreNetwork
+    from generative.training.pretrained import class_name
 
     known = {
         ConvEnergy: explore_images, PointEnergy: explore_points, RBM: explore_rbm,
@@ -198,7 +198,7 @@ def explore_score(model, args: Args) -> list[Path]:
     import torch
     from matplotlib.figure import Figure
 
-    from generative.score import annealed_langevin_path
+    from generative.score_matching import annealed_langevin_path
     from generative.training.pictures import point_clouds, strips
 
     c, images = model.config, len(model.config.shape) == 3
@@ -302,7 +302,7 @@ def test_images(args: Args, shape: Any) -> Tensor | None:
     if not settings:
         return None
     if settings["data"] == "bars-and-stripes":
-        from generative.data.bars_and_stripes import bars_and_stripes
+        from generative.known.bars_and_stripes import bars_and_stripes
 
         return bars_and_stripes(shape[1]).as_tensor(device=args.device)
     from scripts.common.images import load_images

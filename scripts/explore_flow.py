@@ -66,18 +66,18 @@ def main(args: Args) -> Path:
         torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     if kind == "Glow":
-        from generative.glow import Glow
+        from generative.flow import Glow
 
         explore_images(Glow.from_pretrained(args.model), args)
     elif kind == "FFJORD":
-        from generative.ffjord import FFJORD
+        from generative.flow import FFJORD
 
         flow = FFJORD.from_pretrained(args.model)
         torch.manual_seed(args.seed)
         explore_plane(flow, FFJORD(flow.config), args)
         explore_paths(flow, args)
     else:
-        from generative.realnvp import RealNVP
+        from generative.flow import RealNVP
 
         flow = RealNVP.from_pretrained(args.model)
         torch.manual_seed(args.seed)
@@ -94,7 +94,7 @@ def kind_of_model(folder: Path) -> str:
         FileNotFoundError: there is none; says how to get one.
         ValueError: it is another model.
     """
-    from generative.pretrained import class_name
+    from generative.training.pretrained import class_name
 
     if not (folder / "config.json").exists():
         raise FileNotFoundError(

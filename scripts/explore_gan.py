@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from generative.conditional_gan import ConditionalGAN
     from generative.data.image_set import ImageSet
-    from generative.gan import GAN
-    from generative.wgan import WGAN
+    from generative.gan import GAN, WGAN, ConditionalGAN
 
     AnyGAN = GAN | WGAN | ConditionalGAN
 
@@ -77,8 +75,8 @@ def main(args: Args) -> Path:
     import torch
     from PIL import Image
 
-    from generative.conditional_gan import ConditionalGAN
-    from generative.gan import coverage, draw_z, energy_coefficient, nearest_images
+    from generative.gan import ConditionalGAN
+    from generative.gan.model import coverage, draw_z, energy_coefficient, nearest_images
     from generative.training.files import write_json
     from generative.training.pictures import image_grid, strips
 
@@ -141,10 +139,8 @@ def load_gan(folder: Path, device: str = "cpu") -> AnyGAN:
     Raises:
         FileNotFoundError, ValueError, DamagedFileError: there is none.
     """
-    from generative.conditional_gan import ConditionalGAN
-    from generative.gan import GAN
-    from generative.pretrained import class_name
-    from generative.wgan import WGAN
+    from generative.gan import GAN, WGAN, ConditionalGAN
+    from generative.training.pretrained import class_name
 
     name = class_name(folder)
     kind = next((k for k in (WGAN, ConditionalGAN) if k.__name__ == name), GAN)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from generative.musegan import MuseGAN
     from generative.music.score import Score
-    from generative.music_transformer import MusicTransformer
+    from generative.music.transformer import MusicTransformer
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def main(args: Args) -> Path:
     import torch
 
     from generative.musegan import MuseGAN
-    from generative.music_transformer import MusicTransformer
-    from generative.pretrained import class_name
+    from generative.music.transformer import MusicTransformer
+    from generative.training.pretrained import class_name
 
     name = class_name(args.model)
     kind = MuseGAN if name == "MuseGAN" else MusicTransformer

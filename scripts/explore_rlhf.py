@@ -57,8 +57,8 @@ PRESETS = {
 
 def main(args: Args) -> Path:
     """Returns the folder of the picture."""
-    from generative.gpt import GPT
-    from generative.toy_requests import Requests
+    from generative.known.requests import Requests
+    from generative.text.gpt import GPT
     from generative.training.files import write_json
 
     run = args.model.parent

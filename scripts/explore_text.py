@@ -140,11 +140,11 @@ def main(args: Args) -> Path:
 
 def load(folder: Path, device: str) -> Any:
     """The model of a folder, whichever of the kinds it is."""
-    from generative.bert import BERT
-    from generative.gpt import GPT
-    from generative.pretrained import class_name
-    from generative.recurrent_text import RecurrentText
-    from generative.t5 import T5
+    from generative.text.bert import BERT
+    from generative.text.gpt import GPT
+    from generative.text.recurrent import RecurrentText
+    from generative.text.t5 import T5
+    from generative.training.pretrained import class_name
 
     kinds: dict[str, Any] = {kind.__name__: kind for kind in (GPT, RecurrentText, BERT, T5)}
     name = class_name(folder)
@@ -161,8 +161,8 @@ def explore_next(model: Any, tokeniser: Tokeniser, args: Args) -> dict[str, Any]
     """Tables, texts and the words of one of them; of GPT also where it looks."""
     import torch
 
-    from generative.gpt import GPT
-    from generative.tokens import with_start
+    from generative.text.gpt import GPT
+    from generative.text.tokens import with_start
 
     tables, texts = {}, []
     start = model.config.from_start
@@ -264,7 +264,7 @@ def explore_gaps(model: Any, tokeniser: Tokeniser, args: Args) -> dict[str, Any]
 
 def explore_pairs(model: Any, tokeniser: Tokeniser, args: Args) -> dict[str, Any]:
     """What T5 writes for each prompt, and where its decoder looks in the first."""
-    from generative.tokens import after_end
+    from generative.text.tokens import after_end
 
     answers = {}
     for k, prompt in enumerate(args.prompts):

@@ -15,7 +15,8 @@ from generative.training.cli import start
 from generative.training.ranges import Checked, Folder, Range, Seed
 
 if TYPE_CHECKING:
-    from generative.toy import Density, WorldMap
+    from generative.known.densities import WorldMap
+    from generative.known.quadrature import Density
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the pictures."""
     import torch
 
-    from generative.toy import (
+    from generative.known.densities import (
         Standardised,
         TwoMoons,
         WorldMap,
@@ -89,7 +90,8 @@ def world_map(world: WorldMap, n: int, generator):
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    from generative.toy import Box, log_likelihood
+    from generative.known.densities import Box
+    from generative.known.quadrature import log_likelihood
 
     x = world.sample(n, generator)
     box = Box.fit(x)
@@ -137,7 +139,7 @@ def growth(world: WorldMap, worlds: int, generator):
     import numpy as np
     from matplotlib.figure import Figure
 
-    from generative.toy import Box
+    from generative.known.densities import Box
 
     found = np.array(
         [
@@ -164,7 +166,8 @@ def fit(density: Density, n: int, generator) -> dict[str, float]:
     The excess of a Gaussian tends to log(2 pi e) minus the entropy where the axes are standardised
     and uncorrelated; the box's has no limit below, and is infinite where it misses a point.
     """
-    from generative.toy import Box, Gaussian, divergence
+    from generative.known.densities import Box, Gaussian
+    from generative.known.quadrature import divergence
 
     x = density.sample(n, generator)
     gaussian, box = Gaussian.fit(x), Box.fit(x)

@@ -274,7 +274,7 @@ def edited_sprites(
     are what they were, both by the nearest of all sprites. `start` is the share of all factors
     that survive encoding and decoding alone.
     """
-    from generative.data.sprites import nearest, sprites
+    from generative.known.sprites import nearest, sprites
     from generative.vae import to_uint8_bhwc
 
     lacking = images[~has_attribute(images, attribute)].thin(200)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from generative.configs.text import BERTConfig, TextLossConfig, bert_block
+from generative.text.config import BERTConfig, TextLossConfig, bert_block
 from generative.training.cli import Input, start
 from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
 from generative.training.run import Run
@@ -16,8 +16,8 @@ from scripts.common.text import TextSource, load_texts
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from generative.bert import BERTClassifier
-    from generative.toy_reviews import Reviews
+    from generative.known.reviews import Reviews
+    from generative.text.bert import BERTClassifier
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ def main(args: Args) -> Path:
 
     import torch
 
-    from generative.bert import BERT, BERTClassifier
-    from generative.tokens import TextLearner
-    from generative.toy_reviews import GRAPES
+    from generative.known.reviews import GRAPES
+    from generative.text.bert import BERT, BERTClassifier
+    from generative.text.tokens import TextLearner
     from generative.training.loop import fit
     from scripts.common.text import VOCABULARY_NAME
 
@@ -117,8 +117,8 @@ def nameless(reviews: Reviews, tokeniser) -> tuple[Tensor, Tensor]:
     """All reviews with their grape unknown, int64 (N, 40), and the number of the grape, (N,)."""
     import torch
 
-    from generative.tokens import UNKNOWN
-    from generative.toy_reviews import GRAPES
+    from generative.known.reviews import GRAPES
+    from generative.text.tokens import UNKNOWN
 
     rows = torch.from_numpy(tokeniser.rows(reviews.texts, 40))
     grapes = torch.tensor([tokeniser.encode(grape)[0] for grape in GRAPES])

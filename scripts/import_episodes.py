@@ -78,7 +78,7 @@ def main(args: Args) -> Path:
         sums = {file.name: _sha256(file) for file in files}
 
         def key_of(record: EpisodeRecord) -> tuple[Any, Any]:
-            name = record.info.get("file")
+            name = str(record.info.get("file"))
             return name, record.info.get("file_sha256", sums.get(name))  # older ones lack it
 
         def convert(places: list[int]) -> Iterator[tuple[EpisodeRecord, bytes]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from generative.configs.autoencoder import AutoencoderLossConfig, ConvAutoencoderConfig
+from generative.autoencoder.config import AutoencoderLossConfig, ConvAutoencoderConfig
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from generative.configs.text import BERTConfig, BlockConfig, TextLossConfig, bert_block
+from generative.text.config import BERTConfig, BlockConfig, TextLossConfig, bert_block
 from generative.training.cli import start
 from generative.training.ranges import Count, Device, Ending, Folder, Seed, Workers
 from generative.training.run import Run
@@ -14,7 +14,7 @@ from scripts.common.reports import add_to_report
 from scripts.common.text import Texts, TextSource, load_texts
 
 if TYPE_CHECKING:
-    from generative.bert import BERT
+    from generative.text.bert import BERT
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def main(args: Args) -> Path:
 
     import torch
 
-    from generative.bert import BERT
-    from generative.tokens import TextLearner
+    from generative.text.bert import BERT
+    from generative.text.tokens import TextLearner
     from generative.training.loop import fit
     from scripts.common.text import VOCABULARY_NAME
 
@@ -124,7 +124,7 @@ def filled(model: BERT, texts: Texts, num_texts: int = 5) -> str:
     """Test texts with gaps, and the most probable words of each."""
     import torch
 
-    from generative.corruption import hide_tokens
+    from generative.text.corruption import hide_tokens
 
     device = next(model.parameters()).device
     x = texts.test[:num_texts]
@@ -150,8 +150,8 @@ def score(model: Any, texts: Texts) -> dict[str, float]:
     """
     import torch
 
-    from generative.corruption import hide_tokens
-    from generative.toy_text import HiddenMarkov
+    from generative.known.texts import HiddenMarkov
+    from generative.text.corruption import hide_tokens
 
     device, generator = next(model.parameters()).device, torch.Generator().manual_seed(0)
     total = exact = count = 0.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from generative.configs.classifier import (
+from generative.classifier.config import (
     ClassifierLossConfig,
     CNNClassifierConfig,
     MLPClassifierConfig,
@@ -17,7 +17,7 @@ from generative.training.run import Run
 from scripts.common.images import Batches, ImageData, load_images
 
 if TYPE_CHECKING:
-    from generative.classifiers import CNNClassifier, MLPClassifier
+    from generative.classifier import CNNClassifier, MLPClassifier
     from generative.data.image_set import ImageSet
 
 
@@ -117,7 +117,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained classifier."""
     import torch
 
-    from generative.classifiers import ClassifierLearner, CNNClassifier, MLPClassifier
+    from generative.classifier import ClassifierLearner, CNNClassifier, MLPClassifier
     from generative.training.loop import fit
 
     with Run.open(args, kind="train_classifier") as run:

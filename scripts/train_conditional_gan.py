@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-from generative.configs.gan import BOOK, ConditionalGANConfig, GANLossConfig, WGANLossConfig
+from generative.gan.config import BOOK, ConditionalGANConfig, GANLossConfig, WGANLossConfig
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
@@ -89,7 +89,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained GAN."""
     import torch
 
-    from generative.conditional_gan import ConditionalGAN, GANLearner, WGANLearner
+    from generative.gan import ConditionalGAN, GANLearner, WGANLearner
     from generative.training.loop import fit
 
     with Run.open(args, kind="train_conditional_gan") as run:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, get_args
 
-from generative.configs.diffusion import (
+from generative.diffusion.config import (
     DiffusionLossConfig,
     ImageDiffusionConfig,
     PointDiffusionConfig,
@@ -193,7 +193,8 @@ class Plane:
         simple loss is not computed: the share of samples outside."""
         import torch
 
-        from generative.toy import Boxes, energy_test
+        from generative.known.densities import Boxes
+        from generative.known.two_samples import energy_test
 
         density = self.batch.density
         found = self.batch.excess(model.log_prob, points_per_std=1.0)

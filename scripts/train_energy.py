@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, get_args
 
-from generative.configs.energy import (
+from generative.energy.config import (
     ConvEnergyConfig,
     EnergyLossConfig,
     LangevinConfig,
@@ -172,7 +172,7 @@ class Images:
         """How far walks from noise end from the test images, beside how far the noise is."""
         import torch
 
-        from generative.toy import energy_test
+        from generative.known.two_samples import energy_test
 
         generator = torch.Generator(self.run.device).manual_seed(0)
         samples = model.sample(min(200, len(self.test)), generator)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from generative.configs.flows import FFJORDConfig, FlowLossConfig
+from generative.flow.config import FFJORDConfig, FlowLossConfig
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, CountOrZero, Device, Folder, Seed, Workers
 from generative.training.run import Run
@@ -85,7 +85,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained flow."""
     import torch
 
-    from generative.ffjord import FFJORD, FFJORDLearner
+    from generative.flow import FFJORD, FFJORDLearner
     from generative.training.loop import fit
 
     with Run.open(args, kind="train_ffjord") as run:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, get_args
 
 import numpy as np
 
-from generative.configs.gan import GAN_BOOK, GANConfig, GANLossConfig
+from generative.gan.config import GAN_BOOK, GANConfig, GANLossConfig
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
 from generative.training.run import Run
@@ -180,7 +180,7 @@ class Plane:
         import torch
 
         from generative.gan import energy_coefficient
-        from generative.toy import Mixture
+        from generative.known.densities import Mixture
 
         data = self.standardised.sample(2000, torch.Generator().manual_seed(1))
         samples = self._samples(gan, 10_000)

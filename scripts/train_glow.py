@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from generative.configs.flows import FlowLossConfig, GlowConfig
+from generative.flow.config import FlowLossConfig, GlowConfig
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Folder, NonNegative, Seed, Workers
 from generative.training.run import Run
@@ -106,8 +106,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained flow."""
     import torch
 
-    from generative.flows import FlowLearner
-    from generative.glow import Glow
+    from generative.flow import FlowLearner, Glow
     from generative.training.loop import fit
     from generative.training.pictures import image_grid
 

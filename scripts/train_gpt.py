@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-from generative.configs.text import BlockConfig, GPTConfig, TextLossConfig, gpt2_block
+from generative.text.config import BlockConfig, GPTConfig, TextLossConfig, gpt2_block
 from generative.training.cli import start
 from generative.training.ranges import Count, Device, Ending, Folder, Seed, Workers
 from scripts.common.text import TextSource, train_writer
@@ -112,7 +112,7 @@ PRESETS = {
 
 def main(args: Args) -> Path:
     """Returns the folder of the trained model."""
-    from generative.gpt import GPT
+    from generative.text.gpt import GPT
 
     return train_writer(args, "train_gpt", GPT, "training GPT")
 

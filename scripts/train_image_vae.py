@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from generative.configs.vae import ImageVAEConfig, ImageVAELossConfig
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Ending, Folder, Range, Seed, Workers
 from generative.training.run import Run
+from generative.vae.config import ImageVAEConfig, ImageVAELossConfig
 from scripts.common.images import Batches, ImageData, load_images
 from scripts.common.reports import add_to_report
 

@@ -15,10 +15,10 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from generative.configs.vae import ConvVAEConfig
 from generative.training.cli import start
 from generative.training.files import DamagedFileError, remove_leftovers, write_json
 from generative.training.run import Run, read_result
+from generative.vae.config import ConvVAEConfig
 from scripts import (
     collect_rollouts,
     standardise_vectors,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from generative.configs.musegan import BOOK, MuseGANConfig, MuseGANLossConfig
+from generative.musegan.config import BOOK, MuseGANConfig, MuseGANLossConfig
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from generative.configs.music import MusicLossConfig, MusicRNNConfig
+from generative.music.config import MusicLossConfig, MusicRNNConfig
 from generative.training.cli import start
 from generative.training.ranges import (
     Checked,
@@ -99,7 +99,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained model."""
     import torch
 
-    from generative.music_rnn import MusicLearner, MusicRNN, pad_rolls, shift_keys
+    from generative.music.rnn import MusicLearner, MusicRNN, pad_rolls, shift_keys
     from generative.training.loop import fit
     from scripts.common.music import load_rolls, show_scores
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from generative.configs.music import MusicLossConfig, MusicTransformerConfig
-from generative.configs.transformer import BlockConfig
+from generative.music.config import MusicLossConfig, MusicTransformerConfig
+from generative.nets.config import BlockConfig
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Folder, NonNegative, Seed, Workers
 from generative.training.run import Run
@@ -119,7 +119,7 @@ def main(args: Args) -> Path:
     import torch
 
     from generative.music import transpose_streams
-    from generative.music_transformer import (
+    from generative.music.transformer import (
         MusicLearner,
         MusicTransformer,
         encode_pieces,
@@ -197,7 +197,7 @@ def score(model, pieces, batch_size: int = 64) -> tuple[float, float, int]:
     """
     import torch
 
-    from generative.music_transformer import pad_tokens
+    from generative.music.transformer import pad_tokens
 
     length = model.config.length
     parts, skips = [], []

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from generative.configs.pixelcnn import (
+from generative.pixelcnn.config import (
     GatedConfig,
     PixelCNNConfig,
     PixelCNNLossConfig,
@@ -163,7 +163,7 @@ def main(args: Args) -> Path:
     import torch
 
     from generative.pixelcnn import PixelCNN, PixelCNNLearner
-    from generative.pixelcnn_augment import redraw
+    from generative.pixelcnn.augment import redraw
     from generative.training.loop import fit
     from generative.training.pictures import image_grid
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from generative.configs.rbm import DBNConfig, RBMConfig, RBMLossConfig
+from generative.rbm.config import DBNConfig, RBMConfig, RBMLossConfig
 from generative.training.cli import start
 from generative.training.ranges import (
     Checked,
@@ -173,7 +173,7 @@ def load_bits(args: Args):
     if len(shape) != 3:
         raise ValueError(f"shape is {shape}; images need (C, H, W)")
     if args.data == "bars-and-stripes":
-        from generative.data.bars_and_stripes import bars_and_stripes
+        from generative.known.bars_and_stripes import bars_and_stripes
 
         every = bars_and_stripes(shape[1]).as_tensor()
         return every, every

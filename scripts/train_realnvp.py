@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from generative.configs.flows import FlowLossConfig, ImageRealNVPConfig, RealNVPConfig
+from generative.flow.config import FlowLossConfig, ImageRealNVPConfig, RealNVPConfig
 from generative.training.cli import start
 from generative.training.ranges import (
     Checked,
@@ -115,8 +115,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained flow."""
     import torch
 
-    from generative.flows import FlowLearner
-    from generative.realnvp import ImageRealNVP, RealNVP
+    from generative.flow import FlowLearner, ImageRealNVP, RealNVP
     from generative.training.loop import fit
 
     with Run.open(args, kind="train_realnvp") as run:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from generative.configs.text import RecurrentTextConfig, TextLossConfig
+from generative.text.config import RecurrentTextConfig, TextLossConfig
 from generative.training.cli import start
 from generative.training.ranges import Count, Device, Ending, Folder, Seed, Workers
 from scripts.common.text import TextSource, train_writer
@@ -83,7 +83,7 @@ PRESETS = {
 
 def main(args: Args) -> Path:
     """Returns the folder of the trained network."""
-    from generative.recurrent_text import RecurrentText
+    from generative.text.recurrent import RecurrentText
 
     return train_writer(
         args, "train_recurrent_text", RecurrentText, "training the recurrent network"

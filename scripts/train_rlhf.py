@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
-from generative.configs.rlhf import DPOConfig, GRPOConfig, PPOConfig
-from generative.configs.text import GPTConfig, TextLossConfig, gpt2_block
+from generative.rlhf.config import DPOConfig, GRPOConfig, PPOConfig
+from generative.text.config import GPTConfig, TextLossConfig, gpt2_block
 from generative.training.cli import Input, start
 from generative.training.ranges import Checked, Count, Device, Ending, Folder, Range, Seed, Workers
 from generative.training.run import Run
@@ -18,9 +18,9 @@ from scripts.common.reports import add_to_report
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from generative.gpt import GPT
+    from generative.known.requests import Requests
     from generative.rlhf import RewardModel
-    from generative.toy_requests import Requests
+    from generative.text.gpt import GPT
 
 LossConfig = (
     Annotated[PPOConfig, tyro.conf.subcommand("ppo")]
@@ -132,9 +132,9 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained policy."""
     import torch
 
-    from generative.gpt import GPT
+    from generative.known.requests import Requests
     from generative.rlhf import RewardModel
-    from generative.toy_requests import Requests
+    from generative.text.gpt import GPT
     from generative.training.loop import fit
 
     with Run.open(args, kind="train_rlhf") as run:
@@ -191,9 +191,9 @@ def train_sft(args: Args, requests: Requests) -> None:
 
     import torch
 
-    from generative.gpt import GPT
     from generative.rlhf import answer_loss
-    from generative.tokens import TextLearner
+    from generative.text.gpt import GPT
+    from generative.text.tokens import TextLearner
     from generative.training.loop import fit
 
     with Run.open(args, args.out / "sft", kind="train_rlhf sft") as run:
@@ -220,7 +220,7 @@ def train_reward(args: Args, requests: Requests, exact: Exact) -> None:
     import torch
 
     from generative.rlhf import RewardModel
-    from generative.tokens import TextLearner
+    from generative.text.tokens import TextLearner
     from generative.training.loop import fit
 
     with Run.open(args, args.out / "reward", kind="train_rlhf reward") as run:
@@ -335,7 +335,7 @@ class Exact:
 
     def _error(self, rewards: Tensor) -> float:
         """Under the reference, from which the ranked answers come."""
-        from generative.toy_requests import rms_difference
+        from generative.known.requests import rms_difference
 
         return rms_difference(rewards, self.requests.rewards, self.reference)
 

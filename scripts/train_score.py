@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, get_args
 
-from generative.configs.score import ScoreConfig, ScoreLossConfig
+from generative.score_matching.config import ScoreConfig, ScoreLossConfig
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
@@ -90,7 +90,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained network."""
     import torch
 
-    from generative.score import ScoreLearner, ScoreNetwork
+    from generative.score_matching import ScoreLearner, ScoreNetwork
     from generative.training.loop import fit
 
     with Run.open(args, kind="train_score") as run:
@@ -131,7 +131,7 @@ class Plane:
     def score(self, network) -> dict[str, float]:
         """What training minimised and what of it was avoidable, and whether samples can be told
         from fresh points."""
-        from generative.toy import energy_test
+        from generative.known.two_samples import energy_test
 
         num = self.run.config.samples
         test = energy_test(self.batch.draw(num, "fresh"), self._samples(network, num))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from generative.configs.text import BlockConfig, T5Config, TextLossConfig, t5_block
+from generative.text.config import BlockConfig, T5Config, TextLossConfig, t5_block
 from generative.training.cli import start
 from generative.training.ranges import Count, Device, Ending, Folder, Range, Seed, Workers
 from generative.training.run import Run
@@ -16,7 +16,7 @@ from scripts.common.text import Texts, TextSource, load_texts
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from generative.t5 import T5
+    from generative.text.t5 import T5
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def main(args: Args) -> Path:
 
     import torch
 
-    from generative.t5 import T5
-    from generative.tokens import TextLearner
+    from generative.text.t5 import T5
+    from generative.text.tokens import TextLearner
     from generative.training.loop import fit
     from scripts.common.text import VOCABULARY_NAME
 
@@ -155,8 +155,8 @@ class Spans:
         """
         import torch
 
-        from generative.tokens import up_to_end
-        from generative.toy_text import HiddenMarkov, span_log_prob
+        from generative.known.texts import HiddenMarkov, span_log_prob
+        from generative.text.tokens import up_to_end
 
         device = next(model.parameters()).device
         (source, target), text = self.test, self.texts.source
@@ -177,7 +177,7 @@ class Spans:
     def _cut(self, x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         import torch
 
-        from generative.corruption import corrupt_spans
+        from generative.text.corruption import corrupt_spans
 
         generator = torch.Generator().manual_seed(seed)
         return corrupt_spans(
@@ -193,7 +193,7 @@ class Tasks:
         import torch
 
         from generative.data.text import Tokeniser
-        from generative.toy_reviews import TASKS
+        from generative.known.reviews import TASKS
 
         self.args, self.reviews = args, texts.source
         words = [*texts.source.texts, *TASKS, "from", "yes", "no"]
@@ -208,7 +208,7 @@ class Tasks:
         import numpy as np
         import torch
 
-        from generative.toy_reviews import TASKS
+        from generative.known.reviews import TASKS
 
         rng = np.random.default_rng(seed)
         numbers = self.reviews.sample(size, torch.Generator().manual_seed(seed)).tolist()
@@ -230,7 +230,7 @@ class Tasks:
     def _ask(self, numbers: list[int], tasks: list[str], rng) -> tuple[Tensor, Tensor]:
         import torch
 
-        from generative.toy_reviews import ask
+        from generative.known.reviews import ask
 
         pairs = [
             ask(self.reviews.reviews[i], task, rng) for i, task in zip(numbers, tasks, strict=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from generative.configs.vae import ConvVAEConfig, VAELossConfig
 from generative.training.cli import Input, start
 from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
+from generative.vae.config import ConvVAEConfig, VAELossConfig
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from generative.configs.autoencoder import AutoencoderLossConfig, ConvAutoencoderConfig
+from generative.autoencoder.config import AutoencoderLossConfig, ConvAutoencoderConfig
 from generative.training.cli import Input, start
 from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run

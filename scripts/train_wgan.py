@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from generative.configs.gan import BOOK, WGANConfig, WGANLossConfig
+from generative.gan.config import BOOK, WGANConfig, WGANLossConfig
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
 from generative.training.run import Run
@@ -99,8 +99,8 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained GAN."""
     import torch
 
+    from generative.gan import WGAN, WGANLearner
     from generative.training.loop import fit
-    from generative.wgan import WGAN, WGANLearner
 
     with Run.open(args, kind="train_wgan") as run:
         if run.done:

@@ -23,7 +23,7 @@ import pytest
 import torch
 from torch import nn
 
-from generative.pretrained import Pretrained
+from generative.training.pretrained import Pretrained
 from tests.commands import ROOT
 from tests.generative.families import FAMILIES
 
@@ -109,8 +109,8 @@ def given_music(folder: Path) -> dict[str, Any]:
 
 def given_rlhf(folder: Path) -> dict[str, Any]:
     return {
-        "policy": TINY[load("generative.gpt:GPT")].make(),
-        "config": load("generative.configs.text:TextLossConfig")(),
+        "policy": TINY[load("generative.text.gpt:GPT")].make(),
+        "config": load("generative.text.config:TextLossConfig")(),
         "steps": 3,
         "demonstrations": tokens(),
         "ranked": tokens(8).view(4, 2, 8),
@@ -119,11 +119,11 @@ def given_rlhf(folder: Path) -> dict[str, Any]:
 
 
 def given_requests(folder: Path) -> dict[str, Any]:
-    config = load("generative.configs.text:GPTConfig")
-    requests = load("generative.toy_requests:Requests")()
-    block = load("generative.configs.text:BlockConfig")(dim=8, num_heads=2, ff_dim=8)
+    config = load("generative.text.config:GPTConfig")
+    requests = load("generative.known.requests:Requests")()
+    block = load("generative.text.config:BlockConfig")(dim=8, num_heads=2, ff_dim=8)
     length = requests.texts.shape[-1]
-    model = load("generative.gpt:GPT")(
+    model = load("generative.text.gpt:GPT")(
         config(vocab_size=requests.vocab_size, max_len=length, block=block)
     )
     return {"sft": model, "policy": model}
@@ -229,7 +229,7 @@ def given_training(folder: Path) -> dict[str, Any]:
 def given_diffusion(folder: Path) -> dict[str, Any]:
     schedules, exact = "generative.diffusion.schedules", "generative.diffusion.exact"
     schedule = load(f"{schedules}:Schedule")()
-    toy = names("generative.toy", "Standardised", "TwoMoons")
+    toy = names("generative.known.densities", "Standardised", "TwoMoons")
     return {
         **toy,
         "schedule": schedule,
@@ -240,11 +240,23 @@ def given_diffusion(folder: Path) -> dict[str, Any]:
     }
 
 
-def given_toy(folder: Path) -> dict[str, Any]:
+def given_known(folder: Path) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     seen = torch.rand(100, 64, generator=generator) < 0.5
-    model = TINY[load("generative.realnvp:RealNVP")].make()
-    return {"model": model, "seen": seen, "generator": generator}
+    model = TINY[load("generative.flow.realnvp:RealNVP")].make()
+    return {
+        "model": model,
+        "seen": seen,
+        "generator": generator,
+        "density": load("generative.known.densities:Standardised")(
+            load("generative.known.densities:TwoMoons")()
+        ),
+        "energy": lambda x: x.square().sum(1) / 2,
+        "grid": load("generative.known.quadrature:Grid")((-8.0, -8.0), (8.0, 8.0), (64, 64)),
+        "data": torch.randn(600, 2, generator=generator),
+        "model_images": np.zeros((2, 32, 32, 3), np.uint8),
+        **names("generative.known.quadrature", "divergence"),
+    }
 
 
 def given_data(folder: Path) -> dict[str, Any]:
@@ -335,14 +347,12 @@ GIVEN: dict[str, Given] = {
     "generative.music": given_music,
     "generative.nets.attention": given_attention,
     "generative.nets.relative": given_relative,
-    "generative.pretrained": lambda _: names("generative.configs.vae", "ConvVAEConfig"),
-    "generative.rlhf": given_rlhf,
+    "generative.training.pretrained": lambda _: names("generative.vae.config", "ConvVAEConfig"),
+    "generative.rlhf.model": given_rlhf,
     "generative.sampling": lambda _: {"logits": torch.randn(2, 50), "generator": None},
-    "generative.summary": lambda _: names("generative.classifiers", "CNNClassifier"),
-    "generative.toy_requests": given_requests,
-    "generative.toy": given_toy,
-    "generative.toy_reviews": given_toy,
-    "generative.toy_text": given_toy,
+    "generative.training.summary": lambda _: names("generative.classifier.model", "CNNClassifier"),
+    "generative.known": given_known,
+    "generative.known.requests": given_requests,
     "generative.training": given_training,
     "worldmodels": lambda folder: given_memory(folder) | names("worldmodels.dream", "warm_up"),
     "worldmodels.evolution": lambda _: names("worldmodels.configs", "EvolutionConfig"),

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from generative.checks import check_dtype
-from generative.pretrained import Pretrained
+from generative.training.checks import check_dtype
+from generative.training.pretrained import Pretrained
 from generative.training.settings import to_json
 from worldmodels.actions import car_racing_action, squash
 from worldmodels.configs import ActionHead, ControllerConfig

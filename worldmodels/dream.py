@@ -25,9 +25,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from generative.checks import at_least_float32, check_dtype, placed
 from generative.mdn import LOG_STD_MAX, LOG_STD_MIN
 from generative.training.checkpoint import read_tensors
+from generative.training.checks import at_least_float32, check_dtype, placed
 from generative.training.files import (
     MAX_STATE_BYTES,
     DamagedFileError,

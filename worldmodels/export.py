@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from generative.checks import placed
+from generative.training.checks import placed
 from generative.training.files import json_bytes, write_folder
 from generative.training.settings import to_json
 from generative.vae import to_float_bchw

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from generative.checks import check_dtype
+from generative.training.checks import check_dtype
 from generative.training.precision import default_bf16
 from worldmodels.controller import split_candidates
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from generative.pretrained import saved_class
+from generative.training.pretrained import saved_class
 from worldmodels.memory import MDNRNN, Memory
 from worldmodels.transformer_memory import TransformerMemory
 

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from generative.checks import check_dtype
 from generative.mdn import (
     HALF_LOG_2PI,
     LOG_STD_MAX,
@@ -28,9 +27,10 @@ from generative.mdn import (
     Mixture,
     MixtureDensityHead,
 )
-from generative.pretrained import Pretrained
+from generative.training.checks import check_dtype
 from generative.training.optimisation import Optimisation
 from generative.training.precision import uses_bf16
+from generative.training.pretrained import Pretrained
 from worldmodels.configs import (
     BOOK_MDNRNN,
     PAPER_MDNRNN,

@@ -152,7 +152,10 @@ class Episode:
             info = parse_json(read_member(archive, "info.json", path), path)
         with reading(path, "is no episode"):
             arrays = _planes(frames, (0, 2, 3, 1)), actions, rewards, terminated
-            return cls(*(x if x.flags.writeable else x.copy() for x in arrays), info)
+            frames, actions, rewards, terminated = (
+                x if x.flags.writeable else x.copy() for x in arrays
+            )
+            return cls(frames, actions, rewards, terminated, info)
 
 
 def _planes(frames: np.ndarray, order: tuple[int, ...]) -> np.ndarray:

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from generative.autoencoder import ConvAutoencoder, LinearAutoencoder
-from generative.checks import check_dtype, check_vectors
-from generative.pretrained import Pretrained, saved_class
+from generative.training.checks import check_dtype, check_vectors
+from generative.training.pretrained import Pretrained, saved_class
 from generative.vae import ConvVAE, ImageVAE, LinearVAE
 from worldmodels.configs import VectorVisionConfig
 
@@ -119,7 +119,7 @@ class Vision(Protocol):
         ...
 
     def save_pretrained(self, folder: Path | str, dtype: torch.dtype | None = None) -> None:
-        """Write the model into folder; see `generative.pretrained`."""
+        """Write the model into folder; see `generative.training.pretrained`."""
         ...
 
 

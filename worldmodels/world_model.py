@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from generative.checks import placed
+from generative.training.checks import placed
 from generative.vae import sample_gaussian, to_float_bchw, to_uint8_bhwc
 from worldmodels.actions import check_finite
 from worldmodels.memories import load_memory

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from generative.diffusion.schedules import Schedule, signal_and_noise
-from generative.toy import Density, Mixture, Standardised, TwoMoons
+from generative.known.densities import Mixture, Standardised, TwoMoons
+from generative.known.quadrature import Density
 
 __all__ = ["MixtureDenoiser"]
 

@@ -11,17 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from generative.checks import (
-    at_least_float32,
-    check_batch,
-    check_images,
-    check_some,
-    check_vectors,
-    checked,
-    placed,
-    to_levels,
-)
-from generative.configs.diffusion import (
+from generative.diffusion.config import (
     DiffusionLossConfig,
     ImageDiffusionConfig,
     PointDiffusionConfig,
@@ -39,9 +29,19 @@ from generative.diffusion.samplers import (
     variational_gap,
 )
 from generative.diffusion.schedules import Schedule, signal_and_noise
-from generative.gradients import graph_if_wanted
-from generative.pretrained import Pretrained
+from generative.training.checks import (
+    at_least_float32,
+    check_batch,
+    check_images,
+    check_some,
+    check_vectors,
+    checked,
+    placed,
+    to_levels,
+)
+from generative.training.gradients import graph_if_wanted
 from generative.training.optimisation import Optimisation, parameter_groups
+from generative.training.pretrained import Pretrained
 from generative.training.ranges import Count, CountOrZero, Probability, Quantile
 
 __all__ = [

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import at_least_float32
-from generative.configs.diffusion import PointDiffusionConfig, UNetConfig
+from generative.diffusion.config import PointDiffusionConfig, UNetConfig
 from generative.diffusion.schedules import MAX_LOG_SNR
 from generative.nets.waves import Waves
+from generative.training.checks import at_least_float32
 
 __all__ = ["DenoisingMLP", "ResidualBlock", "UNet", "sinusoidal_embedding"]
 

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from generative.checks import at_least_float32, checked
 from generative.diffusion.schedules import signal_and_noise
+from generative.training.checks import at_least_float32, checked
 from generative.training.ranges import Count, Probability, Quantile
 
 __all__ = [

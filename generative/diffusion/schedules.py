@@ -18,8 +18,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from generative.checks import checked
-from generative.configs.diffusion import ScheduleConfig
+from generative.diffusion.config import ScheduleConfig
+from generative.training.checks import checked
 from generative.training.ranges import Count
 
 __all__ = [

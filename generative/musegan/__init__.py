@@ -10,7 +10,7 @@ A score is an image: time and pitch are its sides, tracks its channels. Each tra
 of bars, which sees four noises: chords (other in each bar, shared by the tracks), style (the same
 everywhere), melody (other in each bar and track) and groove (of the track, the same in each bar)
 (Dong et al. 2018; Foster 2023, chapter 11). A critic that convolves over bars, pitch and
-time is trained with the gradient penalty of `generative.wgan`.
+time is trained with the gradient penalty of `generative.gan.wgan`.
 
 With `given="track"` the generator is told one track and makes the others to it; with `given="bar"`
 it is told the bar before, and `gan.go_on(rolls, 8)` makes a piece as long as wanted.
@@ -18,20 +18,6 @@ it is told the bar before, and `gan.go_on(rolls, 8)` makes a piece as long as wa
 `networks` has the generator and the critic, `model` what is called, `training` the learner.
 """
 
-from generative.configs.musegan import MuseGANConfig, MuseGANLossConfig
-from generative.musegan.model import MuseGAN, rolls_of_voices, voices_of_rolls
-from generative.musegan.networks import Critic, Generator, Noise
-from generative.musegan.training import MuseGANLearner, track_penalty
+import lazy_loader
 
-__all__ = [
-    "Critic",
-    "Generator",
-    "MuseGAN",
-    "MuseGANConfig",
-    "MuseGANLearner",
-    "MuseGANLossConfig",
-    "Noise",
-    "rolls_of_voices",
-    "track_penalty",
-    "voices_of_rolls",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_dtype, check_images, checked, placed
-from generative.configs.musegan import MuseGANConfig
+from generative.musegan.config import MuseGANConfig
 from generative.musegan.networks import Critic, Generator, Noise
 from generative.music.score import Score, score_of_voices
-from generative.pretrained import Pretrained
+from generative.training.checks import check_dtype, check_images, checked, placed
+from generative.training.pretrained import Pretrained
 from generative.training.ranges import Count, CountOrZero
 
 __all__ = ["MuseGAN", "rolls_of_voices", "voices_of_rolls"]

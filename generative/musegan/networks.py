@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.configs.musegan import MuseGANConfig
+from generative.musegan.config import MuseGANConfig
 
 __all__ = ["Critic", "Generator", "Noise", "onsets"]
 

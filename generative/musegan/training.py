@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from generative.checks import check_images, check_some
-from generative.configs.musegan import MuseGANLossConfig
-from generative.gan import AdversarialLearner, energy_coefficient
+from generative.gan import gradient_penalty
+from generative.gan.model import AdversarialLearner, energy_coefficient
+from generative.musegan.config import MuseGANLossConfig
 from generative.musegan.model import MuseGAN
-from generative.wgan import gradient_penalty
+from generative.training.checks import check_images, check_some
 
 __all__ = ["MuseGANLearner", "track_penalty"]
 
@@ -27,7 +27,7 @@ def track_penalty(
 ) -> Tensor:
     """The gradient penalty as the book's program has it: every track has a norm of its own.
 
-    Rolls (B, tracks, ...); see `generative.wgan.gradient_penalty` for the paper's.
+    Rolls (B, tracks, ...); see `generative.gan.wgan.gradient_penalty` for the paper's.
     """
     draw = torch.rand if alpha == "uniform" else torch.randn
     share = draw(len(real), *[1] * (real.dim() - 1), device=real.device, dtype=real.dtype)

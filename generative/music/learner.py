@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from generative.configs.music import MusicLossConfig
+from generative.music.config import MusicLossConfig
 from generative.training.optimisation import Optimisation, parameter_groups
 
 __all__ = ["MusicLearner"]

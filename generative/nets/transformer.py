@@ -1,11 +1,11 @@
 """The Transformer block: attention, then two layers at every position, each added to its input.
 
 `TransformerBlock(BlockConfig(), causal=True)` is the book's block (its defaults), and with
-`gpt2_block(dim, heads)`, `bert_block` or `t5_block` of `generative.configs.transformer` the block
+`gpt2_block(dim, heads)`, `bert_block` or `t5_block` of `generative.nets.config` the block
 of these models. It takes what `MultiHeadAttention` takes, `relative` terms and `maps` among it:
 `block(x, relative=term, cache=cache, maps=maps)`. A stack is a list of blocks with one `BlockCache`
 each; with norm="pre" it ends in `make_norm(config)`, and `init_weights(model, ...)` gives it the
-first weights of the book's framework or of GPT-2. `GPT` in `generative/gpt.py` shows all of
+first weights of the book's framework or of GPT-2. `GPT` in `generative/text/gpt.py` shows all of
 it.
 """
 
@@ -16,8 +16,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from generative.configs.transformer import BlockConfig, bert_block, gpt2_block, t5_block
 from generative.nets.attention import KeyValueCache, MultiHeadAttention, RelativeTerm
+from generative.nets.config import BlockConfig, bert_block, gpt2_block, t5_block
 
 __all__ = [
     "BlockCache",

@@ -15,21 +15,6 @@ out: F(v) = -log sum_h exp(-E(v, h)) is a formula (Smolensky 1986; Hinton 2002).
 `training` their learners.
 """
 
-from generative.configs.rbm import BoltzmannConfig, DBNConfig, RBMConfig, RBMLossConfig
-from generative.rbm.deep import DeepBeliefNetwork
-from generative.rbm.machines import RBM, BoltzmannMachine, LogPartition, all_bits
-from generative.rbm.training import BoltzmannLearner, DBNLearner
+import lazy_loader
 
-__all__ = [
-    "RBM",
-    "BoltzmannConfig",
-    "BoltzmannLearner",
-    "BoltzmannMachine",
-    "DBNConfig",
-    "DBNLearner",
-    "DeepBeliefNetwork",
-    "LogPartition",
-    "RBMConfig",
-    "RBMLossConfig",
-    "all_bits",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_vectors, checked
-from generative.configs.rbm import DBNConfig, RBMConfig
-from generative.pretrained import Pretrained
+from generative.rbm.config import DBNConfig, RBMConfig
 from generative.rbm.machines import RBM, check_bits
+from generative.training.checks import check_vectors, checked
+from generative.training.pretrained import Pretrained
 from generative.training.ranges import Count
 
 __all__ = ["DeepBeliefNetwork"]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_batch, check_some, check_vectors, checked, placed
-from generative.configs.rbm import BoltzmannConfig, RBMConfig
-from generative.pretrained import Pretrained
+from generative.rbm.config import BoltzmannConfig, RBMConfig
+from generative.training.checks import check_batch, check_some, check_vectors, checked, placed
+from generative.training.pretrained import Pretrained
 from generative.training.ranges import Count, CountOrZero
 
 __all__ = ["RBM", "BoltzmannMachine", "LogPartition", "all_bits", "check_bits"]

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_some
-from generative.configs.rbm import RBMLossConfig
+from generative.rbm.config import RBMLossConfig
 from generative.rbm.deep import DeepBeliefNetwork
 from generative.rbm.machines import RBM, BoltzmannMachine, check_bits
+from generative.training.checks import check_some
 from generative.training.optimisation import Optimisation
 
 __all__ = ["BoltzmannLearner", "DBNLearner"]

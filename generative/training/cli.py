@@ -212,7 +212,7 @@ def parse(
     words = list(sys.argv[1:] if argv is None else argv)
     prog = prog or Path(sys.argv[0]).name
     name = default or ("paper" if "paper" in presets else next(iter(presets)))
-    kind = type(presets[name])
+    kind: type[Any] = type(presets[name])
     if any(word in ("-h", "--help") for word in words):
         words = ["--help"] if words[0] not in presets else [words[0], "--help"]
     words, run = _take_resume(words, prog)

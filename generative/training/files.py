@@ -15,8 +15,9 @@ import stat
 import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 MANIFEST_NAME = "manifest.json"
 MAX_CONFIG_BYTES = 2**20
@@ -117,7 +118,7 @@ def regular(path: str | Path, flags: int, links: bool = False) -> int:
 
 
 @contextlib.contextmanager
-def open_file(path: Path, max_bytes: int, links: bool = False) -> Iterator[BinaryIO]:
+def open_file(path: Path, max_bytes: int, links: bool = False) -> Iterator[BufferedReader]:
     """An ordinary file that has at most max_bytes, open for reading.
 
     Args:

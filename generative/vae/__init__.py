@@ -10,51 +10,6 @@ the 64x64 VAE of World Models with its fast training.
     vae.sample(16)
 """
 
-from generative.configs.vae import (
-    ConvVAEConfig,
-    ImageVAEConfig,
-    ImageVAELossConfig,
-    LinearVAEConfig,
-    VAELossConfig,
-)
-from generative.vae.frames import (
-    ConvVAE,
-    VAELearner,
-    decode_logits_as_blocks,
-    to_float_bchw,
-    to_uint8_bhwc,
-    vae_loss,
-)
-from generative.vae.gaussian import (
-    VAELosses,
-    gaussian_kl,
-    gaussian_log_prob,
-    importance_bound,
-    sample_gaussian,
-)
-from generative.vae.images import ImageVAE, ImageVAELearner
-from generative.vae.linear import LinearVAE, ProbabilisticPCA, probabilistic_pca
+import lazy_loader
 
-__all__ = [
-    "ConvVAE",
-    "ConvVAEConfig",
-    "ImageVAE",
-    "ImageVAEConfig",
-    "ImageVAELearner",
-    "ImageVAELossConfig",
-    "LinearVAE",
-    "LinearVAEConfig",
-    "ProbabilisticPCA",
-    "VAELearner",
-    "VAELossConfig",
-    "VAELosses",
-    "decode_logits_as_blocks",
-    "gaussian_kl",
-    "gaussian_log_prob",
-    "importance_bound",
-    "probabilistic_pca",
-    "sample_gaussian",
-    "to_float_bchw",
-    "to_uint8_bhwc",
-    "vae_loss",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_images, check_some, check_vectors, checked, placed
-from generative.configs.vae import ConvVAEConfig, VAELossConfig
-from generative.gradients import graph_if_wanted
-from generative.pretrained import Pretrained
+from generative.training.checks import check_images, check_some, check_vectors, checked, placed
+from generative.training.gradients import graph_if_wanted
 from generative.training.optimisation import Optimisation
 from generative.training.precision import uses_bf16
+from generative.training.pretrained import Pretrained
 from generative.training.ranges import CountOrZero
+from generative.vae.config import ConvVAEConfig, VAELossConfig
 from generative.vae.gaussian import (
     VAELosses,
     gaussian_kl,

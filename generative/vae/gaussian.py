@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from generative.checks import checked
+from generative.training.checks import checked
 from generative.training.ranges import Count
 
 __all__ = [

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.checks import check_images, check_some, check_vectors, checked, placed
-from generative.configs.vae import ImageVAEConfig, ImageVAELossConfig
-from generative.gradients import graph_if_wanted
-from generative.pretrained import Pretrained
+from generative.training.checks import check_images, check_some, check_vectors, checked, placed
+from generative.training.gradients import graph_if_wanted
 from generative.training.optimisation import Optimisation, parameter_groups
+from generative.training.pretrained import Pretrained
 from generative.training.ranges import CountOrZero
+from generative.vae.config import ImageVAEConfig, ImageVAELossConfig
 from generative.vae.gaussian import (
     VAELosses,
     gaussian_kl,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import LowRankMultivariateNormal
 
-from generative.checks import (
+from generative.training.checks import (
     at_least_float32,
     check_images,
     check_some,
@@ -23,10 +23,10 @@ from generative.checks import (
     checked,
     placed,
 )
-from generative.configs.vae import ImageVAELossConfig, LinearVAEConfig
-from generative.gradients import graph_if_wanted
-from generative.pretrained import Pretrained
+from generative.training.gradients import graph_if_wanted
+from generative.training.pretrained import Pretrained
 from generative.training.ranges import CountOrZero
+from generative.vae.config import ImageVAELossConfig, LinearVAEConfig
 from generative.vae.gaussian import (
     VAELosses,
     gaussian_kl,

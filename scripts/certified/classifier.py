@@ -13,7 +13,7 @@ def cnn_digits(settings: Settings) -> list[Line]:
     """Share of 360 test digits that is taken for another."""
     import torch
 
-    from generative.classifiers import CNNClassifier
+    from generative.classifier import CNNClassifier
     from generative.data.digits import load_digits
     from scripts import train_classifier
 
@@ -37,7 +37,7 @@ def logistic_regression_error(digits, max_iter: int) -> float:
     ten) that serves the validation digits best."""
     import torch
 
-    from generative.classifiers import MLPClassifier, MLPClassifierConfig
+    from generative.classifier import MLPClassifier, MLPClassifierConfig
 
     def fit(parts: tuple[str, ...], penalty: float) -> MLPClassifier:
         known = digits.part(*parts)

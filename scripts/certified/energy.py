@@ -17,7 +17,7 @@ def energy_on(preset: str, what: str) -> Callable[[Settings], list[Line]]:
 
     def certify(settings: Settings) -> list[Line]:
         from generative.energy import PointEnergy
-        from generative.toy import Grid, divergence
+        from generative.known.quadrature import Grid, divergence
         from generative.training.run import read_result
         from scripts import train_energy
 
@@ -52,7 +52,7 @@ def rbm_bars_and_stripes(settings: Settings) -> list[Line]:
     """The 30 patterns of 4x4, by persistent chains, by the exact gradient, and by CD-1."""
     import math
 
-    from generative.configs.rbm import RBMLossConfig
+    from generative.rbm.config import RBMLossConfig
     from generative.training.run import read_result
     from scripts import train_rbm
 

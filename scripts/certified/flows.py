@@ -17,7 +17,7 @@ def realnvp_on(data: PointData, what: str, bar: float) -> Callable[[Settings], l
     log-determinant."""
 
     def certify(settings: Settings) -> list[Line]:
-        from generative.realnvp import RealNVP
+        from generative.flow import RealNVP
         from scripts import train_realnvp
 
         args = train_realnvp.PRESETS["smoke" if settings.smoke else "corrected"]
@@ -38,8 +38,9 @@ def ffjord_two_moons(settings: Settings) -> list[Line]:
     A solver that leaves out too much could gain density from nowhere, so that the density
     integrates to 1 is certified too.
     """
-    from generative.ffjord import FFJORD
-    from generative.toy import Standardised, TwoMoons, log_normaliser
+    from generative.flow import FFJORD
+    from generative.known.densities import Standardised, TwoMoons
+    from generative.known.quadrature import log_normaliser
     from scripts import train_ffjord
 
     preset = "smoke" if settings.smoke else "two-moons"
@@ -114,7 +115,7 @@ def digits_lines(script, preset: str, settings: Settings) -> list[Line]:
     import torch
 
     from generative.data.digits import load_digits
-    from generative.toy import Gaussian
+    from generative.known.densities import Gaussian
     from generative.training.run import read_result
 
     args = replace(script.PRESETS[preset], out=settings.work, seed=settings.seed)

@@ -23,7 +23,7 @@ def gan_grid_25(settings: Settings) -> list[Line]:
     import torch
 
     from generative.gan import GAN
-    from generative.toy import grid_25
+    from generative.known.densities import grid_25
     from scripts import train_gan
 
     args = replace(train_gan.PRESETS["grid-25"], out=settings.work, seed=settings.seed)
@@ -54,9 +54,8 @@ def conditional_gan_sprites(settings: Settings) -> list[Line]:
     import numpy as np
     import torch
 
-    from generative.conditional_gan import ConditionalGAN
-    from generative.data.sprites import sprites
-    from generative.gan import coverage
+    from generative.gan import ConditionalGAN, coverage
+    from generative.known.sprites import sprites
     from scripts import train_conditional_gan
 
     args = replace(train_conditional_gan.PRESETS["sprites"], out=settings.work, seed=settings.seed)
@@ -88,11 +87,11 @@ def colours_shown(images: np.ndarray) -> np.ndarray:
     Args:
         images: (N, H, W, 3) in [0, 1].
     Returns:
-        (N,), in the order of `generative.data.sprites.COLOURS`; -1 where all are closest to black.
+        (N,), in the order of `generative.known.sprites.COLOURS`; -1 where all are closest to black.
     """
     import numpy as np
 
-    from generative.data.sprites import COLOURS
+    from generative.known.sprites import COLOURS
 
     palette = np.array([(0, 0, 0), *COLOURS.values()], dtype=np.float32) / 255
     closest = np.stack([np.square(images - c).sum(-1) for c in palette]).argmin(0)

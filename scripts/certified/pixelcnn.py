@@ -20,7 +20,7 @@ def bars_and_stripes(settings: Settings) -> list[Line]:
     """Every 4x4 image of two levels has its probability; those that exist share almost all."""
     import torch
 
-    from generative.data.bars_and_stripes import bars_and_stripes as patterns
+    from generative.known.bars_and_stripes import bars_and_stripes as patterns
     from generative.pixelcnn import (
         GatedConfig,
         PixelCNN,

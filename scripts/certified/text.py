@@ -27,8 +27,8 @@ def gpt_reviews(settings: Settings) -> list[Line]:
     """Every review that the grammar has: expected loss and entropy, nats a text."""
     import torch
 
-    from generative.gpt import GPT
-    from generative.toy_reviews import Reviews
+    from generative.known.reviews import Reviews
+    from generative.text.gpt import GPT
     from scripts import train_gpt
     from scripts.common.text import vocabulary_of
 
@@ -79,11 +79,11 @@ def bidirectional_hidden_markov(settings: Settings) -> list[Line]:
     """What forward and backward messages know of hidden letters, by two recurrent networks."""
     import torch
 
-    from generative.configs.text import BidirectionalConfig, TextLossConfig
-    from generative.corruption import hide_tokens
-    from generative.recurrent_text import Bidirectional
-    from generative.tokens import TextLearner
-    from generative.toy_text import hidden_markov_text
+    from generative.known.texts import hidden_markov_text
+    from generative.text.config import BidirectionalConfig, TextLossConfig
+    from generative.text.corruption import hide_tokens
+    from generative.text.recurrent import Bidirectional
+    from generative.text.tokens import TextLearner
 
     text = hidden_markov_text()
     steps = 3 if settings.smoke else 1500

@@ -84,7 +84,7 @@ def _digits(folder: Path, image_shape: tuple[int, int, int], most: int | None) -
 
 
 def _sprites(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:
-    from generative.data.sprites import sprites
+    from generative.known.sprites import sprites
 
     return sprites()
 

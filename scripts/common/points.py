@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from generative.toy import LogDensity, Standardised
+    from generative.known.densities import Standardised
+    from generative.known.quadrature import LogDensity
     from generative.training.run import Run
 
 __all__ = ["PointData", "Points", "load_density"]
@@ -23,23 +24,23 @@ PointData = Literal["two-moons", "eight-gaussians", "grid-25", "checkerboard", "
 
 
 def load_density(name: str) -> Standardised:
-    """A density of `generative.toy` by its name, standardised by its exact moments.
+    """A density of `generative.known.densities` by its name, standardised by its exact moments.
 
     Raises:
         ValueError: there is none of this name.
     """
-    from generative import toy
+    from generative.known import densities
 
     makers = {
-        "two-moons": toy.TwoMoons,
-        "eight-gaussians": toy.eight_gaussians,
-        "grid-25": toy.grid_25,
-        "checkerboard": toy.checkerboard,
-        "ring": toy.ring,
+        "two-moons": densities.TwoMoons,
+        "eight-gaussians": densities.eight_gaussians,
+        "grid-25": densities.grid_25,
+        "checkerboard": densities.checkerboard,
+        "ring": densities.ring,
     }
     if name not in makers:
         raise ValueError(f"there are no points {name!r}; there are {', '.join(makers)}")
-    return toy.Standardised(makers[name]())
+    return densities.Standardised(makers[name]())
 
 
 class Points:
@@ -73,7 +74,7 @@ class Points:
             log_prob: of the model, (N, 2) -> (N,), on the run's device.
             points_per_std: how fine the grid is on which the expectation is taken.
         """
-        from generative.toy import divergence
+        from generative.known.quadrature import divergence
 
         def on_cpu(x: Tensor) -> Tensor:
             return log_prob(x.float().to(self.run.device)).cpu()

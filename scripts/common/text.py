@@ -79,7 +79,7 @@ class Texts:
     @cached_property
     def num_test_tokens(self) -> int:
         """Tokens of the test texts up to their ends, as `up_to_end` counts them."""
-        from generative.tokens import up_to_end
+        from generative.text.tokens import up_to_end
 
         return int(up_to_end(self.test).sum())
 
@@ -140,7 +140,7 @@ def train_writer(args: Any, kind: str, network: Callable[[Any], Any], what: str)
     """
     import torch
 
-    from generative.tokens import TextLearner
+    from generative.text.tokens import TextLearner
     from generative.training.loop import fit
     from generative.training.run import Run
     from scripts.common.reports import add_to_report
@@ -182,7 +182,7 @@ def next_token_score(model: Any, texts: Texts, padding: bool = False) -> dict[st
     """
     import torch
 
-    from generative.tokens import up_to_end
+    from generative.text.tokens import up_to_end
 
     from_start, device = model.config.from_start, next(model.parameters()).device
     total = everywhere = tokens = places = 0.0
@@ -253,7 +253,7 @@ def _text(source: TextSource, most: int) -> Texts:
 def _reviews(source: TextSource, most: int) -> Texts:
     import torch
 
-    from generative.toy_reviews import Reviews
+    from generative.known.reviews import Reviews
 
     reviews = Reviews()
     tokeniser = Tokeniser.fit(reviews.texts, "words")
@@ -274,7 +274,7 @@ def _formula(source: TextSource, most: int) -> Texts:
 
     import torch
 
-    from generative.toy_text import hidden_markov_text, markov_text
+    from generative.known.texts import hidden_markov_text, markov_text
 
     text = markov_text() if source.data == "markov" else hidden_markov_text()
     letters = tuple(string.ascii_lowercase[: text.vocab_size - 2])

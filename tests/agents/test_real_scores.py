@@ -9,8 +9,8 @@ import torch
 
 from agents.real_scores import RealTracks
 from agents.world_model_agent import AgentConfig, WorldModelAgent
-from generative.configs.vae import ConvVAEConfig
 from generative.vae import ConvVAE
+from generative.vae.config import ConvVAEConfig
 from tests.commands import children
 from worldmodels.collect import NotFiniteError
 from worldmodels.configs import (

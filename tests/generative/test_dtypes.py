@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from generative.bert import BERTClassifier
-from generative.checks import check_dtype, placed, to_levels
 from generative.rlhf import RewardModel
+from generative.text.bert import BERTClassifier
+from generative.training.checks import check_dtype, placed, to_levels
 from tests.dtypes import default_dtype
 from tests.generative.families import FAMILIES
 from tests.generative.test_families import every_family, generator, having, make

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from generative.bert import BERT, BERTClassifier, BERTClassifierConfig, BERTConfig, bert_block
-from generative.configs.gan import (
+from generative.gan import WGAN, WGANLearner
+from generative.gan.config import (
     BOOK,
     GAN_BOOK,
     ConditionalGANConfig,
@@ -17,19 +17,19 @@ from generative.configs.gan import (
     WGANConfig,
     WGANLossConfig,
 )
-from generative.configs.musegan import BOOK as MUSEGAN_BOOK
-from generative.configs.musegan import MuseGANLossConfig
-from generative.configs.music import MusicTransformerConfig
-from generative.configs.rbm import DBNConfig, RBMLossConfig
-from generative.configs.text import TextLossConfig, gpt2_block, t5_block
-from generative.gpt import GPT, GPTConfig
-from generative.music_transformer import MusicTransformer
+from generative.musegan.config import BOOK as MUSEGAN_BOOK
+from generative.musegan.config import MuseGANLossConfig
+from generative.music.config import MusicTransformerConfig
+from generative.music.transformer import MusicTransformer
 from generative.rbm import DBNLearner, DeepBeliefNetwork
-from generative.t5 import T5, T5Config
-from generative.tokens import TextLearner
+from generative.rbm.config import DBNConfig, RBMLossConfig
+from generative.text.bert import BERT, BERTClassifier, BERTClassifierConfig, BERTConfig, bert_block
+from generative.text.config import TextLossConfig, gpt2_block, t5_block
+from generative.text.gpt import GPT, GPTConfig
+from generative.text.t5 import T5, T5Config
+from generative.text.tokens import TextLearner
 from generative.training.checkpoint import NonFiniteError, check_finite
 from generative.training.optimisation import Optimisation, parameter_groups
-from generative.wgan import WGAN, WGANLearner
 from tests.generative.families import FAMILIES
 
 torch.set_num_threads(1)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from generative.checks import checked
 from generative.diffusion import (
     ImageDiffusion,
     ImageDiffusionConfig,
@@ -24,14 +23,16 @@ from generative.diffusion import (
     variational_gap,
 )
 from generative.energy import langevin, langevin_path, mala
-from generative.ffjord import FFJORD, FFJORDConfig, equal_steps
+from generative.flow.ffjord import FFJORD, FFJORDConfig, equal_steps
+from generative.known.densities import TwoMoons, checkerboard
+from generative.known.two_samples import energy_test
 from generative.mdn import Mixture
 from generative.sampling import sample_logits, shape_logits
-from generative.score import annealed_langevin, annealed_langevin_path
-from generative.tokens import generate
-from generative.toy import TwoMoons, checkerboard, energy_test
+from generative.score_matching import annealed_langevin, annealed_langevin_path
+from generative.text.tokens import generate
+from generative.training.checks import checked
 from generative.training.ranges import Count, NonNegative, Probability
-from generative.vae.gaussian import importance_bound
+from generative.vae import importance_bound
 from tests.generative.families import FAMILIES
 from tests.generative.test_families import capabilities
 

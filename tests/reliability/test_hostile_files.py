@@ -26,7 +26,6 @@ from agents.loading import load_agent
 from generative.data.cifar10 import load_cifar10
 from generative.data.idx import read_idx
 from generative.data.images import load_images, read_image
-from generative.pretrained import Pretrained
 from generative.training.checkpoint import Checkpoints, load_state, read_tensors, save_state
 from generative.training.files import (
     DamagedFileError,
@@ -37,6 +36,7 @@ from generative.training.files import (
     write_folder,
 )
 from generative.training.lock import FolderLock
+from generative.training.pretrained import Pretrained
 from generative.training.settings import to_json
 from generative.vae import ConvVAE, ConvVAEConfig, ImageVAE, ImageVAEConfig
 from scripts import import_episodes

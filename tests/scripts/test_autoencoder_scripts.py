@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from generative.autoencoder import ConvAutoencoder, ConvAutoencoderConfig, principal_components
-from generative.data.sprites import sprites
+from generative.known.sprites import sprites
 from scripts import explore_autoencoder
 from scripts.explore_autoencoder import components
 from tests.commands import run_script

@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.classifiers import (
+from generative.classifier import (
     CNNClassifier,
     CNNClassifierConfig,
     MLPClassifier,
     MLPClassifierConfig,
 )
-from generative.data.sprites import sprites
+from generative.known.sprites import sprites
 from scripts import explore_classifier, train_classifier
 from scripts.explore_classifier import HORIZONTAL, convolve
 from tests.commands import run_script
@@ -80,16 +80,16 @@ def test_exploring_an_mlp(tmp_path):
 
 
 def test_batches_double_and_keep_images_with_their_labels(tmp_path, monkeypatch):
-    from generative import classifiers
+    from generative import classifier
 
     seen = []
 
-    class Watching(classifiers.ClassifierLearner):
+    class Watching(classifier.ClassifierLearner):
         def update(self, batch):
             seen.append(batch)
             return super().update(batch)
 
-    monkeypatch.setattr(classifiers, "ClassifierLearner", Watching)
+    monkeypatch.setattr(classifier, "ClassifierLearner", Watching)
     args = replace(
         train_classifier.PRESETS["smoke"], out=tmp_path / "run", steps=6, batch_size=4, doublings=2
     )

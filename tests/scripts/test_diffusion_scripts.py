@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.configs.diffusion import ImageDiffusionConfig, PointDiffusionConfig, UNetConfig
 from generative.diffusion import ImageDiffusion, MixtureDenoiser, PointDiffusion
+from generative.diffusion.config import ImageDiffusionConfig, PointDiffusionConfig, UNetConfig
 from generative.training.run import read_result
 from scripts import explore_diffusion, train_diffusion
 from scripts.certified.common import Settings

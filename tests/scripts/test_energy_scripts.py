@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.configs.energy import ConvEnergyConfig, LangevinConfig
-from generative.configs.rbm import DBNConfig, RBMConfig
-from generative.configs.score import ScoreConfig
+from generative.energy.config import ConvEnergyConfig, LangevinConfig
+from generative.known.densities import Mixture, eight_gaussians
 from generative.rbm import RBM
-from generative.score import ScoreNetwork
-from generative.toy import Mixture, eight_gaussians
+from generative.rbm.config import DBNConfig, RBMConfig
+from generative.score_matching import ScoreNetwork
+from generative.score_matching.config import ScoreConfig
 from scripts import explore_energy, train_energy, train_rbm, train_score
 from scripts.common.points import load_density
 from tests.commands import run_script

@@ -8,10 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.configs.flows import FFJORDConfig, GlowConfig, RealNVPConfig
-from generative.ffjord import FFJORD
-from generative.glow import Glow
-from generative.realnvp import RealNVP
+from generative.flow import FFJORD, Glow, RealNVP
+from generative.flow.config import FFJORDConfig, GlowConfig, RealNVPConfig
 from scripts import explore_flow, train_ffjord, train_glow
 from tests.commands import run_script
 

@@ -8,11 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.conditional_gan import ConditionalGAN
-from generative.configs.gan import ConditionalGANConfig, GANConfig, GANLossConfig, WGANConfig
-from generative.data.sprites import sprites
-from generative.gan import GAN
-from generative.wgan import WGAN
+from generative.gan import GAN, WGAN, ConditionalGAN
+from generative.gan.config import ConditionalGANConfig, GANConfig, GANLossConfig, WGANConfig
+from generative.known.sprites import sprites
 from scripts import explore_gan, train_conditional_gan, train_gan, train_wgan
 from scripts.certified.gan import colours_shown
 

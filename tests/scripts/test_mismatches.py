@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from generative.autoencoder import ConvAutoencoder, ConvAutoencoderConfig
-from generative.configs.vae import ConvVAEConfig
 from generative.training.cli import parse
 from generative.training.run import Run
 from generative.vae import ConvVAE
+from generative.vae.config import ConvVAEConfig
 from scripts import (
     collect_rollouts,
     encode_rollouts,

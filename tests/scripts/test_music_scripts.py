@@ -14,7 +14,7 @@ from PIL import Image
 from generative.data.tunes import tunes
 from generative.musegan import MuseGAN
 from generative.music import Note, Score, parse, streams_of_score
-from generative.music_transformer import MusicTransformer
+from generative.music.transformer import MusicTransformer
 from scripts import (
     explore_music,
     listen,

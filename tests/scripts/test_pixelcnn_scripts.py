@@ -9,10 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.configs.pixelcnn import GatedConfig, PixelCNNConfig, PlainConfig, PlusPlusConfig
 from generative.data.image_set import ImageSet
-from generative.pixelcnn import PixelCNN
-from generative.pixelcnn_nets import GatedNet
+from generative.pixelcnn import GatedNet, PixelCNN
+from generative.pixelcnn.config import GatedConfig, PixelCNNConfig, PlainConfig, PlusPlusConfig
 from scripts import explore_pixelcnn, train_pixelcnn
 from scripts.certified.pixelcnn import largest_leak
 from tests.commands import run_script

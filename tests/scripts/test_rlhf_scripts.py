@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from generative.configs.rlhf import DPOConfig, GRPOConfig
-from generative.gpt import GPT
+from generative.known.requests import Requests
 from generative.rlhf import RewardModel
-from generative.toy_requests import Requests
+from generative.rlhf.config import DPOConfig, GRPOConfig
+from generative.text.gpt import GPT
 from generative.training.run import read_result
 from scripts import explore_rlhf, train_rlhf
 from tests.commands import run_script

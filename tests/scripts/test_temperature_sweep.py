@@ -12,9 +12,9 @@ import envs  # noqa: F401  registers the environment
 from agents.world_model_agent import AgentConfig, WorldModelAgent
 from envs.dream import STARTS_NAME
 from envs.task import Preprocess, Task
-from generative.configs.vae import ConvVAEConfig
 from generative.training.cli import parse
 from generative.vae import ConvVAE
+from generative.vae.config import ConvVAEConfig
 from scripts import temperature_sweep as script
 from tests.commands import run_script
 from worldmodels.configs import ControllerConfig, MDNRNNConfig

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from generative.bert import BERT
-from generative.configs.text import BlockConfig, GPTConfig, RecurrentTextConfig
 from generative.data.text import Tokeniser
-from generative.gpt import GPT
-from generative.recurrent_text import RecurrentText
-from generative.t5 import T5
-from generative.tokens import up_to_end
+from generative.text.bert import BERT
+from generative.text.config import BlockConfig, GPTConfig, RecurrentTextConfig
+from generative.text.gpt import GPT
+from generative.text.recurrent import RecurrentText
+from generative.text.t5 import T5
+from generative.text.tokens import up_to_end
 from generative.training.run import read_result
 from scripts import explore_text, fine_tune_bert, train_bert, train_gpt, train_t5
 from scripts.common.text import TextSource, load_texts, next_token_score

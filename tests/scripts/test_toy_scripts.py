@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from generative.toy import Mixture, WorldMap
+from generative.known.densities import Mixture, WorldMap
 from scripts.explore_toy import fit, world_map
 from tests.commands import run_script
 

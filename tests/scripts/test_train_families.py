@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.configs.autoencoder import ConvAutoencoderConfig
-from generative.configs.flows import RealNVPConfig
+from generative.autoencoder.config import ConvAutoencoderConfig
 from generative.data import digits
-from generative.realnvp import ImageRealNVP
+from generative.flow import ImageRealNVP
+from generative.flow.config import RealNVPConfig
 from scripts import train_autoencoder, train_realnvp
 from scripts.common.images import load_images
 from worldmodels.rollouts import Episode, RolloutStore

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.configs.vae import ImageVAEConfig, ImageVAELossConfig
-from generative.data.sprites import sprites
+from generative.known.sprites import sprites
 from generative.training.cli import parse
 from generative.vae import ImageVAE
+from generative.vae.config import ImageVAEConfig, ImageVAELossConfig
 from scripts import explore_vae, train_image_vae
 from scripts.explore_vae import attribute_vector, default_attributes, has_attribute
 from tests.commands import run_script

@@ -195,7 +195,7 @@ class ProcessPool(Generic[J, R]):
         numbers = {worker.pipe: number for number, worker in self._workers.items()}
         events = []
         for pipe in multiprocessing.connection.wait(list(numbers), seconds):
-            number, message = numbers[pipe], None
+            number, message = numbers[pipe], None  # type: ignore[index]  # pipes, not integers
             with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):
                 message = pipe.recv()  # type: ignore[attr-defined]  # pipes, not integers
             if message is not None:

@@ -12,7 +12,7 @@ from generative.data.digits import load_digits
 from generative.data.fashion_mnist import load_fashion_mnist
 from generative.data.image_set import ImageSet, fit_images, random_split
 from generative.data.images import load_images
-from generative.data.sprites import COLOURS, FACTORS, SHAPES, draw, nearest, sprites
+from generative.known.sprites import COLOURS, FACTORS, SHAPES, draw, nearest, sprites
 from generative.training.files import DamagedFileError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from generative.classifiers import (
+from generative.classifier import (
     ClassifierLearner,
     ClassifierLossConfig,
     CNNClassifier,

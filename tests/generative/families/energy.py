@@ -26,7 +26,7 @@ from generative.rbm import (
     RBMConfig,
     RBMLossConfig,
 )
-from generative.score import ScoreConfig, ScoreLearner, ScoreLossConfig, ScoreNetwork
+from generative.score_matching import ScoreConfig, ScoreLearner, ScoreLossConfig, ScoreNetwork
 from tests.generative.families.common import Family, pictures, points, wrong_images
 
 

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import torch
 
-from generative.ffjord import FFJORD, FFJORDConfig, FFJORDLearner
-from generative.flows import FlowLearner, FlowLossConfig
-from generative.glow import Glow, GlowConfig
-from generative.realnvp import ImageRealNVP, ImageRealNVPConfig, RealNVP, RealNVPConfig
+from generative.flow import (
+    FFJORD,
+    FFJORDConfig,
+    FFJORDLearner,
+    FlowLearner,
+    FlowLossConfig,
+    Glow,
+    GlowConfig,
+    ImageRealNVP,
+    ImageRealNVPConfig,
+    RealNVP,
+    RealNVPConfig,
+)
 from tests.generative.families.common import Family, grey_levels, points, wrong_images
 
 FAMILIES = {

@@ -5,9 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from generative.conditional_gan import ConditionalGAN, ConditionalGANConfig
-from generative.gan import GAN, GANConfig, GANLearner, GANLossConfig
-from generative.wgan import WGAN, WGANConfig, WGANLearner, WGANLossConfig
+from generative.gan import (
+    GAN,
+    WGAN,
+    ConditionalGAN,
+    ConditionalGANConfig,
+    GANConfig,
+    GANLearner,
+    GANLossConfig,
+    WGANConfig,
+    WGANLearner,
+    WGANLossConfig,
+)
 from tests.generative.families.common import Family, pictures, points, wrong_images
 
 PAIRS = GANLossConfig(

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from generative.musegan import MuseGAN, MuseGANConfig, MuseGANLearner, MuseGANLossConfig
-from generative.music_rnn import MusicLearner, MusicLossConfig, MusicRNN, MusicRNNConfig
-from generative.music_transformer import MusicTransformer, MusicTransformerConfig
+from generative.music.rnn import MusicLearner, MusicLossConfig, MusicRNN, MusicRNNConfig
+from generative.music.transformer import MusicTransformer, MusicTransformerConfig
 from generative.nets.transformer import BlockConfig
 from tests.generative.families.common import Family
 

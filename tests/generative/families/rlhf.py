@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from generative.configs.text import GPTConfig, TextLossConfig, gpt2_block
 from generative.rlhf import RewardModel
-from generative.tokens import TextLearner
+from generative.text.config import GPTConfig, TextLossConfig, gpt2_block
+from generative.text.tokens import TextLearner
 from tests.generative.families.common import Family, tokens, wrong_tokens
 
 VOCABULARY, LENGTH, RANKED = 11, 8, 3

@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from generative.bert import BERT, BERTClassifier, BERTClassifierConfig, BERTConfig
-from generative.configs.text import BlockConfig, TextLossConfig, bert_block, gpt2_block, t5_block
-from generative.gpt import GPT, GPTConfig
-from generative.recurrent_text import (
+from generative.text.bert import BERT, BERTClassifier, BERTClassifierConfig, BERTConfig
+from generative.text.config import BlockConfig, TextLossConfig, bert_block, gpt2_block, t5_block
+from generative.text.gpt import GPT, GPTConfig
+from generative.text.recurrent import (
     Bidirectional,
     BidirectionalConfig,
     RecurrentText,
     RecurrentTextConfig,
 )
-from generative.t5 import T5, T5Config
-from generative.tokens import TextLearner
+from generative.text.t5 import T5, T5Config
+from generative.text.tokens import TextLearner
 from tests.generative.families.common import Family, tokens, wrong_tokens
 
 VOCABULARY, LENGTH = 11, 8

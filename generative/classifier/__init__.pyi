@@ -1,0 +1,33 @@
+from .config import (
+    ClassifierLossConfig as ClassifierLossConfig,
+)
+from .config import (
+    CNNClassifierConfig as CNNClassifierConfig,
+)
+from .config import (
+    MLPClassifierConfig as MLPClassifierConfig,
+)
+from .model import (
+    ClassifierLearner as ClassifierLearner,
+)
+from .model import (
+    ClassifierLosses as ClassifierLosses,
+)
+from .model import (
+    CNNClassifier as CNNClassifier,
+)
+from .model import (
+    MLPClassifier as MLPClassifier,
+)
+from .model import (
+    classifier_loss as classifier_loss,
+)
+from .model import (
+    confusion_matrix as confusion_matrix,
+)
+from .model import (
+    random_shift as random_shift,
+)
+from .model import (
+    same_padding as same_padding,
+)

@@ -1,0 +1,227 @@
+"""Classifiers of images: multilayer perceptron and convolutional network. Losses, learner.
+
+The book's warm-up (Foster 2023, chapter 2), and what later chapters need where a generated image
+has to be judged: a discriminative model, p(class | image).
+
+    model = CNNClassifier.from_pretrained("runs/classifier/model")
+    model.classify(images)               # (B, 3, 32, 32) in [0, 1] -> classes (B,)
+    model.log_probs(images)              # (B, num_classes), nats
+
+`log_probs` is not the `log_prob` of the other families, which is that of the image itself.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generative.classifier.config import (
+    ClassifierLossConfig,
+    CNNClassifierConfig,
+    MLPClassifierConfig,
+)
+from generative.training.checks import check_images, check_labels, check_some
+from generative.training.optimisation import Optimisation, parameter_groups
+from generative.training.pretrained import Pretrained
+
+__all__ = [
+    "CNNClassifier",
+    "CNNClassifierConfig",
+    "ClassifierLearner",
+    "ClassifierLossConfig",
+    "ClassifierLosses",
+    "MLPClassifier",
+    "MLPClassifierConfig",
+    "classifier_loss",
+    "confusion_matrix",
+    "random_shift",
+    "same_padding",
+]
+
+
+class MLPClassifier(Pretrained, nn.Module):
+    """Dense layers on all pixels at once; at the book's sizes 646,260 parameters.
+
+    It does not know which pixels are neighbours. Without hidden layers it is logistic regression.
+    """
+
+    config_class = MLPClassifierConfig
+    capabilities: ClassVar[frozenset[str]] = frozenset({"loss"})
+
+    def __init__(self, config: MLPClassifierConfig | None = None):
+        super().__init__()
+        self.config = config = config or MLPClassifierConfig()
+        self.net = nn.Sequential(nn.Flatten())
+        dim = math.prod(config.image_shape)
+        for width in config.hidden_dims:
+            self.net.append(nn.Linear(dim, width))
+            self.net.append(nn.ReLU())
+            dim = width
+        self.net.append(nn.Linear(dim, config.num_classes))
+        _begin_as_the_book(self)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] -> scores before the softmax, (B, num_classes).
+
+        Raises:
+            ValueError: another shape, integer pixels, or pixels outside [0, 1].
+        """
+        return self.net(check_images(x, self.config.image_shape, self))
+
+    def log_probs(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> log probability of each class, nats, (B, num_classes)."""
+        return self.logits(x).log_softmax(1)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> the likeliest class of each, int64 (B,)."""
+        return self.logits(x).argmax(1)
+
+    def loss(self, x: Tensor, labels: Tensor) -> ClassifierLosses:
+        """Cross-entropy of images (B, C, H, W) with their classes, int64 (B,)."""
+        return classifier_loss(self.logits(check_some(x, self)), labels)
+
+
+class CNNClassifier(Pretrained, nn.Module):
+    """Convolutions with batch normalisation, then dense layers.
+
+    At the book's sizes 591,914 parameters, and 640 averages that are not trained.
+    """
+
+    config_class = CNNClassifierConfig
+    capabilities: ClassVar[frozenset[str]] = frozenset({"loss"})
+
+    def __init__(self, config: CNNClassifierConfig | None = None):
+        super().__init__()
+        self.config = config = config or CNNClassifierConfig()
+        self.net = nn.Sequential()
+        c, *sides = config.image_shape
+        for after, kernel, stride in zip(
+            config.channels, config.kernels, config.strides, strict=True
+        ):
+            (top, bottom), (left, right) = (same_padding(side, kernel, stride) for side in sides)
+            self.net.append(nn.ZeroPad2d((left, right, top, bottom)))
+            self.net.append(nn.Conv2d(c, after, kernel, stride))
+            if config.batch_norm:
+                self.net.append(nn.BatchNorm2d(after, config.norm_eps, config.norm_momentum))
+            self.net.append(nn.LeakyReLU(config.slope))
+            c, sides = after, [math.ceil(side / stride) for side in sides]
+        self.net.append(nn.Flatten())
+        dim = c * math.prod(sides)
+        if config.hidden_dim:
+            self.net.append(nn.Linear(dim, config.hidden_dim))
+            dim = config.hidden_dim
+            if config.batch_norm:
+                self.net.append(nn.BatchNorm1d(dim, config.norm_eps, config.norm_momentum))
+            self.net.append(nn.LeakyReLU(config.slope))
+        self.net.append(nn.Dropout(config.dropout))
+        self.net.append(nn.Linear(dim, config.num_classes))
+        _begin_as_the_book(self)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] -> scores before the softmax, (B, num_classes).
+
+        Raises:
+            ValueError: another shape, integer pixels, or pixels outside [0, 1].
+        """
+        return self.net(check_images(x, self.config.image_shape, self))
+
+    def log_probs(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> log probability of each class, nats, (B, num_classes)."""
+        return self.logits(x).log_softmax(1)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> the likeliest class of each, int64 (B,)."""
+        return self.logits(x).argmax(1)
+
+    def loss(self, x: Tensor, labels: Tensor) -> ClassifierLosses:
+        """Cross-entropy of images (B, C, H, W) with their classes, int64 (B,)."""
+        return classifier_loss(self.logits(check_some(x, self)), labels)
+
+
+def same_padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Zeros before and after so that a convolution leaves ceil(side / stride) pixels.
+
+    The odd one goes behind, as in the book's framework (Dumoulin & Visin 2016 for the arithmetic).
+    """
+    total = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
+    return total // 2, total - total // 2
+
+
+def _begin_as_the_book(model: nn.Module) -> None:
+    for layer in model.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.xavier_uniform_(layer.weight)  # the book's framework begins so
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+
+
+class ClassifierLosses(NamedTuple):
+    """Means over the batch."""
+
+    loss: Tensor
+    """Cross-entropy, nats."""
+    accuracy: Tensor
+    """Share of images whose likeliest class is the right one."""
+
+
+def classifier_loss(logits: Tensor, labels: Tensor) -> ClassifierLosses:
+    """-log softmax(logits)[label], and whether the label has the largest score.
+
+    Args:
+        logits: (B, num_classes).
+        labels: int64 (B,), from 0.
+    Raises:
+        ValueError: labels of another shape or type, or a class that there is not.
+    """
+    check_labels(labels, *logits.shape, who="this classifier")
+    accuracy = (logits.detach().argmax(1) == labels).float().mean()
+    return ClassifierLosses(F.cross_entropy(logits, labels), accuracy)
+
+
+def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+    """How often a class (row) was taken for another (column), int64 (num_classes, num_classes)."""
+    pairs = labels * num_classes + predicted
+    return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def random_shift(x: Tensor, most: int, generator: torch.Generator | None = None) -> Tensor:
+    """Images (B, C, H, W), each moved by up to so many pixels up or down and left or right."""
+    b, _, h, w = x.shape
+    offset = torch.randint(2 * most + 1, (2, b, 1), generator=generator, device=x.device)
+    rows = (torch.arange(h, device=x.device) + offset[0])[:, None, :, None]
+    columns = (torch.arange(w, device=x.device) + offset[1])[:, None, None, :]
+    images = torch.arange(b, device=x.device)[:, None, None, None]
+    channels = torch.arange(x.shape[1], device=x.device)[None, :, None, None]
+    return F.pad(x, (most, most, most, most))[images, channels, rows, columns]
+
+
+class ClassifierLearner:
+    """Adam on the cross-entropy; one `update` per batch."""
+
+    def __init__(
+        self, model: MLPClassifier | CNNClassifier, config: ClassifierLossConfig, steps: int
+    ):
+        self.model, self.config = model, config
+        optimizer = torch.optim.AdamW(
+            parameter_groups(model, config.weight_decay), lr=config.lr, eps=config.adam_eps
+        )
+        self.optimisation = Optimisation(model, optimizer, steps, config.final_lr)
+
+    def update(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor | float]:
+        """One step on images (B, C, H, W) in [0, 1] and their classes, int64 (B,)."""
+        x, labels = batch
+        if self.config.shift:
+            x = random_shift(x, self.config.shift)
+        losses = self.model.train().loss(x, labels)
+        self.optimisation.step(losses.loss)
+        return {name: value.detach() for name, value in losses._asdict().items()}
+
+    def state_dict(self) -> dict:
+        return self.optimisation.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        self.optimisation.load_state_dict(state)

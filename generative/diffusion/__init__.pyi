@@ -1,0 +1,100 @@
+from .config import (
+    DiffusionLossConfig as DiffusionLossConfig,
+)
+from .config import (
+    ImageDiffusionConfig as ImageDiffusionConfig,
+)
+from .config import (
+    PointDiffusionConfig as PointDiffusionConfig,
+)
+from .config import (
+    ScheduleConfig as ScheduleConfig,
+)
+from .config import (
+    UNetConfig as UNetConfig,
+)
+from .exact import MixtureDenoiser as MixtureDenoiser
+from .model import (
+    DiffusionLearner as DiffusionLearner,
+)
+from .model import (
+    DiffusionLosses as DiffusionLosses,
+)
+from .model import (
+    ImageDiffusion as ImageDiffusion,
+)
+from .model import (
+    PointDiffusion as PointDiffusion,
+)
+from .model import (
+    diffusion_loss as diffusion_loss,
+)
+from .model import (
+    estimates as estimates,
+)
+from .networks import (
+    DenoisingMLP as DenoisingMLP,
+)
+from .networks import (
+    UNet as UNet,
+)
+from .networks import (
+    sinusoidal_embedding as sinusoidal_embedding,
+)
+from .samplers import (
+    Clip as Clip,
+)
+from .samplers import (
+    Denoiser as Denoiser,
+)
+from .samplers import (
+    Step as Step,
+)
+from .samplers import (
+    clip_data as clip_data,
+)
+from .samplers import (
+    ddim_noise as ddim_noise,
+)
+from .samplers import (
+    ddim_step as ddim_step,
+)
+from .samplers import (
+    ddpm_step as ddpm_step,
+)
+from .samplers import (
+    denoising_path as denoising_path,
+)
+from .samplers import (
+    noising_path as noising_path,
+)
+from .samplers import (
+    ode_flow as ode_flow,
+)
+from .samplers import (
+    ode_log_prob as ode_log_prob,
+)
+from .samplers import (
+    slerp as slerp,
+)
+from .samplers import (
+    variational_gap as variational_gap,
+)
+from .schedules import (
+    Schedule as Schedule,
+)
+from .schedules import (
+    cosine_betas as cosine_betas,
+)
+from .schedules import (
+    linear_betas as linear_betas,
+)
+from .schedules import (
+    log_snr_of as log_snr_of,
+)
+from .schedules import (
+    scaled_linear_betas as scaled_linear_betas,
+)
+from .schedules import (
+    signal_and_noise as signal_and_noise,
+)

@@ -1,0 +1,5 @@
+"""Energy-based models: a network gives data a low energy (Foster 2023, chapter 7)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,345 @@
+"""PixelCNN: images pixel by pixel, with an exact probability. Loss, sampler, learner.
+
+The probability of an image is a product over its pixels, in the order of reading, of the
+probability of each given those before it. A convolution whose kernel is masked gives all factors
+in one run (van den Oord et al. 2016a):
+
+    model = PixelCNN.from_pretrained("runs/pixelcnn/model")
+    model.log_prob(x)                       # (B, 1, 16, 16) in [0, 1] -> (B,), nats, exact
+    model.sample(16, temperature=0.9)
+    model.complete(x, rows=8)               # the upper half as it is, the lower one drawn
+
+Its network is one of three: the book's stack of masked convolutions (Foster 2023, chapter 5) and
+the two gated stacks of van den Oord et al. (2016b) are in `generative.pixelcnn.networks`; that of
+PixelCNN++ is in `generative.pixelcnn.mixture`, with the mixture of logistics that can take the
+place of a logit for every level.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generative.pixelcnn.config import (
+    GatedConfig,
+    PixelCNNConfig,
+    PixelCNNLossConfig,
+    PlainConfig,
+    PlusPlusConfig,
+)
+from generative.pixelcnn.mixture import LogisticMixture, PlusPlusNet
+from generative.pixelcnn.networks import GatedNet, PlainNet
+from generative.training.checks import (
+    check_dtype,
+    check_images,
+    check_labels,
+    check_some,
+    checked,
+    placed,
+    to_levels,
+)
+from generative.training.optimisation import Optimisation, parameter_groups
+from generative.training.pretrained import Pretrained
+from generative.training.ranges import CountOrZero, NonNegative
+
+__all__ = [
+    "GatedConfig",
+    "PixelCNN",
+    "PixelCNNConfig",
+    "PixelCNNLearner",
+    "PixelCNNLossConfig",
+    "PixelCNNLosses",
+    "PlainConfig",
+    "PlusPlusConfig",
+    "Softmax",
+]
+
+
+# ---------------------------------------------------------------------------------------------
+# The model
+# ---------------------------------------------------------------------------------------------
+
+
+class Softmax:
+    """A logit of its own for every level of every colour; the network orders the colours.
+
+    Args:
+        colours: C.
+        levels: values a colour can have.
+    """
+
+    ordered_network = True
+
+    def __init__(self, colours: int, levels: int):
+        self.colours, self.levels, self.num_params = colours, levels, colours * levels
+
+    def log_probs(self, params: Tensor, level: Tensor) -> Tensor:
+        """log probability of each colour, (B, P, H, W) and levels (B, C, H, W) -> (B, C, H, W)."""
+        # Colour is the faster index, as in the feature maps of `MaskedConv2d`.
+        logits = params.unflatten(1, (self.levels, self.colours))
+        return -F.cross_entropy(logits, level.long(), reduction="none")
+
+    def table(self, params: Tensor, pixel: Tensor, c: int) -> Tensor:
+        """log probability of every level of colour c of one pixel, (B, P) -> (B, levels)."""
+        return params.unflatten(1, (self.levels, self.colours))[:, :, c].log_softmax(1)
+
+
+class PixelCNNLosses(NamedTuple):
+    """Means over the batch."""
+
+    loss: Tensor
+    """Negative log-likelihood of an image, nats; the book's is this divided by C * H * W."""
+    bits_per_dim: Tensor
+    """The same in bits per number, the unit of the papers."""
+
+
+class PixelCNN(Pretrained, nn.Module):
+    """Distribution of images (B, C, H, W) in [0, 1] whose pixels have few or many levels.
+
+    307,460 parameters with the book's four grey levels, 624,990 with its mixture.
+    """
+
+    config_class = PixelCNNConfig
+    capabilities: ClassVar[frozenset[str]] = frozenset({"loss", "sample", "log_prob"})
+
+    def __init__(self, config: PixelCNNConfig | None = None):
+        super().__init__()
+        self.config = config = config or PixelCNNConfig()
+        shape, levels = config.image_shape, config.levels
+        if config.num_mixtures:
+            self.output = LogisticMixture(shape[0], levels, config.num_mixtures)
+        else:
+            self.output = Softmax(shape[0], levels)
+        self.num_classes, self.num_views = 0, 1
+        colours = shape[0] if self.output.ordered_network else 1
+        num_params = self.output.num_params
+        if isinstance(config.network, PlainConfig):
+            self.network = PlainNet(config.network, shape, levels, num_params, colours)
+        elif isinstance(config.network, GatedConfig):
+            self.num_classes = config.network.num_classes
+            self.num_views = config.network.num_views
+            self.network = GatedNet(config.network, shape, num_params, colours)
+        else:
+            self.network = PlusPlusNet(config.network, shape, num_params)
+
+    def loss(
+        self, x: Tensor, labels: Tensor | None = None, views: Tensor | None = None
+    ) -> PixelCNNLosses:
+        """Mean negative log-likelihood of images (B, C, H, W).
+
+        Args:
+            x: the images.
+            labels: their classes, int64 (B,); see `log_prob`.
+            views: how each was changed, int64 (B,); 0 for all if not given.
+        """
+        log_p = self._pixels(check_some(x, self), labels, views).sum(1)
+        loss = -log_p.mean()
+        return PixelCNNLosses(loss, loss / (math.log(2) * math.prod(self.config.image_shape)))
+
+    def log_prob(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """log probability of each image, (B, C, H, W) -> (B,), nats.
+
+        Args:
+            x: the images.
+            labels: their classes, int64 (B,). A model of classes that is not told them gives
+                log sum_c p(x | c) / num_classes, which is as exact.
+        Raises:
+            ValueError: another shape, integers, or pixels that are no levels; wrong labels.
+        """
+        return self._pixels(x, labels).sum(1)
+
+    def class_log_probs(self, x: Tensor) -> Tensor:
+        """log p(x | c) of each image for each class, (B, C, H, W) -> (B, num_classes), nats.
+
+        Its softmax is the probability of each class given the image (Bayes).
+        """
+        return self._class_pixels(x).sum(2)
+
+    def pixel_log_probs(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """log probability of each number given those before it, (B, C, H, W), nats.
+
+        With the sign turned it shows which pixels are a surprise.
+        """
+        c, h, w = self.config.image_shape
+        return self._pixels(x, labels).unflatten(1, (h, w, c)).movedim(-1, 1)
+
+    def pixel_params(
+        self, x: Tensor, labels: Tensor | None = None, views: Tensor | None = None
+    ) -> Tensor:
+        """What the network says of each pixel, (B, P, H, W); any float images will do."""
+        check_dtype(x, "images", self)
+        if not isinstance(self.network, GatedNet):
+            return self.network(x)
+        return self.network(x, labels, views)
+
+    def next_pixel(
+        self, x: Tensor, row: int, column: int, channel: int = 0, labels: Tensor | None = None
+    ) -> Tensor:
+        """Probability of every level of one number given those before it, (B, levels).
+
+        Later pixels of x (B, C, H, W) can be anything.
+        """
+        level = self._levels(x)[:, :, row, column]
+        if labels is not None or not self.num_classes:
+            return self.output.table(self._row(x, row, labels)(column), level, channel).exp()
+        c, _, w = self.config.image_shape
+        before = self._class_pixels(x)[:, :, : (row * w + column) * c + channel].sum(2)
+        tables = [
+            self.output.table(self._row(x, row, label)(column), level, channel).exp()
+            for label in self._each_class(x)
+        ]
+        return (before.softmax(1)[..., None] * torch.stack(tables, 1)).sum(1)
+
+    @checked
+    @torch.no_grad()
+    def sample(
+        self,
+        n: CountOrZero,
+        generator: torch.Generator | None = None,
+        temperature: NonNegative = 1.0,
+        labels: Tensor | None = None,
+    ) -> Tensor:
+        """n images (n, C, H, W), one pixel after the other; see `complete`."""
+        blank = torch.zeros(n, *self.config.image_shape, **placed(self))
+        return self.complete(blank, 0, generator, temperature, labels)
+
+    @checked
+    @torch.no_grad()
+    def complete(
+        self,
+        x: Tensor,
+        rows: CountOrZero,
+        generator: torch.Generator | None = None,
+        temperature: NonNegative = 1.0,
+        labels: Tensor | None = None,
+    ) -> Tensor:
+        """Images that begin as x and are drawn from there on.
+
+        Args:
+            x: (B, C, H, W); its first rows are kept.
+            rows: how many, 0 to H.
+            generator: of the draws.
+            temperature: log probabilities are divided by it before each draw; 1 draws from the
+                model, less makes likely levels likelier, 0 takes the likeliest.
+            labels: classes, int64 (B,). A model of classes that is not told them first draws each
+                from its probability given the rows that are kept.
+        Raises:
+            ValueError: rows or temperature out of range, or x is refused as by `log_prob`.
+        """
+        c, h, w = self.config.image_shape
+        if rows > h:
+            raise ValueError(f"rows is {rows}; the images have {h}: give 0 to {h}")
+        level = self._levels(x)
+        canvas = x.clone()
+        canvas[:, :, rows:] = 0
+        if labels is None and self.num_classes:
+            log_p = self._class_pixels(canvas)[:, :, : rows * w * c].sum(2).log_softmax(1)
+            labels = _draw(log_p, 1.0, generator)
+        for i in range(rows, h):
+            params_at = self._row(canvas, i, labels)
+            for j in range(w):
+                params = params_at(j)
+                for k in range(c):
+                    if k and self.output.ordered_network:
+                        params = params_at(j)
+                    log_p = self.output.table(params, level[:, :, i, j], k)
+                    level[:, k, i, j] = _draw(log_p, temperature, generator).to(level.dtype)
+                    canvas[:, k, i, j] = level[:, k, i, j] / (self.config.levels - 1)
+        return canvas
+
+    def initialise(self, x: Tensor) -> None:
+        """Set the normalised weights of PixelCNN++ from a first batch; others need nothing."""
+        check_some(check_images(x, self.config.image_shape, self), self)
+        if isinstance(self.network, PlusPlusNet):
+            self.network.initialise(x)
+
+    def _pixels(
+        self, x: Tensor, labels: Tensor | None = None, views: Tensor | None = None
+    ) -> Tensor:
+        """log probability of each number, in their order: pixels row by row, then colours."""
+        if labels is None and self.num_classes:
+            so_far = self._class_pixels(x, views).cumsum(2).logsumexp(1) - math.log(
+                self.num_classes
+            )
+            return so_far.diff(dim=1, prepend=torch.zeros_like(so_far[:, :1]))
+        level = self._levels(x)
+        self._check_labels(labels, len(x))
+        if views is not None:
+            check_labels(views, len(x), self.num_views, "this PixelCNN", "views")
+        log_p = self.output.log_probs(self.pixel_params(x, labels, views), level)
+        return log_p.movedim(1, -1).flatten(1)
+
+    def _class_pixels(self, x: Tensor, views: Tensor | None = None) -> Tensor:
+        """`_pixels` for each class, (B, num_classes, C H W)."""
+        if not self.num_classes:
+            raise ValueError("this PixelCNN was not trained with classes; it has num_classes 0")
+        return torch.stack([self._pixels(x, label, views) for label in self._each_class(x)], 1)
+
+    def _each_class(self, x: Tensor) -> Tensor:
+        """(num_classes, B)."""
+        classes = torch.arange(self.num_classes, device=x.device)
+        return classes[:, None].expand(-1, len(x))
+
+    def _row(self, x: Tensor, i: int, labels: Tensor | None) -> Callable[[int], Tensor]:
+        self._check_labels(labels, len(x))
+        if not isinstance(self.network, GatedNet):
+            return self.network.row(x, i)
+        return self.network.row(x, i, labels)
+
+    def _levels(self, x: Tensor) -> Tensor:
+        """Images -> levels 0 .. levels - 1, as floats of the same shape."""
+        return to_levels(check_images(x, self.config.image_shape, self), self.config.levels)
+
+    def _check_labels(self, labels: Tensor | None, n: int) -> None:
+        if labels is not None:
+            check_labels(labels, n, self.num_classes, "this PixelCNN")
+
+
+def _draw(log_p: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
+    """One level for each row of log probabilities (B, levels); (B,)."""
+    if temperature == 0:
+        return log_p.argmax(1)
+    return torch.multinomial((log_p / temperature).softmax(1), 1, generator=generator)[:, 0]
+
+
+# ---------------------------------------------------------------------------------------------
+# Training
+# ---------------------------------------------------------------------------------------------
+
+
+class PixelCNNLearner:
+    """Adam on the loss per number; `kept` holds the weights to keep: their average, if any."""
+
+    def __init__(self, model: PixelCNN, config: PixelCNNLossConfig, steps: int):
+        self.model, self.config = model, config
+        optimizer = torch.optim.AdamW(
+            parameter_groups(model, config.weight_decay), lr=config.lr, eps=config.adam_eps
+        )
+        self.optimisation = Optimisation(
+            model, optimizer, steps, config.final_lr, config.clip, config.ema
+        )
+
+    @property
+    def kept(self) -> PixelCNN:
+        """A copy of the model with the weights that sampling and scoring should use."""
+        return self.optimisation.kept
+
+    def update(
+        self, batch: Tensor | tuple[Tensor, Tensor | None, Tensor | None]
+    ) -> dict[str, Tensor | float]:
+        """One step on images (B, C, H, W) in [0, 1], or on (images, labels, views) as in `loss`."""
+        x, labels, views = (batch, None, None) if isinstance(batch, Tensor) else batch
+        losses = self.model.loss(x, labels, views)
+        self.optimisation.step(losses.loss / math.prod(self.model.config.image_shape))
+        return {name: value.detach() for name, value in losses._asdict().items()}
+
+    def state_dict(self) -> dict:
+        return self.optimisation.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        self.optimisation.load_state_dict(state)

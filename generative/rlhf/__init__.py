@@ -1,0 +1,5 @@
+"""Learning from preferences: a reward model; PPO, DPO, GRPO for a GPT (Foster 2023, chapter 9)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,8 @@
+"""Models of texts: LSTM, GPT, BERT and T5 (Foster 2023, chapters 5 and 9).
+
+`tokens` has what they share: losses over tokens, drawing token after token, the learner.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

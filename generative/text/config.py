@@ -1,0 +1,188 @@
+"""Settings of recurrent text models, GPT, BERT, T5, and of what trains them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from generative.nets.config import BlockConfig, bert_block, gpt2_block, t5_block
+from generative.training.ranges import (
+    Checked,
+    Choices,
+    CountOrZero,
+    Depth,
+    NonNegative,
+    Positive,
+    Range,
+    Share,
+    Size,
+)
+
+__all__ = [
+    "BERTClassifierConfig",
+    "BERTConfig",
+    "BidirectionalConfig",
+    "BlockConfig",
+    "GPTConfig",
+    "RecurrentTextConfig",
+    "T5Config",
+    "TextLossConfig",
+    "bert_block",
+    "gpt2_block",
+    "t5_block",
+]
+
+Vocabulary = Annotated[int, Range(3, 2**20)]
+"""Tokens 0 and 1 have a meaning."""
+Rate = Annotated[float, Range(0, 1, above=True, below=True)]
+Cell = Literal["lstm", "gru", "gru-before", "rnn"]
+"""LSTM; GRU as torch has it, its reset gate after the matrix; GRU as published and in the book,
+before it (slow, step by step); plain tanh."""
+
+
+@dataclass(frozen=True)
+class RecurrentTextConfig(Checked):
+    """A recurrent network that predicts the next token; the defaults are the book's (chapter 5)."""
+
+    vocab_size: Vocabulary = 10_000
+    """Tokens, with 0 (the end of a text, and what stands after it) and 1 (unknown)."""
+    embed_dim: Size = 100
+    """Width of a token's vector."""
+    hidden_dim: Size = 128
+    """Units of each layer."""
+    num_layers: Depth = 1
+    """Recurrent layers, each reading the states of the one below (the book's stacked LSTM: 2)."""
+    cell: Cell = "lstm"
+    """Kind of the units."""
+    dropout: Share = 0.0
+    """Share of states between layers that is left out in training."""
+    length: Size = 200
+    """Tokens of a sample."""
+    from_start: bool = True
+    """A text begins after the end of another, so that its first token has a probability too, and so
+    have prompts. Without, the first is given: texts are windows of a longer one, or all begin
+    alike, as in the book."""
+
+
+@dataclass(frozen=True)
+class BidirectionalConfig(Checked):
+    """Two recurrent networks, from left and from right, that fill in hidden tokens."""
+
+    vocab_size: Vocabulary = 10_000
+    """Tokens, with 0 (the end of a text, and what stands after it) and 1 (unknown); one more, the
+    mask, is added."""
+    embed_dim: Size = 100
+    """Width of a token's vector."""
+    hidden_dim: Size = 100
+    """Units of each direction; a position's state has both, 200 numbers in the book."""
+    num_layers: Depth = 1
+    """Layers, each reading both directions of the one below."""
+    cell: Literal["lstm", "gru"] = "gru"
+    """Kind of the units."""
+    mask_rate: Rate = 0.15
+    """Share of tokens that are hidden in training."""
+
+
+@dataclass(frozen=True)
+class GPTConfig(Checked):
+    """A causal Transformer; the defaults are the book's for wine reviews (chapter 9)."""
+
+    vocab_size: Vocabulary = 10_000
+    """Tokens, with 0 (the end of a text, and what stands after it) and 1 (unknown)."""
+    max_len: Size = 80
+    """Positions that have a vector, and so the longest text."""
+    num_layers: Depth = 1
+    """Transformer blocks."""
+    block: BlockConfig = field(default_factory=BlockConfig)
+    tied: bool = False
+    """Use the tokens' vectors for the output too, without a bias, as GPT-2 does."""
+    init: Literal["glorot", "normal"] = "glorot"
+    """First weights: as the book's framework has them, or GPT-2's."""
+    from_start: bool = True
+    """A text begins after the end of another, so that its first token has a probability too, and so
+    have prompts. Without, the first is given: texts are windows of a longer one, or all begin
+    alike, as in the book."""
+
+
+@dataclass(frozen=True)
+class BERTConfig(Checked):
+    """An encoder that fills in hidden tokens; a small one by default."""
+
+    vocab_size: Vocabulary = 10_000
+    """Tokens, with 0 (the end of a text, and what stands after it) and 1 (unknown); three more, the
+    mask, the class and the separator, are added."""
+    max_len: Size = 128
+    """Positions that have a vector."""
+    num_layers: Depth = 4
+    """Transformer blocks."""
+    block: BlockConfig = field(default_factory=lambda: bert_block(256, 4))
+    num_segments: Size = 2
+    """Kinds of a position, such as first and second sentence."""
+    mask_rate: Rate = 0.15
+    """Share of tokens that are predicted in training: 80 % of them hidden, 10 % exchanged for any
+    other, 10 % left."""
+    hide_all: bool = False
+    """Hide all of them instead: what is predicted is then what an exact posterior is of."""
+
+
+@dataclass(frozen=True)
+class BERTClassifierConfig(Checked):
+    """BERT with a head that tells classes of texts apart."""
+
+    bert: BERTConfig = field(default_factory=BERTConfig)
+    num_classes: Choices = 2
+
+
+@dataclass(frozen=True)
+class T5Config(Checked):
+    """An encoder and a decoder, text in and text out; a small one by default."""
+
+    vocab_size: Vocabulary = 10_000
+    """Tokens, with 0 (the end of a text, and what the decoder begins with) and 1
+    (unknown); `num_sentinels` are added."""
+    num_sentinels: Size = 32
+    """Marks for cut-out pieces."""
+    num_layers: Depth = 4
+    """Blocks of the encoder, and as many of the decoder."""
+    block: BlockConfig = field(default_factory=lambda: t5_block(256, 4))
+    num_buckets: Annotated[int, Range(4, 2**16)] = 32
+    """Distances that are told apart, half of them exactly."""
+    max_distance: Size = 128
+    """All that is further has the last bucket."""
+    max_len: Size = 512
+    """Longest source and target that is taken; no weight depends on it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_buckets % 4 or self.max_distance <= self.num_buckets:
+            raise ValueError(
+                f"num_buckets is {self.num_buckets} and max_distance {self.max_distance}; give a "
+                "multiple of 4, and a distance above it"
+            )
+
+
+@dataclass(frozen=True)
+class TextLossConfig(Checked):
+    """What a model of texts minimises, and how; the defaults are the book's optimiser."""
+
+    padding: bool = False
+    """Also count what stands after the end of a text, as the book does: most of its positions, and
+    trivial ones."""
+    optimizer: Literal["adam", "muon"] = "adam"
+    """Muon turns the steps of the matrices inside the network orthogonal (Jordan et al. 2024)."""
+    lr: Positive = 1e-3
+    """Learning rate."""
+    final_lr: NonNegative = 1e-3
+    """Learning rate at the last step; cosine from `lr` (equal: constant, as in the book)."""
+    warmup: CountOrZero = 0
+    """Steps over which the rate rises from 0."""
+    beta2: Share = 0.999
+    """Adam's memory of squared gradients."""
+    adam_eps: Positive = 1e-7
+    """Adam's epsilon (the book's framework has 1e-7)."""
+    weight_decay: NonNegative = 0.0
+    """Decoupled weight decay (AdamW) of matrices."""
+    clip: NonNegative = 0.0
+    """Largest norm of the gradient; 0 for no limit."""
+    ema: Share = 0.0
+    """Decay of the average of the weights that is kept in their place; 0 keeps the last weights."""

@@ -1,0 +1,232 @@
+"""What models of texts share: losses over tokens, drawing token after token, the learner.
+
+A text is a row of int64 tokens. Token 0 ends it and fills the row after its end, token 1 is
+whatever is not in the vocabulary. A model of the next token has a probability for every text:
+
+    log p(x) = sum_t log p(x_t | 0, x_1 .. x_(t-1)),   t up to the first 0
+
+where the 0 in front is the end of the text before. Where the first token is given instead, the sum
+begins with the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generative.sampling import sample_logits
+from generative.text.config import TextLossConfig
+from generative.training.checks import checked
+from generative.training.optimisation import Optimisation, parameter_groups
+from generative.training.ranges import CountOrZero, NonNegative, Quantile
+
+__all__ = [
+    "END",
+    "UNKNOWN",
+    "TextLearner",
+    "TextLossConfig",
+    "TextLosses",
+    "after_end",
+    "generate",
+    "next_token_losses",
+    "text_log_prob",
+    "token_log_probs",
+    "token_losses",
+    "up_to_end",
+    "with_start",
+]
+
+END = 0
+"""Ends a text, and stands in the rest of its row."""
+UNKNOWN = 1
+"""Whatever is not in the vocabulary."""
+
+M = TypeVar("M", bound=nn.Module)
+Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
+"""(new tokens (B, T), state or None) -> logits after the last of them (B, V), state."""
+
+
+class TextLosses(NamedTuple):
+    """Means over the tokens that count."""
+
+    loss: Tensor
+    """Cross-entropy, nats."""
+    accuracy: Tensor
+    """Share of tokens that had the highest probability."""
+
+
+def token_losses(logits: Tensor, targets: Tensor, counted: Tensor) -> TextLosses:
+    """Cross-entropy of logits (B, T, V) and tokens (B, T) where `counted` (B, T) is True."""
+    logits, targets = logits[counted], targets[counted]
+    right = (logits.detach().argmax(-1) == targets).float().mean()
+    return TextLosses(F.cross_entropy(logits, targets), right)
+
+
+def up_to_end(tokens: Tensor) -> Tensor:
+    """bool of the shape of tokens (B, T), True up to the first END, which is included."""
+    ends = tokens == END
+    return ends.cumsum(1) - ends.long() == 0
+
+
+def after_end(tokens: Tensor) -> Tensor:
+    """Tokens (B, T), each row begun with the END of the text before and without its last."""
+    return F.pad(tokens[:, :-1], (1, 0), value=END)
+
+
+def with_start(x: Tensor, from_start: bool = True) -> Tensor:
+    """Texts (B, T) with an END in front, (B, T + 1), if `from_start`."""
+    return F.pad(x, (1, 0), value=END) if from_start else x
+
+
+def next_token_losses(
+    logits: Callable[[Tensor], Tensor], x: Tensor, from_start: bool = True, padding: bool = False
+) -> TextLosses:
+    """Losses of a model of the next token on texts (B, T).
+
+    Args:
+        logits: tokens (B, T) -> logits of the token after each, (B, T, V).
+        from_start: the first token comes after an END; else it is given, and not counted.
+        padding: also count what stands after the end of a text.
+    """
+    inputs, targets = (after_end(x), x) if from_start else (x[:, :-1], x[:, 1:])
+    counted = torch.ones_like(targets, dtype=torch.bool) if padding else up_to_end(targets)
+    return token_losses(logits(inputs), targets, counted)
+
+
+def text_log_prob(logits: Callable[[Tensor], Tensor], x: Tensor, from_start: bool = True) -> Tensor:
+    """log p of each text (B, T) up to its end, in nats, (B,); see `next_token_losses`."""
+    each = token_log_probs(logits, x, from_start)
+    return (each * up_to_end(x[:, x.shape[1] - each.shape[1] :])).sum(1)
+
+
+def token_log_probs(
+    logits: Callable[[Tensor], Tensor], x: Tensor, from_start: bool = True
+) -> Tensor:
+    """log p of each token of texts (B, T) after those before it, nats, (B, T); or (B, T - 1)."""
+    inputs, targets = (after_end(x), x) if from_start else (x[:, :-1], x[:, 1:])
+    return -F.cross_entropy(logits(inputs).transpose(1, 2), targets, reduction="none")
+
+
+@checked
+@torch.no_grad()
+def generate(
+    step: Step,
+    prompt: Tensor,
+    num_tokens: CountOrZero,
+    *,
+    temperature: NonNegative = 1.0,
+    top_k: CountOrZero = 0,
+    top_p: Quantile = 1.0,
+    generator: torch.Generator | None = None,
+    ends: bool = True,
+) -> Tensor:
+    """Continue each row of prompt (B, T); int64 (B, T + num_tokens).
+
+    Args:
+        step: see `Step`; it is given the prompt, then one token at a time.
+        temperature, top_k, top_p: see `generative.sampling.shape_logits`.
+        ends: whether END ends a text, after which its row is filled with it.
+    """
+    tokens = torch.empty(
+        len(prompt), prompt.shape[1] + num_tokens, dtype=torch.int64, device=prompt.device
+    ).fill_(END)
+    tokens[:, : prompt.shape[1]] = prompt
+    ended = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
+    new, state = prompt, None
+    for place in range(prompt.shape[1], tokens.shape[1]):
+        logits, state = step(new, state)
+        drawn = sample_logits(logits, temperature, top_k, top_p, generator)
+        if ends:
+            drawn = drawn.masked_fill(ended, END)
+            ended |= drawn == END
+        tokens[:, place] = drawn
+        if bool(ended.all()):
+            break
+        new = drawn[:, None]
+    return tokens
+
+
+class TextLearner(Generic[M]):
+    """Adam or Muon on a loss of texts; `kept` holds the weights to keep.
+
+    Args:
+        model: any model with a `loss`.
+        config: see `TextLossConfig`.
+        steps: over which the learning rate falls.
+        loss: of a batch, the field `loss` of what it returns is minimised; if not given, that of a
+            model of the next token, with the config's `padding`.
+    """
+
+    def __init__(
+        self,
+        model: M,
+        config: TextLossConfig,
+        steps: int,
+        loss: Callable[[Any], Any] | None = None,
+    ):
+        self.model, self.config = model, config
+        plain = partial(cast("Any", model).loss, padding=config.padding)
+        self._loss = loss or plain
+        self.optimisation = Optimisation(
+            model,
+            make_optimizers(model, config),
+            steps,
+            config.final_lr,
+            config.clip,
+            config.ema,
+            config.warmup,
+        )
+
+    @property
+    def kept(self) -> M:
+        """A copy of the model with the weights that sampling and scoring should use."""
+        return self.optimisation.kept
+
+    def update(self, batch: Any) -> dict[str, Tensor]:
+        """One step on a batch of texts (B, T), or whatever `loss` takes."""
+        losses = self._loss(batch)
+        self.optimisation.step(losses.loss)
+        return {name: value.detach() for name, value in losses._asdict().items()}
+
+    def state_dict(self) -> dict:
+        return self.optimisation.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        self.optimisation.load_state_dict(state)
+
+
+def make_optimizers(model: nn.Module, config: TextLossConfig) -> list[torch.optim.Optimizer]:
+    """AdamW; for the matrices of modules with `takes_muon`, such as Transformer blocks, Muon.
+
+    Raises:
+        ValueError: Muon is asked for, and there are none.
+    """
+    decay, betas = config.weight_decay, (0.9, config.beta2)
+    hidden: list[nn.Parameter] = [
+        cast(nn.Parameter, layer.weight)
+        for block in model.modules()
+        if config.optimizer == "muon" and getattr(block, "takes_muon", False)
+        for layer in block.modules()
+        if isinstance(layer, nn.Linear)
+    ]
+    groups = parameter_groups(model, decay, hidden)
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.adam_eps)
+    ]
+    if hidden:
+        optimizers.append(
+            torch.optim.Muon(
+                hidden, lr=config.lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
+            )
+        )
+    elif config.optimizer == "muon":
+        raise ValueError(
+            f"optimizer is 'muon', and a {type(model).__name__} has no hidden matrices between "
+            "its embeddings and its output that Muon could move; give 'adam'"
+        )
+    return optimizers

@@ -1,0 +1,59 @@
+from .config import (
+    ConvVAEConfig as ConvVAEConfig,
+)
+from .config import (
+    ImageVAEConfig as ImageVAEConfig,
+)
+from .config import (
+    ImageVAELossConfig as ImageVAELossConfig,
+)
+from .config import (
+    LinearVAEConfig as LinearVAEConfig,
+)
+from .config import (
+    VAELossConfig as VAELossConfig,
+)
+from .frames import (
+    ConvVAE as ConvVAE,
+)
+from .frames import (
+    VAELearner as VAELearner,
+)
+from .frames import (
+    decode_logits_as_blocks as decode_logits_as_blocks,
+)
+from .frames import (
+    to_float_bchw as to_float_bchw,
+)
+from .frames import (
+    to_uint8_bhwc as to_uint8_bhwc,
+)
+from .frames import (
+    vae_loss as vae_loss,
+)
+from .gaussian import (
+    VAELosses as VAELosses,
+)
+from .gaussian import (
+    gaussian_kl as gaussian_kl,
+)
+from .gaussian import (
+    gaussian_log_prob as gaussian_log_prob,
+)
+from .gaussian import (
+    importance_bound as importance_bound,
+)
+from .gaussian import (
+    sample_gaussian as sample_gaussian,
+)
+from .images import ImageVAE as ImageVAE
+from .images import ImageVAELearner as ImageVAELearner
+from .linear import (
+    LinearVAE as LinearVAE,
+)
+from .linear import (
+    ProbabilisticPCA as ProbabilisticPCA,
+)
+from .linear import (
+    probabilistic_pca as probabilistic_pca,
+)
