@@ -1,7 +1,7 @@
 """Integrals over the plane: normalisers, entropies and divergences without sampling noise.
 
-divergence(density, model.log_prob)                  # KL(density || model), nats
-log_normaliser(lambda x: -energy(x), grid)           # log partition function
+divergence(density, lambda x: model.log_prob(x.float()))   # KL(density || model), nats
+log_normaliser(lambda x: -energy(x), grid)                # log partition function
 """
 
 from __future__ import annotations
