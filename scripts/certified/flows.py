@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -66,13 +67,21 @@ def entropy_line(settings: Settings, what: str, bar: float) -> Line:
 
 
 def round_trip_line(flow, data: PointData, settings: Settings) -> Line:
-    """How far decode(encode(x)) is from x, in float32, over 10,000 points."""
+    """Error of decode(encode(x)) in float32 over 10,000 points, beside what rounding z costs.
+
+    Between the modes of a density a flow stretches space, on the ring by 1,500; there a z rounded
+    to float32 is not the same x any more, however exact the maps are. So the reference is the
+    error of the maps in float64 with z rounded once.
+    """
     import torch
 
-    x = sample(data, 10_000, settings)
+    x, exact = sample(data, 10_000, settings), copy.deepcopy(flow).double()
     with torch.no_grad():
         error = float((flow.decode(flow.encode(x)) - x).abs().max())
-    return Line("largest error of decode(encode(x))", error, 0.0, "exact", error, 1e-5)
+        z = exact.encode(x.double()).float()
+        rounding = float((exact.decode(z.double()) - x).abs().max())
+    what = "largest error of decode(encode(x)) in float32"
+    return Line(what, error, rounding, "z rounded, exact maps", error - rounding, 1e-5)
 
 
 def log_det_line(flow, data: PointData, settings: Settings, bar: float) -> Line:
