@@ -57,7 +57,7 @@ def wheel(tmp_path_factory):
     for name in (*PACKAGES, "scripts"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, source / name, ignore=ignore)
-    for name in ("pyproject.toml", "setup.py", "README.md"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     words = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", base, source]
     done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True)
@@ -82,8 +82,10 @@ def test_wheel_ships_only_our_packages_and_gymnasiums_startup_file(shipped):
 def test_wheel_holds_every_module_and_the_page(shipped):
     for package in PACKAGES:
         modules = {str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py")}
-        assert modules <= shipped
+        stubs = {str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.pyi")}
+        assert modules | stubs | {f"{package}/py.typed"} <= shipped
     assert "agents/play/page.html" in shipped
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in shipped)
 
 
 def test_console_command_of_the_wheel_lists_its_own_verbs(wheel, tmp_path):
