@@ -43,8 +43,7 @@ from generative.training.pretrained import CONFIG_NAME, WEIGHTS_NAME, read_weigh
 from generative.training.settings import from_json, to_json
 from worldmodels.actions import check_finite, from_env
 from worldmodels.configs import ControllerConfig
-from worldmodels.memories import load_memory
-from worldmodels.memory import Memory
+from worldmodels.memory import Memory, load_memory
 from worldmodels.vision import Vision, load_vision
 from worldmodels.world_model import WorldModel
 

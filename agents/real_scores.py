@@ -77,7 +77,7 @@ class RealTracks:
         """An agent whose controller is replaced from episode to episode."""
         from agents.world_model_agent import AgentConfig, WorldModelAgent
         from worldmodels.controller import LinearController
-        from worldmodels.memories import load_memory
+        from worldmodels.memory import load_memory
         from worldmodels.vision import load_vision
         from worldmodels.world_model import WorldModel
 

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -25,6 +26,16 @@ import envs  # noqa: F401  registers this project's environments
 from agents.world_model_agent import WorldModelAgent
 from envs.car_racing import resize_frames
 from generative.training.checks import placed
+from worldmodels.configs import DreamConfig
+from worldmodels.dreaming.noise import dropout_mask
+from worldmodels.dreaming.step import (
+    DreamState,
+    Outcome,
+    draw_noise,
+    dream_step,
+    lost,
+    not_finite,
+)
 
 __all__ = [
     "FPS",
@@ -34,6 +45,7 @@ __all__ = [
     "dream_on",
     "drive",
     "drive_and_dream",
+    "dream_temperature",
     "poster",
     "write_gif",
     "write_video",
@@ -92,40 +104,66 @@ def drive(agent: WorldModelAgent, env: Any, seed: int, max_steps: int) -> Iterat
             return
 
 
-class LoneDream:
-    """M running on from a real moment without seeing the game again."""
+def dream_temperature(agent: WorldModelAgent, given: float | None) -> float:
+    """The temperature that is given, or that of the dream the agent was trained in, or 1."""
+    if given is not None:
+        return given
+    return 1.0 if agent.dream is None else agent.dream.temperature
 
-    def __init__(self, agent: WorldModelAgent, start: Decision, temperature: float, seed: int):
-        self.agent, self.temperature = agent, temperature
-        self.z, self.state, self.prev_reward = start.z, (start.h, start.c), start.prev_reward
+
+class LoneDream:
+    """M running on from a real moment without seeing the game again.
+
+    Args:
+        temperature: of M's draws. It and all else are, if not given, those of the dream that the
+            agent was trained in, where these are known.
+    """
+
+    def __init__(
+        self, agent: WorldModelAgent, start: Decision, temperature: float | None, seed: int
+    ):
+        self.agent = agent
+        memory, mem = agent.world.memory, agent.world.memory.config
+        trained = agent.dream or DreamConfig(dropout=False)
+        self.config = replace(trained, temperature=dream_temperature(agent, temperature))
         self.generator = torch.Generator(agent.world.device).manual_seed(seed)
-        self.age = 0
+        mask = None
+        if self.config.dropout and mem.dropout:
+            mask = dropout_mask(1, mem.hidden_dim, mem.dropout, self.generator, memory.kind)
+        self.state = DreamState.at(start.z, start.h, start.c, start.prev_reward, mask)
+
+    @property
+    def z(self) -> Tensor:
+        """What is dreamed now, (1, latent_dim)."""
+        return self.state.z
+
+    @property
+    def age(self) -> int:
         """Decisions since the real moment."""
+        return int(self.state.age[0])
 
     @torch.no_grad()
-    def step(self, action: np.ndarray | None = None) -> None:
+    def own_action(self) -> Tensor:
+        """What the controller would do here, (1, A)."""
+        return self.agent.controller.act(self.state.z, self.state.h, self.state.c)
+
+    @torch.no_grad()
+    def step(self, action: np.ndarray | None = None) -> Outcome:
         """One decision further, with this action (3,) or, without one, the controller's own."""
-        agent, world = self.agent, self.agent.world
-        reads_reward = world.memory.config.reward_input
+        memory = self.agent.world.memory
         if action is None:
-            chosen = agent.controller.act(self.z, *self.state)
+            chosen = self.own_action()
         else:
-            chosen = torch.as_tensor(action, **placed(world.memory)).unsqueeze(0)
-        self.z, out, self.state = world.step(
-            self.z,
-            chosen,
-            self.state,
-            self.prev_reward if reads_reward else None,
-            self.temperature,
-            self.generator,
-        )
-        if reads_reward:
-            self.prev_reward = out.reward
-        self.age += 1
+            chosen = torch.as_tensor(action, **memory.kind).unsqueeze(0)
+        noise = draw_noise(memory, 1, self.generator, ends=False)
+        self.state, outcome = dream_step(memory, self.state, chosen, noise, self.config)
+        if lost(self.state.alive) is not None:
+            raise not_finite("this dream", f"decision {self.age}")
+        return outcome
 
     def picture(self) -> np.ndarray:
         """What is dreamed now, decoded by V: uint8 (64, 64, 3)."""
-        return self.agent.world.decode(self.z)[0]
+        return self.agent.world.decode(self.state.z)[0]
 
 
 def dream_on(
@@ -176,7 +214,7 @@ def drive_and_dream(
     awake_seconds: float = 1.0,
     dream_seconds: float = 2.5,
     actions: Literal["own", "real"] = "own",
-    temperature: float = 1.0,
+    temperature: float | None = None,
 ) -> Iterator[np.ndarray]:
     """Frames of a real drive on the left and, on the right, of dreams that begin in it.
 
@@ -189,7 +227,7 @@ def drive_and_dream(
         dream_seconds: how long M then runs alone.
         actions: in the dream the controller acts by what it dreams ("own"), or what it really does
             meanwhile is done in the dream too ("real").
-        temperature: of M's draws.
+        temperature: of M's draws; see `dream_temperature`.
     Yields:
         uint8 (640, 1264, 3), `FPS` a second.
     """
@@ -347,7 +385,7 @@ def poster(
     *,
     env_id: str = "CarRacing-v3",
     max_steps: int = 1000,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     seconds: tuple[float, float, float] = (0.5, 1.0, 2.0),
 ) -> Image.Image:
     """A real moment and what followed, above what V kept of it and what M dreamed from there.
@@ -368,7 +406,9 @@ def poster(
                 decisions.append(step.decision)
                 scores.append(step.score)
                 photographs.append(_photograph(env, _CELL))
-    at, dreamed = _best_moment(agent, decisions, scores, ahead, temperature, seed)
+    at, dreamed = _best_moment(
+        agent, decisions, scores, ahead, dream_temperature(agent, temperature), seed
+    )
     real = [photographs[at + n] for n in (0, *ahead)]
     kept = agent.world.decode(decisions[at].z)
     below = [_enlarge(picture, _CELL) for picture in (*kept, *dreamed)]

@@ -28,7 +28,9 @@ from generative.training.files import DamagedFileError, read_json, write_json
 from generative.training.ranges import Checked, Size
 from generative.training.settings import from_json, to_json
 from worldmodels.actions import to_env
+from worldmodels.configs import DreamConfig
 from worldmodels.controller import LinearController
+from worldmodels.dreaming.settings import load_settings, save_settings
 from worldmodels.vision import check_observations
 from worldmodels.world_model import WorldModel
 
@@ -73,6 +75,7 @@ class WorldModelAgent:
 
     Args:
         task: what it is for; the paper's car race if not given.
+        dream: settings of the dream that it was trained in, if they are known.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class WorldModelAgent:
         config: AgentConfig | None = None,
         seed: int = 0,
         task: Task | None = None,
+        dream: DreamConfig | None = None,
     ):
         mem, con = world.memory.config, controller.config
         sizes = [(c.latent_dim, c.hidden_dim, c.action_dim) for c in (con, mem)]
@@ -100,14 +104,15 @@ class WorldModelAgent:
             world.vision, task.preprocess.seen_shape, f"{task.env_id} shows", "this agent's V"
         )
         self.world, self.controller = world.eval(), controller.eval()
-        self.config = config or AgentConfig()
+        self.config, self.dream = config or AgentConfig(), dream
         self.generator = torch.Generator(world.device).manual_seed(seed)
 
     @classmethod
     def from_pretrained(
         cls, folder: Path | str, device: str = "cpu", trust: bool = False
     ) -> WorldModelAgent:
-        """Load `folder`/vision, /memory, /controller, agent.json and task.json, if there is one.
+        """Load `folder`/vision, /memory, /controller, agent.json and, if they are there, task.json
+        and dream.json.
 
         Args:
             trust: see `Task.load`.
@@ -122,7 +127,8 @@ class WorldModelAgent:
             raise DamagedFileError(f"{path}: {error}") from error
         world = WorldModel.from_pretrained(folder, device=device)
         controller = LinearController.from_pretrained(folder / "controller", device=device)
-        return cls(world, controller, config, task=Task.load(folder, trust))
+        task, dream = Task.load(folder, trust), load_settings(folder)
+        return cls(world, controller, config, task=task, dream=dream)
 
     def save_pretrained(self, folder: Path | str, dtype: torch.dtype | None = None) -> None:
         """Write the agent; `dtype` torch.float16 halves V and M (C stays float32)."""
@@ -131,6 +137,8 @@ class WorldModelAgent:
         self.controller.save_pretrained(folder / "controller")
         write_json(folder / "agent.json", to_json(self.config))
         self.task.save(folder)
+        if self.dream is not None:
+            save_settings(folder, self.dream)
 
     def initial_state(self, num_envs: int) -> AgentState:
         """Of episodes that have not begun."""
@@ -218,15 +226,12 @@ class WorldModelAgent:
         """(h, c, estimated reward) after the last decision; as they are where there was none."""
         h, c, prev_reward = state.h[rows], state.c[rows], state.prev_reward[rows]
         memory = self.world.memory
-        reads_reward = memory.config.reward_input
         z, action = state.z[rows], torch.from_numpy(state.action[due]).to(h)
-        previous = prev_reward.unsqueeze(1) if reads_reward else None
-        h_read, read = memory.read(z.unsqueeze(1), action.unsqueeze(1), (h, c), previous)
+        h_read, c_read = memory.observe(z, action, (h, c), prev_reward)
         begun = torch.from_numpy(state.begun[due]).to(h.device)
-        h = torch.where(begun[:, None], read[0], h)
-        c = torch.where(begun[:, None], read[1], c)
-        if reads_reward and memory.config.predict_reward:
-            reward = memory.heads(h_read[:, 0], z).reward
-            assert reward is not None  # since M predicts it
+        h = torch.where(begun[:, None], h_read, h)
+        c = torch.where(begun[:, None], c_read, c)
+        reward, _ = memory.reward_and_end(h_read)
+        if memory.config.reward_input and reward is not None:
             prev_reward = torch.where(begun, reward, prev_reward)
         return h, c, prev_reward

@@ -35,8 +35,9 @@ from torch import Tensor
 from generative.training.precision import default_bf16
 from worldmodels.configs import ControllerConfig, DreamConfig, MDNRNNConfig
 from worldmodels.controller import LinearController, car_racing_action, split_candidates
-from worldmodels.dream import Dream, DreamStarts
-from worldmodels.fast_dream import FusedDream
+from worldmodels.dreaming.backends.fused import FusedDream
+from worldmodels.dreaming.rollout import Dream
+from worldmodels.dreaming.starts import DreamStarts
 from worldmodels.memory import MDNRNN
 from worldmodels.parallel import Report, Workers
 
@@ -155,8 +156,8 @@ def profile(case: Case) -> dict[str, float]:
         settle=timed("rewards and ends", kernels.settle),
     )
     dream.squash = timed("controllers", dream.squash)
-    dream._noise = timed("noise", dream._noise)
-    dream._gumbel = timed("noise", dream._gumbel)
+    dream.noise = timed("noise", dream.noise)
+    dream.world.gumbel = timed("noise", dream.world.gumbel)
     with mock.patch.object(torch, "mm", timed("matrix products", torch.mm)):
         for _ in range(2):  # the first fills caches
             spent.clear()

@@ -28,7 +28,8 @@ import torch
 
 from worldmodels.configs import DreamConfig, EvolutionConfig
 from worldmodels.controller import LinearController
-from worldmodels.dream import Dream, DreamStarts
+from worldmodels.dreaming.rollout import Dream
+from worldmodels.dreaming.starts import DreamStarts
 from worldmodels.evolution import CMAES, evolve
 from worldmodels.memory import MDNRNN
 

@@ -52,7 +52,7 @@ def real_tracks() -> Any:
 def dreams() -> Any:
     """Dreams of 50 decisions."""
     from worldmodels.controller import LinearController
-    from worldmodels.dream_scores import DreamReturns
+    from worldmodels.dreaming.scores import DreamReturns
 
     controller = LinearController.from_pretrained(PRETRAINED / "controller").config
     starts, config = PRETRAINED / "starts.safetensors", DreamConfig(horizon=50, bf16="auto")

@@ -28,16 +28,22 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from envs.task import Task, action_space
-from generative.training.checks import placed
 from worldmodels.actions import from_env
 from worldmodels.configs import ActionHead, DreamConfig
-from worldmodels.dream import DreamStarts
+from worldmodels.dreaming.noise import dropout_mask
+from worldmodels.dreaming.settings import STORED, Stored, dream_config
+from worldmodels.dreaming.starts import STARTS_NAME, DreamStarts
+from worldmodels.dreaming.step import (
+    DreamState,
+    check_can_dream,
+    draw_noise,
+    dream_step,
+    lost,
+    not_finite,
+)
 from worldmodels.world_model import WorldModel
 
-__all__ = ["STARTS_NAME", "DreamEnv", "DreamVectorEnv"]
-
-STARTS_NAME = "starts.safetensors"
-"""The file of a model folder that holds its `DreamStarts`."""
+__all__ = ["DreamEnv", "DreamVectorEnv", "Lanes"]
 
 Model = WorldModel | Path | str
 Starts = DreamStarts | Path | str | None
@@ -61,6 +67,13 @@ class DreamEnv(gymnasium.Env):
         temperature: uncertainty of the dream, 0 or more.
         dropout: one dropout mask per episode over M's outputs, if M was trained with dropout.
         reward_clip: bounds of the reward of a decision; None for none.
+        pace_cap: most that a decision pays on average over `pace_window` decisions; None for no
+            cap. A decision earns by how much it raises min(rewards of the stretch so far, cap *
+            decisions of the stretch), so that an episode returns what
+            `worldmodels.dreaming.rollout.Dream` says of it. M itself reads the uncapped reward.
+        pace_window: decisions of a stretch.
+        These six are, if not given, those of dream.json in the model folder: of the dream in which
+        its agent was trained. Where there is no such file they are those of `DreamConfig`.
         observation: "zh" for z and h as one float32 vector, or "frames" for the decoded
             (64, 64, 3) uint8 picture of z (where V is of vectors: the decoded vector).
         render_mode: None or "rgb_array", the decoded picture.
@@ -81,17 +94,20 @@ class DreamEnv(gymnasium.Env):
         model: Model,
         starts: Starts = None,
         *,
-        horizon: int = 50,
-        temperature: float = 1.1,
-        dropout: bool = True,
-        reward_clip: tuple[float, float] | None = None,
+        horizon: int | Stored = STORED,
+        temperature: float | Stored = STORED,
+        dropout: bool | Stored = STORED,
+        reward_clip: tuple[float, float] | Stored | None = STORED,
+        pace_cap: float | Stored | None = STORED,
+        pace_window: int | Stored = STORED,
         observation: Observation = "zh",
         render_mode: str | None = None,
         device: str = "cpu",
         task: Task | ActionHead | None = None,
     ):
-        config = DreamConfig(horizon, temperature, dropout, reward_clip)
-        self._lanes = _Lanes(1, model, starts, config, observation, render_mode, device, task)
+        given = (horizon, temperature, dropout, reward_clip, pace_cap, pace_window)
+        config = configured(model, *given)
+        self._lanes = Lanes(1, model, starts, config, observation, render_mode, device, task)
         self.render_mode = render_mode
         self.observation_space = self._lanes.observation_space
         self.action_space = self._lanes.action_space
@@ -141,20 +157,21 @@ class DreamVectorEnv(VectorEnv):
         model: Model,
         starts: Starts = None,
         *,
-        horizon: int = 50,
-        temperature: float = 1.1,
-        dropout: bool = True,
-        reward_clip: tuple[float, float] | None = None,
+        horizon: int | Stored = STORED,
+        temperature: float | Stored = STORED,
+        dropout: bool | Stored = STORED,
+        reward_clip: tuple[float, float] | Stored | None = STORED,
+        pace_cap: float | Stored | None = STORED,
+        pace_window: int | Stored = STORED,
         observation: Observation = "zh",
         render_mode: str | None = None,
         device: str = "cpu",
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         task: Task | ActionHead | None = None,
     ):
-        config = DreamConfig(horizon, temperature, dropout, reward_clip)
-        self._lanes = _Lanes(
-            num_envs, model, starts, config, observation, render_mode, device, task
-        )
+        given = (horizon, temperature, dropout, reward_clip, pace_cap, pace_window)
+        config = configured(model, *given)
+        self._lanes = Lanes(num_envs, model, starts, config, observation, render_mode, device, task)
         self.num_envs, self.render_mode = num_envs, render_mode
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**DreamEnv.metadata, "autoreset_mode": self.autoreset_mode}
@@ -245,7 +262,31 @@ class DreamVectorEnv(VectorEnv):
         return infos
 
 
-class _Lanes:
+def configured(
+    model: Model,
+    horizon: int | Stored,
+    temperature: float | Stored,
+    dropout: bool | Stored,
+    reward_clip: tuple[float, float] | Stored | None,
+    pace_cap: float | Stored | None,
+    pace_window: int | Stored,
+) -> DreamConfig:
+    """The settings of a dream of `model`: those given, or those of its folder."""
+    folder = None if isinstance(model, WorldModel) else model
+    return dream_config(
+        folder,
+        {
+            "horizon": horizon,
+            "temperature": temperature,
+            "dropout": dropout,
+            "reward_clip": reward_clip,
+            "pace_cap": pace_cap,
+            "pace_window": pace_window,
+        },
+    )
+
+
+class Lanes:
     """The dreams themselves, row by row: what an `Env` (one lane) and a `VectorEnv` share."""
 
     def __init__(
@@ -274,8 +315,7 @@ class _Lanes:
         self.world.eval()
         self.config, self.observation = config, observation
         mem = self.world.memory.config
-        if not mem.predict_reward:
-            raise ValueError("this M has no reward head; train it with predict_reward=True")
+        check_can_dream(mem)
         self.head = _find_head(task, model, mem.action_dim)
         self.starts.check_fits(mem)
         vectors = self.world.sees_vectors
@@ -292,34 +332,39 @@ class _Lanes:
             self.observation_space = spaces.Box(-bounds, bounds)
 
         def zeros(*shape: int) -> Tensor:
-            return torch.zeros(num_lanes, *shape, **placed(self.world.memory))
+            return torch.zeros(num_lanes, *shape, **self.world.memory.kind)
 
-        self.z, self.h, self.c = zeros(mem.latent_dim), zeros(mem.hidden_dim), zeros(mem.state_dim)
-        self.prev_reward = zeros()
-        self.mask = zeros(mem.hidden_dim) if config.dropout and mem.dropout else None
-        self.steps = np.zeros(num_lanes, np.int64)
+        masked = config.dropout and mem.dropout
+        self.state = DreamState.at(
+            zeros(mem.latent_dim),
+            zeros(mem.hidden_dim),
+            zeros(mem.state_dim),
+            zeros(),
+            zeros(mem.hidden_dim) if masked else None,
+        )
         self.episode_seeds: list[int | None] = [None] * num_lanes
         self.rngs: list[np.random.Generator] = [np.random.default_rng()] * num_lanes
 
     def begin(self, lanes: np.ndarray, episode_seeds: Sequence[int]) -> list[dict[str, Any]]:
         """Put these lanes at the beginning of the episodes of these seeds; an info for each."""
-        keep, rows, masks = 1.0 - self.world.memory.config.dropout, [], []
+        if not len(lanes):
+            return []
         for lane, seed in zip(lanes, episode_seeds, strict=True):
             # A stream apart from `np_random` of the same seed, which gives the later seeds.
-            rng = self.rngs[lane] = np.random.default_rng([seed, 1])
+            self.rngs[lane] = np.random.default_rng([seed, 1])
             self.episode_seeds[lane] = int(seed)
-            rows.append(int(rng.integers(len(self.starts))))
-            if self.mask is not None:
-                masks.append((rng.random(self.mask.shape[1]) < keep) / keep)
-        if rows:
-            begun = torch.from_numpy(lanes).to(self.world.device)
-            moments = self.starts.take(rows)
-            for name in ("z", "h", "c", "prev_reward"):
-                getattr(self, name)[begun] = getattr(moments, name).to(self.z)
-            if self.mask is not None:
-                self.mask[begun] = self._tensor(masks)
-            self.steps[lanes] = 0
-            self._check_finite(lanes)
+        rngs, mem = [self.rngs[lane] for lane in lanes], self.world.memory.config
+        kind = self.world.memory.kind
+        rows = [int(rng.integers(len(self.starts))) for rng in rngs]
+        moments = self.starts.take(rows)
+        numbers = torch.cat([x.reshape(len(rows), -1) for x in vars(moments).values()], 1)
+        for lane in lanes[~numbers.isfinite().all(1).numpy()]:
+            raise self._not_finite(lane, 0)
+        mask = None
+        if self.state.mask is not None:
+            mask = dropout_mask(len(lanes), mem.hidden_dim, mem.dropout, rngs, kind)
+        begun = (field.to(**kind) for field in vars(moments).values())
+        self.state = self.state.put(self._rows(lanes), DreamState.at(*begun, mask=mask))
         return [
             {"episode_seed": seed, "start": row}
             for seed, row in zip(episode_seeds, rows, strict=True)
@@ -333,63 +378,37 @@ class _Lanes:
         if any(self.episode_seeds[lane] is None for lane in lanes):
             raise gymnasium.error.ResetNeeded("call reset() before step()")
         given = from_env(actions, self.head)
-        memory, tau = self.world.memory, self.config.temperature
-        shape = (memory.config.latent_dim, memory.config.num_mixtures)
-        rngs = [self.rngs[lane] for lane in lanes]
-        gumbel = self._tensor([rng.gumbel(size=shape) for rng in rngs])
-        eps = self._tensor([rng.standard_normal(shape[0]) for rng in rngs])
-        uniform = self._tensor([rng.random() for rng in rngs])
-
-        row = torch.from_numpy(lanes).to(self.world.device)
-        z, action = self.z[row], self._tensor(given)
-        prev_reward, state = self.prev_reward[row], (self.h[row], self.c[row])
-        _, (h, c) = memory.read(
-            z.unsqueeze(1), action.unsqueeze(1), state, prev_reward.unsqueeze(1)
-        )
-        out = memory.heads(h if self.mask is None else h * self.mask[row], z)
-        reward = out.reward
-        assert reward is not None  # an M without a reward head was refused
-        if self.config.reward_clip is not None:
-            reward = reward.clamp(*self.config.reward_clip)
-        terminated = torch.zeros_like(reward, dtype=torch.bool)
-        if out.end_logit is not None:
-            terminated = uniform < out.end_logit.sigmoid()
-        self.z[row], self.h[row], self.c[row] = out.mixture.draw(gumbel, eps, tau), h, c
-        self.prev_reward[row] = reward
-        self.steps[lanes] += 1
-        self._check_finite(lanes, out.end_logit)
-        truncated = self.steps[lanes] >= self.config.horizon
-        return reward.double().cpu().numpy(), terminated.cpu().numpy(), truncated
+        memory, rows = self.world.memory, self._rows(lanes)
+        # The end's number is drawn of every M, so that seeds mean the same with and without ends.
+        noise = draw_noise(memory, len(lanes), [self.rngs[lane] for lane in lanes], ends=True)
+        action = torch.from_numpy(given).to(**memory.kind)
+        before = self.state.map(lambda x: x[rows])
+        after, outcome = dream_step(memory, before, action, noise, self.config)
+        self.state = self.state.put(rows, after)
+        if (found := lost(after.alive)) is not None:
+            raise self._not_finite(lanes[found[0]], int(after.age[found]))
+        assert outcome.paid is not None  # an M without a reward head was refused
+        flags = (outcome.ended.cpu().numpy(), outcome.truncated.cpu().numpy())
+        return outcome.paid.double().cpu().numpy(), *flags
 
     def observe(self) -> np.ndarray:
         """What all lanes show now, in memory of its own."""
         if self.observation == "frames":
             return self.frames()
-        return torch.cat([self.z, self.h], dim=1).float().cpu().numpy()
+        return torch.cat([self.state.z, self.state.h], dim=1).float().cpu().numpy()
 
     def frames(self) -> np.ndarray:
         """What V makes of every z: pictures, uint8 (N, 64, 64, 3), or vectors."""
-        return self.world.decode(self.z)
+        return self.world.decode(self.state.z)
 
-    def _tensor(self, values: Any) -> Tensor:
-        return torch.from_numpy(np.asarray(values, np.float32)).to(self.z)
+    def _rows(self, lanes: np.ndarray) -> Tensor:
+        return torch.from_numpy(lanes).to(self.world.device)
 
-    def _check_finite(self, lanes: np.ndarray, end_logit: Tensor | None = None) -> None:
-        """Stop at the first of these lanes where M gave something that is not finite.
-
-        Args:
-            end_logit: of these lanes, (n,); infinities say for certain what NaN does not say.
-        """
-        parts = (self.z, self.h, self.c, self.prev_reward.unsqueeze(1))
-        good = torch.stack([part.isfinite().all(1) for part in parts]).all(0).cpu().numpy()[lanes]
-        if end_logit is not None:
-            good &= ~end_logit.isnan().cpu().numpy()
-        for lane in lanes[~good]:
-            raise FloatingPointError(
-                f"M gave the dream of lane {lane} a z, h, reward or end that is not finite after "
-                f"step {self.steps[lane]} of the episode with seed {self.episode_seeds[lane]}; "
-                "lower the temperature, or train M again"
-            )
+    def _not_finite(self, lane: int, step: int) -> FloatingPointError:
+        seed = self.episode_seeds[lane]
+        return not_finite(
+            f"the dream of lane {lane}", f"step {step} of the episode with seed {seed}"
+        )
 
 
 def _find_starts(starts: Starts, model: Model) -> DreamStarts:
@@ -400,7 +419,7 @@ def _find_starts(starts: Starts, model: Model) -> DreamStarts:
     elif isinstance(model, WorldModel):
         raise ValueError(
             "a dream begins at a stored real moment: pass starts, a DreamStarts as "
-            "worldmodels.dream.warm_up makes it, or the file of one"
+            "worldmodels.dreaming.starts.warm_up makes it, or the file of one"
         )
     else:
         path = Path(model) / STARTS_NAME
@@ -409,7 +428,7 @@ def _find_starts(starts: Starts, model: Model) -> DreamStarts:
     if not path.exists():
         raise FileNotFoundError(
             f"{path} is missing, and a dream begins at a stored real moment: pass starts, or write "
-            "them there with worldmodels.dream.warm_up(memory, encoded).save(path)"
+            "them there with worldmodels.dreaming.starts.warm_up(memory, encoded).save(path)"
         )
     return DreamStarts.load(path)
 

@@ -163,9 +163,10 @@ class LatentObservation(gymnasium.Wrapper):
     def _remember(self, memory: Memory, action: Any) -> None:
         assert self._state is not None, "call reset() before step()"
         read = torch.from_numpy(from_env(np.asarray(action)[None], self._head)).to(self._z)
-        out, self._state = memory.step(self._z, read, self._state, self._prev_reward)
-        if out.reward is not None:
-            self._prev_reward = out.reward
+        self._state = memory.observe(self._z, read, self._state, self._prev_reward)
+        reward, _ = memory.reward_and_end(self._state[0])
+        if reward is not None:
+            self._prev_reward = reward
 
     def _look(self, obs: Any) -> np.ndarray:
         batch, _ = self._preprocess.batch_of(np.asarray(obs))

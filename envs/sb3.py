@@ -23,14 +23,20 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from envs.dream import DreamEnv, Model, Starts
+from envs.dream import Lanes, Model, Starts, configured
 from envs.task import Task
-from generative.training.checks import placed
 from worldmodels.actions import from_env
-from worldmodels.configs import ActionHead, DreamConfig
-from worldmodels.dream import DreamStarts
+from worldmodels.configs import ActionHead
+from worldmodels.dreaming.noise import dropout_mask
+from worldmodels.dreaming.settings import STORED, Stored
+from worldmodels.dreaming.starts import DreamStarts
+from worldmodels.dreaming.step import DreamState, draw_noise, dream_step, lost, not_finite
 
 __all__ = ["DreamStep", "DreamVecEnv"]
+
+
+KEPT = ("z", "h", "c", "prev_reward", "mask", "age", "stretch")
+"""What `DreamVecEnv.state_dict` keeps of its lanes."""
 
 
 class DreamStep(NamedTuple):
@@ -51,18 +57,10 @@ class DreamStep(NamedTuple):
 class DreamVecEnv(VecEnv):
     """Dreams in M, stepped as one batch; observations are z and h.
 
-    With a `pace_cap`, what a lane is paid within a stretch of `pace_window` decisions never adds up
-    to more than the cap times the stretch's decisions. A decision earns by how much it raises
-    min(sum of the stretch's rewards so far, cap * decisions of the stretch), so that an episode
-    that is not ended by M returns exactly what `worldmodels.dream.Dream` says of it, and yet every
-    decision is paid at once. (M's own input stays the uncapped reward.)
-
     Args:
         num_envs: lanes.
-        model, starts, horizon, temperature, dropout, reward_clip, device: as
+        model, starts, horizon, temperature, dropout, reward_clip, pace_cap, pace_window, device: as
             `envs.dream.DreamEnv`.
-        pace_cap: most that a decision pays on average over a stretch; None for no cap.
-        pace_window: decisions of a stretch.
         stagger: begin the first episodes at random ages, so that not all lanes end at once. Their
             horizons come sooner, all later episodes are whole.
         seed: of the one random generator; `seed` adds another one to it.
@@ -80,41 +78,32 @@ class DreamVecEnv(VecEnv):
         model: Model,
         starts: Starts = None,
         *,
-        horizon: int = 50,
-        temperature: float = 1.1,
-        dropout: bool = True,
-        reward_clip: tuple[float, float] | None = None,
-        pace_cap: float | None = None,
-        pace_window: int = 10,
+        horizon: int | Stored = STORED,
+        temperature: float | Stored = STORED,
+        dropout: bool | Stored = STORED,
+        reward_clip: tuple[float, float] | Stored | None = STORED,
+        pace_cap: float | Stored | None = STORED,
+        pace_window: int | Stored = STORED,
         stagger: bool = False,
         seed: int = 0,
         render_mode: str | None = None,
         device: str = "cpu",
         task: Task | ActionHead | None = None,
     ):
+        given = (horizon, temperature, dropout, reward_clip, pace_cap, pace_window)
+        self.config = configured(model, *given)
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}; it must be at least 1")
-        self.config = DreamConfig(horizon, temperature, dropout, reward_clip, pace_cap, pace_window)
-        # A single dream checks that all parts fit, and says what its spaces are.
-        one = DreamEnv(
-            model,
-            starts,
-            horizon=horizon,
-            temperature=temperature,
-            dropout=dropout,
-            reward_clip=reward_clip,
-            render_mode=render_mode,
-            device=device,
-            task=task,
-        )
-        self.world, self.starts = one._lanes.world, one._lanes.starts
+        # A single lane checks that all parts fit, and says what its spaces are.
+        one = Lanes(1, model, starts, self.config, "zh", render_mode, device, task)
+        self.world, self.starts = one.world, one.starts
         self.render_mode, self.stagger = render_mode, stagger
         super().__init__(num_envs, one.observation_space, one.action_space)
         self.device = self.world.device
         self.starts = DreamStarts(*(x.to(self.device) for x in vars(self.starts).values()))
-        self._head, self._seed = one._lanes.head, seed
+        self._head, self._seed = one.head, seed
         self._generator = torch.Generator(self.device).manual_seed(seed)
-        self._lanes: dict[str, Tensor] = {}
+        self._state: DreamState | None = None
         self._waiting: Tensor | None = None
 
     # What a learner on the device uses.
@@ -127,12 +116,12 @@ class DreamVecEnv(VecEnv):
             FloatingPointError: a number of the starts is not finite; says which row.
         """
         self.starts.check_finite()
-        n, horizon = self.num_envs, self.config.horizon
-        everywhere = torch.ones(n, dtype=torch.bool, device=self.device)
-        self._lanes = self._fresh(everywhere)
+        state = self._fresh(self.num_envs)
         if self.stagger:
-            self._lanes["age"] = torch.randint(horizon, (n,), **self._random)
-        return self._observe()
+            age = torch.randint(self.config.horizon, (self.num_envs,), **self._random)
+            state = state._replace(age=age)
+        self._state = state
+        return self._observe(state)
 
     @torch.no_grad()
     def step_tensors(self, actions: Tensor) -> DreamStep:
@@ -146,55 +135,46 @@ class DreamVecEnv(VecEnv):
             FloatingPointError: M gave something that is not finite.
             RuntimeError: there was no reset yet.
         """
-        if not self._lanes:
+        if self._state is None:
             raise RuntimeError("call reset() or reset_tensors() before the first step")
-        memory, tau, lanes = self.world.memory, self.config.temperature, self._lanes
-        n, shape = self.num_envs, (self.num_envs, *(self.action_space.shape or ()))
+        memory, state, n = self.world.memory, self._state, self.num_envs
+        shape = (n, *(self.action_space.shape or ()))
         if actions.shape != shape:
             raise ValueError(f"actions are {tuple(actions.shape)}, needed {shape}")
         given = from_env(actions.detach().cpu().double().numpy(), self._head)
-        z, action = lanes["z"], torch.from_numpy(given).to(lanes["z"])
-        h, (_, c) = memory.read(
-            z.unsqueeze(1),
-            action.unsqueeze(1),
-            (lanes["h"], lanes["c"]),
-            lanes["prev_reward"].unsqueeze(1),
-        )
-        h = h[:, 0]
-        out = memory.heads(h * lanes["mask"] if "mask" in lanes else h, z)
-        reward = out.reward
-        assert reward is not None  # DreamEnv refuses an M without a reward head
-        if self.config.reward_clip is not None:
-            reward = reward.clamp(*self.config.reward_clip)
-        z = out.mixture.sample(tau, self._generator)
-        lanes |= {"z": z, "h": h, "c": c, "prev_reward": reward}
-        terminated, p_end = torch.zeros_like(reward, dtype=torch.bool), torch.zeros_like(reward)
-        if out.end_logit is not None:
-            p_end = out.end_logit.sigmoid()
-            terminated = torch.rand(n, dtype=reward.dtype, **self._random) < p_end
-        paid = self._pay(reward)
-        lanes["age"] = lanes["age"] + 1
-        truncated = ~terminated & (lanes["age"] >= self.config.horizon)
-
-        final_obs = self._observe()
-        self._check_finite(final_obs, reward, p_end)
-        ended = terminated | truncated
-        if ended.any():
-            for name, fresh in self._fresh(ended).items():
-                lanes[name] = lanes[name].index_copy(0, ended.nonzero()[:, 0], fresh)
-            return DreamStep(self._observe(), paid, terminated, truncated, final_obs)
-        return DreamStep(final_obs, paid, terminated, truncated, final_obs)
+        action = torch.from_numpy(given).to(state.z)
+        noise = draw_noise(memory, n, self._generator, memory.config.predict_end)
+        state, outcome = dream_step(memory, state, action, noise, self.config)
+        if (found := lost(state.alive)) is not None:
+            age = int(state.age[found])
+            raise not_finite(f"the dream of lane {found[0]}", f"decision {age} of its episode")
+        assert outcome.paid is not None  # an M without a reward head was refused
+        paid = outcome.paid.clone()  # M reads the reward again; who is paid may change it in place
+        obs = final_obs = self._observe(state)
+        over = outcome.ended | outcome.truncated
+        if over.any():
+            rows = over.nonzero()[:, 0]
+            state = state.put(rows, self._fresh(len(rows)))
+            obs = self._observe(state)
+        self._state = state
+        return DreamStep(obs, paid, outcome.ended, outcome.truncated, final_obs)
 
     def state_dict(self) -> dict[str, Any]:
         """All lanes and the generator, to go on exactly from here."""
-        return {"lanes": dict(self._lanes), "generator": self._generator.get_state()}
+        lanes = {} if self._state is None else self._state._asdict()
+        kept = {name: lanes[name] for name in KEPT if lanes.get(name) is not None}
+        return {"lanes": kept, "generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where `state_dict` was taken: as many lanes, on the same kind of device."""
-        lanes = state["lanes"]
+        lanes = {name: tensor.to(self.device) for name, tensor in state["lanes"].items()}
         if lanes and len(lanes["z"]) != self.num_envs:
             raise ValueError(f"the state is of {len(lanes['z'])} lanes, this has {self.num_envs}")
-        self._lanes = {name: tensor.to(self.device) for name, tensor in lanes.items()}
+        self._state = None
+        if lanes:
+            moment = (lanes[name] for name in ("z", "h", "c", "prev_reward"))
+            begun = DreamState.at(*moment, mask=lanes.get("mask"))
+            self._state = begun._replace(age=lanes["age"], stretch=lanes["stretch"])
         self._generator.set_state(state["generator"])
 
     # Stable-Baselines3's interface.
@@ -236,13 +216,13 @@ class DreamVecEnv(VecEnv):
         return obs, reward, done, infos
 
     def close(self) -> None:
-        self._lanes = {}
+        self._state = None
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         """The pictures that V makes of every z, uint8 (64, 64, 3)."""
-        if self.render_mode is None or not self._lanes:
+        if self.render_mode is None or self._state is None:
             return [None] * self.num_envs
-        return list(self.world.decode(self._lanes["z"]))
+        return list(self.world.decode(self._state.z))
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """The attribute of this object, once per lane asked for: lanes are rows, not objects."""
@@ -272,44 +252,14 @@ class DreamVecEnv(VecEnv):
     def _random(self) -> dict[str, Any]:
         return {"generator": self._generator, "device": self.device}
 
-    def _fresh(self, which: Tensor) -> dict[str, Tensor]:
-        """Rows of lanes that begin, one for each True of `which` (N,)."""
-        count, mem = int(which.sum()), self.world.memory.config
+    def _fresh(self, count: int) -> DreamState:
+        """This many lanes that begin."""
+        memory, mem = self.world.memory, self.world.memory.config
         begun = self.starts.take(torch.randint(len(self.starts), (count,), **self._random))
-        dtype = placed(self.world.memory)["dtype"]
-        fresh = {name: field.to(dtype) for name, field in vars(begun).items()}
+        mask = None
         if self.config.dropout and mem.dropout:
-            keep = 1.0 - mem.dropout
-            kept = torch.rand(count, mem.hidden_dim, dtype=dtype, **self._random) < keep
-            fresh["mask"] = kept.to(dtype) / keep
-        fresh["age"] = torch.zeros(count, dtype=torch.int64, device=self.device)
-        fresh["stretch"] = torch.zeros_like(fresh["prev_reward"])
-        return fresh
+            mask = dropout_mask(count, mem.hidden_dim, mem.dropout, self._generator, memory.kind)
+        return DreamState.at(*(x.to(memory.kind["dtype"]) for x in vars(begun).values()), mask=mask)
 
-    def _pay(self, reward: Tensor) -> Tensor:
-        """What the decision earns under the pace cap; see the class."""
-        cap, window = self.config.pace_cap, self.config.pace_window
-        if cap is None:
-            return reward.clone()  # M reads the reward again; who is paid may change it in place
-        age = self._lanes["age"]
-        into = age % window
-        before = torch.where(into == 0, 0.0, self._lanes["stretch"])
-        after = before + reward
-        decisions = torch.clamp(self.config.horizon - (age - into), max=window)
-        self._lanes["stretch"] = after
-        return torch.minimum(after, cap * decisions) - torch.minimum(before, cap * decisions)
-
-    def _observe(self) -> Tensor:
-        return torch.cat([self._lanes["z"], self._lanes["h"]], dim=1)
-
-    def _check_finite(self, obs: Tensor, reward: Tensor, p_end: Tensor) -> None:
-        # One number tells: a sum is finite only if all its terms are.
-        if not torch.isfinite(obs.sum() + reward.sum() + p_end.sum()):
-            bad = ~(obs.isfinite().all(1) & reward.isfinite() & p_end.isfinite())
-            if bad.any():
-                lane = int(bad.nonzero()[0, 0])
-                raise FloatingPointError(
-                    f"M gave the dream of lane {lane} a z, h, reward or end that is not finite "
-                    f"after decision {int(self._lanes['age'][lane])} of its episode; lower the "
-                    "temperature, or train M again"
-                )
+    def _observe(self, state: DreamState) -> Tensor:
+        return torch.cat([state.z, state.h], dim=1)

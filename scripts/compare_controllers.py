@@ -250,7 +250,7 @@ def train_and_drive(trial: Trial, report: Callable[[int], None]) -> dict[str, An
     from agents.evaluation import run_episode
     from agents.world_model_agent import WorldModelAgent
     from worldmodels.controller import LinearController
-    from worldmodels.memories import load_memory
+    from worldmodels.memory import load_memory
 
     file = trial.folder / "result.json"
     if not file.exists():

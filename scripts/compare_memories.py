@@ -99,7 +99,7 @@ def main(args: Args) -> Path:
         write_file,
         write_json,
     )
-    from worldmodels.memories import load_memory
+    from worldmodels.memory import load_memory
     from worldmodels.sequences import EncodedRollouts
 
     with Run.open(args, kind="compare_memories") as run:
@@ -200,8 +200,8 @@ def measure(memory: Memory, args: Args, held_out: dict[str, EncodedRollouts]) ->
     import numpy as np
 
     from agents.world_model_agent import WorldModelAgent
-    from worldmodels.dream import warm_up
-    from worldmodels.memory_scores import (
+    from worldmodels.dreaming.starts import warm_up
+    from worldmodels.memory.scores import (
         Driver,
         dreamed_returns,
         moments,
@@ -261,7 +261,8 @@ def speed(
     import torch
 
     from worldmodels.configs import ControllerConfig, DreamConfig, MemoryLossConfig
-    from worldmodels.dream import Dream, DreamStarts
+    from worldmodels.dreaming.rollout import Dream
+    from worldmodels.dreaming.starts import DreamStarts
     from worldmodels.memory import MemoryLearner
     from worldmodels.sequences import SequenceBatches
 

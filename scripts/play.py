@@ -34,8 +34,9 @@ class Args(Checked):
     """Seed of the first track; a new one has the next."""
     seconds: Positive = 60.0
     """Length of an episode; the stock game's is 20 s."""
-    temperature: Annotated[float, Range(0, 3)] = 1.0
-    """Of M's draws, to begin with."""
+    temperature: Annotated[float, Range(0, 3)] | None = None
+    """Of M's draws, to begin with; None: that of the dream the agent was trained in, or 1 where
+    its folder has no dream.json."""
     wake_after: Annotated[float, Range(0.1, 60)] | None = 3.0
     """Seconds after which a dream looks at the track again, to begin with; None for never."""
     host: str = "127.0.0.1"

@@ -39,8 +39,9 @@ class Args(Checked):
     """How long M runs alone before it looks at the game again."""
     actions: Literal["own", "real"] = "own"
     """In a dream, act by what is dreamed, or repeat what is really done meanwhile."""
-    temperature: NonNegative = 1.0
-    """Of M's draws."""
+    temperature: NonNegative | None = None
+    """Of M's draws; None: that of the dream the agent was trained in, or 1 where its folder has no
+    dream.json."""
     fast: bool = False
     """The agent sees our own drawing instead of the stock game's."""
 

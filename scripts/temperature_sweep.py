@@ -186,10 +186,10 @@ def train_and_score(trial: Trial, report: Callable[[int], None]) -> dict[str, An
 
     from agents.evaluation import run_episode
     from agents.world_model_agent import WorldModelAgent
-    from envs.dream import STARTS_NAME
     from generative.training.files import read_json, write_json
     from worldmodels.controller import ControllerConfig, LinearController
-    from worldmodels.dream import Dream, DreamStarts
+    from worldmodels.dreaming.rollout import Dream
+    from worldmodels.dreaming.starts import STARTS_NAME, DreamStarts
 
     args, file = trial.args, trial.folder / "result.json"
     if file.exists():

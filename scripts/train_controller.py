@@ -174,7 +174,7 @@ def main(args: Args) -> list[Path]:
     from generative.training.progress import progress
     from generative.training.signals import exit_on_signals
     from worldmodels.controller import LinearController
-    from worldmodels.memories import load_memory
+    from worldmodels.memory import load_memory
     from worldmodels.parallel import run_jobs
 
     with Run.open(args, kind="train_controller") as run:
@@ -280,9 +280,10 @@ def search_dream(
     """
     import torch
 
-    from worldmodels.dream import Dream, DreamStarts
-    from worldmodels.gradient import climb
-    from worldmodels.memories import load_memory
+    from worldmodels.dreaming.gradient import climb
+    from worldmodels.dreaming.rollout import Dream
+    from worldmodels.dreaming.starts import DreamStarts
+    from worldmodels.memory import load_memory
 
     args = job.args
     memory = load_memory(args.memory, device=job.device).requires_grad_(False)
@@ -317,7 +318,7 @@ def evolve_in_dream(
     """CMA-ES on imagined returns."""
     import numpy as np
 
-    from worldmodels.dream_scores import DreamReturns, same_generation
+    from worldmodels.dreaming.scores import DreamReturns, same_generation
     from worldmodels.evolution import evolve
     from worldmodels.evolution_log import EvolutionLog
     from worldmodels.parallel import Evaluation
@@ -400,7 +401,7 @@ def write_starts(args: Args, memory, path: Path) -> tuple[float, float] | None:
     None where they are not to be clipped."""
     import numpy as np
 
-    from worldmodels.dream import warm_up
+    from worldmodels.dreaming.starts import warm_up
     from worldmodels.sequences import EncodedRollouts
 
     encoded = EncodedRollouts.concat([EncodedRollouts.load(folder) for folder in args.encoded])

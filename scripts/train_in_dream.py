@@ -24,6 +24,7 @@ from scripts import (
     standardise_vectors,
     train_controller,
     train_mdnrnn,
+    train_transformer_memory,
     train_vae,
     train_vision,
 )
@@ -33,6 +34,7 @@ from scripts.common.dream_settings import (
     FIRST,
     LATER,
     MEMORY,
+    TRANSFORMER,
     VISION,
     Args,
 )
@@ -308,6 +310,14 @@ PRESETS |= {
         "standard": replace(AUTOENCODER, steps=3500),
         "smoke": train_vision.PRESETS["smoke"],
     }.items()
+}
+
+PRESETS |= {
+    "quick-transformer": replace(PRESETS["quick"], memory=TRANSFORMER),
+    "smoke-transformer": replace(
+        PRESETS["smoke-vector"],
+        memory=replace(train_transformer_memory.PRESETS["smoke"], length=8),
+    ),
 }
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from generative.training.cli import start
 from generative.training.ranges import Folder
 from scripts.common.memory import MemoryArgs, train_memory
-from worldmodels.configs import MemoryLossConfig
-from worldmodels.transformer_config import TransformerMemoryConfig
+from worldmodels.configs import MemoryLossConfig, TransformerMemoryConfig
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ DEFAULT_PRESET = "quick"
 
 def main(args: Args) -> Path:
     """Returns the folder of the trained M."""
-    from worldmodels.transformer_memory import TransformerMemory
+    from worldmodels.memory.transformer import TransformerMemory
 
     return train_memory(args, "train_transformer_memory", lambda: TransformerMemory(args.model))
 

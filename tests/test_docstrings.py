@@ -130,7 +130,9 @@ def given_requests(folder: Path) -> dict[str, Any]:
 
 
 def given_memory(folder: Path) -> dict[str, Any]:
-    memory = load("worldmodels.memories:load_memory")(ROOT / "pretrained/carracing-dream/memory")
+    memory = load("worldmodels.memory.loading:load_memory")(
+        ROOT / "pretrained/carracing-dream/memory"
+    )
     rng, rows = np.random.default_rng(0), 300
     rewards, actions = rng.normal(size=rows), rng.uniform(0, 1, size=(rows, 3))
     rewards[[149, 299]] = actions[[149, 299]] = 0  # frames after the last decision
@@ -147,10 +149,10 @@ def given_memory(folder: Path) -> dict[str, Any]:
     return {
         "memory": memory,
         "encoded": encoded,
-        "driver": load("worldmodels.memory_scores:Driver")(
+        "driver": load("worldmodels.memory.scores:Driver")(
             controller.from_pretrained(ROOT / "pretrained/carracing-dream/controller"),
             memory,
-            load("worldmodels.dream:warm_up")(memory, encoded),
+            load("worldmodels.dreaming.starts:warm_up")(memory, encoded),
         ),
         "z": torch.randn(b, t, 32),
         "next_z": torch.randn(b, t, 32),
@@ -354,7 +356,9 @@ GIVEN: dict[str, Given] = {
     "generative.known": given_known,
     "generative.known.requests": given_requests,
     "generative.training": given_training,
-    "worldmodels": lambda folder: given_memory(folder) | names("worldmodels.dream", "warm_up"),
+    "worldmodels": lambda folder: (
+        given_memory(folder) | names("worldmodels.dreaming.starts", "warm_up")
+    ),
     "worldmodels.evolution": lambda _: names("worldmodels.configs", "EvolutionConfig"),
     "worldmodels.export": given_agents,
     "worldmodels.importers": given_importers,

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from generative.training.checks import placed
 from generative.vae import sample_gaussian, to_float_bchw, to_uint8_bhwc
 from worldmodels.actions import check_finite
-from worldmodels.memories import load_memory
-from worldmodels.memory import Memory, MemoryOutput, State
+from worldmodels.configs import DreamConfig
+from worldmodels.dreaming.step import DreamState, Outcome, draw_noise, dream_step, lost, not_finite
+from worldmodels.memory import Memory, State, load_memory
 from worldmodels.vision import (
     VectorVision,
     Vision,
@@ -119,15 +120,24 @@ class WorldModel(nn.Module):
         prev_reward: Tensor | None = None,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
-    ) -> tuple[Tensor, MemoryOutput, State]:
-        """Dream one step: (B, latent_dim) and (B, action_dim) -> next z, M's output, (h, c).
+    ) -> tuple[Tensor, Outcome, State]:
+        """Dream one decision: (B, latent_dim) and (B, action_dim) -> next z, outcome, (h, c).
+
+        The outcome has the reward and the probability of the end as M gives them; ends are not
+        drawn.
 
         Raises:
             NotFiniteActionError: an action is not finite.
+            FloatingPointError: M gave something that is not finite.
         """
         check_finite(action)
-        out, state = self.memory.step(z, action, state, prev_reward)
-        return out.mixture.sample(temperature, generator), out, state
+        config = DreamConfig(horizon=1, temperature=temperature, dropout=False)
+        noise = draw_noise(self.memory, len(z), generator, ends=False)
+        begun = DreamState.at(z, *state, prev_reward)
+        after, outcome = dream_step(self.memory, begun, action, noise, config)
+        if (row := lost(after.alive)) is not None:
+            raise not_finite(f"row {row[0]}", "this decision")
+        return after.z, outcome, (after.h, after.c)
 
     @torch.no_grad()
     def imagine(
@@ -145,13 +155,13 @@ class WorldModel(nn.Module):
             prev_reward = z.new_zeros(len(z))
         zs, rewards, ends = [], [], []
         for action in actions.unbind(1):
-            z, out, state = self.step(z, action, state, prev_reward, temperature, generator)
+            z, outcome, state = self.step(z, action, state, prev_reward, temperature, generator)
             zs.append(z)
-            if out.reward is not None:
-                rewards.append(out.reward)
-                prev_reward = out.reward if self.memory.config.reward_input else None
-            if out.end_logit is not None:
-                ends.append(out.end_logit.sigmoid())
+            if outcome.reward is not None:
+                rewards.append(outcome.reward)
+                prev_reward = outcome.reward
+            if outcome.p_end is not None:
+                ends.append(outcome.p_end)
         return Imagined(
             torch.stack(zs, dim=1),
             torch.stack(rewards, dim=1) if rewards else None,

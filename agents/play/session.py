@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -22,10 +23,11 @@ import torch
 
 import envs  # noqa: F401  registers this project's environments
 from agents.play.requests import KEYS, checked
-from agents.video import GAME_FPS, Decision, LoneDream
+from agents.video import GAME_FPS, Decision, LoneDream, dream_temperature
 from agents.world_model_agent import AgentState, WorldModelAgent
 from envs.car_racing import resize_frames
 from envs.car_renderer import BAR_TOP
+from worldmodels.dreaming.step import DreamState
 from worldmodels.memory import MemoryOutput
 from worldmodels.world_model import WorldModel
 
@@ -52,14 +54,10 @@ def keyboard_action(keys: frozenset[str], steering: float) -> np.ndarray:
 
 
 @torch.no_grad()
-def foresee(world: WorldModel, before: Decision | LoneDream, action: np.ndarray) -> MemoryOutput:
+def foresee(world: WorldModel, before: Decision | DreamState, action: np.ndarray) -> MemoryOutput:
     """What M expects of an action (3,) at a real moment or at a dreamed one."""
-    state = (before.h, before.c) if isinstance(before, Decision) else before.state
-    reads_reward = world.memory.config.reward_input
     chosen = torch.as_tensor(action, device=world.device).unsqueeze(0)
-    out, _ = world.memory.step(
-        before.z, chosen, state, before.prev_reward if reads_reward else None
-    )
+    out, _ = world.memory.step(before.z, chosen, (before.h, before.c), before.prev_reward)
     return out
 
 
@@ -114,7 +112,7 @@ class Session:
         agent: V and M, and who drives when asked to.
         track: seed of the first track; `new_track` counts on.
         seconds: length of an episode; the stock game's is 20.
-        temperature: of the dream's draws.
+        temperature: of the dream's draws; see `agents.video.dream_temperature`.
         wake_after: seconds after which the dream looks at the game again; None for never.
     """
 
@@ -124,7 +122,7 @@ class Session:
         track: int = 0,
         *,
         seconds: float = 60.0,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         wake_after: float | None = 3.0,
     ):
         self.agent = agent
@@ -136,7 +134,8 @@ class Session:
             max_episode_steps=self.max_steps,
             disable_env_checker=True,
         )
-        self.temperature, self.wake_after = temperature, wake_after
+        self.temperature = dream_temperature(agent, temperature)
+        self.wake_after = wake_after
         self.driver, self.eyes, self.paused = "you", "track", True
         self.keys: frozenset[str] = frozenset()
         self._num_dreams = 0
@@ -212,9 +211,7 @@ class Session:
             return keyboard_action(self.keys, float(self._actions[-1][0]) if self._actions else 0.0)
         if self.eyes == "track":
             return self.now.state.action[0].copy()
-        dream = self.now.dreaming.dream
-        with torch.no_grad():
-            return self.agent.controller.act(dream.z, *dream.state)[0].cpu().numpy()
+        return self.now.dreaming.dream.own_action()[0].cpu().numpy()
 
     def close(self) -> None:
         """Release the game."""
@@ -248,16 +245,16 @@ class Session:
         dream = copy.copy(before.dream)  # its step replaces tensors, and changes none
         dream.generator = torch.Generator(self.agent.world.device)
         dream.generator.set_state(before.dream.generator.get_state())
-        dream.temperature = self.temperature
-        out = foresee(self.agent.world, dream, action)
-        dream.step(action)
-        reward = None if out.reward is None else float(out.reward)
+        dream.config = replace(dream.config, temperature=self.temperature)
+        out = foresee(self.agent.world, dream.state, action)
+        outcome = dream.step(action)
+        reward = None if outcome.reward is None else float(outcome.reward)
         return Dreaming(
             dream,
             before.score + (reward or 0.0),
             reward,
             float(out.mixture.variance().sqrt().mean()),
-            None if out.end_logit is None else float(out.end_logit.sigmoid()),
+            None if outcome.p_end is None else float(outcome.p_end),
         )
 
     # Requests --------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from agents.evaluation import Evaluation, TrainingFacts
 from agents.report.records import Candidate, RoundRecord, RunRecord, append_round, read_rounds
 from generative.training.files import read_json, write_file, write_json
 from generative.training.run import collect_versions, read_config
+from worldmodels.dreaming.settings import load_settings
 
 __all__ = [
     "RANDOM_NAME",
@@ -44,7 +45,8 @@ def write_report(
     """Write `run_folder`/report.json and report.html from what the run has left there.
 
     Read are config.json (settings), rounds.jsonl (`append_round`), and the agent's training.json
-    (`TrainingFacts.save`). V and M are tried on a few fresh tracks, which takes some seconds.
+    (`TrainingFacts.save`) and dream.json, if it has one. V and M are tried on a few fresh tracks,
+    which takes some seconds.
 
     Args:
         run_folder: of train_in_dream.
@@ -88,6 +90,7 @@ def write_report(
         facts,
         collect_versions(),
         read_json(yardstick) if yardstick.exists() else None,
+        load_settings(agent_folder),
     )
     content = record.to_json()
     if check is not None:

@@ -300,11 +300,15 @@ def _small_print(record: RunRecord) -> str:
     settings = {k: _text(v) for k, v in flatten(record.args).items()}
     seeds = {k: _text(v) for k, v in content["seeds"].items()}
     versions = {k: _text(v) for k, v in flatten(record.versions).items()}
+    tables = {"Settings": settings, "Seeds": seeds, "Versions": versions}
+    if content["dream"] is not None:
+        dream = {k: _text(v) for k, v in flatten(content["dream"]).items()}
+        tables = {"Dream of the chosen controller": dream, **tables}
     blocks = [
         f"<details><summary>{name}</summary>"
         + _table(["", ""], [[escape(k), escape(v)] for k, v in table.items()], "plain-table")
         + "</details>"
-        for name, table in (("Settings", settings), ("Seeds", seeds), ("Versions", versions))
+        for name, table in tables.items()
     ]
     return _section("Small print", "The same numbers are in report.json.", *blocks)
 

@@ -12,6 +12,7 @@ import numpy as np
 from agents.evaluation import EVALUATION_SEEDS, SELECTION_SEEDS, Evaluation, TrainingFacts
 from generative.training.files import MAX_LIST_BYTES, read_file, reading, write_file
 from generative.training.settings import from_json, to_json
+from worldmodels.configs import DreamConfig
 
 __all__ = ["Candidate", "RoundRecord", "RunRecord", "append_round", "read_rounds"]
 
@@ -127,6 +128,8 @@ class RunRecord:
     versions: dict[str, Any]
     random_scores: list[float] | None = None
     """What random actions score in the episodes of the evaluation."""
+    dream: DreamConfig | None = None
+    """How the agent was dreamed: with the reward clip and the pace cap that a round works out."""
 
     @property
     def is_car(self) -> bool:
@@ -166,6 +169,7 @@ class RunRecord:
                 "selection": f"{SELECTION_SEEDS.start} to {SELECTION_SEEDS.stop - 1}",
                 "evaluation_range": f"{EVALUATION_SEEDS.start} to {EVALUATION_SEEDS.stop - 1}",
             },
+            "dream": None if self.dream is None else to_json(self.dream),
             "versions": self.versions,
             "rounds": [_round_row(r) for r in self.rounds],
             "args": self.args,

@@ -23,6 +23,7 @@ from scripts import (
     standardise_vectors,
     train_controller,
     train_mdnrnn,
+    train_transformer_memory,
     train_vae,
     train_vision,
 )
@@ -37,7 +38,13 @@ VisionArgs = (
     | Annotated[standardise_vectors.Args, tyro.conf.subcommand("vector")]
 )
 """V has the settings of the script that trains its family."""
+MemorySettings = (
+    Annotated[train_mdnrnn.Args, tyro.conf.subcommand("mdnrnn")]
+    | Annotated[train_transformer_memory.Args, tyro.conf.subcommand("transformer")]
+)
+"""M has the settings of the script that trains its kind."""
 MEMORY = train_mdnrnn.PRESETS["quick"]
+TRANSFORMER = train_transformer_memory.PRESETS["quick"]
 CONTROLLER = train_controller.PRESETS["quick"]
 
 
@@ -74,8 +81,9 @@ class Args(Checked):
     """Rounds that train V; then it stays as it is."""
     vision_steps: Count = 500
     """Steps of V in the later of these rounds."""
-    memory: train_mdnrnn.Args = MEMORY
-    """M in the first round."""
+    memory: MemorySettings = MEMORY
+    """M in the first round. Presets like quick-transformer have a Transformer in place of the LSTM,
+    with settings of its own."""
     memory_steps: Count = 500
     """Steps of M in later rounds."""
     memory_from_recording: bool = False

@@ -27,16 +27,17 @@ from scripts import (
     standardise_vectors,
     train_controller,
     train_mdnrnn,
+    train_transformer_memory,
     train_vae,
     train_vision,
 )
-from scripts.common.dream_settings import Args, VisionArgs
+from scripts.common.dream_settings import Args, MemorySettings, VisionArgs
 from worldmodels.configs import (
     CAR_RACING,
     ActionHead,
     ControllerConfig,
     DreamConfig,
-    MDNRNNConfig,
+    MemoryConfig,
 )
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Rounds:
         self.encodings.append(
             stage("encode", encode_rollouts.main, self._encode(index, tuple(encode)))
         )
-        self.memory = stage("memory", train_mdnrnn.main, self._memory(index))
+        self.memory = stage("memory", _train_memory, self._memory(index))
         controllers = stage("controller", train_controller.main, self._controller(index))
         agent: Path = stage("choose", lambda found: self._choose(index, found), controllers)
         self.agent, self.controller = agent, agent / "controller"
@@ -143,7 +144,7 @@ class Rounds:
             device=self.args.device,
         )
 
-    def _memory(self, index: int) -> train_mdnrnn.Args:
+    def _memory(self, index: int) -> MemorySettings:
         settings = self.args.memory
         return replace(
             settings,
@@ -158,7 +159,7 @@ class Rounds:
         )
 
     @cached_property
-    def _memory_model(self) -> MDNRNNConfig:
+    def _memory_model(self) -> MemoryConfig:
         """M's sizes, which follow from V, from the environment's actions and its rewards."""
         vision, model = self.args.vision, self.args.memory.model
         if isinstance(vision, standardise_vectors.Args):
@@ -227,7 +228,7 @@ class Rounds:
             folders = []
             for name, vector in vectors.items():
                 folders.append(run.path / _folder_name(name))
-                self._save_agent(folders[-1], found[0].load_vector(vector))
+                self._save_agent(index, folders[-1], found[0].load_vector(vector))
             dreamed = self._dream_returns(index, torch.stack(list(vectors.values())))
             driven = self._drive(folders, self.args.choose_episodes, index)
             best = max(range(len(folders)), key=lambda i: driven[i].mean)
@@ -241,12 +242,17 @@ class Rounds:
             run.finish({"candidates": to_json(candidates)})
             return chosen
 
+    def _dreamed(self, index: int) -> DreamConfig:
+        """The dream of this round's controllers."""
+        clip = read_result(self._out(index, "controller"))["reward_clip"]
+        return replace(self._dream, reward_clip=clip and tuple(clip))
+
     def _dream_returns(self, index: int, vectors) -> list[float]:
-        from worldmodels.dream import Dream, DreamStarts
-        from worldmodels.memories import load_memory
+        from worldmodels.dreaming.rollout import Dream
+        from worldmodels.dreaming.starts import DreamStarts
+        from worldmodels.memory import load_memory
 
         settings = self.args.controller
-        clip = read_result(self._out(index, "controller"))["reward_clip"]
         assert self.memory is not None
         memory = load_memory(self.memory)
         sizes = ControllerConfig(
@@ -257,7 +263,7 @@ class Rounds:
             self._action,
         )
         return train_controller.dream_returns(
-            Dream(memory, sizes, replace(self._dream, reward_clip=clip and tuple(clip))),
+            Dream(memory, sizes, self._dreamed(index)),
             DreamStarts.load(self._out(index, "controller") / "starts.safetensors"),
             vectors,
             settings.test_dreams,
@@ -341,8 +347,7 @@ class Rounds:
 
     def _save_starts(self, index: int, folder: Path) -> None:
         """Real moments beside the agent, from which envs.dream can begin."""
-        from envs.dream import STARTS_NAME
-        from worldmodels.dream import DreamStarts
+        from worldmodels.dreaming.starts import STARTS_NAME, DreamStarts
 
         starts = DreamStarts.load(self._out(index, "controller") / "starts.safetensors")
         starts.draw(NUM_STARTS, self.run.rng("starts")).save(folder / STARTS_NAME)
@@ -367,9 +372,9 @@ class Rounds:
         limit = {} if steps is None else {"max_episode_steps": steps}
         return {**(self.task.env_kwargs if self.task else {}), **limit}
 
-    def _save_agent(self, folder: Path, controller) -> None:
+    def _save_agent(self, index: int, folder: Path, controller) -> None:
         from agents.world_model_agent import AgentConfig, WorldModelAgent
-        from worldmodels.memories import load_memory
+        from worldmodels.memory import load_memory
         from worldmodels.vision import load_vision
         from worldmodels.world_model import WorldModel
 
@@ -377,7 +382,10 @@ class Rounds:
         assert self.memory is not None
         world = WorldModel(load_vision(self.vision), load_memory(self.memory))
         config = AgentConfig(self.args.action_repeat)
-        WorldModelAgent(world, controller, config, task=self.task).save_pretrained(folder)
+        agent = WorldModelAgent(
+            world, controller, config, task=self.task, dream=self._dreamed(index)
+        )
+        agent.save_pretrained(folder)
 
     def _record(self, index: int, seconds: dict[str, float]) -> None:
         """Keep what the report needs to know of a round; sound the alarm over dreams too good."""
@@ -448,6 +456,13 @@ def _train_vision(args: VisionArgs) -> Path:
     if isinstance(args, standardise_vectors.Args):
         return standardise_vectors.main(args)
     return train_vae.main(args) if isinstance(args, train_vae.Args) else train_vision.main(args)
+
+
+def _train_memory(args: MemorySettings) -> Path:
+    """Make M by the script that its settings belong to."""
+    if isinstance(args, train_mdnrnn.Args):
+        return train_mdnrnn.main(args)
+    return train_transformer_memory.main(args)
 
 
 def check_task(args: Args, task: Task) -> None:

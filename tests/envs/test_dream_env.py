@@ -13,12 +13,12 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from torch import nn
 
 import envs
-from envs.dream import STARTS_NAME, DreamEnv, DreamVectorEnv
+from envs.dream import DreamEnv, DreamVectorEnv
 from envs.task import Preprocess, Task
 from generative.training.files import DamagedFileError
 from generative.vae import ConvVAE, ConvVAEConfig
 from worldmodels.configs import ActionHead
-from worldmodels.dream import DreamStarts
+from worldmodels.dreaming.starts import STARTS_NAME, DreamStarts
 from worldmodels.memory import MDNRNN, MDNRNNConfig
 from worldmodels.vision import VectorVision
 from worldmodels.world_model import WorldModel
@@ -145,7 +145,7 @@ def test_a_step_is_ms(heads, settings):
     z, state = starts.z[[row]], (starts.h[[row]], starts.c[[row]])
     reward = starts.prev_reward[[row]]
     np.testing.assert_array_equal(obs, np.concatenate([z[0], state[0][0]]))
-    mask = env._lanes.mask
+    mask = env._lanes.state.mask
     for action in random_actions(6):
         with torch.no_grad():
             _, state = world.memory.step(z, torch.from_numpy(action[None]), state, reward)
@@ -164,14 +164,14 @@ def test_dropout_is_one_mask_an_episode():
     masks = []
     for seed in range(200):
         env.reset(seed=seed)
-        masks.append(env._lanes.mask.clone())
+        masks.append(env._lanes.state.mask.clone())
         env.step(env.action_space.sample())
-        assert torch.equal(env._lanes.mask, masks[-1])
+        assert torch.equal(env._lanes.state.mask, masks[-1])
     masks = torch.cat(masks)
     torch.testing.assert_close(masks.unique(), torch.tensor([0, 1 / 0.7]))
     assert (masks == 0).float().mean().item() == pytest.approx(0.3, abs=0.04)
     off = make(dropout=False)
-    assert off._lanes.mask is None
+    assert off._lanes.state.mask is None
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])

@@ -14,7 +14,8 @@ from envs.task import Task
 from generative.vae import ConvVAE, ConvVAEConfig
 from worldmodels.actions import from_env
 from worldmodels.configs import ActionHead, ControllerConfig, DreamConfig
-from worldmodels.dream import Dream, DreamStarts
+from worldmodels.dreaming.rollout import Dream
+from worldmodels.dreaming.starts import DreamStarts
 from worldmodels.memory import MDNRNN, MDNRNNConfig
 from worldmodels.world_model import WorldModel
 
@@ -69,7 +70,7 @@ def test_a_step_is_ms(heads):
     rows = [(obs[i, :D] - starts.z).abs().sum(1).argmin().item() for i in range(5)]
     torch.testing.assert_close(obs, torch.cat([starts.z[rows], starts.h[rows]], 1))
     z, h, c, reward = (x[rows] for x in (starts.z, starts.h, starts.c, starts.prev_reward))
-    mask = env._lanes.get("mask", torch.ones(5, H))
+    mask = env.state_dict()["lanes"].get("mask", torch.ones(5, H))
     for actions in random_actions(4, 5):
         for i in range(5):
             with torch.no_grad():
@@ -106,13 +107,13 @@ def test_starts_masks_and_ends_are_drawn_as_often_as_they_should():
     first = env.reset_tensors()
     rows = (first[:, None, :D] - random_starts().z).abs().sum(-1).argmin(1)
     assert np.bincount(rows.numpy(), minlength=20) == pytest.approx(np.full(20, 200), abs=75)
-    mask = env._lanes["mask"]
+    mask = env.state_dict()["lanes"]["mask"]
     torch.testing.assert_close(mask.unique(), torch.tensor([0, 1 / 0.7]))
     assert (mask == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
     step = env.step_tensors(torch.from_numpy(random_actions(4000)))
     assert step.terminated.float().mean().item() == pytest.approx(0.2, abs=0.03)
     # Lanes that go on keep their mask, the others get a new one.
-    same = (env._lanes["mask"] == mask).all(1)
+    same = (env.state_dict()["lanes"]["mask"] == mask).all(1)
     assert same[~step.terminated].all()
     assert same[step.terminated].float().mean() < 0.2
 

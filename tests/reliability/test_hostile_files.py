@@ -47,8 +47,8 @@ from worldmodels.controller import LinearController
 from worldmodels.importers.checkpoints import read_state_dict
 from worldmodels.importers.source import ForeignWeightsError
 from worldmodels.memory import MDNRNN
+from worldmodels.memory.transformer import TransformerMemory
 from worldmodels.rollouts import Episode, RolloutStore
-from worldmodels.transformer_memory import TransformerMemory
 from worldmodels.vision import load_vision
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from scripts import collect_rollouts, compare_memories, encode_rollouts, train_transformer_memory
-from worldmodels.memories import load_memory
+from worldmodels.memory import load_memory
+from worldmodels.memory.transformer import TransformerMemory
 from worldmodels.sequences import EncodedRollouts
-from worldmodels.transformer_memory import TransformerMemory
 
 VISION = Path("pretrained/carracing-dream/vision")
 

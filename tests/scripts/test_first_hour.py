@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.commands import ROOT
-from worldmodels.memories import load_memory
+from worldmodels.memory import load_memory
 from worldmodels.sequences import EncodedRollouts
 from worldmodels.vision import load_vision
 

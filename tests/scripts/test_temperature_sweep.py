@@ -10,7 +10,6 @@ import torch
 
 import envs  # noqa: F401  registers the environment
 from agents.world_model_agent import AgentConfig, WorldModelAgent
-from envs.dream import STARTS_NAME
 from envs.task import Preprocess, Task
 from generative.training.cli import parse
 from generative.vae import ConvVAE
@@ -19,7 +18,7 @@ from scripts import temperature_sweep as script
 from tests.commands import run_script
 from worldmodels.configs import ControllerConfig, MDNRNNConfig
 from worldmodels.controller import LinearController
-from worldmodels.dream import DreamStarts
+from worldmodels.dreaming.starts import STARTS_NAME, DreamStarts
 from worldmodels.memory import MDNRNN
 from worldmodels.world_model import WorldModel
 

@@ -12,9 +12,13 @@ import pytest
 import scripts.train_in_dream as script
 from agents.evaluation import EVALUATION_SEEDS
 from agents.world_model_agent import WorldModelAgent
-from generative.training.cli import parse
+from envs.dream import DreamEnv
+from generative.training.cli import parse, start
 from tests.commands import copy_run, imported, read_lines, run_script, snapshot
 from tests.reliability.test_train_in_dream_killed import outcome
+from worldmodels.configs import DreamConfig
+from worldmodels.dreaming.settings import load_settings
+from worldmodels.memory import TransformerMemory
 
 SMOKE = script.PRESETS["smoke"]
 STAGES = ("collect", "encode", "memory", "controller", "choose")
@@ -172,6 +176,39 @@ def test_a_finished_run_goes_on_with_more_rounds(smoke_run, tmp_path):
     assert "tracks of the stock game" in done.stdout
     assert outcome(copy) == outcome(longer)
     assert len(json.loads((copy / "report.json").read_text())["rounds"]) == 3
+
+
+def test_the_dream_is_kept_beside_the_agent(smoke_run, report):
+    """With the clip and the cap that the rounds worked out, which the settings do not say."""
+    dream = load_settings(smoke_run / "agent")
+    final = json.loads((smoke_run / "final" / "result.json").read_text())
+    stage = smoke_run / f"round-{final['round']:02d}" / "controller" / "result.json"
+    clip = tuple(json.loads(stage.read_text())["reward_clip"])
+    assert dream == DreamConfig(horizon=5, reward_clip=clip, pace_cap=0.9 * 3)
+    assert report["dream"]["pace_cap"] == pytest.approx(2.7)
+    assert report["dream"]["reward_clip"] == list(clip)
+    assert report["args"]["controller"]["dream"]["pace_cap"] is None
+    assert "Dream of the chosen controller" in (smoke_run / "report.html").read_text()
+    assert DreamEnv(smoke_run / "agent")._lanes.config == dream
+
+
+def test_m_can_be_a_transformer(tmp_path, capsys):
+    """CartPole in the dream of a Transformer, by the command line."""
+    out = tmp_path / "run"
+    start(script.main, script.PRESETS, argv=["smoke-transformer", "--out", str(out)], prog="train")
+    assert "episodes of CartPole-v1" in capsys.readouterr().out
+    agent = WorldModelAgent.from_pretrained(out / "agent")
+    assert isinstance(agent.world.memory, TransformerMemory)
+    assert agent.world.memory.config.latent_dim == 4
+    dream = DreamEnv(out / "agent", horizon=3)
+    dream.reset(seed=0)
+    assert [dream.step(0)[3] for _ in range(3)][-1] or dream._lanes.state.alive[0] == 0
+    # Its settings are those of its script.
+    args = parse(
+        script.PRESETS,
+        argv=["quick-transformer", "--memory.model.context", "16", "--out", str(tmp_path / "no")],
+    )
+    assert (args.memory.model.context, args.memory.steps) == (16, 800)
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,14 @@ from worldmodels.configs import (
     GradientConfig,
     MDNRNNConfig,
     MemoryLossConfig,
+    TransformerMemoryConfig,
 )
 from worldmodels.controller import LinearController
-from worldmodels.dream import Dream, DreamStarts, warm_up
-from worldmodels.gradient import climb
-from worldmodels.memory import MDNRNN, MemoryLearner, memory_loss
+from worldmodels.dreaming.gradient import climb
+from worldmodels.dreaming.rollout import Dream
+from worldmodels.dreaming.starts import DreamStarts, warm_up
+from worldmodels.memory import MDNRNN, MemoryLearner, TransformerMemory, memory_loss
 from worldmodels.sequences import EncodedRollouts
-from worldmodels.transformer_memory import TransformerMemory, TransformerMemoryConfig
 from worldmodels.vision import VectorVision
 from worldmodels.world_model import WorldModel
 

@@ -8,10 +8,9 @@ import torch
 from torch import nn
 
 from generative.vae import ConvVAE, ConvVAEConfig
-from worldmodels.configs import ActionHead, ControllerConfig, MDNRNNConfig
+from worldmodels.configs import ActionHead, ControllerConfig, MDNRNNConfig, TransformerMemoryConfig
 from worldmodels.controller import LinearController
-from worldmodels.memory import MDNRNN
-from worldmodels.transformer_memory import TransformerMemory, TransformerMemoryConfig
+from worldmodels.memory import MDNRNN, TransformerMemory
 from worldmodels.world_model import WorldModel
 
 REASON = "the extra `onnx` is not installed"

@@ -11,7 +11,8 @@ from generative.training.files import DamagedFileError
 from tests.worldmodels.foreign_weights import CHANNELS, D, H, K, integers, json_folder, write
 from worldmodels.configs import ActionHead, ControllerConfig, DreamConfig, MDNRNNConfig
 from worldmodels.controller import LinearController
-from worldmodels.dream import Dream, DreamStarts
+from worldmodels.dreaming.rollout import Dream
+from worldmodels.dreaming.starts import DreamStarts
 from worldmodels.importers import ForeignWeightsError, read_json_weights
 from worldmodels.importers.json_weights import read_controller, read_rnn, read_vae
 from worldmodels.memory import MDNRNN

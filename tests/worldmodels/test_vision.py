@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agents.world_model_agent import AgentConfig, WorldModelAgent
-from envs.dream import STARTS_NAME, DreamEnv
+from envs.dream import DreamEnv
 from generative.autoencoder import (
     ConvAutoencoder,
     ConvAutoencoderConfig,
@@ -26,7 +26,7 @@ from generative.vae import (
     sample_gaussian,
 )
 from worldmodels.controller import ControllerConfig, LinearController
-from worldmodels.dream import DreamStarts
+from worldmodels.dreaming.starts import STARTS_NAME, DreamStarts
 from worldmodels.memory import MDNRNN, MDNRNNConfig
 from worldmodels.sequences import EncodedRollouts, SequenceBatches
 from worldmodels.vision import (

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from generative.training.pretrained import saved_class
-from worldmodels.memory import MDNRNN, Memory
-from worldmodels.transformer_memory import TransformerMemory
+from worldmodels.memory.base import Memory
+from worldmodels.memory.mdnrnn import MDNRNN
+from worldmodels.memory.transformer import TransformerMemory
 
 __all__ = ["MEMORIES", "load_memory"]
 

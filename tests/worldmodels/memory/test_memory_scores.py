@@ -5,13 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from worldmodels.configs import ControllerConfig, MDNRNNConfig
+from worldmodels.configs import ControllerConfig, MDNRNNConfig, TransformerMemoryConfig
 from worldmodels.controller import LinearController
-from worldmodels.dream import warm_up
-from worldmodels.memory import MDNRNN
-from worldmodels.memory_scores import Driver, dreamed_returns, moments, open_loop, real_returns
+from worldmodels.dreaming.starts import warm_up
+from worldmodels.memory import MDNRNN, TransformerMemory
+from worldmodels.memory.scores import Driver, dreamed_returns, moments, open_loop, real_returns
 from worldmodels.sequences import EncodedRollouts
-from worldmodels.transformer_memory import TransformerMemory, TransformerMemoryConfig
 
 torch.set_num_threads(1)
 D, H = 3, 6

@@ -1,6 +1,7 @@
 """Back-propagation through the dream against finite differences and a game with a known answer."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from torch import nn
 
 from worldmodels.configs import ControllerConfig, DreamConfig, GradientConfig, MDNRNNConfig
 from worldmodels.controller import LinearController
-from worldmodels.dream import Dream, DreamStarts
-from worldmodels.gradient import CHECK_STREAM, climb
+from worldmodels.dreaming.gradient import CHECK_STREAM, climb
+from worldmodels.dreaming.rollout import Dream
+from worldmodels.dreaming.starts import DreamStarts
 from worldmodels.memory import MDNRNN
 
 torch.set_num_threads(1)
@@ -23,21 +25,34 @@ def random_starts(n: int, d: int, h: int, dtype=torch.float32) -> DreamStarts:
 
 
 @pytest.mark.parametrize("features", ["z", "zh", "zhc"])
-@pytest.mark.parametrize(("mixtures", "residual"), [(1, False), (1, True), (3, False)])
-def test_gradient_of_the_return_by_finite_differences(features, mixtures, residual, monkeypatch):
+@pytest.mark.parametrize(
+    ("mixtures", "residual", "ends"),
+    [(1, False, "drawn"), (1, True, "expected"), (3, False, "expected")],
+)
+def test_gradient_of_the_return_by_finite_differences(
+    features, mixtures, residual, ends, monkeypatch
+):
     """With several mixtures the return jumps where another one is drawn; not within 1e-6 here."""
     # What a released brake lets through is no derivative of the return.
     monkeypatch.setattr("worldmodels.actions.BRAKE_LEAK", 0.0)
     torch.manual_seed(1)
     config = MDNRNNConfig(
-        3, 3, 5, mixtures, reward_input=True, predict_reward=True, residual=residual, dropout=0.2
+        3,
+        3,
+        5,
+        mixtures,
+        reward_input=True,
+        predict_reward=True,
+        predict_end=ends == "expected",
+        residual=residual,
+        dropout=0.2,
     )
     memory, controller = MDNRNN(config).double(), ControllerConfig(3, 5, 3, features)
     dream = Dream(memory, controller, DreamConfig(6, 1.1))
     starts = random_starts(4, 3, 5, torch.float64)
 
     def mean_returns(candidates: torch.Tensor) -> torch.Tensor:
-        result = dream.rollout(candidates, starts, torch.Generator().manual_seed(2))
+        result = dream.rollout(candidates, starts, torch.Generator().manual_seed(2), ends)
         return (result.returns - 0.1 * result.saturation).mean(1)
 
     candidates = torch.randn(2, controller.num_parameters, dtype=torch.float64, requires_grad=True)
@@ -61,6 +76,79 @@ def steering_game() -> Dream:
         memory.lstm.weight_ih_l0.view(4, 4, 5)[2, 0, 2] = 3.0  # gate g, unit 0, steering
         memory.reward_head.weight[0, 0] = 1.0
     return Dream(memory, ControllerConfig(2, 4), DreamConfig(10, 1.0))
+
+
+def surviving_game(horizon: int = 40) -> Dream:
+    """Every decision pays 1, and steering to the right lets the dream live longer."""
+    dream = steering_game()
+    memory = MDNRNN(replace(dream.memory.config, predict_end=True)).eval()
+    memory.load_state_dict({**memory.state_dict(), **dream.memory.state_dict()})
+    with torch.no_grad():
+        memory.reward_head.weight.zero_()
+        memory.reward_head.bias.fill_(1.0)
+        memory.end_head.weight.zero_()
+        memory.end_head.weight[0, 0] = -3.0
+        memory.end_head.bias.fill_(-2.0)
+    return Dream(memory, dream.controller, DreamConfig(horizon, 1.0))
+
+
+def mean_survival(bias: torch.Tensor, horizon: int = 40) -> torch.Tensor:
+    """Mean return of `surviving_game` for a steering of `bias`, float64: sum of (1 - p)^t."""
+    right = torch.tanh(torch.tanh(3 * torch.tanh(bias)))
+    p = torch.sigmoid(-2 - 3 * right)
+    return ((1 - p) ** torch.arange(horizon, dtype=torch.float64)).sum()
+
+
+def test_the_gradient_knows_how_an_action_changes_the_end():
+    dream, starts = surviving_game(), random_starts(4, 2, 4)
+    vector = torch.zeros(1, 21)
+    vector[0, 18] = 0.1  # the bias of steering
+    bias = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+    known = mean_survival(bias)
+    [slope] = torch.autograd.grad(known, bias)
+    assert slope > 20
+    found = {}
+    for ends in ("drawn", "expected"):
+        theta = vector.clone().requires_grad_()
+        result = dream.rollout(theta, starts, torch.Generator().manual_seed(0), ends)
+        if ends == "expected":
+            torch.testing.assert_close(
+                result.returns, known.float().expand(1, 4), rtol=1e-3, atol=0
+            )
+            torch.testing.assert_close(result.lengths, result.returns)
+        [gradient] = torch.autograd.grad(result.returns.mean(), theta, allow_unused=True)
+        found[ends] = gradient[0, 18].item()
+    assert found["drawn"] == 0.0  # what an end that is drawn tells
+    assert found["expected"] == pytest.approx(slope.item(), rel=2e-3)
+    # Ends that are drawn have this mean.
+    returns = dream.evaluate(vector, starts.take([0] * 8000), seed=1).returns
+    assert returns.mean().item() == pytest.approx(
+        known.item(), abs=4 * returns.std().item() / 8000**0.5
+    )
+
+
+def test_a_climb_learns_to_survive():
+    dream, starts = surviving_game(), random_starts(50, 2, 4)
+    config = GradientConfig(steps=60, lr=0.1, lanes=16, saturation_cost=0.0)
+    result = climb(dream, starts, torch.zeros(21), config, seed=0)
+    best = mean_survival(torch.tensor(9.0, dtype=torch.float64)).item()
+    assert result.steps[0].dream_return < 0.3 * best
+    assert result.steps[-1].dream_return > 0.97 * best
+
+
+@pytest.mark.parametrize("cap", [None, 0.4])
+def test_expected_ends_are_the_mean_of_drawn_ones(cap):
+    """The same noise but for the ends, whose 4,000 draws average to the probability."""
+    torch.manual_seed(0)
+    memory = MDNRNN(MDNRNNConfig(3, 3, 8, 2, predict_reward=True, predict_end=True)).eval()
+    nn.init.constant_(memory.end_head.bias, -2.0)
+    nn.init.constant_(memory.reward_head.bias, 0.5)
+    config = DreamConfig(12, 0.0, pace_cap=cap, pace_window=5)  # cold: ends alone are drawn
+    dream, starts = Dream(memory, ControllerConfig(3, 8), config), random_starts(1, 3, 8)
+    candidate, generator = torch.ones(1, dream.controller.num_parameters), torch.Generator()
+    [[expected]] = dream.rollout(candidate, starts, generator, "expected").returns.tolist()
+    drawn = dream.evaluate(candidate, starts.take([0] * 4000), seed=0).returns
+    assert drawn.mean().item() == pytest.approx(expected, abs=4 * drawn.std().item() / 4000**0.5)
 
 
 def steering_of(dream: Dream, vector: torch.Tensor, starts: DreamStarts) -> torch.Tensor:
@@ -162,8 +250,9 @@ def test_a_climb_that_falls_returns_its_start():
 
 def test_a_return_that_is_not_finite_stops():
     dream = random_dream()
-    dream.head_bias[-2] = float("nan")  # the reward's
-    with pytest.raises(FloatingPointError, match=r"step 0 \(seed 3\).*shorten the horizon"):
+    climb(dream, random_starts(5, 3, 8), torch.zeros(36), GradientConfig(steps=1), seed=3)
+    dream.world.head_bias[-2] = float("nan")  # the reward's, which the fast copy has not
+    with pytest.raises(FloatingPointError, match=r"M gave dream 0 of candidate 0.*decision 1; low"):
         climb(dream, random_starts(5, 3, 8), torch.zeros(36), GradientConfig(steps=3), seed=3)
 
 

@@ -19,10 +19,10 @@ from worldmodels.memory import (
     MDNRNNConfig,
     MemoryLearner,
     MemoryLosses,
-    _dropout,
     memory_loss,
     mixture_nll,
 )
+from worldmodels.memory.learner import fast_dropout
 
 torch.set_num_threads(1)
 SMALL = MDNRNNConfig(
@@ -278,7 +278,7 @@ def test_learner_takes_the_steps_of_a_plain_loop(residual):
 
 @pytest.mark.parametrize("rows_at_once", [8, 1000])
 def test_likelihood_and_gradients_are_those_of_torch_distributions(rows_at_once, monkeypatch):
-    monkeypatch.setattr("worldmodels.memory._MixtureNLL.rows_at_once", rows_at_once)
+    monkeypatch.setattr("worldmodels.memory.loss._MixtureNLL.rows_at_once", rows_at_once)
     torch.manual_seed(0)
     head = MixtureDensityHead(in_dim=6, out_dim=4, num_mixtures=3).double()
     with torch.no_grad():
@@ -311,15 +311,15 @@ def test_likelihood_in_bfloat16_is_near():
 def test_learners_dropout_hides_and_scales(p, dtype):
     x = torch.ones(101, 997, dtype=dtype)
     torch.manual_seed(3)
-    dropped = _dropout(x, p)
+    dropped = fast_dropout(x, p)
     assert dropped.dtype == dtype
     assert set(dropped.unique().tolist()) == {0.0, torch.tensor(1 / (1 - p)).to(dtype).item()}
     deviation = math.sqrt(p * (1 - p) / x.numel())
     assert (dropped == 0).float().mean().item() == pytest.approx(p, abs=4 * deviation)
     torch.manual_seed(3)
-    assert torch.equal(_dropout(x, p), dropped)
-    assert not torch.equal(_dropout(x, p), dropped)
-    assert _dropout(x, 0.0) is x
+    assert torch.equal(fast_dropout(x, p), dropped)
+    assert not torch.equal(fast_dropout(x, p), dropped)
+    assert fast_dropout(x, 0.0) is x
 
 
 def test_what_does_not_fit_is_explained():

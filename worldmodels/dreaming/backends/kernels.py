@@ -1,8 +1,9 @@
 """What a dreamed step does between its two matrix products, in one pass over memory each.
 
-For `worldmodels.fast_dream`, on NumPy arrays of one row per lane; lane p * R + r is rollout r of
-candidate p. Arrays that enter or leave a matrix product are float32, or bfloat16 seen as uint16,
-which NumPy does not know otherwise; `_load` and `_store` translate. All arithmetic is in float32.
+For `worldmodels.dreaming.backends.fused`, on NumPy arrays of one row per lane; lane p * R + r is
+rollout r of candidate p. Arrays that enter or leave a matrix product are float32, or bfloat16 seen
+as uint16, which NumPy does not know otherwise; `_load` and `_store` translate. All arithmetic is in
+float32.
 
 Written so that LLVM makes vector instructions of every inner loop: rows are sliced before the
 loop (no index can then be negative), division follows NumPy (no branch to raise an error), and
@@ -229,18 +230,26 @@ def sample_z(out, bias, gumbel, eps, root, residual, state, inputs):
             _store(row, d, z[d])
 
 
+@njit(**_SUM)
+def _sum(row):
+    total = np.float32(0)
+    for j in range(len(row)):
+        total += row[j]
+    return total
+
+
 @njit(**_VECTOR)
-def settle(out, at, bias, scale, low, high, uniform, alive, stretch, lengths, inputs, reward_at):
-    """Count what a decision brought.
+def settle(out, at, bias, scale, low, high, uniform, z, alive, stretch, lengths, inputs, reward_at):
+    """Count rewards and ends, as `worldmodels.dreaming.step` does.
 
     Args:
         out: (P * R, n), the matrix product; column `at` is reward / scale, and the one behind it
             the logit of the end.
         bias: (1,) without an end, (2,) with one; still to be added to these columns.
         low, high: what a reward is clipped to.
-        uniform: (R,); a dream ends where it lies below the probability of the end. Where that is
-            NaN, `alive` becomes NaN.
-        alive, stretch, lengths: (P * R,), changed in place as `Dream._settle` does.
+        uniform: (R,); a dream ends where it lies below the probability of the end.
+        z: (P * R, D), as drawn. Where it, the reward or the end is not finite, `alive` becomes NaN.
+        alive, stretch, lengths: (P * R,), changed in place.
         inputs: (P * R, m), for the next step's product; reward / scale is written into column
             `reward_at`, unless that is negative.
     """
@@ -251,7 +260,13 @@ def settle(out, at, bias, scale, low, high, uniform, alive, stretch, lengths, in
         lengths[lane] += np.float32(1) if alive[lane] > 0 else np.float32(0)
         if reward_at >= 0:
             _store(inputs[lane], reward_at, reward / scale)
+        if not alive[lane] > 0:
+            continue
+        total = reward + _sum(z[lane])
         if len(bias) == 2:
             end = _ONE / (_ONE + _exp_of_minus(_load(row, at + 1) + bias[1], _SIGMOID_BOUND))
-            if alive[lane] > 0 and not uniform[lane % len(uniform)] >= end:
-                alive[lane] = end if end != end else np.float32(0)
+            if uniform[lane % len(uniform)] < end:
+                alive[lane] = np.float32(0)
+            total += end
+        if total - total != 0:  # an infinity, or NaN
+            alive[lane] = np.float32(np.nan)

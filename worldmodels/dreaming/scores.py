@@ -59,8 +59,9 @@ class DreamReturns:
         return {**self.__dict__, "_loaded": None}
 
     def _load(self) -> tuple[Any, Any]:
-        from worldmodels.dream import Dream, DreamStarts
-        from worldmodels.memories import load_memory
+        from worldmodels.dreaming.rollout import Dream
+        from worldmodels.dreaming.starts import DreamStarts
+        from worldmodels.memory import load_memory
 
         memory = load_memory(self._files[0], device=self._device)
         dream = Dream(memory.requires_grad_(False), self._controller, self._config)

@@ -10,7 +10,8 @@ from torch import nn
 
 from generative.training.files import DamagedFileError
 from worldmodels.configs import ControllerConfig, DreamConfig, MDNRNNConfig
-from worldmodels.dream import Dream, DreamStarts, _digest, soon_in_trouble, warm_up
+from worldmodels.dreaming.rollout import Dream
+from worldmodels.dreaming.starts import DreamStarts, digest, soon_in_trouble, warm_up
 from worldmodels.memory import MDNRNN
 from worldmodels.sequences import EncodedRollouts
 
@@ -312,7 +313,13 @@ def test_gradients_stop_at_the_truncation():
         dream.squash = lambda y, squash=squash, raw=raw: raw.append(y) or squash(y)
         candidates = random_candidates(dream.controller, 1).requires_grad_()
         start, generator = random_starts(2), torch.Generator().manual_seed(0)
-        dream._reward = lambda out, raw=raw: out[..., -1] * (len(raw) == 4)
+        predict = dream.world.predict
+
+        def last_pays(*given, predict=predict, raw=raw):
+            found = predict(*given)
+            return found._replace(reward=found.reward * (len(raw) == 4))
+
+        dream.world.predict = last_pays
         returns = dream.rollout(candidates, start, generator).returns.sum()
         grads = torch.autograd.grad(returns, raw, allow_unused=True)
         reached.append([g is not None and bool((g != 0).any()) for g in grads])
@@ -372,7 +379,7 @@ def test_stored_starts_that_are_not_finite_are_refused(tmp_path):
     for name, bad in (("h", torch.nan), ("prev_reward", torch.inf)):
         tensors = {**fields, name: fields[name].clone()}
         tensors[name][3] = bad
-        metadata = {"sha256": _digest(tensors)}
+        metadata = {"sha256": digest(tensors)}
         path = tmp_path / "starts.safetensors"
         path.write_bytes(safetensors.torch.save(tensors, metadata))
         told = f"starts.safetensors: {name} in row 3 of the starts is not finite"

@@ -12,15 +12,16 @@ from torch import nn
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from generative.training.precision import default_bf16
-from worldmodels import dream_kernels
 from worldmodels.configs import ControllerConfig, DreamConfig, MDNRNNConfig
 from worldmodels.controller import LinearController
-from worldmodels.dream import Dream, DreamStarts
-from worldmodels.fast_dream import GraphedDream, StaticDream
+from worldmodels.dreaming.backends import kernels as dream_kernels
+from worldmodels.dreaming.backends.graphed import GraphedDream, StaticDream
+from worldmodels.dreaming.rollout import Dream
+from worldmodels.dreaming.starts import DreamStarts
 from worldmodels.memory import MDNRNN
 
 torch.set_num_threads(1)
-PRETRAINED = Path(__file__).parents[2] / "pretrained" / "carracing-dream"
+PRETRAINED = Path(__file__).parents[3] / "pretrained" / "carracing-dream"
 EVERYTHING = {
     "reward_input": True,
     "predict_end": True,
@@ -201,14 +202,15 @@ def test_the_next_z_has_the_mixture_s_distribution():
     mu, log_std = torch.tensor([[-1.0, 0.5, 2.0], [3.0, 1.0, 0.0]]), torch.full((2, 3), -0.7)
     log_std[0, 0] = 0.1
     bias = torch.stack([log_pi, mu, log_std]).transpose(1, 2).flatten()
-    noise = dream._noise(rollouts, torch.Generator().manual_seed(0))
+    noise = dream.noise(rollouts, torch.Generator().manual_seed(0))
     z, inputs = torch.ones(rollouts, 4), torch.zeros(rollouts, 3)
+    gumbel = dream.world.gumbel(noise.world, tau).numpy()
     for residual in (False, True):
         dream_kernels.sample_z(
             torch.zeros(rollouts, 20).numpy(),
             bias.numpy(),
-            dream._gumbel(noise.uniform.clone()).numpy(),
-            noise.eps.numpy(),
+            gumbel,
+            noise.world.eps.numpy(),
             np.float32(math.sqrt(tau)),
             residual,
             z.numpy(),
@@ -231,14 +233,14 @@ def test_tensors_that_stay_where_they_are(heads, features, config):
     """What a CUDA graph replays, run without one; nothing is left over from the rollout before."""
     dream = make_dream(heads, features, config)
     static = StaticDream(dream, 7, 9)
-    places = [field.data_ptr() for field in static.lanes]
+    places = [x.data_ptr() for x in (*static.state, *static.tally) if x is not None]
     for seed in (1, 2):
         candidates, starts = make_candidates(dream, seed=seed), make_starts(dream, seed=seed)
         result = static.rollout(candidates, starts, torch.Generator().manual_seed(seed))
         expected = plain(dream, candidates, starts, seed)
         torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6)
         assert torch.equal(result.lengths, expected.lengths)
-    assert places == [field.data_ptr() for field in static.lanes]
+    assert places == [x.data_ptr() for x in (*static.state, *static.tally) if x is not None]
 
 
 def test_without_graphs_dreams_run_on(monkeypatch):
@@ -266,7 +268,7 @@ def test_few_graphs_are_kept(monkeypatch):
         candidates, starts = make_candidates(dream, n), make_starts(dream)
         result = graphed.rollout(candidates, starts, torch.Generator().manual_seed(2))
         torch.testing.assert_close(result, plain(dream, candidates, starts))
-    assert [len(static.lanes.z) for static in recorded] == [1, 2, 3, 4, 5, 1]
+    assert [len(static.state.z) for static in recorded] == [1, 2, 3, 4, 5, 1]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -278,7 +280,7 @@ def test_a_replayed_graph_is_a_rollout(heads, features, config):
         result = dream.evaluate(candidates, starts, seed)
         expected = plain(dream, candidates, starts, seed)
         torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
-    assert dream._fast.__self__._recorded  # not the fallback
+    assert dream.backend.__self__._recorded  # not the fallback
 
 
 WAYS = {
@@ -300,22 +302,24 @@ def test_an_end_that_m_does_not_know_stops_every_way_to_dream(way):
     dream = Dream(dream.memory, dream.controller, dream.config)
     candidates, starts = make_candidates(dream), make_starts(dream)
     assert (WAYS[way](dream, candidates, starts).lengths == 6).all()
-    dream.head_bias[-1] = torch.nan
+    dream.world.head_bias[-1] = torch.nan
     dream = copy.copy(dream)
-    dream.__dict__.pop("_fast", None)
-    with pytest.raises(FloatingPointError, match="M's logit of the end is NaN at decision 1 of dr"):
+    dream.__dict__.pop("backend", None)
+    told = r"M gave dream 0 of candidate 0 a z, reward or end .* after decision 1;"
+    with pytest.raises(FloatingPointError, match=told):
         WAYS[way](dream, candidates, starts)
 
 
 def test_the_kernel_names_the_decision_of_a_late_nan():
     alive, stretch, lengths = (np.ones(3, np.float32), *np.zeros((2, 3), np.float32))
     out, bias = np.zeros((3, 2), np.float32), np.zeros(2, np.float32)
+    z, counted = np.zeros((3, 4), np.float32), (alive, stretch, lengths)
     uniform, inputs = np.full(3, 0.7, np.float32), np.zeros((3, 1), np.float32)
     limits = [np.float32(x) for x in (1, -np.inf, np.inf)]
     logits = [[-9.0, -9.0, 9.0], [math.nan, -9.0, math.nan], [-9.0, -9.0, -9.0]]
     for logit in logits:  # the first is lost at the second decision, the last had ended before
         out[:, 1] = logit
-        dream_kernels.settle(out, 0, bias, *limits, uniform, alive, stretch, lengths, inputs, -1)
+        dream_kernels.settle(out, 0, bias, *limits, uniform, z, *counted, inputs, -1)
     assert np.isnan(alive).tolist() == [True, False, False]
     assert alive[1:].tolist() == [1, 0]
     assert lengths.tolist() == [2, 3, 1]

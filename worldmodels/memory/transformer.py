@@ -10,8 +10,8 @@ same whoever looks at them, and it makes no difference whether a sequence is rea
 pieces, or step by step with only those of the last `context - 1` decisions kept. A stack of L
 blocks is reached by what happened up to L (context - 1) decisions ago.
 
-Heads, losses and the form of the state are those of `worldmodels.memory`, which is how the dream,
-its environments and the agent come to work with it. World models of this kind: Chen et al. (2022),
+Heads, losses and the form of the state are those of every M (`worldmodels.memory.base`), so the
+dream, its environments and the agent work with it. World models of this kind: Chen et al. (2022),
 TransDreamer; Micheli et al. (2023), IRIS; Robine et al. (2023), TWM.
 """
 
@@ -31,10 +31,10 @@ from generative.nets.transformer import (
     init_weights,
     make_norm,
 )
-from worldmodels.memory import Memory, State
-from worldmodels.transformer_config import TransformerMemoryConfig
+from worldmodels.configs import TransformerMemoryConfig
+from worldmodels.memory.base import Memory, State
 
-__all__ = ["TransformerMemory", "TransformerMemoryConfig"]
+__all__ = ["TransformerMemory"]
 
 
 class TransformerMemory(Memory):

@@ -21,15 +21,15 @@ from worldmodels.configs import (
     GradientConfig,
     MDNRNNConfig,
     MemoryLossConfig,
+    TransformerMemoryConfig,
 )
 from worldmodels.controller import LinearController
-from worldmodels.dream import Dream, DreamStarts, warm_up
-from worldmodels.fast_dream import StaticDream
-from worldmodels.gradient import climb
-from worldmodels.memories import load_memory
-from worldmodels.memory import MDNRNN, MemoryLearner, memory_loss
+from worldmodels.dreaming.backends.graphed import StaticDream
+from worldmodels.dreaming.gradient import climb
+from worldmodels.dreaming.rollout import Dream
+from worldmodels.dreaming.starts import DreamStarts, warm_up
+from worldmodels.memory import MDNRNN, MemoryLearner, TransformerMemory, load_memory, memory_loss
 from worldmodels.sequences import EncodedRollouts
-from worldmodels.transformer_memory import TransformerMemory, TransformerMemoryConfig
 from worldmodels.world_model import WorldModel
 
 torch.set_num_threads(1)

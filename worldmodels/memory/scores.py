@@ -17,9 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worldmodels.configs import DreamConfig
 from worldmodels.controller import LinearController
-from worldmodels.dream import DreamStarts
-from worldmodels.memory import Memory
+from worldmodels.dreaming.starts import DreamStarts
+from worldmodels.dreaming.step import (
+    DreamState,
+    check_can_dream,
+    draw_noise,
+    dream_step,
+    lost,
+    not_finite,
+)
+from worldmodels.memory.base import Memory
 from worldmodels.sequences import EncodedRollouts
 
 __all__ = ["Driver", "OpenLoop", "dreamed_returns", "moments", "open_loop", "real_returns"]
@@ -98,16 +107,17 @@ def open_loop(
     """
     z_real, actions, rewards = _recorded(encoded, rows, horizon)
     actions = actions.repeat_interleave(dreams, 0)
+    check_can_dream(memory.config)
+    config = DreamConfig(horizon, temperature, dropout=False)
     now, generator = starts.take(np.repeat(rows, dreams)), torch.Generator().manual_seed(seed)
-    z, state, previous = now.z, (now.h, now.c), now.prev_reward
+    state = DreamState.at(now.z, now.h, now.c, now.prev_reward)
     paid, errors = rewards.new_zeros(len(rows)), []
     for t in range(horizon):
-        given = previous if memory.config.reward_input else None
-        out, state = memory.step(z, actions[:, t], state, given)
-        if out.reward is None:
-            raise ValueError("this M has no reward head; train it with predict_reward=True")
-        z, previous = out.mixture.sample(temperature, generator), out.reward
-        z_mean, reward = (x.unflatten(0, (-1, dreams)).mean(1) for x in (z, previous))
+        noise = draw_noise(memory, len(state.z), generator, ends=False)
+        state, outcome = dream_step(memory, state, actions[:, t], noise, config)
+        _refuse_lost(state)
+        assert outcome.reward is not None  # since M can dream
+        z_mean, reward = (x.unflatten(0, (-1, dreams)).mean(1) for x in (state.z, outcome.reward))
         paid = paid + reward - rewards[:, t]
         off = [z_mean - z_real[:, t + 1], z_real[:, 0] - z_real[:, t + 1], reward - rewards[:, t]]
         errors.append([*(x.square().mean().sqrt().item() for x in off), paid.abs().mean().item()])
@@ -141,29 +151,26 @@ def dreamed_returns(
         starts: of `warm_up(memory, encoded)`; `driver.starts` of `warm_up(driver.memory, encoded)`.
         dreams: from each moment.
     """
+    check_can_dream(memory.config)
+    config = DreamConfig(horizon, temperature, dropout=False)
     rows = np.repeat(rows, dreams)
     generator = torch.Generator().manual_seed(seed)
     now, own = starts.take(rows), driver.starts.take(rows)
-    z, previous = now.z, now.prev_reward
-    state, (h, c) = (now.h, now.c), (own.h, own.c)
-    returns, alive = previous.new_zeros(len(rows)), previous.new_ones(len(rows))
-    reads_reward, driver_reads = memory.config.reward_input, driver.memory.config.reward_input
-    for t in range(horizon):
-        action = driver.controller.act(z, h, c)
-        out, state = memory.step(z, action, state, previous if reads_reward else None)
-        paid = previous.unsqueeze(1) if driver_reads else None
-        _, (h, c) = driver.memory.read(z.unsqueeze(1), action.unsqueeze(1), (h, c), paid)
-        if out.reward is None:
-            raise ValueError("this M has no reward head; train it with predict_reward=True")
-        z, previous = out.mixture.sample(temperature, generator), out.reward
-        returns += alive * previous
-        if out.end_logit is not None:
-            p_end = out.end_logit.sigmoid()
-            if p_end.isnan().any():
-                raise FloatingPointError(
-                    f"M's logit of the end is NaN at decision {t + 1}; train M again, or lower "
-                    "the temperature"
-                )
-            uniform = torch.rand(len(rows), generator=generator, dtype=alive.dtype)
-            alive = alive * (uniform >= p_end).to(alive.dtype)
+    state, (h, c) = DreamState.at(now.z, now.h, now.c, now.prev_reward), (own.h, own.c)
+    returns = torch.zeros_like(state.alive)
+    for _ in range(horizon):
+        action = driver.controller.act(state.z, h, c)
+        noise = draw_noise(memory, len(rows), generator, memory.config.predict_end)
+        after, outcome = dream_step(memory, state, action, noise, config)
+        _refuse_lost(after)
+        h, c = driver.memory.observe(state.z, action, (h, c), state.prev_reward)
+        assert outcome.paid is not None  # since M can dream
+        returns += state.alive * outcome.paid
+        state = after
     return returns.double().unflatten(0, (-1, dreams)).mean(1).numpy()
+
+
+def _refuse_lost(state: DreamState) -> None:
+    found = lost(state.alive)
+    if found is not None:
+        raise not_finite(f"dream {found[0]}", f"decision {int(state.age[found])}")

@@ -6,8 +6,13 @@ pathwise estimator; Heess et al. 2015, Hafner et al. 2020). Far fewer dreams are
 evolution, and M's errors are found just as much faster: keep the dream uncertain, take few steps
 per round, and let real episodes choose.
 
-The gradient is blind to imagined ends: an end is drawn, and how probable an action made it does not
-enter. Where staying alive is what pays, as in Doom, evolve (`worldmodels.evolution`).
+Ends are not drawn here: every reward is weighted with the probability that the dream has not ended
+before it, the product of 1 - p, so the gradient knows how an action changes p (`Dream.rollout` with
+ends "expected").
+
+Which of M's Gaussians the next z comes from is drawn, and that choice has no gradient: how an
+action changes the weights of a mixture does not enter. In the committed car's dreams MEASURED
+(`benchmarks/gradient.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +27,8 @@ from torch import Tensor
 
 from generative.training.optimisation import learning_rate
 from worldmodels.configs import GradientConfig
-from worldmodels.dream import Dream, DreamStarts
+from worldmodels.dreaming.rollout import Dream
+from worldmodels.dreaming.starts import DreamStarts
 
 __all__ = ["GradientConfig", "GradientResult", "GradientStep", "climb"]
 
@@ -82,7 +88,9 @@ def climb(
         optimizer.param_groups[0]["lr"] = rate
         rng = np.random.default_rng([seed, index])
         generator = torch.Generator(dream.device).manual_seed(int(rng.integers(2**63)))
-        result = dream.rollout(theta.unsqueeze(0), starts.draw(config.lanes, rng), generator)
+        result = dream.rollout(
+            theta.unsqueeze(0), starts.draw(config.lanes, rng), generator, ends="expected"
+        )
         objective = result.returns.mean()
         loss = config.saturation_cost * result.saturation.mean() - objective
         optimizer.zero_grad(set_to_none=True)
