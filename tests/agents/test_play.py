@@ -232,7 +232,7 @@ def test_agent_that_looks_at_its_dream_acts_by_it(session):
     dream = session.now.dreaming.dream
     session.advance()
     with torch.no_grad():
-        wanted = session.agent.controller.act(dream.z, *dream.state)[0].numpy()
+        wanted = session.agent.controller.act(dream.z, dream.state.h, dream.state.c)[0].numpy()
     assert np.array_equal(session._actions[-1], wanted)
     assert not np.array_equal(wanted, session._moments[-2].state.action[0])
 
