@@ -1,0 +1,118 @@
+"""The model that a folder holds, whichever family it is of.
+
+model = load_model("runs/realnvp")              # the folder of a run, or the `model` in it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from generative.training.pretrained import class_name
+from generative.training.words import with_article
+
+__all__ = ["MODELS", "load_model", "model_folder"]
+
+MODELS: dict[str, str] = {
+    "BERT": "generative.text",
+    "BERTClassifier": "generative.text",
+    "Bidirectional": "generative.text",
+    "BoltzmannMachine": "generative.rbm",
+    "CNNClassifier": "generative.classifier",
+    "ConditionalGAN": "generative.gan",
+    "ConvAutoencoder": "generative.autoencoder",
+    "ConvEnergy": "generative.energy",
+    "ConvVAE": "generative.vae",
+    "DeepBeliefNetwork": "generative.rbm",
+    "FFJORD": "generative.flow",
+    "GAN": "generative.gan",
+    "GPT": "generative.text",
+    "Glow": "generative.flow",
+    "ImageDiffusion": "generative.diffusion",
+    "ImageRealNVP": "generative.flow",
+    "ImageVAE": "generative.vae",
+    "LinearAutoencoder": "generative.autoencoder",
+    "LinearVAE": "generative.vae",
+    "MLPClassifier": "generative.classifier",
+    "MuseGAN": "generative.musegan",
+    "MusicRNN": "generative.music.rnn",
+    "MusicTransformer": "generative.music.transformer",
+    "PixelCNN": "generative.pixelcnn",
+    "PointDiffusion": "generative.diffusion",
+    "PointEnergy": "generative.energy",
+    "RBM": "generative.rbm",
+    "RealNVP": "generative.flow",
+    "RecurrentText": "generative.text",
+    "RewardModel": "generative.rlhf",
+    "ScoreNetwork": "generative.score_matching",
+    "T5": "generative.text",
+    "WGAN": "generative.gan",
+}
+"""The module of each class of model, by the name that a saved model carries."""
+
+
+def load_model(
+    folder: Path | str, device: torch.device | str = "cpu", known: Mapping[str, str] = MODELS
+) -> nn.Module:
+    """The model that a folder holds, in evaluation mode.
+
+    Its class is found by name in a table of this project; nothing in the folder can run code.
+
+    Args:
+        folder: of a model, or of the run that made it.
+        device: where the weights go.
+        known: modules of the classes, by name; `worldmodels.loading` knows more of them.
+    Raises:
+        FileNotFoundError: there is no such folder, or no model in it; says what makes one.
+        DamagedFileError: a file is missing, cut, changed, or does not fit the others.
+        ValueError: the model is of a class that is not known.
+    """
+    folder = model_folder(folder)
+    name = class_name(folder)
+    if name not in known:
+        raise ValueError(
+            f"{folder} holds {with_article(name)}, a class that this version does not know; pass "
+            "the folder of a model that it has saved"
+        )
+    return getattr(import_module(known[name]), name).from_pretrained(folder, device)
+
+
+def model_folder(folder: Path | str) -> Path:
+    """The folder of the model: the one named, or `model` in the folder of a run.
+
+    Raises:
+        FileNotFoundError: there is none; says what makes one.
+        DamagedFileError: its config.json cannot be read.
+    """
+    from generative.training.files import read_json
+    from generative.training.run import CONFIG_NAME
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: no such folder; pass the folder of a run or of a model, which a training "
+            "command makes (`worldmodels --help` lists them)"
+        )
+    if (folder / "model").is_dir():
+        return folder / "model"
+    if not (folder / CONFIG_NAME).exists():
+        parts = [name for name in ("vision", "memory", "controller") if (folder / name).is_dir()]
+        if parts:
+            raise FileNotFoundError(
+                f"{folder} holds an agent of {', '.join(parts)}; pass the folder of one of them"
+            )
+        raise FileNotFoundError(
+            f"{folder} holds no model; pass the folder of a run or of its `model`"
+        )
+    content = read_json(folder / CONFIG_NAME)
+    if isinstance(content, dict) and "settings" in content:
+        command = content.get("kind")
+        raise FileNotFoundError(
+            f"{folder} is a run of {command} that has made no model yet; go on "
+            f"with `worldmodels {command} --resume {folder}`"
+        )
+    return folder
