@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from generative.training.curves import CURVES_NAME, draw_curves
 from generative.training.devices import find_device
 from generative.training.files import (
     MANIFEST_NAME,
@@ -35,6 +37,7 @@ from generative.training.files import (
     read_manifest,
     remove_leftovers,
     set_aside,
+    write_file,
     write_json,
 )
 from generative.training.lock import LOCK_NAME, FolderLock, RunInUseError
@@ -217,7 +220,9 @@ class Run:
         return read_result(self.path)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Write result.json, which marks the run as complete; `read_result` reads it.
+        """Write curves.png, and result.json, which marks the run as complete.
+
+        `read_result` reads it.
 
         Args:
             summary: numbers, strings, lists and dicts.
@@ -226,6 +231,7 @@ class Run:
         """
         self.check_folder()
         self.metrics.sync()
+        self._write_curves()
         made = _made(self.path)
         content = {**summary, MADE_KEY: made} if made else summary
         try:
@@ -250,6 +256,14 @@ class Run:
                 self._forget_if_empty()
         finally:
             self.close()
+
+    def _write_curves(self) -> None:
+        """Draw what was logged, if there is a curve in it."""
+        picture = draw_curves([json.loads(line) for line in self.metrics.text.splitlines()])
+        if picture is not None:
+            buffer = io.BytesIO()
+            picture.save(buffer, format="png")
+            write_file(self.path / CURVES_NAME, buffer.getvalue())
 
     def _forget_if_empty(self) -> None:
         """A run that failed before it wrote anything, by a wrong path say, holds no folder."""
