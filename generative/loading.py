@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-
-from generative.training.pretrained import class_name
+from generative.training.files import read_json
 from generative.training.words import with_article
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 __all__ = ["MODELS", "load_model", "model_folder"]
 
@@ -71,6 +73,8 @@ def load_model(
         DamagedFileError: a file is missing, cut, changed, or does not fit the others.
         ValueError: the model is of a class that is not known.
     """
+    from generative.training.pretrained import class_name
+
     folder = model_folder(folder)
     name = class_name(folder)
     if name not in known:
@@ -88,7 +92,6 @@ def model_folder(folder: Path | str) -> Path:
         FileNotFoundError: there is none; says what makes one.
         DamagedFileError: its config.json cannot be read.
     """
-    from generative.training.files import read_json
     from generative.training.run import CONFIG_NAME
 
     folder = Path(folder)

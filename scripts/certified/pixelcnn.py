@@ -64,7 +64,7 @@ def digits(settings: Settings) -> list[Line]:
     from generative.pixelcnn import PixelCNN
     from generative.training.run import read_result
     from scripts import train_pixelcnn
-    from scripts.explore_pixelcnn import independent_pixels
+    from scripts.explored.pixelcnn import independent_pixels
 
     args = replace(train_pixelcnn.PRESETS["digits"], out=settings.work, seed=settings.seed)
     if settings.smoke:

@@ -10,9 +10,8 @@ from PIL import Image
 
 from generative.autoencoder import ConvAutoencoder, ConvAutoencoderConfig, principal_components
 from generative.known.sprites import sprites
-from scripts import explore_autoencoder
-from scripts.explore_autoencoder import components
-from tests.commands import run_script
+from scripts import explore
+from scripts.explored.autoencoder import components
 
 torch.set_num_threads(1)
 
@@ -23,11 +22,13 @@ def save_tiny(folder, latent_dim: int) -> ConvAutoencoder:
     return model
 
 
-def test_exploring_by_command_line(tmp_path):
+def test_exploring(tmp_path):
     model = save_tiny(tmp_path / "model", 2)
-    words = ("--model", tmp_path / "model", "--out", tmp_path / "pictures")
-    done = run_script("explore_autoencoder", "smoke", *words, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    args = replace(
+        explore.PRESETS["smoke"],
+        folder=tmp_path / "model", pictures=tmp_path / "pictures", data="sprites",
+    )  # fmt: skip
+    explore.main(args)
     found = {path.stem for path in (tmp_path / "pictures").glob("*.png")}
     assert found == {
         "reconstructions", "pca", "denoising", "uniform", "decoded-plane", "plane",
@@ -45,20 +46,16 @@ def test_exploring_by_command_line(tmp_path):
     assert 0.03 < result["noisy_mse"] < 0.09
     assert 0 < result["pca_mse"] < result["mean_image_mse"]
 
-    words = ("--model", tmp_path / "nowhere", "--out", tmp_path / "other")
-    done = run_script("explore_autoencoder", "smoke", *words, cwd=tmp_path)
-    assert done.returncode == 1
-    assert "nowhere: no such folder; make it with scripts/train_autoencoder.py" in done.stderr
-
 
 def test_more_than_two_numbers_have_no_plane(tmp_path):
     save_tiny(tmp_path / "model", 3)
     args = replace(
-        explore_autoencoder.PRESETS["smoke"],
-        model=tmp_path / "model",
+        explore.PRESETS["smoke"],
+        folder=tmp_path / "model",
         pictures=tmp_path / "pictures",
+        data="sprites",
     )
-    explore_autoencoder.main(args)
+    explore.main(args)
     names = {path.stem for path in (tmp_path / "pictures").glob("*.png")}
     assert names == {"reconstructions", "pca", "denoising", "uniform"}
     strip = np.asarray(Image.open(tmp_path / "pictures" / "uniform.png"))

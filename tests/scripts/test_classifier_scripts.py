@@ -15,9 +15,8 @@ from generative.classifier import (
     MLPClassifierConfig,
 )
 from generative.known.sprites import sprites
-from scripts import explore_classifier, train_classifier
-from scripts.explore_classifier import HORIZONTAL, convolve
-from tests.commands import run_script
+from scripts import explore, train_classifier
+from scripts.explored.classifier import HORIZONTAL, Settings, convolve
 
 torch.set_num_threads(1)
 
@@ -40,13 +39,14 @@ def test_convolution_by_hand_is_torchs():
     torch.testing.assert_close(convolve(x, HORIZONTAL), expected)
 
 
-def test_exploring_by_command_line(tmp_path):
+def test_exploring(tmp_path):
     config = CNNClassifierConfig(num_classes=4, channels=(4,), kernels=(3,), strides=(4,))
     model = CNNClassifier(config).eval()
     model.save_pretrained(tmp_path / "model")
-    words = ("--model", tmp_path / "model", "--out", tmp_path / "pictures")
-    done = run_script("explore_classifier", "smoke", *words, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    args = explore.Args(
+        tmp_path / "model", tmp_path / "pictures", "sprites", classifier=Settings("shape", 4)
+    )
+    explore.main(args)
     found = {path.stem: Image.open(path) for path in (tmp_path / "pictures").glob("*.png")}
     assert set(found) == {"gallery", "confusion", "edges", "filters"}
     result = json.loads((tmp_path / "pictures" / "explore.json").read_text())
@@ -56,25 +56,15 @@ def test_exploring_by_command_line(tmp_path):
     assert result["accuracy"] == pytest.approx(float(losses.accuracy))
     assert result["loss"] == pytest.approx(float(losses.loss), rel=1e-5)
 
-    words = ("--model", tmp_path / "nowhere", "--out", tmp_path / "other")
-    done = run_script("explore_classifier", "smoke", *words, cwd=tmp_path)
-    assert done.returncode == 1
-    assert "nowhere: no such folder; make it with scripts/train_classifier.py" in done.stderr
-    assert "Traceback" not in done.stderr
-
 
 def test_exploring_an_mlp(tmp_path):
     MLPClassifier(MLPClassifierConfig(num_classes=6, hidden_dims=(9,))).save_pretrained(
         tmp_path / "model"
     )
-    args = replace(
-        explore_classifier.PRESETS["smoke"],
-        model=tmp_path / "model",
-        pictures=tmp_path / "pictures",
-        network="mlp",
-        factor="colour",
+    args = explore.Args(
+        tmp_path / "model", tmp_path / "pictures", "sprites", classifier=Settings("colour", 4)
     )
-    explore_classifier.main(args)
+    explore.main(args)
     filters = np.asarray(Image.open(tmp_path / "pictures" / "filters.png"))
     assert filters.shape == (3 * 32 + 4, 3 * 32 + 4, 3)  # nine of them
 

@@ -11,10 +11,11 @@ from PIL import Image
 from generative.diffusion import ImageDiffusion, MixtureDenoiser, PointDiffusion
 from generative.diffusion.config import ImageDiffusionConfig, PointDiffusionConfig, UNetConfig
 from generative.training.run import read_result
-from scripts import explore_diffusion, train_diffusion
+from scripts import explore, train_diffusion
 from scripts.certified.common import Settings
 from scripts.certified.diffusion import CERTIFICATES
 from scripts.common.points import load_density
+from scripts.explored import diffusion as explored
 
 torch.set_num_threads(1)
 TINY = PointDiffusionConfig(hidden_dim=8, num_hidden=1, steps=4, ode_steps=4)
@@ -58,9 +59,10 @@ def test_exploration_of_images(tmp_path):
     config = ImageDiffusionConfig((3, 32, 32), UNetConfig((4, 8), depth=1), steps=3)
     ImageDiffusion(config).save_pretrained(tmp_path / "model")
     args = replace(
-        explore_diffusion.PRESETS["smoke"], model=tmp_path / "model", pictures=tmp_path / "out"
-    )
-    explore_diffusion.main(args)
+        explore.PRESETS["smoke"],
+        folder=tmp_path / "model", pictures=tmp_path / "out", data="sprites",
+    )  # fmt: skip
+    explore.main(args)
     pictures = {path.stem: np.asarray(Image.open(path)) for path in (tmp_path / "out").iterdir()}
     assert set(pictures) == {
         "noising", "samples", "denoising", "steps", "interpolation", "there-and-back",
@@ -83,13 +85,14 @@ def test_exploration_of_points(tmp_path):
     for seed, run in enumerate(runs):
         train_diffusion.main(replace(tiny, out=run, seed=seed))
     args = replace(
-        explore_diffusion.PRESETS["smoke"], runs=runs,
-        data="two-moons", model=tmp_path / "model", pictures=tmp_path / "out",
+        explore.PRESETS["smoke"], data="two-moons",
+        folder=tmp_path / "model", pictures=tmp_path / "out",
+        diffusion=explored.Settings(steps=(1, 2), images=3, pairs=1, points=100, runs=runs),
     )  # fmt: skip
-    explore_diffusion.main(args)
+    explore.main(args)
     assert {path.stem for path in (tmp_path / "out").iterdir()} == {
         "noising-linear", "noising-cosine", "denoising", "steps", "there-and-back", "density",
-        "schedules", "embedding", "curves", "results",
+        "schedules", "embedding", "runs", "results",
     }  # fmt: skip
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [found[name]["seed"] for name in ("one", "other")] == [0, 1]
@@ -97,16 +100,17 @@ def test_exploration_of_points(tmp_path):
 
 
 def test_exploration_tells_what_is_missing(tmp_path):
-    args = replace(explore_diffusion.PRESETS["smoke"], model=tmp_path / "model")
-    with pytest.raises(FileNotFoundError, match=r"holds no model; train one with train_diffusion"):
-        explore_diffusion.main(args)
     PointDiffusion(TINY).save_pretrained(tmp_path / "model")
-    with pytest.raises(ValueError, match=r"PointDiffusion, data is 'sprites'; name the preset"):
-        explore_diffusion.main(args)
+    args = explore.Args(tmp_path / "model", tmp_path / "out", "sprites")
+    with pytest.raises(ValueError, match=r"a model of points and data is 'sprites'; pass what it"):
+        explore.main(args)
+    with pytest.raises(ValueError, match=r"a model of points and no run tells its data; pass"):
+        explore.main(replace(args, data=""))
     with pytest.raises(ValueError, match="pairs is 0, and must be at least 1"):
-        replace(args, pairs=0)
+        explored.Settings(pairs=0)
+    assert not (tmp_path / "out").exists()
 
 
 def test_stages_of_a_strip():
-    assert explore_diffusion.chosen(20, 4) == [4, 9, 14, 19]
-    assert explore_diffusion.chosen(3, 8) == [0, 1, 2]
+    assert explored.chosen(20, 4) == [4, 9, 14, 19]
+    assert explored.chosen(3, 8) == [0, 1, 2]

@@ -16,9 +16,8 @@ from generative.rbm import RBM
 from generative.rbm.config import DBNConfig, RBMConfig
 from generative.score_matching import ScoreNetwork
 from generative.score_matching.config import ScoreConfig
-from scripts import explore_energy, train_energy, train_rbm, train_score
+from scripts import explore, train_energy, train_rbm, train_score
 from scripts.common.points import load_density
-from tests.commands import run_script
 
 torch.set_num_threads(1)
 
@@ -37,11 +36,11 @@ def result(run: Path) -> dict:
     return json.loads((run / "result.json").read_text())
 
 
-def explore(model: Path, out: Path) -> set[str]:
+def drawn(model: Path, out: Path) -> set[str]:
     """Names of the pictures, all of which can be opened."""
-    written = explore_energy.main(replace(explore_energy.PRESETS["smoke"], model=model, out=out))
-    assert all(Image.open(path).size[0] > 10 for path in written)
-    return {path.stem for path in written}
+    explore.main(replace(explore.PRESETS["smoke"], folder=model, pictures=out))
+    assert all(Image.open(path).size[0] > 10 for path in out.iterdir())
+    return {path.stem for path in out.iterdir()}
 
 
 def test_energy_of_images(tmp_path, folder):
@@ -59,8 +58,8 @@ def test_energy_of_images(tmp_path, folder):
     found = result(tmp_path / "run")
     assert found["val_cdiv"] == pytest.approx(found["val_noise"] - found["val_real"])
     assert found["distance_samples"] > 0
-    names = explore(model, tmp_path / "pictures")
-    assert names == {"walks", "samples", "buffer", "energies", "metrics"}
+    names = drawn(model, tmp_path / "pictures")
+    assert names == {"walks", "samples", "buffer", "energies", "curves"}
 
 
 def test_energy_of_points(tmp_path):
@@ -74,7 +73,7 @@ def test_energy_of_points(tmp_path):
     found = result(tmp_path / "run")
     assert found["nll"] == pytest.approx(found["floor"] + found["gap"])
     assert 0 < found["gap"] < 3
-    assert explore(model, tmp_path / "pictures") == {"landscape", "energies", "metrics"}
+    assert drawn(model, tmp_path / "pictures") == {"landscape", "energies", "curves"}
 
 
 def test_rbm_of_bars_and_stripes(tmp_path):
@@ -84,8 +83,8 @@ def test_rbm_of_bars_and_stripes(tmp_path):
     assert math.log(30) < found["test_nll"] < 12  # 16 log 2 = 11.1 for random bits
     assert found["ais_log_partition"] == pytest.approx(found["log_partition"], abs=0.1)
     assert RBM.from_pretrained(model).sample(2).shape == (2, 1, 4, 4)
-    names = explore(model, tmp_path / "pictures")
-    assert names == {"receptive_fields", "gibbs_chains", "reconstructions", "metrics"}
+    names = drawn(model, tmp_path / "pictures")
+    assert names == {"receptive_fields", "gibbs_chains", "reconstructions", "curves"}
 
 
 def test_rbm_too_large_to_enumerate_has_an_estimate(tmp_path, folder):
@@ -106,8 +105,8 @@ def test_deep_belief_network(tmp_path):
     )  # fmt: skip
     model = train_rbm.main(args)
     assert math.log(30) < result(tmp_path / "run")["test_nll_at_most"] < 20
-    names = explore(model, tmp_path / "pictures")
-    assert names == {"units_of_layer_1", "units_of_layer_2", "samples", "metrics"}
+    names = drawn(model, tmp_path / "pictures")
+    assert names == {"units_of_layer_1", "units_of_layer_2", "samples", "curves"}
 
 
 def test_score_of_images(tmp_path, folder):
@@ -118,7 +117,7 @@ def test_score_of_images(tmp_path, folder):
     )  # fmt: skip
     model = train_score.main(args)
     assert 0 < result(tmp_path / "run")["test_loss"] < 10
-    assert explore(model, tmp_path / "pictures") == {"walks", "metrics"}
+    assert drawn(model, tmp_path / "pictures") == {"walks", "curves"}
 
 
 def test_score_of_points(tmp_path):
@@ -127,7 +126,7 @@ def test_score_of_points(tmp_path):
     found = result(tmp_path / "run")
     assert 0 < found["energy_p"] <= 1
     assert found["denoising_loss"] == pytest.approx(found["loss_floor"] + found["loss_excess"])
-    assert explore(model, tmp_path / "pictures") == {"walks", "score_field", "metrics"}
+    assert drawn(model, tmp_path / "pictures") == {"walks", "score_field", "curves"}
 
 
 def test_excess_of_a_score_is_over_the_exact_one():
@@ -166,14 +165,4 @@ def test_the_exact_score_has_no_excess():
 def test_a_model_without_its_run_is_explored_too(tmp_path):
     torch.manual_seed(0)
     RBM(RBMConfig((1, 4, 4), 3)).save_pretrained(tmp_path / "alone")
-    assert explore(tmp_path / "alone", tmp_path / "out") == {"receptive_fields", "gibbs_chains"}
-
-
-def test_what_is_no_model_is_refused_in_words(tmp_path):
-    done = run_script("explore_energy", "smoke", "--model", tmp_path / "nothing")
-    assert done.returncode == 1
-    assert "no such folder; make it with scripts/train_energy.py" in done.stderr
-    assert "Traceback" not in done.stderr
-    (tmp_path / "config.json").write_text('{"class": "ConvVAE"}')
-    with pytest.raises(ValueError, match=r"holds a ConvVAE; this explores ConvEnergy"):
-        explore(tmp_path, tmp_path / "out")
+    assert drawn(tmp_path / "alone", tmp_path / "out") == {"receptive_fields", "gibbs_chains"}

@@ -8,10 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.flow import FFJORD, Glow, RealNVP
-from generative.flow.config import FFJORDConfig, GlowConfig, RealNVPConfig
-from scripts import explore_flow, train_ffjord, train_glow
-from tests.commands import run_script
+from generative.flow import FFJORD, Glow, ImageRealNVP, RealNVP
+from generative.flow.config import (
+    FFJORDConfig,
+    GlowConfig,
+    ImageRealNVPConfig,
+    RealNVPConfig,
+)
+from scripts import explore, train_ffjord, train_glow
+from scripts.explored import flow as explored
 
 torch.set_num_threads(1)
 
@@ -22,14 +27,24 @@ def tiny(kind: str):
     return {
         "RealNVP": lambda: RealNVP(RealNVPConfig(num_couplings=2, hidden_dim=4, num_hidden=1)),
         "FFJORD": lambda: FFJORD(FFJORDConfig(hidden_dim=4, num_hidden=1, fine_steps=4)),
+        "ImageRealNVP": lambda: ImageRealNVP(
+            ImageRealNVPConfig(
+                RealNVPConfig((3, 8, 8), ("rows",), num_couplings=2, hidden_dim=4, num_hidden=1),
+                levels=32,
+            )
+        ),
         "Glow": lambda: Glow(GlowConfig((3, 8, 8), 2, 1, hidden_dim=4, levels=32)),
     }[kind]()
 
 
-def explore(kind: str, folder, **settings):
+def drawn(kind: str, folder, images: int = 3):
     tiny(kind).save_pretrained(folder / "model")
-    args = replace(explore_flow.PRESETS["smoke"], model=folder / "model", out=folder / "out")
-    return explore_flow.main(replace(args, **settings))
+    args = replace(
+        explore.PRESETS["smoke"], folder=folder / "model", pictures=folder / "out",
+        data="two-moons" if kind in ("RealNVP", "FFJORD") else "sprites",
+        flow=explored.Settings(points=200, side=20, images=images),
+    )  # fmt: skip
+    return explore.main(args)
 
 
 PLANE = {"panels-before", "panels-after", "density", "grid"}
@@ -41,10 +56,11 @@ PLANE = {"panels-before", "panels-after", "density", "grid"}
         ("RealNVP", PLANE | {"couplings"}),
         ("FFJORD", PLANE | {"trajectory-points", "trajectory-density", "paths"}),
         ("Glow", {"temperatures", "between", "factor"}),
+        ("ImageRealNVP", {"temperatures", "between", "factor"}),
     ],
 )
 def test_every_exploration_is_drawn(tmp_path, kind, names):
-    out = explore(kind, tmp_path, factor=1)
+    out = drawn(kind, tmp_path)
     assert {path.stem for path in out.iterdir()} == names
     for path in out.iterdir():
         assert np.asarray(Image.open(path)).std() > 0, path
@@ -54,30 +70,20 @@ def test_density_is_drawn_with_the_second_axis_up():
     def log_prob(x):
         return -20 * (x - torch.tensor([1.5, 2.0])).square().sum(1)
 
-    picture = explore_flow.density_picture(log_prob, 60).astype(float).mean(2)
+    picture = explored.density_picture(log_prob, 60).astype(float).mean(2)
     row, column = np.argwhere(picture == picture.min()).mean(0)
     assert (row, column) == pytest.approx((9.5, 44.5), abs=0.5)  # a pixel is a tenth
 
 
-def test_ways_between_images_begin_and_end_at_them(tmp_path):
-    out = explore("Glow", tmp_path, images=2)
+@pytest.mark.parametrize("kind", ["Glow", "ImageRealNVP"])
+def test_ways_between_images_begin_and_end_at_them(tmp_path, kind):
+    out = drawn(kind, tmp_path, images=2)
     from scripts.common.images import load_images
 
     test = load_images("sprites", tmp_path, (3, 8, 8), 32).part("test")
     picture = np.asarray(Image.open(out / "between.png"))
     tile = picture[3:64:8, 3:64:8].astype(float) / 255  # a pixel is 8x8
     np.testing.assert_allclose(tile, test.images[0] / 31, atol=0.01)
-
-
-def test_missing_and_other_models_are_explained(tmp_path):
-    done = run_script("explore_flow", "smoke", "--model", tmp_path / "nothing", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "no such folder; make it with scripts/train_realnvp.py" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not list(tmp_path.iterdir())
-    (tmp_path / "config.json").write_text(json.dumps({"class": "ConvVAE"}))
-    with pytest.raises(ValueError, match="holds a ConvVAE; pass a RealNVP"):
-        explore_flow.main(replace(explore_flow.PRESETS["smoke"], model=tmp_path))
 
 
 @pytest.mark.parametrize("preset", ["digits", "realnvp"])

@@ -11,8 +11,9 @@ from PIL import Image
 from generative.gan import GAN, WGAN, ConditionalGAN
 from generative.gan.config import ConditionalGANConfig, GANConfig, GANLossConfig, WGANConfig
 from generative.known.sprites import sprites
-from scripts import explore_gan, train_conditional_gan, train_gan, train_wgan
+from scripts import explore, train_conditional_gan, train_gan, train_wgan
 from scripts.certified.gan import colours_shown
+from scripts.explored import gan as explored
 
 torch.set_num_threads(1)
 
@@ -28,9 +29,10 @@ TINY = {
 def test_exploring(kind, tmp_path):
     TINY[kind]().save_pretrained(tmp_path / "model")
     args = replace(
-        explore_gan.PRESETS["smoke"], model=tmp_path / "model", pictures=tmp_path / "explore"
-    )
-    folder = explore_gan.main(args)
+        explore.PRESETS["smoke"], folder=tmp_path / "model", pictures=tmp_path / "explore",
+        data="sprites", gan=explored.Settings(("colour",), max_images=200, num_samples=16),
+    )  # fmt: skip
+    folder = explore.main(args)
     found = json.loads((folder / "explore.json").read_text())
     assert 0 < found["nearest_training_image"] < 1
     assert 0 <= found["precision"] <= 1
@@ -48,7 +50,7 @@ def test_interpolation_begins_and_ends_at_its_points():
     gan = TINY["gan"]().eval()
     z = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        way = explore_gan.between(gan, z, num=3)
+        way = explored.between(gan, z, num=3)
         assert way.shape == (6, 3, 32, 32)
         torch.testing.assert_close(way[[0, 2, 3, 5]], gan.generate(z), rtol=1e-4, atol=1e-5)
         angle = torch.nn.functional.cosine_similarity(z[0], z[1], dim=0).acos()
@@ -60,7 +62,7 @@ def test_switching_the_label_keeps_the_noise():
     gan = TINY["conditional"]().eval()
     z = torch.randn(3, 4)
     with torch.no_grad():
-        rows = explore_gan.class_switch(gan, z).unflatten(0, (6, 3))
+        rows = explored.class_switch(gan, z).unflatten(0, (6, 3))
         expected = gan.generate(z, torch.full((3,), 4))
     torch.testing.assert_close(rows[4], expected)
 
@@ -129,12 +131,7 @@ def test_points_do_not_fit_images(tmp_path):
     with pytest.raises(ValueError, match="data are sprites; give --data two-moons or"):
         train_gan.main(args)
     GAN(args.model).save_pretrained(tmp_path / "model")
-    with pytest.raises(ValueError, match="pass a GAN of images"):
-        explore_gan.main(explore_gan.Args(model=tmp_path / "model"))
-
-
-def test_exploring_nothing(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such folder"):
-        explore_gan.main(explore_gan.Args(model=tmp_path / "nothing"))
+    explore.main(explore.Args(tmp_path / "model", tmp_path / "pictures"))
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["samples.png"]
     with pytest.raises(ValueError, match="num_samples is 1"):
-        explore_gan.Args(num_samples=1)
+        explored.Settings(num_samples=1)

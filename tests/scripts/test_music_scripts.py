@@ -16,7 +16,7 @@ from generative.musegan import MuseGAN
 from generative.music import Note, Score, parse, streams_of_score
 from generative.music.transformer import MusicTransformer
 from scripts import (
-    explore_music,
+    explore,
     listen,
     train_musegan,
     train_music_rnn,
@@ -36,10 +36,8 @@ def transformer(tmp_path_factory):
 
 
 def test_exploring_a_transformer(transformer, tmp_path):
-    args = replace(
-        explore_music.PRESETS["smoke"], model=transformer / "model", folder=tmp_path / "x"
-    )
-    folder = explore_music.main(args)
+    args = replace(explore.PRESETS["smoke"], folder=transformer / "model", pictures=tmp_path / "x")
+    folder = explore.main(args)
     names = {path.name for path in folder.iterdir()}
     assert {
         "attention-1.png", "expected-notes.png", "expected-durations.png", "samples-0.5.png",
@@ -52,23 +50,21 @@ def test_exploring_a_musegan(given, tmp_path):
     config = replace(train_musegan.PRESETS["smoke"].model, given=given)
     MuseGAN(config).save_pretrained(tmp_path / "model")
     args = replace(
-        explore_music.PRESETS["smoke"], model=tmp_path / "model", folder=tmp_path / "x", track=2
+        explore.PRESETS["smoke"], folder=tmp_path / "model", pictures=tmp_path / "x", data="tunes"
     )
-    folder = explore_music.main(args)
+    folder = explore.main(args)
     names = {path.stem for path in folder.glob("*.png")}
     changes = {f"change-{name}" for name in ("chords", "style", "melody", "groove")}
     assert names == {"samples", "nearest", *changes, *(["eight-bars"] if given == "bar" else [])}
     assert np.asarray(Image.open(folder / "samples.png")).ndim == 3
 
 
-def test_exploring_nothing(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such folder"):
-        explore_music.main(explore_music.Args(model=tmp_path / "nothing", folder=tmp_path / "x"))
+def test_exploring_a_musegan_that_needs_a_track(tmp_path):
     MuseGAN(replace(train_musegan.PRESETS["smoke"].model, given="track")).save_pretrained(
         tmp_path / "model"
     )
     with pytest.raises(ValueError, match="given none"):
-        explore_music.main(explore_music.Args(model=tmp_path / "model", folder=tmp_path / "x"))
+        explore.main(explore.Args(tmp_path / "model", pictures=tmp_path / "x"))
 
 
 def test_a_page_to_listen_to(tmp_path):

@@ -12,9 +12,9 @@ from PIL import Image
 from generative.data.image_set import ImageSet
 from generative.pixelcnn import GatedNet, PixelCNN
 from generative.pixelcnn.config import GatedConfig, PixelCNNConfig, PlainConfig, PlusPlusConfig
-from scripts import explore_pixelcnn, train_pixelcnn
+from scripts import explore, train_pixelcnn
 from scripts.certified.pixelcnn import largest_leak
-from tests.commands import run_script
+from scripts.explored import pixelcnn
 
 torch.set_num_threads(1)
 
@@ -46,10 +46,8 @@ def test_explorations(tmp_path):
     model = PixelCNN(train_pixelcnn.PRESETS["smoke"].model)
     model.save_pretrained(tmp_path / "model")
     out = tmp_path / "pictures"
-    done = run_script(
-        "explore_pixelcnn", "smoke", "--model", tmp_path / "model", "--out", out, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
+    smoke = explore.PRESETS["smoke"]
+    explore.main(replace(smoke, folder=tmp_path / "model", pictures=out, data="sprites"))
     names = {path.stem for path in out.glob("*.png")}
     assert names == {"temperatures", "completions", "surprise", "reach", "next_pixel", "mixture"}
     for path in out.glob("*.png"):
@@ -64,21 +62,15 @@ def test_explorations_of_classes(tmp_path):
     torch.manual_seed(0)
     PixelCNN(PixelCNNConfig((3, 8, 8), 4, 2, network)).save_pretrained(tmp_path / "model")
     args = replace(
-        explore_pixelcnn.PRESETS["smoke"],
-        model=tmp_path / "model",
+        explore.PRESETS["smoke"],
+        folder=tmp_path / "model",
         pictures=tmp_path / "pictures",
-        temperatures=(0.0,),
+        data="sprites",
+        pixelcnn=pixelcnn.Settings(max_images=200, num_samples=2, temperatures=(0.0,)),
     )
-    explore_pixelcnn.main(args)
+    explore.main(args)
     picture = np.asarray(Image.open(tmp_path / "pictures" / "classes.png"))
     assert picture.shape == (3 * 48 + 4, 2 * 48 + 2, 3)  # a row for each class
-
-
-def test_exploring_what_is_not_there_says_so(tmp_path):
-    done = run_script("explore_pixelcnn", "smoke", "--model", tmp_path / "nothing", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "no such folder" in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 def test_bits_of_independent_pixels_by_hand():
@@ -91,13 +83,13 @@ def test_bits_of_independent_pixels_by_hand():
 
     train, test = images((0, 1), (0, 1), (1, 1)), images((0, 0))
     expected = -(math.log2(3 / 5) + math.log2(1 / 5)) / 2
-    assert explore_pixelcnn.independent_pixels(train, test) == pytest.approx(expected)
+    assert pixelcnn.independent_pixels(train, test) == pytest.approx(expected)
 
 
 def test_surprise_is_where_the_image_is_unlikely():
     model = tiny(GatedConfig(hidden_dim=8, num_layers=2))
     x = torch.zeros(2, 1, 8, 8)
-    seen = explore_pixelcnn.surprise(model, x)
+    seen = pixelcnn.surprise(model, x)
     expected = -model.pixel_log_probs(x).detach()
     torch.testing.assert_close(seen, expected / expected.max())
 
@@ -105,8 +97,8 @@ def test_surprise_is_where_the_image_is_unlikely():
 def test_reach_shows_the_blind_spot():
     """The plain network sees nothing of the upper right corner; the gated one sees all of it."""
     x = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)).mul(3).round() / 3
-    plain = explore_pixelcnn.reach(tiny(PlainConfig(32, 2, first_kernel=3)), x)[1, 0]
-    gated = explore_pixelcnn.reach(tiny(GatedConfig(hidden_dim=32, num_layers=4)), x)[1, 0]
+    plain = pixelcnn.reach(tiny(PlainConfig(32, 2, first_kernel=3)), x)[1, 0]
+    gated = pixelcnn.reach(tiny(GatedConfig(hidden_dim=32, num_layers=4)), x)[1, 0]
     assert plain[5, 7] == 0
     assert gated[:6].min() == 1
     for seen in (plain, gated):
@@ -141,7 +133,7 @@ def test_score_is_over_all_images(tmp_path):
     images = ImageSet(pixels, np.zeros((130, 1), np.int64), np.zeros(130, np.uint8), levels=4)
     expected = float(model.loss(images.as_tensor()).bits_per_dim.detach())
     assert train_pixelcnn.score(model, images) == pytest.approx(expected, rel=1e-5)
-    assert explore_pixelcnn.bits_per_dim(model, images) == pytest.approx(expected, rel=1e-5)
+    assert pixelcnn.bits_per_dim(model, images) == pytest.approx(expected, rel=1e-5)
 
 
 def test_training_on_digits_with_classes_and_some_of_them_redrawn(tmp_path):

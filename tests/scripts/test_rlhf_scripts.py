@@ -13,7 +13,8 @@ from generative.rlhf import RewardModel
 from generative.rlhf.config import DPOConfig, GRPOConfig
 from generative.text.gpt import GPT
 from generative.training.run import read_result
-from scripts import explore_rlhf, train_rlhf
+from scripts import explore, train_rlhf
+from scripts.explored import rlhf
 from tests.commands import run_script
 from tests.generative.killable import killable_run
 
@@ -82,11 +83,12 @@ def test_killed_and_continued_ends_as_if_never_stopped(tmp_path):
 def test_frontier(run, tmp_path):
     """Trained policies are below the exact curve, which rises and is concave."""
     args = replace(
-        explore_rlhf.PRESETS["smoke"], model=run / "model", pictures=tmp_path, betas=(0.5,)
-    )
-    explore_rlhf.main(args)
+        explore.PRESETS["smoke"], folder=run / "model", pictures=tmp_path,
+        rlhf=rlhf.Settings(betas=(0.5,), steps=2),
+    )  # fmt: skip
+    explore.main(args)
     assert (tmp_path / "frontier.png").stat().st_size > 5000
-    found = json.loads((tmp_path / "frontier.json").read_text())
+    found = json.loads((tmp_path / "explore.json").read_text())
     kl, reward, beta = (
         torch.tensor([point[name] for point in found["frontier"]], dtype=torch.float64)
         for name in ("kl", "reward", "beta")
@@ -102,12 +104,8 @@ def test_frontier(run, tmp_path):
 
 
 def test_what_does_not_fit_is_refused_in_words(run, tmp_path):
-    done = run_script("explore_rlhf", "smoke", "--model", tmp_path / "nothing" / "model")
-    assert done.returncode == 1
-    assert "no such folder; make it with scripts/train_rlhf.py" in done.stderr
-    assert "Traceback" not in done.stderr
     args = replace(SMOKE, out=tmp_path / "other", start_from=run, num_letters=3)
     with pytest.raises(ValueError, match="has 2 letters and answers of 3, this run 3 and 3"):
         train_rlhf.main(args)
     with pytest.raises(ValueError, match="betas"):
-        replace(explore_rlhf.PRESETS["smoke"], betas=(0.0,))
+        rlhf.Settings(betas=(0.0,))

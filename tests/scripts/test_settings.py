@@ -47,11 +47,11 @@ def test_every_number_and_device_has_its_range(verb):
         ("train_vae", ["--batch-size", "0"], "batch_size is 0, and must be at least 1"),
         ("train_vae", ["--steps", "-5"], "steps is -5, and must be at least 1"),
         ("train_in_dream", ["--device", "gpux"], "device is 'gpux', and must be auto, cpu, cuda"),
-        ("explore_vae", ["--device", "cuda:x"], "device is 'cuda:x'"),
+        ("explore", ["--device", "cuda:x"], "device is 'cuda:x'"),
         ("render_dream", ["--out", "drive.avi"], "film is PosixPath('drive.avi'), and must be a"),
         ("render_dream", ["--gif", "drive.mp4"], "gif is PosixPath('drive.mp4')"),
         ("evaluate", ["--json", "scores.csv"], "a name that ends in .json"),
-        ("explore_vae", ["--out", "grid.png"], "pictures is PosixPath('grid.png')"),
+        ("explore", ["--out", "grid.png"], "pictures is PosixPath('grid.png')"),
         ("render_dream", ["--seconds", "nan"], "seconds is nan"),
         ("train_in_dream", ["--memory.steps", "0"], "steps is 0"),
     ],
@@ -71,7 +71,7 @@ def test_one_message_about_the_one_that_is_wrong(verb, words, told, capsys):
     [
         ("train_mdnrnn", "runs/encoded/data: no such folder; make it with scripts/encode_rollouts"),
         ("evaluate", "pretrained/carracing-dream: no such folder; make it with scripts/train_in_"),
-        ("explore_gan", "runs/gan/model: no such folder; make it with scripts/train_gan.py"),
+        ("explore", "carracing-dream/vision: no such folder; pass the folder of a run or of"),
         ("import_weights", "weights: no such folder; pass a clone of hardmaru/WorldModelsExp"),
     ],
 )

@@ -15,8 +15,9 @@ from generative.text.recurrent import RecurrentText
 from generative.text.t5 import T5
 from generative.text.tokens import up_to_end
 from generative.training.run import read_result
-from scripts import explore_text, fine_tune_bert, train_bert, train_gpt, train_t5
+from scripts import explore, fine_tune_bert, train_bert, train_gpt, train_t5
 from scripts.common.text import TextSource, load_texts, next_token_score
+from scripts.explored import text
 from scripts.fine_tune_bert import nameless, score
 from tests.commands import run_script
 
@@ -198,13 +199,15 @@ def save(model, folder) -> None:
     LETTERS.save(folder / "vocabulary.json")
 
 
-def test_exploring_gpt_by_command_line(tmp_path):
+def test_exploring_gpt(tmp_path):
     torch.manual_seed(0)
     model = GPT(GPTConfig(10, 16, 2, BlockConfig(16, 2, 8, 16)))
     save(model, tmp_path)
-    words = ("--model", tmp_path / "model", "--out", tmp_path / "pictures")
-    done = run_script("explore_text", "smoke", *words, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    args = replace(
+        explore.PRESETS["smoke"],
+        folder=tmp_path / "model", pictures=tmp_path / "pictures", data="markov",
+    )  # fmt: skip
+    explore.main(args)
     names = {path.stem for path in (tmp_path / "pictures").glob("*.png")}
     assert names == {"next-words", "word-probabilities", "attention", "looking-back"}
     found = json.loads((tmp_path / "pictures" / "explore.json").read_text())
@@ -215,11 +218,8 @@ def test_exploring_gpt_by_command_line(tmp_path):
     sharper = (p**2 / (p**2).sum()).max()
     assert found["next_words"]["ab"]["0.5"][0][1] == pytest.approx(float(sharper), abs=1e-4)
     assert "temperature 0.5:" in (tmp_path / "pictures" / "samples.txt").read_text()
-
-    words = ("--model", tmp_path / "nowhere", "--out", tmp_path / "other")
-    done = run_script("explore_text", "smoke", *words, cwd=tmp_path)
-    assert done.returncode == 1
-    assert "nowhere: no such folder; make it with scripts/train_gpt.py" in done.stderr
+    with pytest.raises(ValueError, match=r"holds a GPT and nothing tells what to ask it; pass"):
+        explore.main(replace(args, data=""))
 
 
 def test_exploring_the_other_kinds(tmp_path):
@@ -238,17 +238,18 @@ def test_exploring_the_other_kinds(tmp_path):
     for name, (model, prompts) in models.items():
         save(model, tmp_path / name)
         args = replace(
-            explore_text.PRESETS["smoke"], model=tmp_path / name / "model", prompts=prompts,
-            pictures=tmp_path / name / "pictures", num_tokens=6,
+            explore.PRESETS["smoke"], folder=tmp_path / name / "model",
+            pictures=tmp_path / name / "pictures",
+            text=text.Settings(prompts=prompts, num_tokens=6),
         )  # fmt: skip
-        explore_text.main(args)
+        explore.main(args)
         found = {path.stem for path in args.pictures.glob("*.png")}
         assert found == expected[name]
     gaps = json.loads((tmp_path / "bert/pictures/explore.json").read_text())["gaps"]
     assert list(gaps) == ["a ____ b ____"]
     with pytest.raises(FileNotFoundError, match=r"vocabulary\.json: no such file"):
         (tmp_path / "t5/vocabulary.json").unlink()
-        explore_text.main(args)
+        explore.main(args)
 
 
 def test_missing_files_are_named_in_one_line(tmp_path):

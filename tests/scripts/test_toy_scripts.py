@@ -2,20 +2,23 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from generative.known.densities import Mixture, WorldMap
-from scripts.explore_toy import fit, world_map
-from tests.commands import run_script
+from scripts import explore
+from scripts.explored.densities import fit, world_map
 
 torch.set_num_threads(1)
 
 
-def test_exploring_by_command_line(tmp_path):
-    done = run_script("explore_toy", "smoke", "--out", tmp_path / "pictures", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_exploring(tmp_path):
+    args = replace(
+        explore.PRESETS["smoke"], folder=explore.DENSITIES, pictures=tmp_path / "pictures"
+    )
+    explore.main(args)
     names = {path.stem for path in (tmp_path / "pictures").glob("*.png")}
     assert names == {"world-map", "coverage", "densities"}
     found = json.loads((tmp_path / "pictures" / "explore.json").read_text())

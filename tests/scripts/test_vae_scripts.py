@@ -11,11 +11,11 @@ from PIL import Image
 
 from generative.known.sprites import sprites
 from generative.training.cli import parse
-from generative.vae import ImageVAE
-from generative.vae.config import ImageVAEConfig, ImageVAELossConfig
-from scripts import explore_vae, train_image_vae
-from scripts.explore_vae import attribute_vector, default_attributes, has_attribute
-from tests.commands import run_script
+from generative.vae import ImageVAE, LinearVAE
+from generative.vae.config import ImageVAEConfig, ImageVAELossConfig, LinearVAEConfig
+from scripts import explore, train_image_vae
+from scripts.explored import vae as explored
+from scripts.explored.vae import attribute_vector, default_attributes, has_attribute
 
 torch.set_num_threads(1)
 
@@ -78,8 +78,8 @@ def test_every_preset_makes_a_model_that_learns(preset):
 
 def test_explore_draws_everything(tmp_path, plane_model):
     out = tmp_path / "pictures"
-    done = run_script("explore_vae", "smoke", "--model", plane_model, "--out", out)
-    assert done.returncode == 0, done.stderr
+    smoke = explore.PRESETS["smoke"]
+    explore.main(replace(smoke, folder=plane_model, pictures=out, data="sprites"))
     names = {path.stem for path in out.glob("*.png")}
     always = {"attributes", "histograms", "morphs", "reconstructions", "samples"}
     assert names == always | {"decoded-plane", "plane"}
@@ -96,27 +96,40 @@ def test_explore_of_images_without_factors(tmp_path, plane_model):
     """There is nothing to add or take away then; the other pictures are made."""
     for i in range(20):
         Image.fromarray(np.full((32, 32, 3), 10 * i, np.uint8)).save(tmp_path / f"{i}.png")
-    args = explore_vae.Args(
-        plane_model, tmp_path / "pictures", data="folder", data_dir=tmp_path, morphs=2
+    pictures = tmp_path / "pictures"
+    args = explore.Args(
+        plane_model, pictures, data="folder", data_dir=tmp_path, vae=explored.Settings(morphs=2)
     )
-    explore_vae.main(args)
-    names = {path.stem for path in args.pictures.glob("*.png")}
+    explore.main(args)
+    names = {path.stem for path in pictures.glob("*.png")}
     assert "attributes" not in names
     assert {"morphs", "plane", "histograms"} <= names
-    assert read(args.pictures / "morphs.png").shape[0] == 64  # two images to test with, one pair
+    assert read(pictures / "morphs.png").shape[0] == 64  # two images to test with, one pair
 
 
-def test_explore_says_where_a_model_is_missing(tmp_path):
-    args = replace(explore_vae.PRESETS["smoke"], model=tmp_path / "nothing", pictures=tmp_path)
-    with pytest.raises(FileNotFoundError, match="nothing: no such folder; pass one with a"):
-        explore_vae.main(args)
-    assert not list(tmp_path.iterdir())
+def test_a_linear_vae_and_one_of_a_world_model_are_explored_too(tmp_path):
+    """Of the committed V no data are at hand: it shows samples."""
+    torch.manual_seed(0)
+    LinearVAE(LinearVAEConfig((1, 8, 8), 2)).save_pretrained(tmp_path / "linear")
+    explore.main(explore.Args(tmp_path / "linear", tmp_path / "pictures", "digits"))
+    assert (tmp_path / "pictures" / "plane.png").exists()
+    vision = "pretrained/carracing-dream/vision"
+    explore.main(explore.Args(Path(vision), tmp_path / "dreamt"))
+    assert [path.name for path in (tmp_path / "dreamt").iterdir()] == ["samples.png"]
+    assert read(tmp_path / "dreamt" / "samples.png").shape == (3 * 64 + 4, 10 * 64 + 18, 3)
+    (tmp_path / "images").mkdir()
+    for i in range(20):
+        image = Image.fromarray(np.full((64, 64, 3), 10 * i, np.uint8))
+        image.save(tmp_path / "images" / f"{i}.png")
+    explore.main(explore.Args(Path(vision), tmp_path / "frames", "folder", tmp_path / "images"))
+    names = {path.stem for path in (tmp_path / "frames").glob("*.png")}
+    assert names == {"reconstructions", "samples", "morphs", "histograms"}
 
 
 def test_morphs_begin_and_end_with_the_images(plane_model):
     model, images = ImageVAE.from_pretrained(plane_model), sprites()[:4]
     with torch.no_grad():
-        (row, _) = explore_vae.morph_rows(model, images, 2)
+        (row, _) = explored.morph_rows(model, images, 2)
         ends = images.as_tensor(slice(2))
         assert torch.equal(row[[0, -1]], ends)
         torch.testing.assert_close(row[[1, -2]], model.reconstruct(ends))
@@ -146,13 +159,13 @@ def test_edits_of_a_perfect_model_are_perfect(monkeypatch):
 
     factors = images.factors
     monkeypatch.setattr(
-        explore_vae,
+        explored,
         "encode_all",
         lambda model, some: (torch.from_numpy(some.factors).float(), None),
     )
     red_and_green = images[(factors[:, 1] <= 1) & (factors[:, 0] == 0)]
     direction = torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0])
-    found = explore_vae.edited_sprites(Perfect(), red_and_green, "colour=1", direction)
+    found = explored.edited_sprites(Perfect(), red_and_green, "colour=1", direction)
     assert found == {"reached": 1.0, "others_kept": 1.0, "start": 1.0}
 
 
@@ -170,8 +183,9 @@ def test_attributes_that_are_not_there(attribute, message):
 
 
 def test_explore_by_command_line_takes_attributes():
-    words = ["sprites", "--attributes", "colour=1", "shape=0", "--reach", "2"]
-    args = parse(explore_vae.PRESETS, explore_vae.DEFAULT_PRESET, argv=words)
-    assert args.attributes == ("colour=1", "shape=0")
+    words = ["runs/vae", "--vae.attributes", "colour=1", "shape=0", "--vae.reach", "2"]
+    args = parse(explore.PRESETS, explore.DEFAULT_PRESET, argv=words)
+    assert args.folder == Path("runs/vae")
+    assert args.vae == explored.Settings(attributes=("colour=1", "shape=0"), reach=2.0)
     with pytest.raises(ValueError, match="morphs is 0"):
-        replace(args, morphs=0)
+        replace(args.vae, morphs=0)

@@ -1,28 +1,13 @@
-"""Look into a trained model of texts: what comes next, what it writes, where it looks.
-
-python scripts/explore_text.py reviews --model runs/gpt/model
-"""
+"""A trained model of texts: what comes next, what it writes, where it looks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
-
-from generative.training.cli import Input, start
-from generative.training.devices import find_device
-from generative.training.ranges import (
-    Checked,
-    Count,
-    CountOrZero,
-    Device,
-    Folder,
-    NonNegative,
-    Range,
-    Seed,
-)
+from generative.training.ranges import Checked, Count, CountOrZero, NonNegative, Range
+from generative.training.words import with_article
+from scripts.explored.common import Subject
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,25 +15,16 @@ if TYPE_CHECKING:
 
     from generative.data.text import Tokeniser
 
+CLASSES = ("GPT", "RecurrentText", "BERT", "T5")
+
 
 @dataclass(frozen=True)
-class Args(Checked):
-    """Look into a trained model of texts: what comes next, what it writes, where it looks.
+class Settings(Checked):
+    """Models of texts."""
 
-    Writes pictures, samples.txt, and explore.json with the probabilities of the tables. Of a
-    recurrent network or GPT: the most probable next words at two temperatures, texts, and the
-    probability of each word of a text. Of GPT, BERT and T5 also attention.
-    """
-
-    model: Annotated[Path, Input("train_gpt.py")] = Path("runs/gpt/model")
-    """Folder of the model, as its training script writes it, with vocabulary.json beside it."""
-    pictures: Annotated[Folder, tyro.conf.arg(name="out")] = Path("runs/gpt/explore")
-    """Where the pictures go."""
-    prompts: tuple[str, ...] = (
-        "wine review : germany",
-        "wine review : italy : piedmont : nebbiolo : a",
-    )
-    """Texts to go on from. BERT fills in what is written as [MASK]; for T5 they are the sources."""
+    prompts: tuple[str, ...] = ()
+    """Texts to go on from; those of the data if not given. BERT fills in what is written as [MASK];
+    for T5 they are the sources."""
     text: str = ""
     """A text to look at word by word; none for the first that is sampled."""
     temperatures: tuple[NonNegative, ...] = (1.0, 0.5)
@@ -61,95 +37,74 @@ class Args(Checked):
     """Texts: draw from the fewest words of this probability only; 1 for all."""
     num_tokens: Count = 60
     """Words or characters to write."""
-    device: Device = "cpu"
-    seed: Seed = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("prompts", "temperatures"):
-            if not getattr(self, name):
-                raise ValueError(f"{name} is empty; give at least one")
+        if not self.temperatures:
+            raise ValueError("temperatures is empty; give at least one")
 
 
-DEFAULT_PRESET = "book"
-PRESETS = {
-    "book": Args(
-        prompts=(
-            "wine review : us",
-            "wine review : italy",
-            "wine review : germany : mosel : riesling : a wine that is slightly",
-        )
+PROMPTS = {
+    "recipes": (
+        "recipe for roasted vegetables |",
+        "recipe for roasted vegetables | chop 1 /",
+        "recipe for ice cream |",
     ),
-    "recipes": Args(
-        model=Path("runs/recurrent_text/model"),
-        pictures=Path("runs/recurrent_text/explore"),
-        prompts=(
-            "recipe for roasted vegetables |",
-            "recipe for roasted vegetables | chop 1 /",
-            "recipe for ice cream |",
-        ),
-        temperatures=(1.0, 0.2),
-        num_tokens=100,
+    "wine-reviews": (
+        "wine review : us",
+        "wine review : italy",
+        "wine review : germany : mosel : riesling : a wine that is slightly",
     ),
-    "reviews": Args(
-        prompts=(
-            "wine review : germany :",
-            "wine review : italy : piedmont : nebbiolo : a firm red wine with notes of",
-            "wine review : germany : mosel : riesling : a fresh white wine with notes of lime and "
-            "slate , slightly",
-        )
+    "reviews": (
+        "wine review : germany :",
+        "wine review : italy : piedmont : nebbiolo : a firm red wine with notes of",
+        "wine review : germany : mosel : riesling : a fresh white wine with notes of lime and "
+        "slate , slightly",
     ),
-    "gaps": Args(
-        model=Path("runs/bert/model"),
-        pictures=Path("runs/bert/explore"),
-        prompts=(
-            "wine review : italy : piedmont : [MASK] : a firm red wine with notes of tar and rose "
-            ", slightly [MASK] . serve it with [MASK] .",
-        ),
-    ),
-    "questions": Args(
-        model=Path("runs/t5/model"),
-        pictures=Path("runs/t5/explore"),
-        prompts=(
-            "sum up : wine review : spain : rioja : tempranillo : a firm red wine with notes of "
-            "fig and plum , slightly dry . serve it with lamb .",
-        ),
-    ),
-    "smoke": Args(prompts=("ab", "c"), num_tokens=8),
+    "markov": ("ab", "c"),
+    "hidden-markov": ("ab", "c"),
+    "text": ("The ", "I "),
 }
+"""What models of the next word go on from, by the data they were trained on."""
+REVIEW = (
+    "wine review : italy : piedmont : [MASK] : a firm red wine with notes of tar and rose , "
+    "slightly [MASK] . serve it with [MASK] .",
+)
+GAPS = dict.fromkeys(("reviews", "wine-reviews"), REVIEW)
+GAPS |= dict.fromkeys(("markov", "hidden-markov"), ("a[MASK]b[MASK]",))
+"""What BERT fills in."""
+SOURCES = {
+    **PROMPTS,
+    "reviews": (
+        "sum up : wine review : spain : rioja : tempranillo : a firm red wine with notes of fig "
+        "and plum , slightly dry . serve it with lamb .",
+    ),
+}
+"""What T5 is given."""
 
 
-def main(args: Args) -> Path:
-    """Returns the folder of the pictures."""
+def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
+    """Pictures and samples.txt; returns the probabilities of the tables.
+
+    Of a recurrent network or GPT: the most probable next words at each temperature, texts, and the
+    probability of each word of a text. Of GPT, BERT and T5 also attention.
+    """
     import torch
 
-    from generative.training.files import write_json
     from scripts.common.text import vocabulary_of
 
-    args = replace(args, device=str(find_device(args.device)))
-    model = load(args.model, args.device)
-    tokeniser = vocabulary_of(args.model)
-    args.pictures.mkdir(parents=True, exist_ok=True)
-    explore = {"BERT": explore_gaps, "T5": explore_pairs}.get(type(model).__name__, explore_next)
+    name = type(subject.model).__name__
+    tokeniser = vocabulary_of(subject.folder)
+    ways = {"BERT": (explore_gaps, GAPS), "T5": (explore_pairs, SOURCES)}
+    look, known = ways.get(name, (explore_next, PROMPTS))
+    prompts = settings.prompts or known.get(subject.data, ())
+    if not prompts:
+        raise ValueError(
+            f"{subject.folder} holds {with_article(name)} and nothing tells what to ask it; pass "
+            "texts with --text.prompts"
+        )
     with torch.no_grad():
-        found = explore(model, tokeniser, args)
-    write_json(args.pictures / "explore.json", found)
-    print(f"wrote {len(list(args.pictures.glob('*.png')))} pictures into {args.pictures}")
-    return args.pictures
-
-
-def load(folder: Path, device: str) -> Any:
-    """The model of a folder, whichever of the kinds it is."""
-    from generative.text.bert import BERT
-    from generative.text.gpt import GPT
-    from generative.text.recurrent import RecurrentText
-    from generative.text.t5 import T5
-    from generative.training.pretrained import class_name
-
-    kinds: dict[str, Any] = {kind.__name__: kind for kind in (GPT, RecurrentText, BERT, T5)}
-    name = class_name(folder)
-    # A folder that is missing, or the run's, is explained by the class that reads it.
-    return kinds.get(name, GPT).from_pretrained(folder, device)
+        return look(subject, tokeniser, prompts, settings)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -157,39 +112,42 @@ def load(folder: Path, device: str) -> Any:
 # ---------------------------------------------------------------------------------------------
 
 
-def explore_next(model: Any, tokeniser: Tokeniser, args: Args) -> dict[str, Any]:
+def explore_next(
+    subject: Subject, tokeniser: Tokeniser, prompts: tuple[str, ...], settings: Settings
+) -> dict[str, Any]:
     """Tables, texts and the words of one of them; of GPT also where it looks."""
     import torch
 
     from generative.text.gpt import GPT
     from generative.text.tokens import with_start
 
+    model, device = subject.model, subject.device
     tables, texts = {}, []
     start = model.config.from_start
     longest = model.config.max_len - start if isinstance(model, GPT) else None
-    for prompt in args.prompts:
-        tokens = encode(prompt, tokeniser, args.device)
-        tables[prompt] = next_words(model.next_logits(tokens)[0], tokeniser, args)
-        for temperature in args.temperatures:
+    for prompt in prompts:
+        tokens = encode(prompt, tokeniser, device)
+        tables[prompt] = next_words(model.next_logits(tokens)[0], tokeniser, settings)
+        for temperature in settings.temperatures:
             row = model.generate(
                 tokens,
-                args.num_tokens,
+                settings.num_tokens,
                 temperature=temperature,
-                top_k=args.top_k,
-                top_p=args.top_p,
-                generator=torch.Generator(args.device).manual_seed(args.seed),
+                top_k=settings.top_k,
+                top_p=settings.top_p,
+                generator=torch.Generator(device).manual_seed(subject.seed),
             )[0]
             texts.append((temperature, tokeniser.decode(row)))
-    (args.pictures / "samples.txt").write_text(
+    subject.save_figure("next-words", next_words_figure(tables), dpi=90)
+    (subject.pictures / "samples.txt").write_text(
         "\n\n".join(f"temperature {temperature}:\n{text}" for temperature, text in texts) + "\n"
     )
-    save(next_words_figure(tables), args.pictures / "next-words.png")
 
-    row = encode(args.text or texts[0][1], tokeniser, args.device)[:, :longest]
+    row = encode(settings.text or texts[0][1], tokeniser, device)[:, :longest]
     words, p = tokeniser.pieces(row[0]), model.token_log_probs(row)[0].exp().tolist()
     words_with_p = words[-len(p) :]  # where the first word is given it has no probability
     figure = word_figure([(words_with_p, p)], "probability of each word", "YlGn")
-    save(figure, args.pictures / "word-probabilities.png")
+    subject.save_figure("word-probabilities", figure, dpi=90)
     found = {
         "next_words": tables,
         "words": [[word, round(value, 4)] for word, value in zip(words_with_p, p, strict=True)],
@@ -197,15 +155,15 @@ def explore_next(model: Any, tokeniser: Tokeniser, args: Args) -> dict[str, Any]
     if isinstance(model, GPT):
         maps = model.attention_maps(with_start(row, start))
         names = ["(start)", *words] if start else words
-        save(maps_figure(maps, names, names), args.pictures / "attention.png")
+        subject.save_figure("attention", maps_figure(maps, names, names), dpi=90)
         rows = []
-        for prompt in args.prompts:
-            tokens = encode(prompt, tokeniser, args.device)
+        for prompt in prompts:
+            tokens = encode(prompt, tokeniser, device)
             maps = model.attention_maps(with_start(tokens, start))
             looks = torch.stack(maps)[:, 0, :, -1].mean((0, 1))  # of all blocks and heads
             rows.append((tokeniser.pieces(tokens[0]), looks[int(start) :].tolist()))
         title = "where GPT looks to find the next word, mean of all heads"
-        save(word_figure(rows, title, "Purples", True), args.pictures / "looking-back.png")
+        subject.save_figure("looking-back", word_figure(rows, title, "Purples", True), dpi=90)
     return found
 
 
@@ -216,13 +174,15 @@ def encode(prompt: str, tokeniser: Tokeniser, device: str) -> Tensor:
     return torch.tensor([tokeniser.encode(prompt)], dtype=torch.int64, device=device)
 
 
-def next_words(logits: Tensor, tokeniser: Tokeniser, args: Args) -> dict[str, list[list[Any]]]:
+def next_words(
+    logits: Tensor, tokeniser: Tokeniser, settings: Settings
+) -> dict[str, list[list[Any]]]:
     """The most probable next words with their probabilities, for each temperature."""
     from generative.sampling import shape_logits
 
     table = {}
-    for temperature in args.temperatures:
-        best = shape_logits(logits, temperature).exp().topk(min(args.top, len(logits)))
+    for temperature in settings.temperatures:
+        best = shape_logits(logits, temperature).exp().topk(min(settings.top, len(logits)))
         names = [tokeniser.vocabulary[token] or "(end)" for token in best.indices.tolist()]
         pairs = zip(names, best.values.tolist(), strict=True)
         table[str(temperature)] = [[name, round(p, 4)] for name, p in pairs]
@@ -234,59 +194,60 @@ def next_words(logits: Tensor, tokeniser: Tokeniser, args: Args) -> dict[str, li
 # ---------------------------------------------------------------------------------------------
 
 
-def explore_gaps(model: Any, tokeniser: Tokeniser, args: Args) -> dict[str, Any]:
+def explore_gaps(
+    subject: Subject, tokeniser: Tokeniser, prompts: tuple[str, ...], settings: Settings
+) -> dict[str, Any]:
     """Words for each [MASK], where BERT looks from it, and attention in the first prompt."""
     import torch
 
+    model, device = subject.model, subject.device
     mask = model.encoder.mask_token
     tables: dict[str, Any] = {}
     rows = []
-    for k, prompt in enumerate(args.prompts):
+    for k, prompt in enumerate(prompts):
         first, *others = map(tokeniser.encode, prompt.split("[MASK]"))
         tokens = sum(([mask, *piece] for piece in others), first)
-        row = torch.tensor([tokens or [mask]], device=args.device)
+        row = torch.tensor([tokens or [mask]], device=device)
         words = ["____" if t == mask else tokeniser.vocabulary[t] for t in row[0].tolist()]
         log_p, maps = model.fill(row)[0], model.attention_maps(row)
         for place in (row[0] == mask).nonzero()[:, 0].tolist():
             shown = " ".join(words[max(0, place - 5) : place + 4])
-            tables[shown] = next_words(log_p[place], tokeniser, args)
+            tables[shown] = next_words(log_p[place], tokeniser, settings)
             looks = torch.stack(maps)[:, 0, :, place + 1].mean((0, 1))
             rows.append((words, looks[1:].tolist()))  # first is the token for the whole text
         if k == 0:
             inner = [weights[:, :, 1:, 1:] for weights in maps]
-            save(maps_figure(inner, words, words), args.pictures / "attention.png")
+            subject.save_figure("attention", maps_figure(inner, words, words), dpi=90)
     if tables:
-        save(next_words_figure(tables), args.pictures / "gaps.png")
+        subject.save_figure("gaps", next_words_figure(tables), dpi=90)
         title = "where BERT looks from each gap, mean of all heads"
-        save(word_figure(rows, title, "Purples", True), args.pictures / "looking-around.png")
+        subject.save_figure("looking-around", word_figure(rows, title, "Purples", True), dpi=90)
     return {"gaps": tables}
 
 
-def explore_pairs(model: Any, tokeniser: Tokeniser, args: Args) -> dict[str, Any]:
+def explore_pairs(
+    subject: Subject, tokeniser: Tokeniser, prompts: tuple[str, ...], settings: Settings
+) -> dict[str, Any]:
     """What T5 writes for each prompt, and where its decoder looks in the first."""
     from generative.text.tokens import after_end
 
-    answers = {}
-    for k, prompt in enumerate(args.prompts):
-        source = encode(prompt, tokeniser, args.device)
-        written = model.generate(source, args.num_tokens)
+    model, answers = subject.model, {}
+    for k, prompt in enumerate(prompts):
+        source = encode(prompt, tokeniser, subject.device)
+        written = model.generate(source, settings.num_tokens)
         words = tokeniser.pieces(written[0])
         answers[prompt] = " ".join(words)
         if k == 0:
-            names = [*words, "(end)"][: args.num_tokens]
+            names = [*words, "(end)"][: settings.num_tokens]
             cross = model.attention_maps(source, after_end(written[:, : len(names)])).cross
             figure = maps_figure(cross, names, tokeniser.pieces(source[0]))
-            save(figure, args.pictures / "cross-attention.png")
+            subject.save_figure("cross-attention", figure, dpi=90)
     return {"answers": answers}
 
 
 # ---------------------------------------------------------------------------------------------
 # Pictures
 # ---------------------------------------------------------------------------------------------
-
-
-def save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=90)
 
 
 def next_words_figure(tables: dict[str, dict[str, list[list[Any]]]]) -> Figure:
@@ -374,7 +335,3 @@ def maps_figure(maps: list[Tensor], queries: list[str], keys: list[str]) -> Figu
             axis.set_xticks(range(len(keys)), keys, rotation=90, fontsize=6)
             axis.set_yticks(range(len(queries)), queries if h == 0 else [], fontsize=6)
     return figure
-
-
-if __name__ == "__main__":
-    start(main, PRESETS, DEFAULT_PRESET)

@@ -1,18 +1,12 @@
-"""Densities in the plane and maximum likelihood: the box on the world map, heat maps, fits.
-
-python scripts/explore_toy.py --points 500
-"""
+"""Densities in the plane and maximum likelihood: the box on the world map, heat maps, fits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
-
-from generative.training.cli import start
-from generative.training.ranges import Checked, Folder, Range, Seed
+from generative.training.ranges import Checked, Range
+from scripts.explored.common import Subject
 
 if TYPE_CHECKING:
     from generative.known.densities import WorldMap
@@ -20,15 +14,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Args(Checked):
-    """Densities in the plane and maximum likelihood: the box on the world map, heat maps, fits.
+class Settings(Checked):
+    """Densities in the plane; there is no model."""
 
-    Writes pictures and explore.json: accuracy and coverage of the box, and for every density what
-    a Gaussian and a box of maximum likelihood lose against the truth, in nats.
-    """
-
-    pictures: Annotated[Folder, tyro.conf.arg(name="out")] = Path("runs/toy/explore")
-    """Where the pictures go."""
     points: Annotated[int, Range(2, 2**30)] = 200
     """Points on land that the box is fitted to."""
     fit_points: Annotated[int, Range(2, 2**30)] = 100_000
@@ -37,17 +25,18 @@ class Args(Checked):
     """Boxes fitted to other points, to see how accuracy and coverage grow with their number."""
     samples: Annotated[int, Range(2, 2**30)] = 2000
     """Points of each density in its picture."""
-    seed: Seed = 1
 
 
-DEFAULT_PRESET = "book"
-PRESETS = {"book": Args(), "smoke": Args(points=30, fit_points=500, worlds=3)}
 SIZES = (5, 10, 20, 50, 100, 200, 500)
 """Numbers of points of the curve of accuracy and coverage."""
 
 
-def main(args: Args) -> Path:
-    """Returns the folder of the pictures."""
+def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
+    """Pictures; returns accuracy and coverage of the box, and what fits lose.
+
+    That is, for every density what a Gaussian and a box of maximum likelihood lose against the
+    truth, in nats.
+    """
     import torch
 
     from generative.known.densities import (
@@ -57,28 +46,23 @@ def main(args: Args) -> Path:
         eight_gaussians,
         grid_25,
     )
-    from generative.training.files import write_json
 
-    args.pictures.mkdir(parents=True, exist_ok=True)
     world = WorldMap()
-    generator = torch.Generator().manual_seed(args.seed)
-    figure, found = world_map(world, args.points, generator)
-    figure.savefig(args.pictures / "world-map.png", dpi=80)
-    growth(world, args.worlds, generator).savefig(args.pictures / "coverage.png", dpi=80)
+    generator = torch.Generator().manual_seed(subject.seed)
+    figure, found = world_map(world, settings.points, generator)
+    subject.save_figure("world-map", figure)
+    subject.save_figure("coverage", growth(world, settings.worlds, generator))
 
     densities: dict[str, Density] = {
         "two-moons": Standardised(TwoMoons()),
         "eight-gaussians": Standardised(eight_gaussians()),
         "grid-25": Standardised(grid_25()),
     }
-    fits = {name: fit(density, args.fit_points, generator) for name, density in densities.items()}
-    heat_maps(densities, args.samples, generator).savefig(args.pictures / "densities.png", dpi=80)
-    write_json(args.pictures / "explore.json", {"world": found, "fits": fits})
-    print(
-        f"wrote {len(list(args.pictures.glob('*.png')))} pictures into {args.pictures}; the box: "
-        f"accuracy {found['accuracy']:.1%}, coverage {found['coverage']:.1%}"
-    )
-    return args.pictures
+    fits = {
+        name: fit(density, settings.fit_points, generator) for name, density in densities.items()
+    }
+    subject.save_figure("densities", heat_maps(densities, settings.samples, generator))
+    return {"world": found, "fits": fits}
 
 
 def world_map(world: WorldMap, n: int, generator):
@@ -201,7 +185,3 @@ def heat_maps(
         below.set_ylim(-reach, reach)
         below.set_aspect("equal")
     return figure
-
-
-if __name__ == "__main__":
-    start(main, PRESETS, DEFAULT_PRESET)

@@ -1,115 +1,78 @@
-"""Look into a trained autoencoder: its codes, what lies between them, and how much it keeps.
-
-python scripts/explore_autoencoder.py digits --model runs/autoencoder/model
-"""
+"""A trained autoencoder: its codes, what lies between them, and how much it keeps."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import tyro
-
-from generative.training.cli import Input, start
-from generative.training.devices import find_device
-from generative.training.ranges import Checked, Count, Device, Folder, Positive, Seed
-from scripts.common.images import ImageData, load_images
+from generative.training.ranges import Checked, Count, Positive
+from scripts.explored.common import Subject, scale_to
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
-    from generative.autoencoder import ConvAutoencoder
+    from generative.autoencoder import ConvAutoencoder, LinearAutoencoder
     from generative.data.image_set import ImageSet
+
+    AnyAutoencoder = ConvAutoencoder | LinearAutoencoder
+
+CLASSES = ("ConvAutoencoder", "LinearAutoencoder")
 
 
 @dataclass(frozen=True)
-class Args(Checked):
-    """Look into a trained autoencoder: its codes, what lies between them, how much it keeps.
+class Settings(Checked):
+    """Autoencoders."""
 
-    Writes pictures and explore.json: squared errors on test images, of the autoencoder, of as many
-    principal components, and of the mean image; of noisy images before and after.
-    """
-
-    model: Annotated[Path, Input("train_autoencoder.py")] = Path("runs/autoencoder/model")
-    """Folder of the autoencoder, as train_autoencoder.py writes it."""
-    pictures: Annotated[Folder, tyro.conf.arg(name="out")] = Path("runs/autoencoder/explore")
-    """Where the pictures go."""
-    data: ImageData = "fashion-mnist"
-    """Images to encode, in the shape of the model."""
-    data_dir: Path = Path("data")
-    """Where its files are, or in a folder of its name there (sprites and digits need none)."""
     max_images: Count = 10_000
     """Images to read, at most; those not for testing give the principal components."""
     num_codes: Count = 18
     """Codes to draw evenly from the box that holds all codes (the book: 18)."""
     noise: Positive = 0.3
     """Standard deviation of the noise in the denoising strip."""
-    device: Device = "cpu"
-    seed: Seed = 1
 
 
-DEFAULT_PRESET = "book"
-PRESETS = {
-    "book": Args(),
-    "digits": Args(data="digits"),
-    "sprites": Args(data="sprites"),
-    "frames": Args(data="frames", data_dir=Path("runs/rollouts/episodes"), max_images=3000),
-    "smoke": Args(data="sprites", max_images=200, num_codes=4),
-}
+def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
+    """Pictures; returns squared errors on test images.
 
-
-def main(args: Args) -> Path:
-    """Returns the folder of the pictures."""
+    They are those of the autoencoder, of as many principal components, and of the mean image; of
+    noisy images before and after.
+    """
     import torch
-    from PIL import Image
 
-    from generative.autoencoder import ConvAutoencoder, add_noise, uniform_codes
-    from generative.training.files import write_json
+    from generative.autoencoder import add_noise, uniform_codes
     from generative.training.pictures import image_grid, strips
     from scripts.train_autoencoder import decoded_plane
 
-    args = replace(args, device=str(find_device(args.device)))
-    model = ConvAutoencoder.from_pretrained(args.model, args.device)
+    model, device = subject.model, subject.device
     shape, k = model.config.image_shape, model.config.latent_dim
-    images = load_images(args.data, args.data_dir, shape, max_images=args.max_images)
+    images = subject.images(shape, max_images=settings.max_images)
     test = images.part("test")
-    args.pictures.mkdir(parents=True, exist_ok=True)
-    scale, generator = max(1, 64 // shape[1]), torch.Generator(args.device).manual_seed(args.seed)
-
-    def save(name: str, picture: np.ndarray) -> None:
-        Image.fromarray(picture).save(args.pictures / f"{name}.png")
+    scale, generator = scale_to(64, shape), subject.generator()
 
     with torch.no_grad():
-        x = test.as_tensor(slice(10), args.device)
+        x = test.as_tensor(slice(10), device)
         projected, pca_error = components(images, test, k)
-        save("reconstructions", strips(x, model.reconstruct(x), scale=scale))
-        save("pca", strips(x.cpu(), model.reconstruct(x).cpu(), projected[:10], scale=scale))
-        noisy = add_noise(x, args.noise, generator)
-        save("denoising", strips(noisy, model.reconstruct(noisy), x, scale=scale))
+        subject.save("reconstructions", strips(x, model.reconstruct(x), scale=scale))
+        rows = x.cpu(), model.reconstruct(x).cpu(), projected[:10]
+        subject.save("pca", strips(*rows, scale=scale))
+        noisy = add_noise(x, settings.noise, generator)
+        subject.save("denoising", strips(noisy, model.reconstruct(noisy), x, scale=scale))
 
-        codes = torch.cat([model.encode(part) for part in chunks(test, args.device)])
-        drawn = uniform_codes(codes, args.num_codes, generator)
-        save("uniform", image_grid(model.decode(drawn), columns=9, scale=scale))
+        codes = torch.cat([model.encode(part) for part in chunks(test, device)])
+        drawn = uniform_codes(codes, settings.num_codes, generator)
+        subject.save("uniform", image_grid(model.decode(drawn), columns=9, scale=scale))
         if k == 2:
             decoded = decoded_plane(model, test)
-            save("decoded-plane", image_grid(decoded, 20))
-            plane(codes.cpu(), test, drawn.cpu()).savefig(args.pictures / "plane.png", dpi=80)
-            overlay(codes.cpu(), test, decoded.cpu()).savefig(
-                args.pictures / "plane-over-images.png", dpi=80
-            )
-        found = {"latent_dim": k, "mse": error(model, test, args.device), "pca_mse": pca_error}
+            subject.save("decoded-plane", image_grid(decoded, 20))
+            subject.save_figure("plane", plane(codes.cpu(), test, drawn.cpu()))
+            figure = overlay(codes.cpu(), test, decoded.cpu())
+            subject.save_figure("plane-over-images", figure)
+        found = {"latent_dim": k, "mse": error(model, test, device), "pca_mse": pca_error}
         found["mean_image_mse"] = components(images, test, 0)[1]
-        noise_before, noise_after = denoised(model, test, args.noise, generator, args.device)
+        noise_before, noise_after = denoised(model, test, settings.noise, generator, device)
         found |= {"noisy_mse": noise_before, "denoised_mse": noise_after}
         found |= {"code_low": codes.amin(0).tolist(), "code_high": codes.amax(0).tolist()}
-    write_json(args.pictures / "explore.json", found)
-    print(
-        f"wrote {len(list(args.pictures.glob('*.png')))} pictures into {args.pictures}; squared "
-        f"error with {k} numbers: {found['mse']:.5f}, PCA {pca_error:.5f}"
-    )
-    return args.pictures
+    return found
 
 
 def chunks(images: ImageSet, device: str, size: int = 500):
@@ -118,7 +81,7 @@ def chunks(images: ImageSet, device: str, size: int = 500):
         yield images.as_tensor(slice(first, first + size), device)
 
 
-def error(model: ConvAutoencoder, test: ImageSet, device: str) -> float:
+def error(model: AnyAutoencoder, test: ImageSet, device: str) -> float:
     """Mean squared error of reconstructions."""
     total = sum(float((model.reconstruct(x) - x).square().sum()) for x in chunks(test, device))
     return total / test.images.size
@@ -144,7 +107,7 @@ def components(images: ImageSet, test: ImageSet, k: int) -> tuple[Tensor, float]
 
 
 def denoised(
-    model: ConvAutoencoder, test: ImageSet, noise: float, generator, device: str
+    model: AnyAutoencoder, test: ImageSet, noise: float, generator, device: str
 ) -> tuple[float, float]:
     """Mean squared error of noisy test images, and of what the autoencoder makes of them."""
     from generative.autoencoder import add_noise
@@ -194,7 +157,3 @@ def overlay(codes: Tensor, test: ImageSet, decoded: Tensor):
     )
     axis.scatter(*codes.T.numpy(), c=test.factors[:, 0], cmap="tab10", s=14)
     return figure
-
-
-if __name__ == "__main__":
-    start(main, PRESETS, DEFAULT_PRESET)

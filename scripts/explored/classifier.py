@@ -1,20 +1,12 @@
-"""Look into a trained classifier: predictions, confusions, filters, convolutions by hand.
-
-python scripts/explore_classifier.py digits --model runs/classifier/model
-"""
+"""A trained classifier: predictions, confusions, filters, convolutions by hand."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import tyro
-
-from generative.training.cli import Input, start
-from generative.training.devices import find_device
-from generative.training.ranges import Checked, Count, Device, Folder, Seed
-from scripts.common.images import ImageData, load_images
+from generative.training.ranges import Checked, Count
+from scripts.explored.common import Subject, scale_to
 from scripts.train_classifier import find_factor
 
 if TYPE_CHECKING:
@@ -22,93 +14,60 @@ if TYPE_CHECKING:
 
     from generative.data.image_set import ImageSet
 
+CLASSES = ("CNNClassifier", "MLPClassifier")
+
 
 @dataclass(frozen=True)
-class Args(Checked):
-    """Look into a trained classifier: predictions, confusions, filters, convolutions by hand.
+class Settings(Checked):
+    """Classifiers."""
 
-    Writes pictures and explore.json, which has the loss and accuracy over all test images.
-    """
-
-    model: Annotated[Path, Input("train_classifier.py")] = Path("runs/classifier/model")
-    """Folder of the classifier, as train_classifier.py writes it."""
-    network: Literal["mlp", "cnn"] = "cnn"
-    """Which kind it is."""
-    pictures: Annotated[Folder, tyro.conf.arg(name="out")] = Path("runs/classifier/explore")
-    """Where the pictures go."""
-    data: ImageData = "cifar-10"
-    """Images to classify, in the shape of the model."""
-    data_dir: Path = Path("data")
-    """Where its files are, or in a folder of its name there (sprites and digits need none)."""
-    factor: str = "class"
-    """What is told of an image; see train_classifier.py."""
+    factor: str = ""
+    """What is told of an image; see train_classifier.py. As the run had it, if not given."""
     num_images: Count = 10
     """Test images in the gallery, drawn with replacement as in the book."""
-    device: Device = "cpu"
-    seed: Seed = 1
 
-
-DEFAULT_PRESET = "book-cnn"
-PRESETS = {
-    "book-cnn": Args(),
-    "book-mlp": Args(network="mlp"),
-    "digits": Args(data="digits"),
-    "sprites": Args(data="sprites", factor="shape"),
-    "smoke": Args(data="sprites", factor="shape", num_images=4),
-}
 
 HORIZONTAL = ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (-1.0, -1.0, -1.0))
 """The book's filter for edges from left to right; its transpose finds those from top to bottom."""
 
 
-def main(args: Args) -> Path:
-    """Returns the folder of the pictures."""
+def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
+    """Pictures; returns loss and accuracy over all test images."""
     import torch
-    from PIL import Image
 
-    from generative.classifier import CNNClassifier, MLPClassifier, confusion_matrix
-    from generative.training.files import write_json
+    from generative.classifier import confusion_matrix
     from generative.training.pictures import image_grid, strips
 
-    args = replace(args, device=str(find_device(args.device)))
-    kind = CNNClassifier if args.network == "cnn" else MLPClassifier
-    model = kind.from_pretrained(args.model, args.device)
-    test = load_images(args.data, args.data_dir, model.config.image_shape).part("test")
-    column = find_factor(test, args.factor, model.config.num_classes)
-    names = class_names(args.data, args.factor, model.config.num_classes)
+    model, device = subject.model, subject.device
+    factor = settings.factor or subject.setting("factor", "class")
+    test = subject.images(model.config.image_shape).part("test")
+    column = find_factor(test, factor, model.config.num_classes)
+    names = class_names(subject.data, factor, model.config.num_classes)
     labels = torch.from_numpy(test.factors[:, column])
-    args.pictures.mkdir(parents=True, exist_ok=True)
 
     with torch.no_grad():
-        parts = [test.as_tensor(slice(i, i + 500), args.device) for i in range(0, len(test), 500)]
+        parts = [test.as_tensor(slice(i, i + 500), device) for i in range(0, len(test), 500)]
         log_probs = torch.cat([model.log_probs(part).cpu() for part in parts])
     predicted = log_probs.argmax(1)
-    write_json(
-        args.pictures / "explore.json",
-        {
-            "images": len(test),
-            "loss": -float(log_probs[torch.arange(len(test)), labels].mean()),
-            "accuracy": float((predicted == labels).double().mean()),
-        },
-    )
-    generator = torch.Generator().manual_seed(args.seed)
-    rows = torch.randint(len(test), (args.num_images,), generator=generator)
-    gallery(test, rows, log_probs, labels, names).savefig(args.pictures / "gallery.png", dpi=80)
+    generator = torch.Generator().manual_seed(subject.seed)
+    rows = torch.randint(len(test), (settings.num_images,), generator=generator)
+    subject.save_figure("gallery", gallery(test, rows, log_probs, labels, names))
     counts = confusion_matrix(labels, predicted, len(names))
-    confusions(counts, names).savefig(args.pictures / "confusion.png", dpi=80)
+    subject.save_figure("confusion", confusions(counts, names))
 
     shown = test.as_tensor(rows.numpy())
-    scale = max(1, 64 // shown.shape[-1])
     grey = shown.mean(1, keepdim=True)
     edges = [convolve(grey, HORIZONTAL), convolve(grey, tuple(zip(*HORIZONTAL, strict=True)))]
-    picture = strips(grey, *(signed(edge) for edge in edges), scale=scale)
-    Image.fromarray(picture).save(args.pictures / "edges.png")
+    pictures = [grey, *(signed(edge) for edge in edges)]
+    subject.save("edges", strips(*pictures, scale=scale_to(64, shown.shape[1:])))
     filters = first_filters(model)
-    Image.fromarray(image_grid(signed(filters), scale=max(1, 48 // filters.shape[-1]))).save(
-        args.pictures / "filters.png"
-    )
-    print(f"wrote {len(list(args.pictures.glob('*.png')))} pictures into {args.pictures}")
-    return args.pictures
+    scale = scale_to(48, filters.shape[1:])
+    subject.save("filters", image_grid(signed(filters), scale=scale))
+    return {
+        "images": len(test),
+        "loss": -float(log_probs[torch.arange(len(test)), labels].mean()),
+        "accuracy": float((predicted == labels).double().mean()),
+    }
 
 
 def class_names(data: str, factor: str, num_classes: int) -> tuple[str, ...]:
@@ -197,7 +156,3 @@ def confusions(counts: Tensor, names):
     axis.set_xlabel("predicted")
     axis.set_ylabel("actual")
     return figure
-
-
-if __name__ == "__main__":
-    start(main, PRESETS, DEFAULT_PRESET)

@@ -1,133 +1,114 @@
-"""Look into a trained image VAE: its codes, samples, attribute vectors, morphs.
-
-python scripts/explore_vae.py sprites --model runs/image-vae/model
-"""
+"""A trained VAE: its codes, samples, attribute vectors, morphs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
-
-from generative.training.cli import Input, start
-from generative.training.devices import find_device
-from generative.training.ranges import Checked, Count, Device, Folder, Positive, Range, Seed
-from scripts.common.images import ImageData, load_images
+from generative.training.ranges import Checked, Count, Positive, Range
+from scripts.explored.common import Subject, scale_to
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
     from generative.data.image_set import ImageSet
-    from generative.vae import ImageVAE
+    from generative.vae import ConvVAE, ImageVAE, LinearVAE
+
+    AnyVAE = ConvVAE | ImageVAE | LinearVAE
+
+CLASSES = ("ConvVAE", "ImageVAE", "LinearVAE")
 
 
 @dataclass(frozen=True)
-class Args(Checked):
-    """Look into a trained image VAE: its codes, samples, attribute vectors, morphs.
+class Settings(Checked):
+    """VAEs."""
 
-    Writes pictures and explore.json, which tells how the codes lie and what attribute vectors do.
-    """
-
-    model: Annotated[Path, Input("train_image_vae.py")] = Path("runs/image-vae/model")
-    """Folder of the VAE, as train_image_vae.py writes it."""
-    pictures: Annotated[Folder, tyro.conf.arg(name="out")] = Path("runs/image-vae/explore")
-    """Where the pictures go."""
-    data: ImageData = "fashion-mnist"
-    """Images to encode, in the shape of the model."""
-    data_dir: Path = Path("data")
-    """Where its files are, or in a folder of its name there (sprites and digits need none)."""
-    threshold: Annotated[int, Range(0, 255)] = 0
-    """Pixels of at least this become white, all others black; 0 leaves them grey."""
+    threshold: Annotated[int, Range(0, 255)] | None = None
+    """Pixels of at least this become white, all others black; 0 leaves them grey. As the run had
+    it, if not given."""
     max_images: Count = 10_000
     """Images to encode, at most."""
     attributes: tuple[str, ...] = ()
     """Attributes to add and take away, FACTOR=VALUE (colour=2, class=7) or FACTOR alone where it
-    is 0 or 1 (Smiling); none names the largest value of every factor."""
-    reach: Positive = 4.0
-    """Attribute vectors are added up to so many times (the book: 4)."""
+    is 0 or 1 (Smiling); none names some of faces and of sprites, and else the largest value of
+    every factor."""
+    reach: Positive | None = None
+    """Attribute vectors are added up to so many times; if not given 1.5, of faces 4 as in the
+    book."""
     morphs: Count = 4
     """Pairs of images to go between."""
-    device: Device = "cpu"
-    seed: Seed = 1
 
 
-DEFAULT_PRESET = "book"
-FACES = ("Smiling", "Black_Hair", "Eyeglasses", "Young", "Male", "Blond_Hair")
-PRESETS = {
-    "book": Args(reach=1.5),
-    "celeba": Args(data="celeba", attributes=FACES),
-    "digits": Args(data="digits", threshold=8, reach=1.5),
-    "sprites": Args(
-        data="sprites", attributes=("colour=0", "shape=1", "size=2", "x=7", "y=7"), reach=1.5
-    ),
-    "frames": Args(data="frames", data_dir=Path("runs/rollouts/episodes")),
-    "smoke": Args(data="sprites", max_images=200, attributes=("colour=0", "size=2"), morphs=1),
+ATTRIBUTES = {
+    "celeba": ("Smiling", "Black_Hair", "Eyeglasses", "Young", "Male", "Blond_Hair"),
+    "sprites": ("colour=0", "shape=1", "size=2", "x=7", "y=7"),
 }
+"""Those that are shown if none are named, by the data."""
 STEPS = 9
 """Images in a row of additions, and of a morph."""
 
 
-def main(args: Args) -> Path:
-    """Returns the folder of the pictures."""
+def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
+    """Pictures; returns how the codes lie, and what attribute vectors do to sprites.
+
+    Where its images are not at hand there are samples only.
+    """
     import numpy as np
     import torch
-    from PIL import Image
 
-    from generative.training.files import write_json
     from generative.training.pictures import image_grid, strips
-    from generative.vae import ImageVAE, gaussian_log_prob, sample_gaussian
+    from generative.vae import gaussian_log_prob, sample_gaussian
     from scripts.train_image_vae import black_and_white
 
-    args = replace(args, device=str(find_device(args.device)))
-    model = ImageVAE.from_pretrained(args.model, args.device)
-    shape = model.config.image_shape
-    images = load_images(args.data, args.data_dir, shape, max_images=args.max_images)
-    images = black_and_white(images, args.threshold) if args.threshold else images
-    args.pictures.mkdir(parents=True, exist_ok=True)
-    scale, generator = max(1, 64 // shape[1]), torch.Generator(args.device).manual_seed(args.seed)
-
-    def save(name: str, picture: np.ndarray) -> None:
-        Image.fromarray(picture).save(args.pictures / f"{name}.png")
+    model, generator = subject.model, subject.generator()
+    shape = getattr(model, "image_shape", None) or model.config.image_shape
+    scale = scale_to(64, shape)
+    images = subject.images_if_there(shape, max_images=settings.max_images)
+    if images is None:
+        subject.save("samples", image_grid(model.sample(30, generator), columns=10, scale=scale))
+        print("samples only; codes need images of the kind the VAE was trained on (--data frames)")
+        return {}
+    threshold = settings.threshold
+    if threshold is None:
+        threshold = subject.setting("threshold", 0)
+    images = black_and_white(images, threshold) if threshold else images
 
     with torch.no_grad():
         mu, logvar = encode_all(model, images)
         z = sample_gaussian(mu, logvar, generator)
         test = images.part("test")
-        x = test.thin(10).as_tensor(device=args.device)  # neighbours may be alike
-        save("reconstructions", strips(x, model.reconstruct(x), scale=scale))
-        save("samples", image_grid(model.sample(30, generator), columns=10, scale=scale))
-        shuffled = test[np.random.default_rng(args.seed).permutation(len(test))]
-        if morphs := morph_rows(model, shuffled, args.morphs):
-            save("morphs", strips(*morphs, scale=scale))
-        found: dict[str, object] = {
+        x = test.thin(10).as_tensor(device=subject.device)  # neighbours may be alike
+        subject.save("reconstructions", strips(x, model.reconstruct(x), scale=scale))
+        subject.save("samples", image_grid(model.sample(30, generator), columns=10, scale=scale))
+        shuffled = test[np.random.default_rng(subject.seed).permutation(len(test))]
+        if morphs := morph_rows(model, shuffled, settings.morphs):
+            subject.save("morphs", strips(*morphs, scale=scale))
+        found: dict[str, Any] = {
             "images": len(images),
             "active_dims": int((mu.var(0) > 0.01).sum()),
-            "kl": float((gaussian_log_prob(z, mu, logvar).sum(1) - model.log_prior(z)).mean()),
+            "kl": float((gaussian_log_prob(z, mu, logvar).sum(1) - log_prior(model, z)).mean()),
             "mean": z.mean(0).tolist(),
             "std": z.std(0).tolist(),
         }
-        prior = model.sample_codes(100_000, generator)
-        histograms(z, prior).savefig(args.pictures / "histograms.png", dpi=80)
+        prior = draw_codes(model, 100_000, generator)
+        subject.save_figure("histograms", histograms(z, prior))
         if model.config.latent_dim == 2:
-            plane(mu, images).savefig(args.pictures / "plane.png", dpi=80)
-            save("decoded-plane", image_grid(decoded_plane(model), columns=20))
-        names = args.attributes or default_attributes(images)
+            subject.save_figure("plane", plane(mu, images))
+            subject.save("decoded-plane", image_grid(decoded_plane(model), columns=20))
+        names = settings.attributes or ATTRIBUTES.get(subject.data) or default_attributes(images)
+        reach = settings.reach or (4.0 if subject.data == "celeba" else 1.5)
         directions = {name: attribute_vector(mu, images, name) for name in names}
         first = model.encode_mu_logvar(x[:1])[0]
         if directions:  # frames have no factors
-            rows = [along(model, first, v, args.reach) for v in directions.values()]
-            save("attributes", strips(*rows, scale=scale))
-        if args.data == "sprites":
+            rows = [along(model, first, v, reach) for v in directions.values()]
+            subject.save("attributes", strips(*rows, scale=scale))
+        if subject.data == "sprites":
             found["edits"] = {
                 name: edited_sprites(model, test, name, direction)
                 for name, direction in directions.items()
             }
-    write_json(args.pictures / "explore.json", found)
-    print(f"wrote pictures and explore.json into {args.pictures}")
-    return args.pictures
+    return found
 
 
 # ---------------------------------------------------------------------------------------------
@@ -135,7 +116,26 @@ def main(args: Args) -> Path:
 # ---------------------------------------------------------------------------------------------
 
 
-def encode_all(model: ImageVAE, images: ImageSet) -> tuple[Tensor, Tensor]:
+def draw_codes(model: AnyVAE, n: int, generator: Any) -> Tensor:
+    """n draws of the prior, (n, latent_dim): N(0, I) where the model has no other."""
+    import torch
+
+    own = getattr(model, "sample_codes", None)
+    if own is not None:
+        return own(n, generator)
+    device = next(model.parameters()).device
+    return torch.randn(n, model.config.latent_dim, generator=generator, device=device)
+
+
+def log_prior(model: AnyVAE, z: Tensor) -> Tensor:
+    """log p(z) of codes (N, latent_dim), (N,), nats."""
+    from generative.vae import gaussian_log_prob
+
+    own = getattr(model, "log_prior", None)
+    return own(z) if own is not None else gaussian_log_prob(z, 0.0, 0.0).sum(-1)
+
+
+def encode_all(model: AnyVAE, images: ImageSet) -> tuple[Tensor, Tensor]:
     """mu and logvar of every image, each (N, latent_dim)."""
     import torch
 
@@ -189,7 +189,7 @@ def plane(mu: Tensor, images: ImageSet):
     return figure
 
 
-def decoded_plane(model: ImageVAE, num: int = 20) -> Tensor:
+def decoded_plane(model: AnyVAE, num: int = 20) -> Tensor:
     """What codes at equal steps of probability stand for, (num * num, C, H, W); y points up."""
     import torch
 
@@ -240,7 +240,7 @@ def attribute_vector(mu: Tensor, images: ImageSet, attribute: str) -> Tensor:
     return mu[has].mean(0) - mu[~has].mean(0)
 
 
-def along(model: ImageVAE, z: Tensor, direction: Tensor, reach: float) -> Tensor:
+def along(model: AnyVAE, z: Tensor, direction: Tensor, reach: float) -> Tensor:
     """Images decoded from z (1, D) + alpha * direction, alpha from -reach to reach."""
     import torch
 
@@ -248,7 +248,7 @@ def along(model: ImageVAE, z: Tensor, direction: Tensor, reach: float) -> Tensor
     return model.decode(z + alphas * direction)
 
 
-def morph_rows(model: ImageVAE, images: ImageSet, num: int) -> list[Tensor]:
+def morph_rows(model: AnyVAE, images: ImageSet, num: int) -> list[Tensor]:
     """For each of num pairs of images: the first, what lies on the straight way, the second.
 
     Fewer rows where there are not as many pairs.
@@ -266,7 +266,7 @@ def morph_rows(model: ImageVAE, images: ImageSet, num: int) -> list[Tensor]:
 
 
 def edited_sprites(
-    model: ImageVAE, images: ImageSet, attribute: str, direction: Tensor
+    model: AnyVAE, images: ImageSet, attribute: str, direction: Tensor
 ) -> dict[str, float]:
     """What adding an attribute vector once does to sprites that lack the attribute, shares.
 
@@ -294,7 +294,3 @@ def edited_sprites(
         "others_kept": float((kept.sum() - kept[column]) / (len(kept) - 1)),
         "start": float((before == lacking.factors).mean()),
     }
-
-
-if __name__ == "__main__":
-    start(main, PRESETS, DEFAULT_PRESET)

@@ -1,35 +1,25 @@
-"""Draw the frontier of reward and KL, and policies that were trained at several prices.
-
-python scripts/explore_rlhf.py frontier --model runs/rlhf/model
-"""
+"""The frontier of reward and KL, and policies that were trained at several prices."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
-from generative.training.cli import Input, start
-from generative.training.ranges import Checked, CountOrZero, Folder, Positive, Seed, Workers
+from generative.training.ranges import Checked, CountOrZero, Positive, Workers
+from scripts.explored.common import Subject
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+KIND = "train_rlhf"
+"""Runs of this command are explored here; what they hold is a GPT like any other."""
+
 
 @dataclass(frozen=True)
-class Args(Checked):
-    """Draw the frontier of reward and KL, and policies that were trained at several prices.
+class Settings(Checked):
+    """Runs of train_rlhf.py."""
 
-    Trains a policy for each method and price from what the run has learnt of demonstrations and
-    rankings; those that are finished stay. Writes frontier.png, and frontier.json with its numbers.
-    """
-
-    model: Annotated[Path, Input("train_rlhf.py")] = Path("runs/rlhf/model")
-    """Folder of a policy, as train_rlhf.py writes it, with `sft` and `reward` beside it."""
-    pictures: Annotated[Folder, tyro.conf.arg(name="out")] = Path("runs/rlhf/explore")
-    """Where the picture goes, and the runs of the policies, in `runs`."""
     methods: tuple[Literal["ppo", "grpo", "dpo", "grpo-published"], ...] = ("ppo", "grpo", "dpo")
     """Presets of train_rlhf.py that are trained."""
     betas: tuple[Positive, ...] = (0.3, 0.5, 1.0)
@@ -38,7 +28,6 @@ class Args(Checked):
     """Updates of each policy; 0 for those of the preset."""
     threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
-    seed: Seed = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,34 +36,28 @@ class Args(Checked):
                 raise ValueError(f"{name} is empty; give at least one")
 
 
-DEFAULT_PRESET = "frontier"
-PRESETS = {
-    "frontier": Args(),
-    "published": Args(methods=("grpo", "grpo-published")),
-    "smoke": Args(betas=(0.5, 1.0), steps=2),
-}
+def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
+    """frontier.png; returns its numbers.
 
-
-def main(args: Args) -> Path:
-    """Returns the folder of the picture."""
+    Trains a policy for each method and price, in the folder `runs` of the pictures, from what the
+    run has learnt of demonstrations and rankings; those that are finished stay.
+    """
     from generative.known.requests import Requests
     from generative.text.gpt import GPT
-    from generative.training.files import write_json
 
-    run = args.model.parent
-    settings = settings_of(run)
-    reference = GPT.from_pretrained(run / "sft" / "model")
-    requests = Requests(settings.num_letters, settings.length)
-    args.pictures.mkdir(parents=True, exist_ok=True)
+    assert subject.run is not None
+    run_settings = settings_of(subject.run)
+    reference = GPT.from_pretrained(subject.run / "sft" / "model")
+    requests = Requests(run_settings.num_letters, run_settings.length)
     found = {
         "frontier": frontier(requests, requests.log_probs(reference)),
-        "policies": {name: [train(args, settings, name, b) for b in args.betas]
-                     for name in args.methods},
-    }  # fmt: skip
-    write_json(args.pictures / "frontier.json", found)
-    draw(found).savefig(args.pictures / "frontier.png", dpi=110)
-    print(f"wrote frontier.png into {args.pictures}")
-    return args.pictures
+        "policies": {
+            name: [train(subject, settings, run_settings, name, b) for b in settings.betas]
+            for name in settings.methods
+        },
+    }
+    subject.save_figure("frontier", draw(found), dpi=110)
+    return found
 
 
 def settings_of(run: Path) -> Any:
@@ -89,8 +72,8 @@ def settings_of(run: Path) -> Any:
 
     if not (run / "sft" / "model").is_dir():
         raise FileNotFoundError(
-            f"{run} has no trained `sft` in it; train one with train_rlhf.py --out {run}, and pass "
-            f"--model {run / 'model'}"
+            f"{run} has no trained `sft` in it, as it began with that of another run; explore that "
+            "one"
         )
     return from_json(train_rlhf.Args, read_config(run)[1])
 
@@ -106,7 +89,9 @@ def frontier(requests: Any, reference: Any) -> list[dict[str, float]]:
     return points
 
 
-def train(args: Args, settings: Any, name: str, beta: float) -> dict[str, float]:
+def train(
+    subject: Subject, settings: Settings, run_settings: Any, name: str, beta: float
+) -> dict[str, float]:
     """Exact KL and reward of a policy of this method and price."""
     from dataclasses import replace
 
@@ -114,17 +99,17 @@ def train(args: Args, settings: Any, name: str, beta: float) -> dict[str, float]
     from scripts import train_rlhf
 
     preset = train_rlhf.PRESETS[name]
-    out = args.pictures / "runs" / f"{name}-{beta:g}"
+    out = subject.pictures / "runs" / f"{name}-{beta:g}"
     train_rlhf.main(
         replace(
-            settings,
+            run_settings,
             out=out,
-            start_from=args.model.parent,
+            start_from=subject.run,
             loss=replace(preset.loss, beta=beta),
-            steps=args.steps or preset.steps,
-            threads=args.threads,
+            steps=settings.steps or preset.steps,
+            threads=settings.threads,
             report=None,
-            seed=args.seed,
+            seed=subject.seed,
         )
     )
     result = read_result(out)
@@ -165,7 +150,3 @@ def draw(found: dict[str, Any]) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower right", frameon=False)
     return figure
-
-
-if __name__ == "__main__":
-    start(main, PRESETS, DEFAULT_PRESET)

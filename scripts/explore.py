@@ -1,0 +1,186 @@
+"""Draw everything there is to see of a trained model; finds out which kind a folder holds.
+
+worldmodels explore runs/realnvp
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import tyro
+
+from generative.training.cli import start
+from generative.training.ranges import Checked, Device, Folder, Seed
+from generative.training.words import with_article
+from scripts.explored import (
+    autoencoder,
+    classifier,
+    densities,
+    diffusion,
+    energy,
+    flow,
+    gan,
+    music,
+    pixelcnn,
+    rlhf,
+    text,
+    vae,
+)
+from scripts.explored.common import Subject
+
+
+@dataclass(frozen=True)
+class Args(Checked):
+    """Draw everything there is to see of a trained model.
+
+    Finds out what the folder of a run or of a model holds, and what it was trained on. Writes
+    pictures, explore.json with their figures where there are any, and the run's learning curves.
+    """
+
+    folder: tyro.conf.Positional[Path] = Path("pretrained/carracing-dream/vision")
+    """Folder of a run, or of a model."""
+    pictures: Annotated[Folder | None, tyro.conf.arg(name="out")] = None
+    """Where the pictures go; `explore` in the folder of the run if not given, and without a run
+    runs/explore."""
+    data: str = ""
+    """What the model was trained on, such as sprites or two-moons; as the run had it, if not
+    given."""
+    data_dir: Path | None = None
+    """Where the files of the data are; as the run had it, if not given."""
+    vae: vae.Settings = field(default_factory=vae.Settings)
+    autoencoder: autoencoder.Settings = field(default_factory=autoencoder.Settings)
+    gan: gan.Settings = field(default_factory=gan.Settings)
+    flow: flow.Settings = field(default_factory=flow.Settings)
+    pixelcnn: pixelcnn.Settings = field(default_factory=pixelcnn.Settings)
+    energy: energy.Settings = field(default_factory=energy.Settings)
+    diffusion: diffusion.Settings = field(default_factory=diffusion.Settings)
+    classifier: classifier.Settings = field(default_factory=classifier.Settings)
+    text: text.Settings = field(default_factory=text.Settings)
+    rlhf: rlhf.Settings = field(default_factory=rlhf.Settings)
+    music: music.Settings = field(default_factory=music.Settings)
+    densities: densities.Settings = field(default_factory=densities.Settings)
+    device: Device = "cpu"
+    seed: Seed = 1
+
+
+DENSITIES = Path("densities")
+"""In place of a folder: the densities of `generative.known`, which need no model."""
+DEFAULT_PRESET = "all"
+PRESETS = {
+    "all": Args(),
+    "densities": Args(DENSITIES),
+    "smoke": Args(
+        vae=vae.Settings(max_images=200, attributes=("colour=0", "size=2"), morphs=1),
+        autoencoder=autoencoder.Settings(max_images=200, num_codes=4),
+        gan=gan.Settings(max_images=200, num_samples=16),
+        flow=flow.Settings(points=200, side=20, images=3),
+        pixelcnn=pixelcnn.Settings(max_images=200, num_samples=2, temperatures=(0.5, 1.0)),
+        energy=energy.Settings(steps=5, side=20),
+        diffusion=diffusion.Settings(steps=(1, 2), images=3, pairs=1, points=100),
+        classifier=classifier.Settings(num_images=4),
+        text=text.Settings(num_tokens=8),
+        rlhf=rlhf.Settings(betas=(0.5, 1.0), steps=2),
+        music=music.Settings(length=10, max_pieces=20),
+        densities=densities.Settings(points=30, fit_points=500, worlds=3),
+    ),
+}
+_BY_CLASS = vae, autoencoder, gan, flow, pixelcnn, energy, diffusion, classifier, text, music
+KINDS: dict[str, ModuleType] = {kind.__name__.rpartition(".")[2]: kind for kind in _BY_CLASS}
+"""What is found by the class of its model, by the name of its settings."""
+ELSEWHERE = {
+    "LinearController": "`worldmodels play` and `worldmodels evaluate` show what an agent does",
+    "MDNRNN": "`worldmodels render_dream` shows what an agent dreams",
+    "TransformerMemory": "`worldmodels render_dream` shows what an agent dreams",
+}
+"""Which command shows a model that is not drawn here."""
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the pictures."""
+    from generative.training.curves import CURVES_NAME, draw_curves
+    from generative.training.files import write_json
+    from generative.training.metrics import METRICS_NAME, read_metrics
+    from generative.training.settings import flatten
+
+    if args.folder == DENSITIES and not args.folder.exists():
+        pictures = args.pictures or Path("runs/densities/explore")
+        subject = Subject(None, DENSITIES, None, {}, "", Path("data"), pictures, "cpu", args.seed)
+        kind: tuple[ModuleType, Any] = densities, args.densities
+    else:
+        subject = open_subject(args)
+        kind = kind_of(subject, args)
+    module, settings = kind
+    found = module.explore(subject, settings)
+    if subject.run is not None and (subject.run / METRICS_NAME).is_file():
+        curves = draw_curves(read_metrics(subject.run))
+        if curves is not None:
+            curves.save(subject.pictures / CURVES_NAME)
+    if found:
+        write_json(subject.pictures / "explore.json", found)
+    print(f"wrote {len(list(subject.pictures.glob('*.png')))} pictures into {subject.pictures}")
+    for name, value in flatten(found).items():
+        if isinstance(value, (int, float)):
+            print(f"  {name} {value:.5g}")
+    return subject.pictures
+
+
+def open_subject(args: Args) -> Subject:
+    """The model of a folder, with what its run tells.
+
+    Raises:
+        FileNotFoundError, ValueError, DamagedFileError: there is none; says what to do.
+    """
+    from generative.loading import model_folder
+    from generative.training.run import CONFIG_NAME, read_config
+
+    folder = model_folder(args.folder)
+    run = folder.parent if (folder.parent / CONFIG_NAME).is_file() else None
+    settings = read_config(run)[1] if run is not None else {}
+    known, data_dir = settings.get("data", ""), settings.get("data_dir", "data")
+    if "rollouts" in settings:  # a V of a world model
+        known, data_dir = "frames", settings["rollouts"][0]
+    elif args.data == "frames" and known != "frames":
+        data_dir = "runs/rollouts/episodes"
+    from generative.training.devices import find_device
+    from worldmodels.loading import load_model
+
+    device = str(find_device(args.device))
+    return Subject(
+        model=load_model(folder, device),
+        folder=folder,
+        run=run,
+        settings=settings,
+        data=args.data or known,
+        data_dir=args.data_dir or Path(data_dir),
+        pictures=args.pictures or (Path("runs") if run is None else run) / "explore",
+        device=device,
+        seed=args.seed,
+    )
+
+
+def kind_of(subject: Subject, args: Args) -> tuple[ModuleType, Any]:
+    """The module that draws a model, and its settings.
+
+    Raises:
+        ValueError: none does; names the command that shows it.
+    """
+    from generative.training.run import read_config
+
+    if subject.run is not None and read_config(subject.run)[0] == rlhf.KIND:
+        return rlhf, args.rlhf
+    name = type(subject.model).__name__
+    for field_name, module in KINDS.items():
+        if name in module.CLASSES:
+            return module, getattr(args, field_name)
+    drawn = ", ".join(name for module in KINDS.values() for name in module.CLASSES)
+    raise ValueError(
+        f"{subject.folder} holds {with_article(name)}, of which nothing is drawn here; "
+        + ELSEWHERE.get(name, f"pass {drawn}")
+    )
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)

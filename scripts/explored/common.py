@@ -1,0 +1,115 @@
+"""What an explorer is given: a trained model, what is known of its run, where pictures go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from scripts.common.images import ImageData, load_images
+from scripts.common.points import PointData, load_density
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from generative.data.image_set import ImageSet
+    from generative.known.densities import Standardised
+
+__all__ = ["Subject", "scale_to"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained model, what is known of its run, and where its pictures go."""
+
+    model: Any
+    folder: Path
+    """Of the model."""
+    run: Path | None
+    """Folder of the run that made it; None where the model stands alone."""
+    settings: dict[str, Any]
+    """Of that run, as its config.json has them; empty where there is none."""
+    data: str
+    """What the model was trained on; "" where nothing tells."""
+    data_dir: Path
+    pictures: Path
+    device: str
+    seed: int
+
+    def setting(self, name: str, default: Any) -> Any:
+        """One of the run's settings."""
+        return self.settings.get(name, default)
+
+    def images(
+        self,
+        shape: tuple[int, ...],
+        levels: int | None = None,
+        max_images: int | None = None,
+    ) -> ImageSet:
+        """What the model was trained on, in its shape; see `load_images`.
+
+        Raises:
+            ValueError: nothing tells what that was, or it is no set of images.
+            FileNotFoundError: its files are missing.
+        """
+        known = get_args(ImageData)
+        if self.data not in known:
+            raise ValueError(self._wrong_data("images", known))
+        data = cast("ImageData", self.data)
+        shape = cast("tuple[int, int, int]", tuple(shape))
+        return load_images(data, self.data_dir, shape, levels, max_images)
+
+    def images_if_there(self, shape: tuple[int, ...], **limits: Any) -> ImageSet | None:
+        """The same; None where nothing tells what it was trained on, or the files are gone."""
+        if self.data not in get_args(ImageData):
+            return None
+        try:
+            return self.images(shape, **limits)
+        except FileNotFoundError:
+            return None
+
+    def density(self) -> Standardised:
+        """The density that the model's points were drawn from.
+
+        Raises:
+            ValueError: nothing tells which that was, or its data are no points.
+        """
+        known = get_args(PointData)
+        if self.data not in known:
+            raise ValueError(self._wrong_data("points", known))
+        return load_density(self.data)
+
+    def density_if_there(self) -> Standardised | None:
+        """The same; None where nothing tells which that was."""
+        return self.density() if self.data in get_args(PointData) else None
+
+    def _wrong_data(self, what: str, known: tuple[str, ...]) -> str:
+        got = f"data is {self.data!r}" if self.data else "no run tells its data"
+        return (
+            f"{self.folder} holds a model of {what} and {got}; pass what it was trained on: "
+            f"--data {known[0]}, {', '.join(known[1:])}"
+        )
+
+    def save(self, name: str, picture: np.ndarray) -> None:
+        """Write uint8 (H, W, 3) to NAME.png."""
+        from PIL import Image
+
+        self.pictures.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(self.pictures / f"{name}.png")
+
+    def save_figure(self, name: str, figure: Figure, dpi: int = 80) -> None:
+        """Write a figure to NAME.png."""
+        self.pictures.mkdir(parents=True, exist_ok=True)
+        figure.savefig(self.pictures / f"{name}.png", dpi=dpi)
+
+    def generator(self) -> Any:
+        """A generator of torch on the device, from the seed."""
+        import torch
+
+        return torch.Generator(self.device).manual_seed(self.seed)
+
+
+def scale_to(pixels: int, shape: tuple[int, ...]) -> int:
+    """How many times an image (C, H, W) goes into so many pixels; 1 where it is larger."""
+    return max(1, pixels // shape[1])
