@@ -11,9 +11,12 @@ import importlib
 import sys
 from pathlib import Path
 
+from generative.training.interrupts import end_quietly
+
 
 def main() -> int:
     """Run the verb that the command line names; returns the exit status."""
+    end_quietly()
     here = Path(__file__).parent
     shipped = here / "commands"
     sys.path.insert(0, str(shipped if shipped.is_dir() else here.parent))

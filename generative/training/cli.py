@@ -13,34 +13,21 @@ import difflib
 import dis
 import importlib.metadata
 import inspect
-import os
 import re
-import select
 import signal
 import sys
 import textwrap
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+import tyro
 
-def _stop_imports(number: int, _frame: object) -> None:
-    os.write(2, b"\nstopped (SIGINT)\n")
-    os._exit(128 + number)
-
-
-# One of our commands has begun to import, which takes a second; `start` takes Ctrl-C over.
-_begun = Path(getattr(sys.modules["__main__"], "__file__", None) or "none").resolve().parent
-if (
-    _begun == Path(__file__).resolve().parents[2] / "scripts"
-    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-):
-    signal.signal(signal.SIGINT, _stop_imports)
-
-import tyro  # noqa: E402
-
-from generative.training.settings import differences, flatten, from_json, may_change, to_json  # noqa: E402
+from generative.data.needs import what_is_needed
+from generative.training.interrupts import interrupt_again
+from generative.training.settings import differences, flatten, from_json, may_change, to_json
+from generative.training.streams import nobody_reads, open_closed_streams
 
 A = TypeVar("A")
 WIDTH = 78
@@ -65,15 +52,15 @@ def start(
         SystemExit: 1 after an error told so, 2 where the command line does not fit, 130 after
             Ctrl-C, 141 where nobody reads the output any more (`| head`).
     """
-    _open_closed_streams()
-    if signal.getsignal(signal.SIGINT) is _stop_imports:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    open_closed_streams()
+    interrupt_again()
     prog = prog or Path(sys.argv[0]).name
     try:
         try:
             args = parse(presets, default, argv=argv, prog=prog)
             _check_inputs(args)
             main(args)
+            _tell_ending(args)
         except SystemExit:
             sys.stdout.flush()
             raise
@@ -82,7 +69,7 @@ def start(
         print(f"\n{prog}: stopped (SIGINT)", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
+        if isinstance(error, BrokenPipeError) and nobody_reads():
             raise SystemExit(128 + signal.SIGPIPE) from None
         told = _in_words(error)
         if told is None:
@@ -101,41 +88,32 @@ class Input:
     script: str
 
 
-def _open_closed_streams() -> None:
-    """A process may be started without standard streams; files would get their numbers."""
-    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+def _tell_ending(args: Any) -> None:
+    """Say what the run came to, where the command had one and it has ended."""
+    if "out" in vars(args) and (Path(args.out) / "result.json").exists():
+        from generative.training.ending import describe_run
 
-
-def _nobody_reads() -> bool:
-    """Whether the pipe that takes our output is closed; nothing is written to it any more then."""
-    closed = False
-    for stream in (sys.stdout, sys.stderr):
-        poll = select.poll()
-        poll.register(stream.fileno(), select.POLLOUT)
-        if any(event & select.POLLERR for _, event in poll.poll(0)):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            closed = True
-    return closed
+        print(describe_run(Path(args.out)))
 
 
 def _check_inputs(args: Any) -> None:
     """Raise FileNotFoundError where a path with `Input` is missing."""
     if "out" in vars(args) and (Path(args.out) / "result.json").exists():
         return
+    for name, script, path in _inputs(args):
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path}: no such folder; make it with scripts/{script}, or pass another as {name}"
+            )
+
+
+def _inputs(args: Any) -> Iterator[tuple[str, str, Path]]:
+    """Every path with `Input` among the settings: its field, the script that makes it, itself."""
     for name, hint in typing.get_type_hints(type(args), include_extras=True).items():
         script, value = _script(hint), getattr(args, name, None)
         for path in value if isinstance(value, tuple) else (value,):
-            if script and path is not None and not path.exists():
-                raise FileNotFoundError(
-                    f"{path}: no such folder; make it with scripts/{script}, or pass another "
-                    f"as {name}"
-                )
+            if script and path is not None:
+                yield name, script, path
 
 
 def _script(hint: Any) -> str:
@@ -301,7 +279,7 @@ def _describe(text: str, presets: Mapping[str, Any], default: str, kind: type) -
         values = flatten(to_json(settings))
         changed = (f"{key} {_short(v)}" for key, v in values.items() if plain.get(key) != v)
         what = "used if none is named" if name == default else ", ".join(changed) or "the same"
-        line = f"  {name:<{width}}  {what}"
+        line = f"  {name:<{width}}  {_costs(settings)}{what}"
         if len(line) > WIDTH:
             whole, comma, _ = line[: WIDTH - 3].rpartition(", ")
             line = f"{whole}, ..." if comma else f"{line[: WIDTH - 4]} ..."
@@ -314,6 +292,23 @@ def _describe(text: str, presets: Mapping[str, Any], default: str, kind: type) -
         text = f"Options also include --resume RUN: go on with its settings{may}{longer}"
         lines += ["", _wrap(text)]
     return "\n".join(lines)
+
+
+def _costs(settings: Any) -> str:
+    """What a preset takes and needs, in words that end in "; "; "" where that is nothing."""
+    parts = []
+    if isinstance(steps := getattr(settings, "steps", None), int):
+        parts.append(f"{steps:,} steps")
+    names = [getattr(settings, field, "") for field in ("data", "env")]
+    parts += [f"needs {need}" for need in map(what_is_needed, filter(_is_text, names)) if need]
+    makers = [script for _, script, path in _inputs(settings) if "pretrained" not in path.parts]
+    if makers:
+        parts.append(f"needs {' and '.join(dict.fromkeys(Path(m).stem for m in makers))} first")
+    return "".join(f"{part}; " for part in parts)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _wrap(text: str) -> str:

@@ -1,0 +1,46 @@
+"""Standard streams of a command: some may be closed when it begins, or while it prints."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+
+__all__ = ["nobody_reads", "open_closed_streams", "tell"]
+
+
+def open_closed_streams() -> None:
+    """A process may be started without standard streams; files would get their numbers."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+
+def nobody_reads() -> bool:
+    """Whether the pipe that takes our output is closed; nothing is written to it any more then."""
+    closed = False
+    for stream in (sys.stdout, sys.stderr):
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        if any(event & select.POLLERR for _, event in poll.poll(0)):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            closed = True
+    return closed
+
+
+def tell(text: str) -> None:
+    """Print to a reader who may be gone.
+
+    Raises:
+        SystemExit: 141, if he is.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        nobody_reads()
+        raise SystemExit(128 + signal.SIGPIPE) from None
