@@ -9,14 +9,55 @@ import sys
 import textwrap
 from pathlib import Path
 
+from generative.training.streams import tell
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "look at an agent": ("play", "evaluate", "render_dream", "temperature_sweep"),
+    "train an agent in its dream": (
+        "train_in_dream", "collect_rollouts", "train_vae", "train_vision", "standardise_vectors",
+        "encode_rollouts", "train_mdnrnn", "train_transformer_memory", "train_controller",
+        "train_ppo",
+    ),
+    "train a model of images or points": (
+        "train_autoencoder", "train_image_vae", "train_gan", "train_wgan",
+        "train_conditional_gan", "train_realnvp", "train_glow", "train_ffjord", "train_pixelcnn",
+        "train_energy", "train_rbm", "train_score", "train_diffusion", "train_classifier",
+    ),
+    "train a model of texts": (
+        "train_recurrent_text", "train_gpt", "train_bert", "fine_tune_bert", "train_t5",
+        "train_rlhf",
+    ),
+    "train a model of music": (
+        "train_music_rnn", "train_music_transformer", "train_musegan", "listen",
+    ),
+    "look into what was trained": ("explore",),
+    "compare and certify": (
+        "compare_families", "compare_memories", "compare_controllers", "certificates",
+        "cma_es_demo",
+    ),
+    "bring in and give out": (
+        "download_data", "import_episodes", "import_weights", "export_onnx",
+    ),
+    "this installation": ("info",),
+}  # fmt: skip
+"""The verbs by what they are for, in the order in which a newcomer needs them."""
+START_HERE = """start here:
+  worldmodels play                      drive beside the agent and its dream
+  worldmodels train_realnvp             a first model, with its floor
+  worldmodels explore runs/realnvp      what it has learned
+  worldmodels train_in_dream            an agent, from nothing to its score"""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the verb that the command line names; returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     verbs = find_verbs()
     if not words or words[0] in ("-h", "--help"):
-        print(usage(verbs))
+        tell(usage(verbs))
         return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        tell(f"worldmodels {version()}")
+        return 0
     verb = words[0].replace("-", "_")
     if verb not in verbs:
         close = difflib.get_close_matches(verb, verbs, n=1)
@@ -41,14 +82,30 @@ def find_verbs() -> dict[str, str]:
     return verbs
 
 
+def version() -> str:
+    """The version that is installed; "of a checkout" where none is."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("worldmodels-toolkit")
+    except metadata.PackageNotFoundError:
+        return "of a checkout that is not installed"
+
+
 def usage(verbs: dict[str, str]) -> str:
-    """The help text."""
+    """The help text; what stands in no group comes last."""
     width = max(map(len, verbs), default=0)
-    lines = ["usage: worldmodels VERB [PRESET] [--field value ...]", "", "verbs:"]
-    for verb, text in verbs.items():
-        indent = " " * (width + 4)
-        lines.append(textwrap.fill(f"  {verb:<{width}}  {text}", 80, subsequent_indent=indent))
-    lines += ["", "`worldmodels VERB --help` tells what a verb can be given."]
+    lines = ["usage: worldmodels VERB [PRESET] [--field value ...]", "", START_HERE]
+    grouped = {verb for group in GROUPS.values() for verb in group}
+    others = tuple(verb for verb in verbs if verb not in grouped)
+    for title, names in {**GROUPS, "others": others}.items():
+        lines += ["", f"{title}:"] if names else []
+        for verb in filter(verbs.__contains__, names):
+            indent = " " * (width + 4)
+            text = f"  {verb:<{width}}  {verbs[verb]}"
+            lines.append(textwrap.fill(text, 80, subsequent_indent=indent))
+    lines += ["", "`worldmodels VERB --help` tells what a verb can be given; --version, and"]
+    lines += ["`worldmodels info`, what this is and what it runs on."]
     return "\n".join(lines)
 
 

@@ -41,7 +41,7 @@ class Args(Checked):
     seed: Seed = 1
 
 
-DEFAULT_PRESET = "book"
+DEFAULT_PRESET = "digits"
 FRAMES = ConvAutoencoderConfig((3, 64, 64), latent_dim=32, channels=(32, 64, 128, 256))
 SPRITES = ConvAutoencoderConfig((3, 32, 32), latent_dim=16)
 PRESETS = {

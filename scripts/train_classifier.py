@@ -60,7 +60,7 @@ class Args(Checked):
     seed: Seed = 1
 
 
-DEFAULT_PRESET = "book-cnn"
+DEFAULT_PRESET = "digits"
 # Few steps do not bring averages of weight 0.99 to where they belong, so these have 0.9.
 DIGITS = CNNClassifierConfig(
     (1, 8, 8), channels=(32, 32, 64), kernels=(3, 3, 3), strides=(1, 2, 1), norm_momentum=0.1

@@ -46,7 +46,7 @@ class Args(Checked):
     seed: Seed = 1
 
 
-DEFAULT_PRESET = "corrected"
+DEFAULT_PRESET = "sprites"
 PRESETS = {
     "book": Args(model=ConditionalGANConfig(dropout=0.3), loss=BOOK),
     "corrected": Args(loss=AVERAGED),

@@ -56,7 +56,7 @@ class Args(Checked):
     seed: Seed = 1
 
 
-DEFAULT_PRESET = "book"
+DEFAULT_PRESET = "two-moons"
 FINE = ScheduleConfig(max_signal=0.9999)
 """The book's schedule, but nearly without noise at t = 0."""
 BETTER = DiffusionLossConfig(

@@ -51,7 +51,7 @@ class Args(Checked):
     seed: Seed = 1
 
 
-DEFAULT_PRESET = "book"
+DEFAULT_PRESET = "two-moons"
 # Momentum follows samples that are gone, single large gradients undo hours of training, and the
 # last weights are those of one moment in a game that never comes to rest.
 CORRECTED = EnergyLossConfig(beta1=0.0, clip=0.1, final_lr=1e-5, ema=0.999)

@@ -39,7 +39,7 @@ class Args(TextSource):
     seed: Seed = 1
 
 
-DEFAULT_PRESET = "book"
+DEFAULT_PRESET = "reviews"
 # As large as nanoGPT's recipe for a CPU, with as many steps of as many characters.
 CHARACTERS = Args(
     data="text",

@@ -61,7 +61,7 @@ BOOK_LOSS = ImageVAELossConfig(recon="bce", recon_weight=500.0)
 FACES = ImageVAEConfig(
     (3, 32, 32), latent_dim=200, channels=(128,) * 4, batch_norm=True, likelihood="gaussian"
 )
-DEFAULT_PRESET = "book"
+DEFAULT_PRESET = "digits"
 PRESETS = {
     "book": Args(loss=BOOK_LOSS),
     # Sums in place of means: at 32x32 the book's KL weighs 2.05 times too much for a likelihood.

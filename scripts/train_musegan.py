@@ -48,7 +48,7 @@ class Args(Checked):
     seed: Seed = 1
 
 
-DEFAULT_PRESET = "corrected"
+DEFAULT_PRESET = "chorales"
 CORRECTED_LOSS = MuseGANLossConfig(lr=5e-4, critic_lr=5e-4, beta1=0.0, lr_end=0.05, ema=0.995)
 CHORALES = Args(
     data="chorales",

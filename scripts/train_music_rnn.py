@@ -59,7 +59,7 @@ class Args(Checked):
     seed: Seed = 1
 
 
-DEFAULT_PRESET = "lstm"
+DEFAULT_PRESET = "chorales"
 LSTM = Args(
     model=MusicRNNConfig(hidden_dim=256, dropout=0.4),
     loss=MusicLossConfig(lr=5e-3, final_lr=1e-5, clip=1.0, ema=0.99, validate_every=50),

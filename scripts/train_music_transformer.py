@@ -56,7 +56,7 @@ class Args(Checked):
     seed: Seed = 1
 
 
-DEFAULT_PRESET = "book"
+DEFAULT_PRESET = "chorales"
 CORRECTED = Args(
     model=MusicTransformerConfig(relative=48, chained=True, clock=True),
     loss=MusicLossConfig(final_lr=1e-5, clip=1.0, ema=0.99, validate_every=100),

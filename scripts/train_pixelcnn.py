@@ -77,7 +77,7 @@ class Args(Checked):
             )
 
 
-DEFAULT_PRESET = "book"
+DEFAULT_PRESET = "digits"
 DIGITS = Args(
     data="digits",
     train_on=("train", "val"),

@@ -62,7 +62,7 @@ class Args(Checked):
         return frozenset({"steps"} if self.kind == "rbm" else ())
 
 
-DEFAULT_PRESET = "book"
+DEFAULT_PRESET = "bars-and-stripes"
 # Chains that go on reach what data lie far from; a rate that falls lets them keep up, and the
 # average of the weights takes out what single chains do to them.
 PERSISTENT = RBMLossConfig("pcd", num_chains=256, lr=0.05, final_lr=0.0005, ema=0.995)

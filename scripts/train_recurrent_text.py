@@ -39,7 +39,7 @@ class Args(TextSource):
     seed: Seed = 1
 
 
-DEFAULT_PRESET = "book"
+DEFAULT_PRESET = "reviews"
 PRESETS = {
     "book": Args(
         model=RecurrentTextConfig(from_start=False), loss=TextLossConfig(padding=True)

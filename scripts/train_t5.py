@@ -59,7 +59,7 @@ class Args(TextSource):
 MUON = TextLossConfig(
     optimizer="muon", lr=3e-3, final_lr=2e-5, warmup=100, beta2=0.99, clip=1.0, ema=0.99
 )
-DEFAULT_PRESET = "wine-reviews"
+DEFAULT_PRESET = "reviews"
 PRESETS = {
     # The book describes T5 without training one.
     "wine-reviews": Args(

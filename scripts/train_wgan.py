@@ -44,7 +44,7 @@ class Args(Checked):
     seed: Seed = 1
 
 
-DEFAULT_PRESET = "corrected"
+DEFAULT_PRESET = "sprites"
 AVERAGED = WGANLossConfig(ema=0.999)
 GRID = Args(
     data="grid-25",

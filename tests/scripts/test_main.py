@@ -1,14 +1,25 @@
 """The console command, and the help of every script."""
 
 import importlib
+import json
+import re
+import shlex
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import scripts.__main__ as console
-from tests.commands import imported, run_script
+from generative.data.needs import NEEDS, what_is_needed
+from generative.training import cli
+from scripts.common.images import ImageData
+from scripts.common.music import RollData, StreamData, VoiceData
+from scripts.common.points import PointData
+from scripts.common.text import TextData
+from tests.commands import ROOT, imported, run_script
 
 VERBS = [path.stem for path in Path(console.__file__).parent.glob("[!_]*.py")]
 HEAVY = {"torch", "numba", "ray", "stable_baselines3", "matplotlib", "scipy", "cma", "imageio"}
@@ -27,6 +38,99 @@ def test_help_lists_every_verb_at_once_and_without_torch():
     assert max(map(len, result.stdout.splitlines())) <= 80
     for verb in VERBS:
         assert f"\n  {verb} " in result.stdout
+
+
+def test_every_verb_is_in_one_group():
+    grouped = [verb for group in console.GROUPS.values() for verb in group]
+    assert sorted(grouped) == sorted(VERBS)
+    assert "others:" not in console.usage(console.find_verbs())
+    for line in console.START_HERE.splitlines()[1:]:
+        assert line.split()[1] in VERBS
+
+
+def test_version_and_help_for_a_reader_who_leaves(capsys):
+    assert console.main(["--version"]) == 0
+    assert re.fullmatch(r"worldmodels \d+\.\d+\.\d+\n", capsys.readouterr().out)
+    for word in ("--help", "--version", "info"):
+        line = f"{shlex.quote(sys.executable)} -m scripts {word} | sleep 0"
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", line], cwd=ROOT, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_info_has_what_a_report_needs(capsys):
+    assert console.main(["info", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["packages"]["torch"] == metadata.version("torch")
+    assert found["cores"] >= 1
+    assert "onnx" in found["extras"]
+    assert isinstance(found["bf16_cpu"], bool)
+    assert console.main(["info"]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    for word in (found["cpu"], "bfloat16", "gpu", "numpy", "extra doom"):
+        assert word in text
+
+
+def default_of(verb: str):
+    """A command, and the settings that it has if no preset is named."""
+    script = importlib.import_module(f"scripts.{verb}")
+    name = getattr(script, "DEFAULT_PRESET", "paper")
+    return script, script.PRESETS[name]
+
+
+@pytest.mark.parametrize("verb", sorted(set(VERBS) - {"download_data"}))
+def test_the_default_preset_needs_no_download(verb):
+    """Its data are made or installed; what else it reads is committed or made by a command."""
+    _, args = default_of(verb)
+    for field in ("data", "env"):
+        assert not what_is_needed(getattr(args, field, None) or "")
+    for name, script, path in cli._inputs(args):
+        committed = "pretrained" in path.parts
+        made = script.removesuffix(".py") in VERBS or verb.startswith("import_")
+        assert committed or made, name
+
+
+@pytest.mark.parametrize("data", [ImageData, PointData, TextData, RollData, StreamData, VoiceData])
+def test_what_every_data_set_needs_is_known(data):
+    assert set(get_args(data)) <= set(NEEDS)
+
+
+def test_presets_say_what_they_take_and_need(capsys):
+    for verb, line in (
+        ("train_gpt", "  reviews     2,000 steps; used if none is named"),
+        ("train_gpt", "  characters  2,000 steps; needs a text file of yours; data text, ..."),
+        ("train_energy", "28,080 steps; needs a download (download_data); data mnist"),
+        ("train_vae", "100,000 steps; needs collect_rollouts first; used if none is named"),
+        ("train_in_dream", "  doom                  needs vizdoom (the extra doom); "),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            console.main([verb, "--help"])
+        assert caught.value.code == 0
+        assert line in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_does_not_fit_or_is_missing_is_told_in_words(verb, monkeypatch, tmp_path, capsys):
+    """Before the command does anything, in an empty folder."""
+    script, args = default_of(verb)
+    monkeypatch.setattr(script, "main", lambda args: pytest.fail("the command has begun"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        console.main([verb, "--no-such-option", "3"])
+    assert caught.value.code == 2
+    told = capsys.readouterr().err
+    assert "no-such-option" in told
+    assert "Traceback" not in told
+    if any(not path.exists() for _, _, path in cli._inputs(args)):
+        with pytest.raises(SystemExit) as caught:
+            console.main([verb])
+        assert caught.value.code == 1
+        told = capsys.readouterr().err
+        assert told.startswith(f"worldmodels {verb}: ")
+        assert told.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_typing_errors_get_a_suggestion(capsys):

@@ -1,0 +1,104 @@
+"""Print versions, processor, GPU and extras: what a report of a problem needs."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from dataclasses import dataclass
+from typing import Any
+
+from generative.training.cli import start
+from generative.training.ranges import Checked
+
+
+@dataclass(frozen=True)
+class Args(Checked):
+    """Print versions, processor, GPU and extras: what a report of a problem needs."""
+
+    json: bool = False
+    """As JSON."""
+
+
+DEFAULT_PRESET = "default"
+PRESETS = {"default": Args(), "smoke": Args(json=True)}
+PROJECT = "worldmodels-toolkit"
+
+
+def main(args: Args) -> dict[str, Any]:
+    """Returns what was printed."""
+    found = collect()
+    print(json.dumps(found, indent=1) if args.json else describe(found))
+    return found
+
+
+def collect() -> dict[str, Any]:
+    """Versions, machine and extras by name."""
+    import torch
+
+    from generative.training.precision import default_bf16
+    from generative.training.run import collect_versions
+    from scripts.__main__ import version
+
+    versions = collect_versions()
+    gpu = versions["gpu"]
+    return {
+        "worldmodels": version(),
+        **{name: versions[name] for name in ("python", "system", "cpu", "cores", "torch_threads")},
+        "gpu": gpu,
+        "cuda": torch.version.cuda,
+        "bf16_cpu": default_bf16("cpu"),
+        "bf16_gpu": default_bf16("cuda") if gpu else False,
+        "packages": versions["packages"],
+        "extras": extras(),
+    }
+
+
+def extras() -> dict[str, list[str]]:
+    """Packages that are not installed, by the extra that brings them."""
+    from importlib import metadata
+
+    try:
+        needed = metadata.requires(PROJECT) or []
+    except metadata.PackageNotFoundError:
+        return {}
+    absent: dict[str, list[str]] = {}
+    for line in needed:
+        found = re.fullmatch(r"([\w-]+)(\[.*\])?[^;]*; extra == \"(\w+)\"", line)
+        if found is None or found[1] == PROJECT:  # an extra that includes another
+            continue
+        missing = absent.setdefault(found[3], [])
+        try:
+            metadata.version(found[1])
+        except metadata.PackageNotFoundError:
+            missing.append(found[1])
+    return absent
+
+
+def describe(found: dict[str, Any]) -> str:
+    """The same, in lines."""
+    answers = {True: "yes", False: "no instructions for it"}
+    brought = {
+        name: f"without {', '.join(absent)}" if absent else "complete"
+        for name, absent in found["extras"].items()
+    }
+    lines = {
+        "worldmodels": found["worldmodels"],
+        "python": f"{found['python']} on {found['system']}",
+        "cpu": f"{found['cpu']}, {found['cores']} cores, {found['torch_threads']} torch threads",
+        "bfloat16 on it": answers[found["bf16_cpu"]],
+        "gpu": found["gpu"] or "none that torch sees",
+        **({"bfloat16 on that": answers[found["bf16_gpu"]]} if found["gpu"] else {}),
+        "packages": ", ".join(f"{name} {number}" for name, number in found["packages"].items()),
+        **{f"extra {name}": text for name, text in brought.items()},
+    }
+    width = max(map(len, lines))
+    indent = " " * (width + 2)
+    return "\n".join(
+        textwrap.fill(f"{name:<{width}}  {text}", 80, subsequent_indent=indent)
+        for name, text in lines.items()
+    )
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)
