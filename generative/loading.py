@@ -92,7 +92,7 @@ def model_folder(folder: Path | str) -> Path:
         FileNotFoundError: there is none; says what makes one.
         DamagedFileError: its config.json cannot be read.
     """
-    from generative.training.run import CONFIG_NAME
+    from generative.training.run import CONFIG_NAME, RESULT_NAME
 
     folder = Path(folder)
     if not folder.is_dir():
@@ -102,20 +102,25 @@ def model_folder(folder: Path | str) -> Path:
         )
     if (folder / "model").is_dir():
         return folder / "model"
+    agent = next((p for p in (folder / "agent", folder) if (p / "vision").is_dir()), None)
+    if agent is not None:
+        raise FileNotFoundError(
+            f"{folder} holds an agent; pass one of its models: {agent / 'vision'}, "
+            f"{agent / 'memory'}, {agent / 'controller'}"
+        )
     if not (folder / CONFIG_NAME).exists():
-        parts = [name for name in ("vision", "memory", "controller") if (folder / name).is_dir()]
-        if parts:
-            raise FileNotFoundError(
-                f"{folder} holds an agent of {', '.join(parts)}; pass the folder of one of them"
-            )
         raise FileNotFoundError(
             f"{folder} holds no model; pass the folder of a run or of its `model`"
         )
     content = read_json(folder / CONFIG_NAME)
     if isinstance(content, dict) and "settings" in content:
         command = content.get("kind")
+        if (folder / RESULT_NAME).exists():
+            raise FileNotFoundError(
+                f"{folder} is a run of {command}, which makes no model; pass the run of a training"
+            )
         raise FileNotFoundError(
-            f"{folder} is a run of {command} that has made no model yet; go on "
-            f"with `worldmodels {command} --resume {folder}`"
+            f"{folder} is a run of {command} that has made no model yet; go on with "
+            f"`worldmodels {command} --resume {folder}`"
         )
     return folder

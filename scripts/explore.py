@@ -91,6 +91,7 @@ _BY_CLASS = vae, autoencoder, gan, flow, pixelcnn, energy, diffusion, classifier
 KINDS: dict[str, ModuleType] = {kind.__name__.rpartition(".")[2]: kind for kind in _BY_CLASS}
 """What is found by the class of its model, by the name of its settings."""
 ELSEWHERE = {
+    "BERTClassifier": "`worldmodels fine_tune_bert` tells how often it is right",
     "LinearController": "`worldmodels play` and `worldmodels evaluate` show what an agent does",
     "MDNRNN": "`worldmodels render_dream` shows what an agent dreams",
     "TransformerMemory": "`worldmodels render_dream` shows what an agent dreams",

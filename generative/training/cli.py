@@ -90,10 +90,14 @@ class Input:
 
 def _tell_ending(args: Any) -> None:
     """Say what the run came to, where the command had one and it has ended."""
-    if "out" in vars(args) and (Path(args.out) / "result.json").exists():
+    if "out" not in vars(args):
+        return
+    run = Path(args.out)
+    if all((run / name).exists() for name in ("config.json", "result.json")):
         from generative.training.ending import describe_run
 
-        print(describe_run(Path(args.out)))
+        if text := describe_run(run):
+            print(text)
 
 
 def _check_inputs(args: Any) -> None:

@@ -29,6 +29,7 @@ DIFFERENCES = ("gap", "excess", "simple_excess", "loss_excess")
 """Not said again: they are the distance between the two."""
 PLACES = {
     "model": "model",
+    "controller": "model-0",
     "agent": "agent",
     "episodes": "episodes",
     "data": "data",
@@ -38,7 +39,12 @@ PLACES = {
     "curves": CURVES_NAME,
 }
 """What a run may hold, by what it is called here."""
-SPEAK_THEMSELVES = frozenset({"train_in_dream"})
+SPEAK_THEMSELVES = frozenset(
+    {
+        "train_in_dream", "compare_controllers", "compare_families", "compare_memories",
+        "temperature_sweep",
+    }
+)  # fmt: skip
 """Commands that say their figures and places in their own words."""
 EXPLORE = "worldmodels explore {out}"
 NEXT = {
@@ -50,33 +56,32 @@ NEXT = {
     "encode_rollouts": "worldmodels train_mdnrnn quick --encoded {out}/data",
     "train_mdnrnn": "worldmodels train_controller quick --memory {out}/model",
     "train_transformer_memory": "worldmodels train_controller quick --memory {out}/model",
-    "train_controller": "worldmodels evaluate {out}/agent",
     "train_in_dream": "worldmodels play {out}/agent",
     "train_ppo": "worldmodels evaluate {out}/agent",
+    "fine_tune_bert": "",
     "train_bert": "worldmodels fine_tune_bert --start-from {out}/model",
     "train_music_rnn": "worldmodels listen --music {out}/midi",
+    "train_music_transformer": "worldmodels listen --music {out}/midi",
+    "train_musegan": "worldmodels listen --music {out}/midi",
 }
-"""The command to try next; where none is named and there is a model, `EXPLORE`."""
+"""The command to try next, "" for none; of others that make a model it is `EXPLORE`."""
 
 
 def describe_run(run: Path) -> str:
-    """The lines in which a finished run tells what it came to.
+    """The lines in which a finished run tells what it came to; "" where its command does.
 
     Raises:
         DamagedFileError: its files have changed since it ended.
     """
     kind = read_config(run)[0]
-    lines = [] if kind in SPEAK_THEMSELVES else list(_figures(run))
-    for name, place in PLACES.items():
-        path = run / place
-        if path.exists() and (kind not in SPEAK_THEMSELVES or name == "curves"):
-            lines.append((name, str(path)))
-    following = NEXT.get(kind, EXPLORE if (run / "model").is_dir() else "")
-    if following:
-        lines.append(("next", following.format(out=run)))
+    following = NEXT.get(kind, EXPLORE if (run / "model").is_dir() else "").format(out=run)
+    if kind in SPEAK_THEMSELVES:
+        return f"next: {following}" if following else ""
+    lines = list(_figures(run))
+    lines += [(n, str(run / place)) for n, place in PLACES.items() if (run / place).exists()]
+    lines += [("next", following)] if following else []
     width = max((len(name) for name, _ in lines), default=0)
-    head = [] if kind in SPEAK_THEMSELVES else [f"{run} is complete"]
-    return "\n".join([*head, *(f"  {name:<{width}}  {text}" for name, text in lines)])
+    return "\n".join([f"{run} is complete", *(f"  {n:<{width}}  {text}" for n, text in lines)])
 
 
 def _figures(run: Path) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from generative.musegan import MuseGAN
     from generative.music.score import Score
 
-CLASSES = ("MusicTransformer", "MuseGAN")
+CLASSES = ("MusicTransformer", "MuseGAN", "MusicRNN")
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,20 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
 
     Of a Transformer: samples at several temperatures, where each element of one looked (the largest
     weight of all heads), and what note and duration it expected next. Of a MuseGAN: samples, the
-    same with other chords, style, melody or groove, and the training pieces that are nearest.
+    same with other chords, style, melody or groove, and the training pieces that are nearest. Of a
+    recurrent network: samples.
     """
     import torch
 
-    from generative.musegan import MuseGAN
+    from scripts.train_music_rnn import score_rolls
 
     generator = torch.Generator().manual_seed(subject.seed)
-    is_gan = isinstance(subject.model, MuseGAN)
-    (explore_musegan if is_gan else explore_transformer)(subject, settings, generator)
+    name = type(subject.model).__name__
+    if name == "MusicRNN":
+        save(subject, "samples", score_rolls(subject.model.sample(8, generator)))
+    else:
+        look = explore_musegan if name == "MuseGAN" else explore_transformer
+        look(subject, settings, generator)
     return {}
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from generative.data.tunes import tunes
 from generative.musegan import MuseGAN
 from generative.music import Note, Score, parse, streams_of_score
+from generative.music.rnn import MusicRNN
 from generative.music.transformer import MusicTransformer
 from scripts import (
     explore,
@@ -56,6 +57,14 @@ def test_exploring_a_musegan(given, tmp_path):
     names = {path.stem for path in folder.glob("*.png")}
     changes = {f"change-{name}" for name in ("chords", "style", "melody", "groove")}
     assert names == {"samples", "nearest", *changes, *(["eight-bars"] if given == "bar" else [])}
+    assert np.asarray(Image.open(folder / "samples.png")).ndim == 3
+
+
+def test_exploring_a_recurrent_network(tmp_path):
+    torch.manual_seed(0)
+    MusicRNN(train_music_rnn.PRESETS["smoke"].model).save_pretrained(tmp_path / "model")
+    folder = explore.main(explore.Args(tmp_path / "model", tmp_path / "x"))
+    assert len(list(folder.glob("samples-*.mid"))) == 8
     assert np.asarray(Image.open(folder / "samples.png")).ndim == 3
 
 

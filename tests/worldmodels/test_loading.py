@@ -59,7 +59,7 @@ def test_committed_parts_of_agents():
     for part, name in (("vision", "ConvVAE"), ("memory", "MDNRNN")):
         model = load_model(f"pretrained/carracing-dream/{part}")
         assert type(model).__name__ == name
-    with pytest.raises(FileNotFoundError, match="an agent of vision, memory, controller; pass"):
+    with pytest.raises(FileNotFoundError, match=r"holds an agent; pass one of its .*/vision, "):
         load_model("pretrained/carracing-dream")
 
 
@@ -72,6 +72,13 @@ def test_what_is_no_model_is_explained(tmp_path):
     config.write_text(json.dumps({"kind": "train_gpt", "settings": {}}))
     with pytest.raises(FileNotFoundError, match=f"worldmodels train_gpt --resume {tmp_path}"):
         load_model(tmp_path)
+    (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="a run of train_gpt, which makes no model"):
+        load_model(tmp_path)
+    (tmp_path / "agent" / "vision").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=f"models: {tmp_path}/agent/vision, "):
+        load_model(tmp_path)
+    (tmp_path / "agent" / "vision").rmdir()
     LinearVAE(LinearVAEConfig((1, 2, 2), 1)).save_pretrained(tmp_path / "vae")
     content = (tmp_path / "vae" / "config.json").read_text().replace("LinearVAE", "os.system")
     (tmp_path / "vae" / "config.json").write_text(content)
