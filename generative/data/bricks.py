@@ -23,17 +23,17 @@ def load_bricks(
     stretch: bool = False,
     seed: int = 0,
 ) -> ImageSet:
-    """The images with their kind of brick as class, which their names tell: 3001 brick 2x4 000L.
+    """Load the images; the kind of brick in a file's name (3001 brick 2x4 000L) is the class.
 
     The classes are in alphabetical order. A tenth each is kept for validation and test.
 
     Args:
         folder: the images, or the folder `dataset` with them.
         side: in pixels.
-        colour: three channels; else one, grey, as in the book.
-        max_images: read at most so many, at even distances.
-        stretch: squeeze what is not square, as the book does; else the middle square is taken.
-        seed: of the split.
+        colour: three channels; otherwise one, grey, as in the book.
+        max_images: largest number of images to read, evenly spaced.
+        stretch: resize other shapes to a square, as the book does; otherwise crop the middle.
+        seed: seed of the split.
     Raises:
         FileNotFoundError: there are no images; says where to get them.
         DamagedFileError: one of them cannot be read; it is named.

@@ -49,7 +49,7 @@ def load_celeba(
     max_images: int | None = None,
     stretch: bool = False,
 ) -> ImageSet:
-    """The aligned faces with their attributes as factors 0 and 1.
+    """Load the aligned faces with their attributes as factors 0 and 1.
 
     Images are read one at a time and kept at the wanted size only: all of them take 2.5 GB at 64
     pixels. Parts lie together, so that `part` takes no more.
@@ -58,9 +58,9 @@ def load_celeba(
         folder: see the module; without the list of attributes there is one factor, always 0;
             without the partition the last tenth is for testing, the one before for validation.
         side: in pixels.
-        colour: three channels; else one, grey.
-        max_images: read at most so many, at even distances.
-        stretch: squeeze 178x218 into a square, as the book does; else the middle square is taken.
+        colour: three channels; otherwise one, grey.
+        max_images: largest number of images to read, evenly spaced.
+        stretch: resize 178x218 to a square, as the book does; otherwise crop the middle square.
     Raises:
         FileNotFoundError: the images are missing, or one that a list names.
         DamagedFileError: a list or an image is not what it should be.

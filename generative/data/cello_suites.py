@@ -1,7 +1,7 @@
 """Bach's suites for cello alone as MIDI files, on which the book's music model is trained.
 
-They are not to be had by one link, and not part of this repository: any encoding of the six suites
-will do, one file for each movement (cs1-1pre.mid, cs1-2all.mid, ...).
+No single link provides them and this repository does not hold them. Any encoding of the six suites
+works, with one file for each movement (cs1-1pre.mid, cs1-2all.mid, ...).
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def find_music(folder: Path | str) -> list[Path]:
 def load_cello_suites(
     folder: Path | str, max_pieces: int | None = None
 ) -> tuple[list[Streams], np.ndarray]:
-    """The words of every movement, and uint8 (N,): the part of the split it is in.
+    """Load the words of every movement, and its part of the split, uint8 (N,).
 
-    Every ninth movement is for testing and the one before it for validation, so with six suites of
-    six movements four each. The book holds none back.
+    Every ninth movement is for testing and the one before it for validation: four each with six
+    suites of six movements. The book holds none back.
 
     Raises:
         FileNotFoundError: there is no music in the folder; says what to put there.

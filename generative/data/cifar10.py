@@ -38,13 +38,13 @@ MAX_BYTES = 256 * 2**20
 
 
 def load_cifar10(folder: Path | str, download: bool = False) -> ImageSet:
-    """The images with their classes. There is no validation part; the book validates on the tests.
+    """Load the images with their classes. There is no validation part; the book validates on tests.
 
     Args:
         folder: holds cifar-10-binary.tar.gz, or what it unpacks to.
         download: get the archive if it is missing.
     Raises:
-        FileNotFoundError: there is neither; says where to get the archive.
+        FileNotFoundError: the folder holds neither; says where to get the archive.
         DamagedFileError: a file is not what it should be.
     """
     folder = Path(folder)

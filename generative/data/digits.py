@@ -18,11 +18,11 @@ __all__ = ["find_digits", "load_digits"]
 
 COUNT, SIDE, LEVELS = 1797, 8, 17
 MAX_BYTES = 2**20
-"""Unpacked; twice what there is."""
+"""Largest size of the unpacked file; twice the actual size."""
 
 
 def find_digits() -> Path:
-    """Where the installed scikit-learn keeps the images.
+    """Return the path of the images in the installed scikit-learn.
 
     Raises:
         FileNotFoundError: it is not installed; says what to install.
@@ -39,11 +39,11 @@ def find_digits() -> Path:
 
 
 def load_digits(file: Path | None = None, seed: int = 0) -> ImageSet:
-    """All digits; 1,257 to train on, 180 for validation, 360 for testing.
+    """Load all digits: 1,257 to train on, 180 for validation, 360 for testing.
 
     Args:
-        file: digits.csv.gz; that of the installed scikit-learn if not given.
-        seed: of the split.
+        file: digits.csv.gz; by default the file of the installed scikit-learn.
+        seed: seed of the split.
     Raises:
         FileNotFoundError: scikit-learn is not installed; says what to install.
         DamagedFileError: the file does not hold the digits.

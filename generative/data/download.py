@@ -28,25 +28,25 @@ BLOCK = 2**20
 TIMEOUT = 60.0
 """Seconds without a byte before a download is given up."""
 MAX_BYTES = 4 * 2**30
-"""Of a file; the largest, CelebA's images, has 1.4 GB."""
+"""Largest file, in bytes; the largest of the data sets, CelebA's images, has 1.4 GB."""
 
 
 class Source(NamedTuple):
     """A file of a data set."""
 
     name: str
-    """What it is called in the folder."""
+    """File name in the folder."""
     url: str
-    """Where it is published; empty where it has to be fetched by hand."""
+    """Address of the file; empty if it has to be fetched by hand."""
     md5: str
-    """As published with it."""
+    """Checksum published with the file."""
 
 
 def download(sources: Iterable[Source], folder: Path | str) -> None:
-    """Bring files into folder; those that are there and whole are left as they are.
+    """Download files into a folder; files that are there and whole are left as they are.
 
-    Each is written beside its place, checked, and renamed, so that a file of that name is always a
-    whole one.
+    Each is written beside its place, checked, and renamed, so that a file of that name is always
+    whole.
 
     Raises:
         ConnectionError: the server cannot be reached or breaks off; says what to do by hand.
@@ -104,7 +104,7 @@ def _fetch(source: Source, path: Path) -> None:
 
 
 def _blocks(source: Source, path: Path) -> Iterator[bytes]:
-    """What a server sends, whatever it says in its headers."""
+    """Blocks of bytes that the server sends, whatever its headers say."""
     request = urllib.request.Request(source.url, headers={"User-Agent": "Python"})
     # ValueError: numbers and addresses in headers that are none.
     trouble = (

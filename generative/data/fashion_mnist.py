@@ -28,7 +28,7 @@ SOURCES = tuple(
 
 
 def load_fashion_mnist(folder: Path | str, padding: int = 2, download: bool = False) -> ImageSet:
-    """The images with their classes; the book's 32x32x1 with its padding of 2 black pixels.
+    """Load the images with their classes: 32x32x1 as in the book, padded by 2 black pixels.
 
     There is no validation part; the book validates on the test images.
 

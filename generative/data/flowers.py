@@ -45,20 +45,20 @@ def load_flowers(
     seed: int = 0,
     download: bool = False,
 ) -> ImageSet:
-    """The photographs with their kind, 0 to 101.
+    """Load the photographs with their kind, 0 to 101.
 
     A tenth each is kept for validation and test. The set's own split trains on 1,020 images, too
-    few for a model that is to make new ones.
+    few to train a generative model.
 
     Args:
         folder: holds 102flowers.tgz, or the folder jpg that it unpacks to, and imagelabels.mat; or
             the same images in folders named by their kind, 1 to 102, as the book has them from
             Kaggle. Without labels every class is 0.
         side: in pixels.
-        colour: three channels; else one, grey.
-        max_images: read at most so many, at even distances.
-        stretch: squeeze what is not square, as the book does; else the middle square is taken.
-        seed: of the split.
+        colour: three channels; otherwise one, grey.
+        max_images: largest number of images to read, evenly spaced.
+        stretch: resize other shapes to a square, as the book does; otherwise crop the middle.
+        seed: seed of the split.
         download: get the archive and the labels if they are missing.
     Raises:
         FileNotFoundError: there are no images; says where to get them.
@@ -139,7 +139,7 @@ def read_mat_row(path: Path) -> np.ndarray:
     """The first matrix of a MATLAB file (version 5) that holds whole numbers, int64 (N,).
 
     Raises:
-        DamagedFileError: the file is not such a one.
+        DamagedFileError: the file is not of this kind.
     """
     data = read_file(path, MAX_LABEL_BYTES, links=True)
     with reading(path, "cannot be read"):

@@ -1,4 +1,4 @@
-"""Which files of a user's folder are meant."""
+"""Search for files in a user's folder, without the files that operating systems add."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 __all__ = ["find_files", "is_companion"]
 
 COMPANIONS = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
-"""What systems put beside files, in small letters; the others of the kind begin with a dot."""
+"""Names, in lower case, that systems add to a user's files; their other names begin with a dot."""
 
 
 def find_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """Files below a folder with one of these endings, in alphabetical order.
 
-    Hidden files and folders are left out, and what systems put beside files. Other files are
+    Hidden files and folders, and those that systems add, are left out. Other files are
     counted in one line on stderr.
 
     Args:
-        suffixes: in small letters, with their dots.
+        suffixes: file name endings in lower case, with their dots.
     """
     visible = [
         path
@@ -42,5 +42,5 @@ def find_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def is_companion(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or was put there by a system."""
+    """True if a file or folder of this name is hidden, or was added by an operating system."""
     return name.startswith(".") or name.lower() in COMPANIONS

@@ -15,7 +15,7 @@ from generative.training.files import DamagedFileError, open_file, reading
 __all__ = ["load_idx", "read_idx"]
 
 MAX_BYTES = 256 * 2**20
-"""Unpacked; five times MNIST."""
+"""Largest size of an unpacked file; five times MNIST."""
 
 
 def load_idx(
@@ -24,7 +24,7 @@ def load_idx(
     """Images and classes of four IDX files; those named t10k are for testing.
 
     Args:
-        name: of the data set, as scripts/download_data.py has it.
+        name: name of the data set in scripts/download_data.py.
         sources: the four files.
         folder: holds them, as .gz or unpacked.
         padding: black pixels added on each side.
@@ -52,7 +52,7 @@ def load_idx(
 
 
 def read_idx(path: Path, ndim: int) -> np.ndarray:
-    """An IDX file of bytes with so many axes, uint8.
+    """Read an IDX file of bytes with ndim axes, uint8.
 
     Raises:
         DamagedFileError: it is not one, or is cut.

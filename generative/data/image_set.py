@@ -18,13 +18,13 @@ PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
-    """Images, what is known of each, and which part of the split it belongs to.
+    """Images with the factors of each and its part of the split.
 
     Args:
         images: uint8 (N, H, W, C) with values 0 .. levels - 1.
         factors: int64 (N, F), one column for every name in factor_names; classes count from 0.
         split: uint8 (N,), index into `PARTS`.
-        levels: values a pixel can have.
+        levels: number of values of a pixel.
         factor_names: e.g. ("class",), or ("shape", "colour", "x", "y", "size").
     Raises:
         ValueError: an array has another type or shape, or a pixel is out of range.
@@ -90,7 +90,7 @@ class ImageSet:
         return self[rows]
 
     def thin(self, max_images: int | None) -> ImageSet:
-        """At most so many images, at even distances; None keeps all."""
+        """At most max_images images, evenly spaced; None keeps all."""
         kept = evenly(len(self), max_images)
         return self if len(kept) == len(self) else self[kept]
 
@@ -111,7 +111,7 @@ class ImageSet:
 
 
 def evenly(n: int, count: int | None) -> np.ndarray:
-    """Which of n things to take so that there are at most count, at even distances."""
+    """Indices of at most count of n things, evenly spaced."""
     if count is None or count >= n:
         return np.arange(n)
     if count < 1:
@@ -120,7 +120,7 @@ def evenly(n: int, count: int | None) -> np.ndarray:
 
 
 def random_split(n: int, num_val: int, num_test: int, seed: int = 0) -> np.ndarray:
-    """uint8 (n,): which part each example is in; a seed always gives the same.
+    """Part of the split for each of n examples, uint8 (n,); a seed always gives the same.
 
     The test examples are the last of the seed's permutation, those for validation come before.
     """
@@ -144,9 +144,9 @@ def fit_images(
 
     Args:
         image_shape: (C, H, W), C is 1 or 3.
-        levels: values a pixel can have afterwards, at most as many as before; None for as many.
+        levels: number of values of a pixel afterwards, at most as before; None keeps it.
     Raises:
-        ValueError: more levels are asked for than there are, or other channels than 1 or 3.
+        ValueError: there are fewer levels than asked for, or the channels are not 1 or 3.
     """
     c, h, w = image_shape
     levels = images.levels if levels is None else levels

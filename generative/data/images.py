@@ -22,7 +22,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif"}
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
 MAX_FILE_BYTES = 256 * 2**20
 MAX_PIXELS = 2**24
-"""Of an image; of one with many bytes, 256 for each. A few bytes can claim any number."""
+"""Pixels that any image may have; a large file may have 256 per byte. Headers can claim more."""
 
 
 def load_images(
@@ -32,7 +32,7 @@ def load_images(
     seed: int = 0,
     max_images: int | None = None,
 ) -> ImageSet:
-    """All images below a folder, cut to their middle square and brought to side x side pixels.
+    """Load all images below a folder, cropped to the middle square and resized to side x side.
 
     A tenth each is kept for validation and test (at least one image each). Hidden files and folders
     are left out; files of other formats are counted on stderr.
@@ -41,9 +41,9 @@ def load_images(
         folder: images in it belong to class 0; if it holds folders only, each of them is a class,
             in alphabetical order.
         side: in pixels.
-        colour: three channels; else one, grey.
-        seed: of the split.
-        max_images: read at most so many, at even distances; None reads all.
+        colour: three channels; otherwise one, grey.
+        seed: seed of the split.
+        max_images: largest number of images to read, evenly spaced; None reads all.
     Raises:
         FileNotFoundError: there are fewer than three images.
         DamagedFileError: one of them cannot be read; it is named.
@@ -90,7 +90,7 @@ def read_images(files: list[Path], side: int, colour: bool, stretch: bool = Fals
 def read_each(
     named: Iterable[tuple[str, bytes]], n: int, side: int, colour: bool, stretch: bool
 ) -> np.ndarray:
-    """`read_images` of n (name, bytes of the file), which may be read as they are asked for."""
+    """As `read_images`, for n pairs (name, bytes of the file) from an iterable that may be lazy."""
     pixels = np.empty((n, side, side, 3 if colour else 1), dtype=np.uint8)
     for i, (name, data) in enumerate(progress(named, "reading images", total=n)):
         pixels[i] = read_image(data, name, side, colour, stretch)
@@ -100,18 +100,18 @@ def read_each(
 def read_image(
     data: bytes, name: str, side: int, colour: bool = True, stretch: bool = False
 ) -> np.ndarray:
-    """One image as uint8 (side, side, 3 or 1), turned as its camera says.
+    """Decode one image to uint8 (side, side, 3 or 1), turned as its EXIF orientation says.
 
-    16 bits of grey become 8. What is transparent is laid over white. Of a film, the first picture
-    is taken.
+    16 bits of grey become 8. Transparent pixels are laid over white. An animation gives its first
+    picture.
 
     Args:
-        data: of the file, of one of the formats of `SUFFIXES` whatever its name.
-        name: of the file, for errors.
-        stretch: squeeze all of the image into the square, as the book's loader does; else its
-            middle square is taken.
+        data: bytes of the file, in one of the formats of `SUFFIXES`, whatever its name.
+        name: name of the file, for errors.
+        stretch: resize the whole image to the square, as the book's loader does; otherwise crop
+            its middle square.
     Raises:
-        DamagedFileError: it is no image, is cut, or has too many pixels; it is named.
+        DamagedFileError: the file is no image, is cut, or has too many pixels; names it.
     """
     from PIL import Image, ImageOps
 

@@ -1,7 +1,7 @@
 """The JSB chorales in the two forms in which results are published: voices and piano rolls.
 
-Both have Boulanger-Lewandowski's split into 229, 76 and 77 chorales (2012). The files are for the
-user to get; none of them is in this repository.
+Both have Boulanger-Lewandowski's split into 229, 76 and 77 chorales (2012). The user has to get the
+files; this repository holds none of them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ VOICE_FILES = ("Jsb16thSeparated.json", "jsb-chorales-16th.json", "Jsb16thSepara
 ROLL_FILE = "jsb-chorales-quarter.json"
 PART_NAMES = {"train": "train", "val": "valid", "test": "test"}
 MAX_BYTES = 16 * 2**20
-"""More than ten times what any of these files has, and what is in one of them."""
+"""Largest size of a file, and of its unpacked content; more than ten times that of these files."""
 KEYS, LOWEST_KEY = 88, 21
-"""A piano's, from A0 on."""
+"""Number of keys of a piano, and the MIDI number of its lowest key, A0."""
 
 
 def load_jsb_voices(folder: Path | str) -> dict[str, list[np.ndarray]]:
-    """Soprano, alto, tenor and bass at every sixteenth note, for train, val and test.
+    """Load soprano, alto, tenor and bass at every sixteenth note, for train, val and test.
 
     Args:
         folder: holds Jsb16thSeparated.json, jsb-chorales-16th.json or Jsb16thSeparated.npz.
@@ -46,7 +46,7 @@ def load_jsb_voices(folder: Path | str) -> dict[str, list[np.ndarray]]:
 
 
 def load_jsb_rolls(folder: Path | str) -> dict[str, list[np.ndarray]]:
-    """The keys of a piano that sound at every quarter note, for train, val and test.
+    """Load the piano keys that sound at every quarter note, for train, val and test.
 
     Args:
         folder: holds jsb-chorales-quarter.json.
@@ -68,7 +68,7 @@ def roll_of_chords(chords: list[list[int]]) -> np.ndarray:
     """Lists of MIDI pitches, -1 for none -> bool (T, 88).
 
     Raises:
-        IndexError: a pitch that a piano does not have.
+        IndexError: a pitch is not on a piano.
     """
     roll = np.zeros((len(chords), KEYS), dtype=bool)
     for row, chord in zip(roll, chords, strict=True):
@@ -110,7 +110,7 @@ def _with_parts(raw: Any, path: Path) -> dict[str, Any]:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads pickled arrays of numbers, and refuses whatever else a pickle could run.
+    """Reads pickled arrays of numbers and refuses everything else, so that no code runs.
 
     An array begins empty, whatever size the pickle asks for, and then takes the values that the
     file holds.

@@ -24,7 +24,7 @@ SOURCES = tuple(
 
 
 def load_mnist(folder: Path | str, padding: int = 2, download: bool = False) -> ImageSet:
-    """The images with their digits; 32x32x1 with a padding of 2 black pixels.
+    """Load the images with their digits: 32x32x1, padded by 2 black pixels.
 
     Args:
         folder: holds the four files, as .gz or unpacked.

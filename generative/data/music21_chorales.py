@@ -26,7 +26,7 @@ from generative.training.files import MAX_LIST_BYTES, DamagedFileError, read_jso
 __all__ = ["distinct", "load_music21_chorales", "melody_groups"]
 
 TICKS = 96
-"""Of a quarter note in the file that is kept; all times in the chorales are multiples."""
+"""Ticks per quarter note in the cached file; all times in the chorales are whole ticks."""
 CACHE_NAME = "chorales.json"
 NUM_VOICES = 4
 NUM_VAL = NUM_TEST = 35
@@ -35,17 +35,17 @@ NUM_VAL = NUM_TEST = 35
 def load_music21_chorales(
     folder: Path | str | None = None, max_pieces: int | None = None
 ) -> ScoreSet:
-    """The chorales in four voices that music21 has, without repetitions, in a fixed split.
+    """Load music21's chorales in four voices, without repetitions, in a fixed split.
 
     Repetitions are left out before the pieces are split, and all settings of one melody are in the
-    same part, so that nothing that is tested was heard in training.
+    same part, so that no melody of the test part is in training.
 
     Args:
-        folder: where what was read is kept, and found again; None reads anew.
-        max_pieces: read at most so many, which are not kept.
+        folder: caches the pieces and is read on the next call; None reads the corpus every time.
+        max_pieces: largest number of pieces to read; fewer than all are not cached.
     Raises:
         ModuleNotFoundError: music21 is not installed; says what to install.
-        DamagedFileError: the file that was kept has changed.
+        DamagedFileError: the cached file has changed.
     """
     version = _installed_version()
     file = None if folder is None or max_pieces is not None else Path(folder) / CACHE_NAME
@@ -121,8 +121,8 @@ def distinct(scores: Iterable[Score]) -> list[int]:
 def melody_groups(scores: Iterable[Score], num_notes: int = 10) -> list[int]:
     """A number for each score, equal where the first part begins with the same melody in any key.
 
-    Compared are the steps between the first notes, without rhythm: settings of a chorale in other
-    metres and keys are found too.
+    The intervals of the first notes are compared, without rhythm, so that settings of a chorale
+    in other metres and keys are found too.
     """
     groups: dict[tuple[int, ...], int] = {}
     numbers = []

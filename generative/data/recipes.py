@@ -13,7 +13,7 @@ NAME = "full_format_recipes.json"
 
 
 def load_recipes(folder: Path | str) -> list[str]:
-    """Texts "Recipe for TITLE | DIRECTIONS" of all recipes that have both.
+    """Load the texts "Recipe for TITLE | DIRECTIONS" of all recipes that have both.
 
     Raises:
         FileNotFoundError: says where to get the file and where to put it.

@@ -15,10 +15,10 @@ __all__ = ["ScoreSet"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ScoreSet:
-    """Scores with their names and the part of the split each belongs to.
+    """Scores with the name of each and its part of the split.
 
     Args:
-        scores, names: of each piece.
+        scores, names: score and name of each piece.
         split: uint8 (N,), index into `PARTS`: train, val, test.
     """
 

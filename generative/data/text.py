@@ -31,11 +31,11 @@ __all__ = ["TokenKind", "Tokeniser", "decode_text", "load_text", "read_records",
 
 TokenKind = Literal["words", "characters"]
 RESERVED = ("", "[UNK]")
-"""Tokens 0 and 1: the end of a text, and whatever is not in the vocabulary."""
+"""Tokens 0 and 1: the end of a text, and any word outside the vocabulary."""
 MAX_BYTES = 2**30
-"""Of a file of texts."""
+"""Largest file of texts, in bytes."""
 MAX_RECORDS_BYTES = 256 * 2**20
-"""Of a data set in JSON; parsed, it takes several times as much."""
+"""Largest data set in JSON, in bytes; parsed, it takes several times as much."""
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins as the next one does
@@ -43,18 +43,18 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-"""How files begin that say their encoding."""
+"""Byte order marks that name the encoding of a file."""
 PUNCTUATION = re.compile(f"([{re.escape(string.punctuation)}])")
 
 
 def split_words(text: str) -> list[str]:
-    """Lower-case words; each of the 32 ASCII punctuation characters is one of its own."""
+    """Split into lower-case words; each of the 32 ASCII punctuation characters is its own word."""
     return PUNCTUATION.sub(r" \1 ", text).lower().split()
 
 
 @dataclass(frozen=True)
 class Tokeniser:
-    """From text to tokens and back.
+    """Converts text to tokens and back.
 
     Args:
         kind: "words" (lower-case, with punctuation as words) or "characters".
@@ -73,10 +73,10 @@ class Tokeniser:
 
     @classmethod
     def fit(cls, texts: Iterable[str], kind: TokenKind, most: int | None = None) -> Tokeniser:
-        """The most frequent words or characters of texts, those of equal counts in order.
+        """Build a tokeniser of the most frequent words or characters, equal counts in order.
 
         Args:
-            most: tokens in all, the first two included; None for as many as there are.
+            most: largest number of tokens, including the first two; None keeps all.
         """
         counts: Counter[str] = Counter()
         for text in texts:
@@ -85,7 +85,7 @@ class Tokeniser:
         return cls(kind, RESERVED + tuple(known[: None if most is None else most - 2]))
 
     def __len__(self) -> int:
-        """Tokens in all."""
+        """Size of the vocabulary."""
         return len(self.vocabulary)
 
     @cached_property
@@ -93,7 +93,7 @@ class Tokeniser:
         return {piece: token for token, piece in enumerate(self.vocabulary) if token > 1}
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text, 1 for what is unknown; no end is added."""
+        """Tokens of a text, 1 for unknown words or characters; no end is added."""
         pieces = split_words(text) if self.kind == "words" else text
         return [self._index.get(piece, 1) for piece in pieces]
 
@@ -103,7 +103,7 @@ class Tokeniser:
         return (" " if self.kind == "words" else "").join(pieces)
 
     def pieces(self, tokens: Iterable[SupportsInt]) -> list[str]:
-        """What each token up to the first 0 stands for; of numbers beyond, "<number>"."""
+        """Word or character of each token up to the first 0; "<number>" outside the vocabulary."""
         found = []
         for token in map(int, tokens):
             if token == 0:
@@ -125,11 +125,11 @@ class Tokeniser:
 
     @classmethod
     def load(cls, path: Path | str) -> Tokeniser:
-        """What `save` wrote.
+        """Read a file written by `save`.
 
         Raises:
             FileNotFoundError: there is no such file.
-            DamagedFileError: it is not what `save` wrote.
+            DamagedFileError: the file was not written by `save`.
         """
         path = Path(path)
         if not path.exists():
@@ -144,7 +144,7 @@ class Tokeniser:
 
 
 def load_text(path: Path | str) -> str:
-    """A text file in UTF-8, or in UTF-16 or UTF-32 with its mark; lines end in a newline alone.
+    """Read a text file in UTF-8, or in UTF-16 or UTF-32 with its mark; lines end in a newline.
 
     Raises:
         FileNotFoundError: there is none; says what to pass.
@@ -160,14 +160,14 @@ def load_text(path: Path | str) -> str:
 
 
 def decode_text(data: bytes, path: Path, otherwise: str | None = None) -> str:
-    """The text of a file's bytes, without a byte order mark, and with newlines as line ends.
+    """Decode the bytes of a file, without its byte order mark and with newlines as line ends.
 
     Args:
-        data: UTF-8; UTF-16 or UTF-32 if they begin with its mark.
+        data: UTF-8, or UTF-16 or UTF-32 with a byte order mark.
         path: named in the error.
-        otherwise: an encoding for bytes that are none of these; None refuses them.
+        otherwise: encoding for other bytes; None refuses them.
     Raises:
-        DamagedFileError: bytes that are no text in these encodings, or zeros.
+        DamagedFileError: the bytes are no text in these encodings, or contain zeros.
     """
     encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
     try:

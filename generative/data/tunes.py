@@ -21,7 +21,7 @@ CHORDS = (0, 3, 4, 0)
 
 
 def tunes(num: int = 200, seed: int = 0) -> ScoreSet:
-    """Pieces of four bars in four voices; a tenth each for validation and test.
+    """Make pieces of four bars in four voices; a tenth each for validation and test.
 
     The soprano goes up or down the scale or the chord of each bar, in quarters or eighths; the
     other voices hold the chord.

@@ -11,11 +11,11 @@ __all__ = ["FIELDS", "NAME", "PAGE", "load_wine_reviews"]
 PAGE = "https://www.kaggle.com/datasets/zynicide/wine-reviews"
 NAME = "winemag-data-130k-v2.json"
 FIELDS = ("country", "province", "variety", "description")
-"""What a text is made of."""
+"""Fields of a record that make up a text, in order."""
 
 
 def load_wine_reviews(folder: Path | str) -> list[str]:
-    """Texts "wine review : COUNTRY : PROVINCE : VARIETY : DESCRIPTION" of all that have these.
+    """Load texts "wine review : COUNTRY : PROVINCE : VARIETY : DESCRIPTION" of complete records.
 
     Raises:
         FileNotFoundError: says where to get the file and where to put it.
