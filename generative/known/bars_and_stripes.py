@@ -19,8 +19,8 @@ __all__ = ["bars_and_stripes"]
 def bars_and_stripes(side: int = 4) -> ImageSet:
     """All 2 * 2^side - 2 distinct patterns of side x side pixels; 30 of 4x4, floor log 30 = 3.4012.
 
-    Their class is 0 for bars, 1 for stripes; the two of one colour, which are both, count as bars.
-    All are for training: what a model misses of them can be summed up, so none needs to be hidden.
+    The class is 0 for bars, 1 for stripes; the two patterns of one colour count as bars. All are
+    for training: a model's probability can be summed over all of them, so none is held out.
 
     Raises:
         ValueError: side is below 2, or so large that the patterns fill the memory.

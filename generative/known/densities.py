@@ -1,7 +1,7 @@
 """Densities whose optimum is known.
 
-What a model of one of these reaches can be compared with what is reachable at all: no density has a
-lower cross-entropy to the data than the data's own entropy.
+A model of one of these can be compared with the best possible one: no density has a lower
+cross-entropy to the data than the data's own entropy.
 
     moons = Standardised(TwoMoons(noise=0.05))
     x = moons.sample(256)                                # (256, 2)
@@ -12,8 +12,8 @@ Every density has `sample(n, generator)`, `log_prob(x)` in nats per point, `entr
 `mean` and `std` per axis; those in the plane also `grid(points_per_std)`, which covers all but
 1e-14 of them. Everything is computed in float64; samples are float32, as models take them.
 
-`sample(n, generator, even=True)` spreads the points evenly (a scrambled Sobol sequence): each of
-them is still distributed as it should be, but averages over all have much less noise, also the
+`sample(n, generator, even=True)` spreads the points evenly (a scrambled Sobol sequence). Each of
+them still has the right distribution, but averages over all have much less noise, and so has the
 gradient of a model in training (Buchholz, Wenzel & Mandt 2018).
 """
 
@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 MARGIN = 8.0
-"""Standard deviations of noise that a grid goes beyond the outermost centre; 1e-15 lie outside."""
+"""Margin of a grid around the outermost centres, in standard deviations; 1e-15 lie outside."""
 CHUNK = 2**22
 """Numbers in the largest temporary array."""
 
@@ -73,7 +73,7 @@ class TwoMoons:
 
     @property
     def std(self) -> tuple[float, float]:
-        """E cos^2 a = E sin^2 a = 1/2 and E sin a = 2/pi give both."""
+        """Standard deviation of each axis, from E cos^2 a = E sin^2 a = 1/2 and E sin a = 2/pi."""
         width = 0.5 + 0.25
         height = 0.5 - 4 / math.pi**2 + (2 / math.pi - 0.25) ** 2
         return (math.sqrt(width + self.noise**2), math.sqrt(height + self.noise**2))
@@ -89,18 +89,18 @@ class TwoMoons:
         return (torch.stack([x, y], 1) + self.noise * torch.special.ndtri(u[:, 2:])).float()
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """By Gauss-Legendre quadrature over the angle, which defines the density."""
+        """Log density by Gauss-Legendre quadrature over the angle, which defines the density."""
         x = _points(x, 2)
         # The lower arc is the upper one turned by half a circle about the common centre.
         turned = 2 * torch.tensor(self.mean, dtype=torch.float64) - x
         return torch.logaddexp(self._log_arc(x), self._log_arc(turned)) - math.log(2)
 
     def entropy(self) -> float:
-        """By quadrature over the plane; 0.2892 nats at noise 0.05."""
+        """Entropy by quadrature over the plane; 0.2892 nats at noise 0.05."""
         return grid_entropy(self)
 
     def grid(self, points_per_std: float) -> Grid:
-        """Both arcs and eight standard deviations around them."""
+        """Grid over both arcs and eight standard deviations around them."""
         return _cover([(-1.0, -0.5), (2.0, 1.0)], self.noise, points_per_std)
 
     @cached_property
@@ -144,7 +144,7 @@ class Mixture:
 
     @property
     def std(self) -> tuple[float, float]:
-        """By the law of total variance."""
+        """Standard deviation of each axis, by the law of total variance."""
         x, y = (self._centres.var(0, correction=0) + self.scale**2).sqrt().tolist()
         return (x, y)
 
@@ -163,19 +163,19 @@ class Mixture:
         return torch.logsumexp(-distance / (2 * self.scale**2), 1) - constant
 
     def entropy(self) -> float:
-        """By quadrature over the plane."""
+        """Entropy by quadrature over the plane."""
         return grid_entropy(self)
 
     def grid(self, points_per_std: float) -> Grid:
-        """All centres and eight standard deviations around them."""
+        """Grid over all centres and eight standard deviations around them."""
         return _cover(self.centres, self.scale, points_per_std)
 
     def modes_found(self, x: Tensor, within: float = 3.0) -> tuple[int, float]:
-        """How many centres have a point near them, and the share of points near a centre.
+        """Number of centres with a point near them, and share of the points near a centre.
 
         Args:
             x: samples, (N, 2).
-            within: what is near, in standard deviations; 98.9 % of the truth lies within 3.
+            within: largest distance that is near, in standard deviations; 98.9 % lie within 3.
         """
         distance, nearest = _squared_distance(_points(x, 2), self._centres).min(1)
         near = distance <= (within * self.scale) ** 2
@@ -197,7 +197,7 @@ def eight_gaussians() -> Mixture:
 def ring() -> Mixture:
     """Eight narrow Gaussians on a circle of radius 2, deviation 0.1; floor 0.3121 nats.
 
-    15 deviations lie between neighbours, so a model has to leave much room empty.
+    Neighbours are 15 standard deviations apart, so a model has to leave much space empty.
     """
     return _on_a_circle(8, 2.0, 0.1)
 
@@ -219,7 +219,7 @@ def grid_25(scale: float = 0.05) -> Mixture:
 class Standardised:
     """A density moved and scaled to mean 0 and standard deviation 1 on each axis.
 
-    By the exact moments, not those of a sample: x -> (x - mean) / std, so that
+    The moments are exact, not those of a sample: x -> (x - mean) / std, so that
     log p changes by sum log std (the change of variables).
     """
 
@@ -360,7 +360,7 @@ class Box:
         return tuple((b - a) / math.sqrt(12) for a, b in zip(self.low, self.high, strict=True))
 
     def contains(self, x: Tensor) -> Tensor:
-        """Points (N, D) -> whether each lies inside; the border does."""
+        """Points (N, D) -> bool (N,), True inside and on the border."""
         x = _points(x, len(self.low))
         low, high = torch.tensor([self.low, self.high], dtype=torch.float64)
         return ((x >= low) & (x <= high)).all(1)
@@ -397,21 +397,21 @@ class Boxes:
 
     @property
     def area(self) -> float:
-        """Of all together."""
+        """Total area of the boxes."""
         return sum(box.area for box in self.boxes)
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Of each axis."""
+        """Mean of each axis."""
         return tuple(self._moment(i, 1) for i in range(2))
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Of each axis."""
+        """Standard deviation of each axis."""
         return tuple(math.sqrt(self._moment(i, 2) - self._moment(i, 1) ** 2) for i in range(2))
 
     def contains(self, x: Tensor) -> Tensor:
-        """Points (N, 2) -> whether each lies in one of them; borders do."""
+        """Points (N, 2) -> bool (N,), True inside one of the boxes or on its border."""
         return torch.stack([box.contains(x) for box in self.boxes]).any(0)
 
     def sample(
@@ -434,10 +434,10 @@ class Boxes:
         return math.log(self.area)
 
     def grid(self, points_per_std: float) -> Grid:
-        """Over all rectangles. An edge has no standard deviation; the 50th part of the shortest
-        side takes its place, so that the edges of a model are seen.
+        """Grid over all rectangles. An edge has no standard deviation; the 50th part of the
+        shortest side takes its place, so that the grid resolves the edges of a model.
 
-        Sums are exact only where borders of cells lie on all edges, as those of a checkerboard do.
+        Sums are exact only if cell borders lie on all edges, as on a checkerboard.
         """
         low = [min(box.low[i] for box in self.boxes) for i in range(2)]
         high = [max(box.high[i] for box in self.boxes) for i in range(2)]
@@ -462,7 +462,7 @@ class Boxes:
 def checkerboard() -> Boxes:
     """Every second of the 16 squares of side 2 in [-4, 4]^2; floor log 32 = 3.4657 nats.
 
-    Hard edges, and corners that touch: what smooth models find hardest (Grathwohl et al. 2019).
+    Hard edges and touching corners are the hardest for smooth models (Grathwohl et al. 2019).
     """
     corners = [(2.0 * i - 4, 2.0 * j - 4) for i in range(4) for j in range(4) if (i + j) % 2 == 0]
     return Boxes(tuple(Box((x, y), (x + 2, y + 2)) for x, y in corners))
@@ -470,7 +470,7 @@ def checkerboard() -> Boxes:
 
 @dataclass(frozen=True)
 class WorldMap(Boxes):
-    """Uniform over a world of rectangular continents; what the book's box model is fitted to.
+    """Uniform over a world of rectangular continents; the book's box model is fitted to it.
 
     Points are (latitude, longitude) in degrees, areas square degrees. The outlines are coarse by
     intent: the density and its entropy are then exact. New York is land, the deepest sea is not.
@@ -488,14 +488,14 @@ class WorldMap(Boxes):
     """Rectangles that do not overlap."""
 
     def is_land(self, x: Tensor) -> Tensor:
-        """Points (N, 2) -> whether each lies on land."""
+        """Points (N, 2) -> bool (N,), True on land."""
         return self.contains(x)
 
     def accuracy_and_coverage(self, model: Box) -> tuple[float, float]:
         """Share of the model's points that are on land, and share of the land the model reaches.
 
-        What the book finds wrong with the box: it generates points at sea, and it can never
-        generate land outside of itself. Exact.
+        Both show the faults of the box that the book names: it generates points at sea, and it
+        never generates land outside itself. Both are exact.
         """
         overlap = 0.0
         for box in self.boxes:
@@ -520,7 +520,7 @@ def _uniforms(n: CountOrZero, dim: int, generator: torch.Generator | None, even:
         )
     else:
         u = torch.rand(n, dim, generator=generator, dtype=torch.float64)
-    least = 2.0**-32  # a Sobol coordinate can be 0, of which the normal quantile is infinite
+    least = 2.0**-32  # a Sobol coordinate can be 0, and the normal quantile of 0 is infinite
     return u.clamp(least, 1 - least)
 
 

@@ -66,7 +66,7 @@ class Grid:
 
 
 class Density(Protocol):
-    """What a density has whose integrals are taken here."""
+    """Methods of a density whose integrals are taken here."""
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -93,12 +93,12 @@ class Density(Protocol):
         ...
 
     def grid(self, points_per_std: float) -> Grid:
-        """A grid that covers the density, with so many points per finest standard deviation."""
+        """Grid over the density, with points_per_std points per smallest standard deviation."""
         ...
 
 
 def log_normaliser(log_density: LogDensity, grid: Grid) -> float:
-    """log of the integral over the grid of exp(log_density), for any density up to a constant.
+    """Log of the integral over the grid of exp(log_density), for any density up to a constant.
 
     The partition function of a two-dimensional energy-based model is
     `log_normaliser(lambda x: -energy(x), grid)`; the grid has to reach where the density is
@@ -109,10 +109,10 @@ def log_normaliser(log_density: LogDensity, grid: Grid) -> float:
 
 
 def divergence(density: Density, log_model: LogDensity, points_per_std: float = 3.0) -> float:
-    """KL(density || model) in nats: how far a model's expected loss lies above the floor.
+    """KL(density || model) in nats: the excess of a model's expected loss over the floor.
 
-    By quadrature over the density's grid, so without sampling noise: the difference of the two
-    log densities is averaged, and points where the density is zero do not count.
+    By quadrature over the density's grid, and so without sampling noise: the difference of the two
+    log densities is averaged. Points where the density is zero do not count.
 
     Args:
         density: the truth.
@@ -120,7 +120,7 @@ def divergence(density: Density, log_model: LogDensity, points_per_std: float = 
     """
     grid = density.grid(points_per_std)
     log_p = _on_grid(density.log_prob, grid)
-    mattering = log_p > -80  # exp(-80) of a nat is far below what float64 can tell in the sum
+    mattering = log_p > -80  # exp(-80) nats are far below the precision of float64 in the sum
     x = grid.points()[mattering]
     log_q = _in_chunks(log_model, x).double()
     weights = torch.softmax(log_p[mattering], 0)

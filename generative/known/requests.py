@@ -29,7 +29,7 @@ __all__ = ["Optimum", "Outcome", "Requests", "rms_difference"]
 
 
 class Outcome(NamedTuple):
-    """What a policy comes to, means over the prompts."""
+    """Result of a policy, means over the prompts."""
 
     objective: float
     """reward - beta * kl."""
@@ -42,17 +42,17 @@ class Optimum(NamedTuple):
     """The best policy."""
 
     log_prob: Tensor
-    """Of every answer, (prompts, answers)."""
+    """Log probability of every answer, (prompts, answers)."""
     objective: float
-    """beta log Z, mean over the prompts: what no policy exceeds."""
+    """beta log Z, mean over the prompts: no policy exceeds it."""
 
 
 class Requests:
     """The language, its people and its judge.
 
     Args:
-        num_letters: each of them is a request.
-        length: most tokens of an answer; one that is shorter ends with END.
+        num_letters: number of letters; each is a request.
+        length: largest number of tokens of an answer; shorter ones end with END.
     """
 
     def __init__(self, num_letters: int = 3, length: int = 4):
@@ -73,7 +73,7 @@ class Requests:
         )
         """Every prompt with every answer, int64 (prompts, answers, 1 + length)."""
         self.rewards = self.judge(self.texts.flatten(0, 1)).view(self.texts.shape[:2])
-        """What the judge gives them, float64 (prompts, answers)."""
+        """Worth of every answer by the judge, float64 (prompts, answers)."""
 
     def _rows(self, n: int):
         """All answers of n tokens before the end."""
@@ -87,8 +87,8 @@ class Requests:
     def judge(self, texts: Tensor) -> Tensor:
         """Worth of texts (B, 1 + length), float64 (B,).
 
-        1 if the letter asked for is there, 1/4 for each different letter, 1/2 for coming to an end;
-        1/2 less for each token that was there before, and for each unknown one.
+        1 if the requested letter occurs, plus 1/4 for each different letter and 1/2 for an end;
+        minus 1/2 for each repeated token and for each unknown one.
         """
         prompt, answer = texts[:, :1], texts[:, 1:]
         worth = 1.0 * (answer == prompt).any(1) + 0.5 * (answer == END).any(1)
@@ -105,8 +105,8 @@ class Requests:
     def demonstrations(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n prompts with answers that people gave, int64 (n, 1 + length).
 
-        People are no experts: they say again what came last in a quarter of the cases, and else
-        anything; see `demonstration_table`.
+        People are no experts: they repeat the last token in a quarter of the cases, and otherwise
+        say anything; see `demonstration_table`.
         """
         texts = self.ask(n, generator)
         table = self.demonstration_table()
@@ -117,7 +117,7 @@ class Requests:
     def demonstration_table(self) -> Tensor:
         """p(token | the one before), float64 (V, V).
 
-        A quarter is the same again; of the rest 20 % END, 5 % UNKNOWN, and all letters alike.
+        A quarter repeats the token; of the rest 20 % is END, 5 % UNKNOWN, and letters are equal.
         Nothing comes after END.
         """
         v = self.vocab_size
@@ -133,10 +133,10 @@ class Requests:
         return log_table[self.texts[:, :, :-1], self.texts[:, :, 1:]].sum(2)
 
     def rank(self, texts: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Order answers (B, K, 1 + length) from best to worst, as people with the judge's taste do.
+        """Rank answers (B, K, 1 + length) from best to worst, as people with the judge's taste do.
 
-        By Plackett and Luce: the worth and Gumbel noise. Of any two answers the better is in front
-        with probability sigmoid(its worth less the other's), which is Bradley and Terry's model.
+        The model of Plackett and Luce: order by worth plus Gumbel noise. The better of two answers
+        comes first with probability sigmoid(difference of worths), Bradley and Terry's model.
         """
         worth = self.judge(texts.flatten(0, 1)).view(texts.shape[:2])
         uniform = torch.rand(worth.shape, generator=generator, dtype=torch.float64)
@@ -160,7 +160,7 @@ class Requests:
 
         Args:
             reference: log p of every answer, (prompts, answers).
-            rewards: of every answer; `self.rewards` or what a reward model gives.
+            rewards: reward of every answer: `self.rewards` or that of a reward model.
         """
         tilted = reference + rewards / beta
         log_z = tilted.logsumexp(1, keepdim=True)
@@ -175,13 +175,13 @@ class Requests:
 
 
 def rms_difference(found: Tensor, true: Tensor, log_weight: Tensor) -> float:
-    """Root mean square difference of two rewards of every answer, up to a constant for each prompt.
+    """Root mean square difference of two rewards of all answers, up to a constant for each prompt.
 
-    Comparisons tell no more than that, and no policy depends on it.
+    Comparisons do not determine this constant, and no policy depends on it.
 
     Args:
         found, true: (prompts, answers).
-        log_weight: log p of the answers in the mean, (prompts, answers).
+        log_weight: log weight of the answers in the mean, (prompts, answers).
     """
     p, difference = log_weight.exp(), found - true
     centred = difference - (p * difference).sum(1, keepdim=True)
@@ -189,5 +189,5 @@ def rms_difference(found: Tensor, true: Tensor, log_weight: Tensor) -> float:
 
 
 def _draw(rows: Tensor, generator: torch.Generator | None) -> Tensor:
-    """One index of each row of probabilities (N, K), (N, 1)."""
+    """Draw one index from each row of probabilities, (N, K) -> (N, 1)."""
     return torch.multinomial(rows, 1, generator=generator)

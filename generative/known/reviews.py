@@ -7,7 +7,7 @@ the last on words at the beginning, so a model has to look back as it has in rea
     reviews = Reviews()
     reviews.texts[0]              # "wine review : france : bordeaux : merlot : a rich red wine ..."
     reviews.entropy()             # 9.57 nats
-    reviews.sample(5, generator)  # int64 (5,), which texts
+    reviews.sample(5, generator)  # int64 (5,), indices of texts
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ GRAPES_OF = {
     "california": ("chardonnay", "merlot"), "oregon": ("pinot", "riesling"),
     "washington": ("riesling", "merlot"),
 }  # fmt: skip
-"""The first has 70 % of a province's reviews."""
+"""Grapes of each province; 70 % of its reviews are of the first."""
 GRAPES = {
     "merlot": ("red", "dry", ("plum", "cherry", "cocoa", "cedar")),
     "pinot": ("red", "dry", ("cherry", "raspberry", "earth", "violet")),
@@ -55,7 +55,7 @@ GRAPES = {
     "muscat": ("white", "sweet", ("grape", "orange", "rose", "honey")),
     "glera": ("white", "sweet", ("pear", "apple", "almond", "peach")),
 }
-"""Colour, what it tastes of in 85 % of its reviews, and notes."""
+"""Colour, taste (in 85 % of its reviews) and notes of each grape."""
 QUALITIES = {
     "red": ("rich", "firm", "ripe", "smooth"),
     "white": ("crisp", "fresh", "ripe", "light"),
@@ -85,21 +85,21 @@ class Reviews:
         self.p = torch.tensor([review.p for review in self.reviews], dtype=torch.float64)
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of reviews."""
         return len(self.reviews)
 
     def entropy(self) -> float:
-        """Nats of a text: the floor of any model's loss a text."""
+        """Entropy of a text in nats: the floor of any model's loss per text."""
         return float(torch.special.entr(self.p).sum())
 
     @checked
     def sample(self, n: CountOrZero, generator: torch.Generator | None = None) -> Tensor:
-        """Numbers of n texts, int64 (n,), drawn by their probabilities."""
+        """Indices of n texts drawn by their probabilities, int64 (n,)."""
         return torch.multinomial(self.p, n, replacement=True, generator=generator)
 
 
 TASKS = ("sum up", "in order", "which food")
-"""First words of a source, which say what is wanted."""
+"""First words of a source, which name the task."""
 
 
 def ask(review: Review, task: str, rng: np.random.Generator) -> tuple[str, str]:
@@ -108,7 +108,7 @@ def ask(review: Review, task: str, rng: np.random.Generator) -> tuple[str, str]:
     Args:
         task: "sum up", to "GRAPE from PROVINCE , COUNTRY"; "in order", whether the words are, or
             two that differ were exchanged, each in half of the cases; "which food", what to serve.
-        rng: decides what is out of order.
+        rng: draws the exchanged words.
     """
     words = review.text.split()
     if task == "sum up":
@@ -140,7 +140,7 @@ def _all_reviews():
 
 
 def _descriptions(grape: str):
-    """What may be said of a grape, with probabilities."""
+    """Descriptions of a grape, with their probabilities."""
     colour, usual, notes = GRAPES[grape]
     tastes = {usual: 0.85, "sweet" if usual == "dry" else "dry": 0.15}
     endings = {" .": 0.5, " . drink it young .": 0.3, " . it will keep for years .": 0.2}

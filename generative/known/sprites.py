@@ -1,11 +1,11 @@
-"""Drawn sprites: every image is known, so what a model generates can be told apart exactly.
+"""Drawn sprites: every image is known, so that each generated image can be identified exactly.
 
 One shape in one colour, place and size on a black ground, 32x32 pixels. All combinations together
-are the data set; each image differs from each other.
+are the data set; no two images are equal.
 
     everything = sprites()                       # 4,608 images
     index, error = nearest(everything, model_images)
-    everything.factors[index]                    # what was generated
+    everything.factors[index]                    # factors of the generated images
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def sprites(seed: int = 0) -> ImageSet:
 
 
 def _outline(shape: int, x: int, y: int, size: int) -> np.ndarray:
-    """Which pixels belong to a sprite, bool (32, 32)."""
+    """Pixels of a sprite, bool (32, 32)."""
     down, right = np.mgrid[:SIDE, :SIDE].astype(np.float64)
     # Centres lie between pixels, so that every shape is symmetric.
     right, down = right - PLACES[x] + 0.5, down - PLACES[y] + 0.5
@@ -77,7 +77,7 @@ def _outline(shape: int, x: int, y: int, size: int) -> np.ndarray:
 
 
 def nearest(known: ImageSet, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each image the known one that is closest.
+    """Find the closest known image to each image.
 
     Args:
         known: e.g. `sprites()`.

@@ -1,7 +1,7 @@
-"""Texts of which the probability is known exactly: Markov chains, hidden Markov models, reviews.
+"""Texts whose probability is known exactly: Markov chains and hidden Markov models.
 
-A model of the next token can not have a lower loss than the entropy of what it learns, and one that
-fills gaps none below that of the exact posterior. Here both can be computed.
+A model of the next token cannot have a lower loss than the entropy of its texts, and a model that
+fills gaps none below that of the exact posterior. Both can be computed here.
 
     source = markov_text()                     # letters, each drawn by the two before it
     x = source.sample(100, 64)                 # int64 (100, 64), tokens 2 to 9
@@ -25,7 +25,7 @@ from generative.training.ranges import Count, CountOrZero
 __all__ = ["HiddenMarkov", "MarkovText", "hidden_markov_text", "markov_text", "span_log_prob"]
 
 RESERVED = UNKNOWN + 1
-"""Tokens below this one are no letters."""
+"""First token that is a letter; lower ones are reserved."""
 
 
 class HiddenMarkov:
@@ -57,7 +57,7 @@ class HiddenMarkov:
 
     @property
     def vocab_size(self) -> int:
-        """Tokens in all: the letters, the end of a text, and the unknown."""
+        """Number of tokens: the letters, the end of a text, and the unknown."""
         return RESERVED + self.emission.shape[1]
 
     def sample(self, n: int, length: int, generator: torch.Generator | None = None) -> Tensor:
@@ -77,7 +77,7 @@ class HiddenMarkov:
         return letters + RESERVED, hidden
 
     def log_prob(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
-        """log p, in nats, of texts (B, T), or of those of their tokens where seen is True; (B,).
+        """log p in nats of texts (B, T), or of their tokens where seen is True, (B,).
 
         Raises:
             ValueError: a token that is no letter.
@@ -85,7 +85,7 @@ class HiddenMarkov:
         return self._forward(self._likelihoods(x, seen))[1].sum(1)
 
     def posterior(self, x: Tensor, seen: Tensor) -> Tensor:
-        """p of every token at every place of texts (B, T), given those where seen is True.
+        """Probability of every token at every position of texts (B, T), given the seen tokens.
 
         By forward and backward messages. (B, T, vocab_size), rows sum to 1.
         """
@@ -98,7 +98,7 @@ class HiddenMarkov:
             message = message / message.sum(1, keepdim=True)
         states = ahead * torch.stack(back[::-1], 1)
         letters = (states / states.sum(2, keepdim=True)) @ self.emission
-        # A seen token is certain; the messages alone would only tell its state.
+        # A seen token is certain; the messages alone give only its state.
         letters = torch.where(
             seen[:, :, None], torch.nn.functional.one_hot(x - RESERVED, letters.shape[2]), letters
         )
@@ -128,7 +128,7 @@ class HiddenMarkov:
 
 
 class MarkovText(HiddenMarkov):
-    """Letters of which each depends on the two before, from their stationary distribution.
+    """Letters that depend on the two before them, from their stationary distribution.
 
     A hidden Markov model with the last two letters for a state, which the letter itself reveals.
 
@@ -147,12 +147,12 @@ class MarkovText(HiddenMarkov):
         self.table = table
 
     def entropy_rate(self) -> float:
-        """Nats a letter, given all before: sum over pairs of p(a, b) H(c | a, b)."""
+        """Nats per letter given all before: sum over pairs of p(a, b) H(c | a, b)."""
         pairs = self.initial.view(self.table.shape[:2])
         return float((pairs * _entropy(self.table)).sum())
 
     def entropy(self, length: int) -> float:
-        """Nats of a text of `length` letters: H(a) + H(b | a) + (length - 2) * entropy_rate."""
+        """Nats per text of `length` letters: H(a) + H(b | a) + (length - 2) * entropy_rate."""
         pairs = self.initial.view(self.table.shape[:2])
         first, both = float(_entropy(pairs.sum(1))), float(_entropy(self.initial))
         return first if length == 1 else both + (length - 2) * self.entropy_rate()
@@ -167,7 +167,7 @@ def markov_text(num_letters: int = 8, sharpness: float = 2.5) -> MarkovText:
 def hidden_markov_text(
     num_states: int = 4, num_letters: int = 8, stay: float = 0.9, sharpness: float = 3.0
 ) -> HiddenMarkov:
-    """States that mostly stay, and each prefers letters of its own."""
+    """Hidden Markov text whose states mostly stay and each prefer letters of their own."""
     s = num_states
     leave = (1 - stay) / (s - 1)
     transition = torch.full((s, s), leave, dtype=torch.float64)
@@ -185,18 +185,18 @@ def hidden_markov_text(
 def span_log_prob(
     text: HiddenMarkov, x: Tensor, source: Tensor, rate: float = 0.15, mean: float = 3.0
 ) -> Tensor:
-    """log p of the cut-out pieces given the rest, in nats, (B,): the best that a T5 can do.
+    """Log probability of the cut-out spans given the rest, nats (B,): the optimum of a T5.
 
-    The reader of a source does not know how long each piece was, so its probability is a sum over
-    all ways to divide what is missing, of which the target tells one:
+    The source does not tell the length of each span, so its probability is a sum over all ways to
+    divide the missing tokens, and the target is one of these:
 
-        p(target | source) = p(whole text) / sum over ways of p(what the source shows at its places)
+        p(target | source) = p(whole text) / sum over ways of p(shown tokens at their positions)
 
     Args:
-        text: where x comes from.
+        text: distribution of x.
         x: whole texts (B, T).
-        source: what `corrupt_spans` with this rate and mean left of them (B, S), sentinels being
-            all tokens from text.vocab_size up.
+        source: output of `corrupt_spans` with this rate and mean (B, S); tokens from
+            text.vocab_size up are sentinels.
     """
     length = x.shape[1]
     taken, pieces = span_lengths(length, rate, mean)
@@ -220,7 +220,7 @@ def span_log_prob(
 
 
 def _stationary(transition: Tensor) -> Tensor:
-    """The distribution that a step leaves as it is, (S,)."""
+    """Distribution that a transition leaves unchanged, (S,)."""
     size = len(transition)
     system = torch.cat([transition.T - torch.eye(size, dtype=torch.float64), torch.ones(1, size)])
     target = torch.cat([torch.zeros(size), torch.ones(1)]).double()
@@ -235,6 +235,6 @@ def _entropy(p: Tensor) -> Tensor:
 
 
 def _draw(rows: Tensor, generator: torch.Generator | None) -> Tensor:
-    """One index of each row of probabilities (N, K), (N,)."""
+    """Draw one index from each row of probabilities, (N, K) -> (N,)."""
     u = torch.rand(len(rows), 1, generator=generator, dtype=torch.float64)
     return (rows.cumsum(1) <= u).sum(1).clamp_max(rows.shape[1] - 1)

@@ -1,4 +1,4 @@
-"""Two samples: do they come from one distribution?
+"""Test of whether two samples come from one distribution.
 
 energy_test(model.sample(500), data[:500]).p_value
 """
@@ -18,7 +18,7 @@ __all__ = ["TwoSample", "energy_test"]
 
 
 class TwoSample(NamedTuple):
-    """What `energy_test` found."""
+    """Result of `energy_test`."""
 
     distance: float
     """Energy distance, in the unit of the data; 0 for equal distributions, in the limit."""
@@ -51,6 +51,6 @@ def energy_test(x: Tensor, y: Tensor, permutations: Count = 999, seed: int = 0) 
     # With weights 1/N and -1/M the three expectations are one quadratic form.
     labels = torch.cat([weights[None], weights[torch.from_numpy(orders)]])
     statistics = -((labels @ distances) * labels).sum(1)
-    # Equal sets of labels differ in the last digits, by the order of summation.
+    # Statistics of equal sets of labels differ in the last digits by the order of summation.
     exceeding = (statistics[1:] >= statistics[0] * (1 - 1e-9) - 1e-15).sum()
     return TwoSample(float(statistics[0]), (1 + int(exceeding)) / (1 + permutations))
