@@ -1,21 +1,21 @@
-"""MuseGAN: a few bars of several tracks, of noise for chords, style, melody and groove.
+"""MuseGAN: a few bars of several tracks from noise for chords, style, melody and groove.
 
     gan = MuseGAN.from_pretrained("runs/musegan/model")
     noise = gan.draw_noise(8)
     rolls = gan.generate(noise)                             # (8, tracks, bars, steps, pitches)
-    gan.generate(noise._replace(style=other.style))         # the same in another style
+    gan.generate(noise._replace(style=other.style))         # the same piece in another style
     gan.scores(rolls)[0].write_midi("new.mid")
 
 A score is an image: time and pitch are its sides, tracks its channels. Each track has a generator
-of bars, which sees four noises: chords (other in each bar, shared by the tracks), style (the same
-everywhere), melody (other in each bar and track) and groove (of the track, the same in each bar)
-(Dong et al. 2018; Foster 2023, chapter 11). A critic that convolves over bars, pitch and
-time is trained with the gradient penalty of `generative.gan.wgan`.
+of bars, which sees four noises: chords (different in each bar, shared by the tracks), style (the
+same everywhere), melody (different in each bar and track) and groove (different in each track, the
+same in each bar) (Dong et al. 2018; Foster 2023, chapter 11). A critic that convolves over bars,
+pitch and time is trained with the gradient penalty of `generative.gan.wgan`.
 
-With `given="track"` the generator is told one track and makes the others to it; with `given="bar"`
-it is told the bar before, and `gan.go_on(rolls, 8)` makes a piece as long as wanted.
+With `given="track"` the generator gets one track and accompanies it; with `given="bar"` it gets
+the previous bar, and `gan.go_on(rolls, 8)` makes a piece of any length.
 
-`networks` has the generator and the critic, `model` what is called, `training` the learner.
+`networks` has the generator and the critic, `model` the model, `training` the learner.
 """
 
 import lazy_loader

@@ -40,30 +40,30 @@ class MuseGANConfig(Checked):
     dense_dim: Size = 1024
     """Units of the first layer of the bar generators."""
     channels: Widths = (512, 256, 256, 256)
-    """Of their convolutions, all but the last: in time as often as a bar is doubled from 2 steps,
-    and one in pitch."""
+    """Channels of the bar generators' convolutions, all but the last: one for each doubling of time
+    from 2 steps to a bar, and one in pitch."""
     critic_channels: Widths = (128, 128, 128, 128, 128, 128, 256, 512)
-    """Of the critic's convolutions: two over bars, two over pitch, four over time."""
+    """Channels of the critic's convolutions: two over bars, two over pitch, four over time."""
     critic_dim: Size = 1024
     """Units of the critic's dense layer."""
     onsets: bool = False
-    """The critic also sees where notes begin, as a track more for each (Dong & Yang 2018)."""
+    """Show the critic where notes begin, as one more channel per track (Dong & Yang 2018)."""
     chroma: bool = False
-    """The critic also sees which pitch classes sound, in all octaves alike: what sounds together is
-    harmony by class, and tracks are octaves apart."""
+    """Show the critic which pitch classes sound, alike in all octaves: harmony depends on classes,
+    and tracks are octaves apart."""
     output: Literal["tanh", "one-hot", "held"] = "tanh"
-    """What the critic is shown: numbers between -1 and 1; one pitch at each step, the most
-    probable, with the slope of the probabilities (straight-through; Dong & Yang 2018); or the
-    latter where the generator lets a note begin, which is held until the next."""
+    """Output shown to the critic. tanh: numbers between -1 and 1. one-hot: the most probable pitch
+    at each step, with the gradient of the probabilities (straight-through; Dong & Yang 2018).
+    held: as one-hot where a note begins, and held until the next begins."""
     init: Literal["normal", "glorot", "held"] = "normal"
-    """First weights of convolutions and of the critic: normal with deviation 0.02, with which a
-    narrow critic begins flat; uniform by their size (Glorot); or the latter with both halves of
-    what doubles time alike, so that every bar begins as one held note."""
+    """Initial weights of convolutions and of the critic. normal: deviation 0.02, with which a
+    narrow critic begins flat. glorot: uniform by their size. held: as glorot, with equal halves in
+    layers that double time, so that every bar begins as one held note."""
     given: Literal["nothing", "track", "bar"] = "nothing"
-    """What the generator is told: nothing; one of the tracks, to which it makes the others; or the
-    bar before, so that pieces can go on for ever (Dong et al. 2018, 3.2)."""
+    """Input of the generator beside the noise: nothing; one of the tracks, which it accompanies; or
+    the previous bar, so that pieces can have any length (Dong et al. 2018, 3.2)."""
     given_track: SizeOrZero = 0
-    """Which track that is."""
+    """Index of the given track."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,15 +94,16 @@ class MuseGANConfig(Checked):
 
 @dataclass(frozen=True)
 class MuseGANLossConfig(WGANLossConfig):
-    """How it is trained: a Wasserstein GAN with a gradient penalty; the defaults are the book's,
-    with the penalty as published; see `BOOK`."""
+    """Training settings of a MuseGAN: a Wasserstein GAN with a gradient penalty. The defaults are
+    the book's, with the penalty as published; see `BOOK`."""
 
     critic_steps: Size = 5
     lr: Positive = 1e-3
     critic_lr: Positive = 1e-3
     penalty_norm: Literal["track", "piece"] = "piece"
-    """What has the slope 1: the whole piece, as the theory has it; or each track by itself, as in
-    the book's program, which sums the squared gradient over bars, steps and pitches only."""
+    """Norm of the gradient that the penalty pulls to 1: over the whole piece, as in the theory; or
+    over each track, as in the book's program, which sums the squared gradient over bars, steps and
+    pitches only."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,4 +112,4 @@ class MuseGANLossConfig(WGANLossConfig):
 
 
 BOOK = MuseGANLossConfig(alpha="normal", norm_eps=0.0, penalty_norm="track")
-"""The book's program: as its Wasserstein GAN, and with a norm of its own for each track."""
+"""Settings of the book's program: as its Wasserstein GAN, with one gradient norm per track."""

@@ -1,4 +1,4 @@
-"""MuseGAN as it is called: from noise to rolls and scores, in [0, 1]."""
+"""MuseGAN: from noise to rolls in [0, 1] and scores."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class MuseGAN(Pretrained, nn.Module):
         """Noise -> rolls (B, tracks, bars, steps, pitches) in [0, 1].
 
         Args:
-            given: with `given="track"` that track (B, bars, steps, pitches), which is in the result
-                too; with `given="bar"` the bar before (B, tracks, steps, pitches), silence if it is
-                left out.
+            given: with `given="track"` that track (B, bars, steps, pitches), which is part of the
+                result; with `given="bar"` the previous bar (B, tracks, steps, pitches), silence by
+                default.
         Raises:
-            ValueError: what is given does not fit, or is missing.
+            ValueError: `given` does not fit, or is missing.
         """
         for name, part in noise._asdict().items():
             check_dtype(part, name, self)
@@ -60,10 +60,10 @@ class MuseGAN(Pretrained, nn.Module):
         return (self.generator(noise, known) + 1) / 2
 
     def score(self, rolls: Tensor, given: Tensor | None = None) -> Tensor:
-        """The critic's height of each piece, (B, tracks, bars, steps, pitches) -> (B,).
+        """The critic's output for each piece, (B, tracks, bars, steps, pitches) -> (B,).
 
         Raises:
-            ValueError: another shape or type, or a value outside [0, 1].
+            ValueError: wrong shape or type, or a value outside [0, 1].
         """
         rolls = check_images(rolls, self.shape, self, "rolls")
         known = self._check_given(given, len(rolls)) if self.config.given == "bar" else None
@@ -101,16 +101,16 @@ class MuseGAN(Pretrained, nn.Module):
         return [score_of_voices(v, self.config.steps_per_bar // 4) for v in voices]
 
     def split(self, rolls: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Rolls of the data as (what is to be made, what is given).
+        """Split rolls of the data into (rolls to generate, given track or bar).
 
-        Where the bar before is given, rolls have one bar more, which is the first.
+        With a given bar, rolls have one more bar, the first.
         """
         if self.config.given == "bar":
             return rolls[:, :, 1:], rolls[:, :, 0]
         return rolls, rolls[:, self.config.given_track] if self.config.given == "track" else None
 
     def _check_given(self, given: Tensor | None, n: int) -> Tensor | None:
-        """From [0, 1] to [-1, 1]."""
+        """Check the given track or bar, and map it from [0, 1] to [-1, 1]."""
         c = self.config
         if c.given == "nothing":
             if given is not None:
@@ -131,9 +131,9 @@ def rolls_of_voices(voices: np.ndarray, config: MuseGANConfig, num_bars: int = 0
     """Pitches (N, T, tracks), negative for silence -> rolls (N, tracks, bars, steps, pitches).
 
     Args:
-        num_bars: T / steps_per_bar; those of the config if not given.
+        num_bars: T / steps_per_bar; by default that of the config.
     Raises:
-        ValueError: another length or number of tracks, or a pitch that the config does not have.
+        ValueError: wrong length or number of tracks, or a pitch outside the config's.
     """
     bars = num_bars or config.num_bars
     if voices.ndim != 3 or voices.shape[1:] != (bars * config.steps_per_bar, config.num_tracks):
@@ -153,7 +153,7 @@ def rolls_of_voices(voices: np.ndarray, config: MuseGANConfig, num_bars: int = 0
 
 
 def voices_of_rolls(rolls: Tensor, lowest: int = 0) -> np.ndarray:
-    """The inverse, by the largest value at each step: int64 (N, T, tracks), -1 for silence."""
+    """Pitch of each step by the largest value, int64 (N, T, tracks), -1 for silence."""
     index = rolls.argmax(-1).flatten(2).movedim(1, 2).cpu().numpy()
     return np.where(index == rolls.shape[-1] - 1, -1, index + lowest)
 

@@ -1,4 +1,4 @@
-"""Generator and critic of MuseGAN; for them rolls have values from -1 to 1."""
+"""Generator and critic of MuseGAN; their rolls have values from -1 to 1."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = ["Critic", "Generator", "Noise", "onsets"]
 
 
 class Noise(NamedTuple):
-    """What a generator makes music of; D numbers each, of B pieces with P tracks."""
+    """Input noise of the generator, D numbers each, for B pieces with P tracks."""
 
     chords: Tensor
-    """(B, D): the same for all tracks, and a network makes another of it for each bar."""
+    """(B, D): shared by all tracks; a network turns it into one noise per bar."""
     style: Tensor
-    """(B, D): the same for all tracks and bars."""
+    """(B, D): shared by all tracks and bars."""
     melody: Tensor
-    """(B, P, D): of each track, and a network makes another of it for each bar."""
+    """(B, P, D): one per track; a network turns it into one noise per bar."""
     groove: Tensor
-    """(B, P, D): of each track, the same for all bars."""
+    """(B, P, D): one per track, shared by all bars."""
 
 
 class TemporalNetwork(nn.Module):
-    """One noise (B, D) -> one for each bar (B, bars, D): how a bar follows another.
+    """Noise (B, D) -> one noise per bar (B, bars, D), which models the sequence of bars.
 
     101,472 parameters at the book's sizes.
     """
@@ -54,7 +54,7 @@ class TemporalNetwork(nn.Module):
 class BarGenerator(nn.Module):
     """Noise of one bar (N, in_dim) -> logits of its pitches (N, steps, pitches).
 
-    Where notes are held it also gives logits of a note's beginning, (N, steps).
+    With output "held" it also gives logits of a note's beginning, (N, steps).
 
     1,517,313 parameters at the book's sizes.
     """
@@ -88,7 +88,7 @@ def _bar_layers(in_dim: int, config: MuseGANConfig) -> Iterator[nn.Module]:
 
 
 class BarEncoder(nn.Module):
-    """A bar of some tracks (N, tracks, steps, pitches) -> D numbers: a bar generator reversed."""
+    """A bar of some tracks (N, tracks, steps, pitches) -> D numbers; a reversed bar generator."""
 
     def __init__(self, num_tracks: int, config: MuseGANConfig):
         super().__init__()
@@ -108,7 +108,7 @@ class BarEncoder(nn.Module):
 
 
 class Generator(nn.Module):
-    """Noise, and what is given -> rolls (B, tracks, bars, steps, pitches) in [-1, 1].
+    """Noise and a given track or bar -> rolls (B, tracks, bars, steps, pitches) in [-1, 1].
 
     6,576,612 parameters at the book's sizes.
     """
@@ -134,7 +134,7 @@ class Generator(nn.Module):
         """
         Args:
             given: the known track (B, bars, steps, pitches), which becomes part of the result, or
-                the bar before (B, tracks, steps, pitches).
+                the previous bar (B, tracks, steps, pitches).
         """
         config = self.config
         chords = self.chords(noise.chords)
@@ -155,7 +155,7 @@ class Generator(nn.Module):
             melody = self.melodies[str(track)](noise.melody[:, track])
             groove = noise.groove[:, track, None].expand_as(melody)
             z = torch.cat([*shared, melody, groove], 2)
-            # All bars go through at once, and batch normalisation is over them together.
+            # All bars go through at once: batch normalisation takes its moments over all bars.
             pitches, begins = self.bars[str(track)](z.flatten(0, 1))
             tracks.append(_to_rolls(pitches, begins, z.shape[:2], config))
         return torch.stack(tracks, 1)
@@ -169,7 +169,7 @@ def _made_tracks(config: MuseGANConfig) -> list[int]:
 def _to_rolls(
     pitches: Tensor, begins: Tensor | None, shape: Sequence[int], config: MuseGANConfig
 ) -> Tensor:
-    """What a bar generator gives for all bars -> (B, bars, steps, pitches) between -1 and 1."""
+    """Output of a bar generator for all bars -> (B, bars, steps, pitches) between -1 and 1."""
     pitches = pitches.unflatten(0, shape)
     if config.output == "tanh":
         return pitches.tanh()
@@ -183,9 +183,9 @@ def _to_rolls(
 
 
 def hold(begins: Tensor, rolls: Tensor) -> Tensor:
-    """Each step's pitch where a note begins, and that of the step before where none does.
+    """Hold each note: a step takes its own pitch if a note begins, else that of the step before.
 
-    Over the bars of a track: a note may be held into the next bar. The first step begins one.
+    A note may be held into the next bar of its track. The first step always begins a note.
 
     Args:
         begins: 1 or 0, (B, bars, steps).
@@ -199,9 +199,9 @@ def hold(begins: Tensor, rolls: Tensor) -> Tensor:
 
 
 class Critic(nn.Module):
-    """Rolls (B, tracks, bars, steps, pitches) in [-1, 1] -> heights (B,), higher for real ones.
+    """Rolls (B, tracks, bars, steps, pitches) in [-1, 1] -> outputs (B,), higher for real ones.
 
-    1,446,401 parameters at the book's sizes. With `given="bar"` the bar before is put in front.
+    1,446,401 parameters at the book's sizes. With `given="bar"` the previous bar is put in front.
     """
 
     def __init__(self, config: MuseGANConfig):
@@ -210,10 +210,10 @@ class Critic(nn.Module):
         bars = config.num_bars + (config.given == "bar")
         octaves = config.num_pitches // 12
         first, second, *widths = config.critic_channels
-        # What is convolved over bars alone has time and pitch as one side.
+        # Convolutions over bars alone see time and pitch as one side.
         self.over_bars = nn.Sequential(
             nn.Conv2d(config.num_tracks * (1 + config.onsets + config.chroma), first, (2, 1)),
-            nn.LeakyReLU(0.3),  # what the book's framework has if nothing is said
+            nn.LeakyReLU(0.3),  # the default of the book's framework
             nn.Conv2d(first, second, (bars - 1, 1)),
             nn.LeakyReLU(0.3),
         )
@@ -256,9 +256,9 @@ class Critic(nn.Module):
 
 
 def onsets(x: Tensor) -> Tensor:
-    """Where notes begin, of rolls (B, tracks, bars, steps, pitches); all values in [-1, 1].
+    """Beginnings of notes in rolls (B, tracks, bars, steps, pitches), of that shape, in [-1, 1].
 
-    1 where a pitch sounds that did not sound a step before; before the first step is silence.
+    1 where a pitch sounds that did not sound a step before; silence precedes the first step.
     """
     sounds = ((x + 1) / 2).flatten(2, 3)
     before = F.pad(sounds[:, :, :-1], (0, 0, 1, 0))
@@ -266,7 +266,7 @@ def onsets(x: Tensor) -> Tensor:
 
 
 def chroma(x: Tensor) -> Tensor:
-    """Which pitch classes sound, of rolls as for `onsets`: alike in all octaves; silence is none.
+    """Pitch classes that sound in rolls as for `onsets`, alike in all octaves; silence is none.
 
     A note sounds in its track at 1 in all octaves, so that tracks an octave apart meet.
     """
@@ -280,7 +280,7 @@ def chroma(x: Tensor) -> Tensor:
 def _same(
     sides: Sequence[int], kernel: Sequence[int], stride: Sequence[int]
 ) -> list[tuple[int, int]]:
-    """ "Same" padding: output sides are ceil(side / stride), the odd place is at the end."""
+    """ "Same" padding: output sides are ceil(side / stride), the odd pixel is at the end."""
     pairs = []
     for n, k, s in zip(sides, kernel, stride, strict=True):
         total = max((-(-n // s) - 1) * s + k - n, 0)
@@ -293,7 +293,7 @@ def _batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 def _initialise(network: nn.Module, config: MuseGANConfig) -> None:
-    """First weights; dense layers begin as the book's framework has them."""
+    """Draw the initial weights; those of dense layers as in the book's framework."""
     for layer in network.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             if config.init == "normal" and not isinstance(layer, nn.Linear):

@@ -25,7 +25,7 @@ def track_penalty(
     alpha: str = "normal",
     norm_eps: float = 0.0,
 ) -> Tensor:
-    """The gradient penalty as the book's program has it: every track has a norm of its own.
+    """Gradient penalty of the book's program, with one norm per track.
 
     Rolls (B, tracks, ...); see `generative.gan.wgan.gradient_penalty` for the paper's.
     """
@@ -38,7 +38,7 @@ def track_penalty(
 
 
 class MuseGANLearner(AdversarialLearner[MuseGAN]):
-    """Several steps of the critic, each on noise of its own, then one of the generator."""
+    """Takes several steps of the critic, each on new noise, then one of the generator."""
 
     def __init__(self, model: MuseGAN, config: MuseGANLossConfig, steps: int):
         self.config = config
@@ -51,7 +51,7 @@ class MuseGANLearner(AdversarialLearner[MuseGAN]):
         """One update on rolls (B, tracks, bars, steps, pitches) in [0, 1]; see `MuseGAN.split`.
 
         Returns:
-            c_loss = c_wass + penalty * c_gp of the critic's last step, where -c_wass estimates the
+            c_loss = c_wass + penalty * c_gp at the critic's last step, where -c_wass estimates the
             Wasserstein distance; g_loss; energy and spread, see `energy_coefficient`.
         """
         model, logged = self.model, {}

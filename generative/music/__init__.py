@@ -1,11 +1,11 @@
-"""Music: reading files, scores, words that a network takes, pictures, sound, measures of style.
+"""Music: files, scores, words for a network, pictures, sound, measures of style.
 
     score = parse("bach.mid")                    # notes with exact times, in parts
-    streams = streams_of_score(score)            # as two lists of words
+    streams = streams_of_score(score)            # two lists of words
     again = score_of_streams(streams)
     again.write_midi("again.mid")
     picture = piano_roll(again)                  # uint8 (H, W, 3)
-    sound = synthesise(again)                    # float32, 22,050 numbers a second
+    sound = synthesise(again)                    # float32, 22,050 samples a second
 
 `generative.music.transformer`, `generative.music.rnn` and `generative.musegan` learn from these.
 """

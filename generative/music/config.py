@@ -26,17 +26,17 @@ class MusicRNNConfig(Checked):
     num_keys: Size = 88
     """Keys of a frame; a piano's 88."""
     cell: Literal["lstm", "gru"] = "lstm"
-    """Hochreiter & Schmidhuber 1997, or Cho et al. 2014."""
+    """Kind of the units: Hochreiter & Schmidhuber 1997, or Cho et al. 2014."""
     hidden_dim: Size = 200
     """Units of a layer."""
     num_layers: Depth = 1
     """Layers, each on the one below."""
     input_dropout: Share = 0.0
-    """Share of the previous frame's keys that are left out in training."""
+    """Share of the previous frame's keys that are dropped in training."""
     dropout: Share = 0.0
-    """Share of the units left out in training, after every layer."""
+    """Share of the units dropped in training, after every layer."""
     length: Size = 64
-    """Frames of a sample, if nothing else is asked for."""
+    """Frames of a sample by default."""
 
 
 def book_block() -> BlockConfig:
@@ -52,27 +52,26 @@ class MusicTransformerConfig(Checked):
     """Words of each stream, separated by spaces, in the order of their numbers from 2 on (0 is
     padding, 1 an unknown word). A training script takes them from its data."""
     embed_dim: Size = 128
-    """Numbers that a word of each stream becomes; an element is the words of all streams."""
+    """Width of a word's vector in each stream; an element is the words of all streams."""
     network: Literal["attention", "lstm"] = "attention"
-    """What looks back: Transformer blocks, or for comparison an LSTM."""
+    """Network that reads the past: Transformer blocks, or for comparison an LSTM."""
     block: BlockConfig = field(default_factory=book_block)
-    """Of attention; its width is embed_dim times the streams."""
+    """Block of attention; its width is embed_dim times the number of streams."""
     num_layers: Depth = 1
     """Blocks, or layers of the LSTM."""
     lstm_dim: Size = 256
     """Units of a layer of the LSTM."""
     relative: SizeOrZero = 0
-    """Relative attention up to so many elements back; what is farther counts as so far (Huang et
-    al. 2018). 0: only the sines tell positions."""
+    """Distances, in elements, with a vector of relative attention; farther ones share the last
+    vector (Huang et al. 2018). 0: only the sines tell positions."""
     chained: bool = False
-    """Each stream is told what those before it drew for the same element: the duration knows its
-    note. Otherwise they are independent given the past, as in the book."""
+    """Condition each stream on the earlier streams' words of the same element: the duration knows
+    its note. Otherwise streams are independent given the past, as in the book."""
     clock: bool = False
-    """Of notes and durations: each element also tells how much time has passed when it is over, as
-    sines of periods from half a quarter note to 16: attention does not count, and rhythm needs
-    it."""
+    """For notes and durations: add the time at the end of each element, as sines with periods from
+    half a quarter note to 16. Attention does not count, and rhythm needs it."""
     length: Size = 50
-    """Elements that the model looks back on, and those of a sample if nothing else is asked for."""
+    """Elements that the model sees, and those of a sample by default."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,7 +87,7 @@ class MusicTransformerConfig(Checked):
 
 @dataclass(frozen=True)
 class MusicLossConfig(Checked):
-    """How a model of notes is trained: Adam on the mean over what is not padding."""
+    """Training settings of a model of notes: Adam on the mean over all but padding."""
 
     lr: Positive = 1e-3
     """Adam's learning rate."""
@@ -101,9 +100,8 @@ class MusicLossConfig(Checked):
     clip: NonNegative = 0.0
     """Largest norm of the gradient; 0 for no limit."""
     ema: Share = 0.0
-    """Decay of the average of the weights that is tested and kept; 0: the last weights."""
+    """Decay of the average of the weights that is validated and kept; 0: the last weights."""
     count_padding: bool = False
-    """What lies behind the end of a piece counts too, as in programs that pad and forget it."""
+    """Also count padding behind the end of a piece, as programs do that do not mask it."""
     validate_every: CountOrZero = 0
-    """Steps from one look at the validation pieces to the next; the best weights are kept. 0 keeps
-    the last."""
+    """Steps between two validations; the weights of the best are kept. 0 keeps the last."""

@@ -1,4 +1,4 @@
-"""What trains the models of notes: one step, and the weights that were best in validation."""
+"""Learner of the models of notes, which keeps the weights that are best in validation."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["MusicLearner"]
 
 
 class MusicLearner:
-    """Adam with a cosine schedule on a `MusicRNN` or `MusicTransformer`; `kept` is what to keep.
+    """Adam with a cosine schedule on a `MusicRNN` or `MusicTransformer`; save `kept`.
 
     Args:
         model: has `loss(batch, count_padding)`.
         config: see `MusicLossConfig`.
         steps: updates in all.
-        validate: the nats of held-out pieces by a model; needed if `config.validate_every` is set.
-            It must not train it.
+        validate: model -> nats of held-out pieces; needed if `config.validate_every` is set. It
+            must not change the model.
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class MusicLearner:
 
     @property
     def kept(self) -> Any:
-        """A copy in evaluation mode, with the best weights if they were looked for."""
+        """Copy in evaluation mode, with the weights of the best validation if there was one."""
         kept = self.optimisation.kept
         if self.best:
             kept.load_state_dict(self.best)
         return kept
 
     def update(self, batch: Tensor) -> dict[str, Tensor | float]:
-        """One step on pieces; returns what `loss` does, and val_nats whenever they were looked at.
+        """One step on pieces; returns the values of `loss`, and val_nats after each validation.
 
         Values of several streams are named by their number: nats_0, nats_1.
         """

@@ -1,4 +1,4 @@
-"""Measures of style for music in several tracks, and how far two sets of pieces are apart in them.
+"""Measures of style for music in several tracks, and distances of two sets of pieces in them.
 
     ours, theirs = style(samples), style(chorales)      # a number for each piece and track
     style_distance(ours, theirs)                        # one number for each measure
@@ -17,14 +17,14 @@ __all__ = ["Style", "StyleDistance", "real_distance", "style", "style_distance",
 
 
 class Style(NamedTuple):
-    """Measures of N pieces with P tracks, float64; NaN where a piece has nothing to measure."""
+    """Measures of N pieces with P tracks, float64; NaN if a piece has nothing to measure."""
 
     empty_bars: np.ndarray
     """Share of the bars in which the track is silent, (N, P)."""
     used_pitch_classes: np.ndarray
-    """Of twelve, how many a bar of the track has, its mean over the bars, (N, P)."""
+    """Number of pitch classes in a bar of the track, of 12, mean over the bars, (N, P)."""
     qualified_notes: np.ndarray
-    """Share of the notes that last at least `shortest` steps, (N, P): the rest are fragments."""
+    """Share of the notes that last at least `shortest` steps, (N, P); the rest are fragments."""
     tonal_distance: np.ndarray
     """Between two tracks, mean over the beats, (N, P (P - 1) / 2); see `tonal_centroid`."""
 
@@ -47,9 +47,9 @@ def style(
         voices: the pitch of each track at each step, ints (N, T, P), negative for silence; T is a
             multiple of steps_per_bar.
         shortest: steps of a qualified note. The paper asks for a 32nd; on a grid of sixteenths a
-            note of one step is what a fragment looks like, so the default is 2.
+            fragment is a note of one step, so the default is 2.
     Raises:
-        ValueError: another shape.
+        ValueError: voices have another shape.
     """
     if voices.ndim != 3 or voices.shape[1] % steps_per_bar or not voices.shape[1]:
         raise ValueError(
@@ -78,7 +78,7 @@ def tonal_centroid(chroma: np.ndarray) -> np.ndarray:
     """Weights of the twelve pitch classes (..., 12) -> points in tonal space (..., 6).
 
     Circles of fifths, of minor thirds and of major thirds, with radii 1, 1 and 1/2 (Harte, Sandler
-    & Gasser 2006): close together is what sounds well together. Nothing is at 0.
+    & Gasser 2006): pitches that harmonise lie close together. Silence is at 0.
     """
     pitch = np.arange(12)
     phi = np.concatenate(
@@ -92,11 +92,11 @@ def tonal_centroid(chroma: np.ndarray) -> np.ndarray:
 
 
 def _qualified(voices: np.ndarray, shortest: int) -> np.ndarray:
-    """Share of a track's notes of at least so many steps, (N, P)."""
+    """Share of a track's notes of at least `shortest` steps, (N, P)."""
     n, t, p = voices.shape
     begins = np.ones((n, t, p), dtype=bool)
     begins[:, 1:] = voices[:, 1:] != voices[:, :-1]
-    # A note lasts if none of the next steps begins another one, or the piece ends.
+    # A note lasts if no note begins, and the piece does not end, in the next steps.
     lasts = begins.copy()
     for k in range(1, shortest):
         same = np.zeros_like(begins)
@@ -113,7 +113,7 @@ def _mean_where(values: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def wasserstein(a: np.ndarray, b: np.ndarray) -> float:
-    """Distance of two samples on the line: the area between their distribution functions.
+    """Wasserstein distance of two samples of numbers: area between their distribution functions.
 
     NaN are left out; NaN if a sample then is empty.
     """
@@ -140,8 +140,8 @@ def real_distance(
 ) -> tuple[StyleDistance, StyleDistance]:
     """Distance of samples from real pieces, and of real pieces from real pieces, fairly compared.
 
-    The real pieces are split into halves at random, again and again. The distance of a half to the
-    other is what chance does; samples, as many as a half, are compared with a half likewise.
+    The real pieces are split at random into halves, num_splits times. The distance between two
+    halves is that of chance. As many samples as a half are compared with a half in the same way.
 
     Returns:
         Means over the splits: (samples to a half, half to half).

@@ -1,9 +1,9 @@
-"""Standard MIDI files: scores written, and the notes of any file read by their events.
+"""Standard MIDI files: writes scores, and reads the notes of any file by their events.
 
     data = midi_bytes(score, programs=(42,))
     read_midi(data).notes == score.notes
 
-What is written is read back as it was: times are exact, also those of triplets and septuplets.
+Written scores are read back equal: times are exact, also those of triplets and septuplets.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from generative.music.score import Note, Score, pitch_class
 __all__ = ["DRUM_CHANNEL", "MidiNotes", "midi_bytes", "read_midi"]
 
 TICKS, MOST_TICKS = 960, 0x7FFF
-"""Of a quarter note in files, and the most that the format can have."""
+"""Ticks per quarter note in files, and the largest number in the format."""
 LONGEST_WAIT = 0x0FFF_FFFF
 """Ticks between two events: four bytes of seven bits."""
 DRUM_CHANNEL = 9
-"""General MIDI's, counted from 0: its numbers stand for drums and not for pitches."""
+"""Channel of drums in General MIDI, counted from 0; its note numbers are drums, not pitches."""
 FIFTHS = "FCGDAEB"
 """Letters in the order in which sharps come."""
 SIGN_TEXT = re.compile(r"(key)=([A-Ga-g][#-]*:\w*)|(time)=(\d+/\d+(?:\+\d+(?:/\d+)?)*)", re.ASCII)
-"""A text that holds what MIDI has no sign for: a key of another mode or with eight sharps, a time
-signature over another number than a power of two."""
+"""Text of signs that MIDI lacks: a key of another mode or with eight sharps, a time signature whose
+denominator is no power of two."""
 
 
 class MidiNotes(NamedTuple):
-    """What a MIDI file says of a score."""
+    """Notes and signs of a MIDI file."""
 
     notes: list[Note]
     signs: list[tuple[Fraction, str]]
     """Keys as in "D:minor" and time signatures as in "3/4", with their times, in order."""
     num_parts: int
     num_drums: int
-    """Notes on the drums' channel, which are left out."""
+    """Number of notes on the drums' channel; these are left out."""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -50,15 +50,15 @@ class MidiNotes(NamedTuple):
 def midi_bytes(score: Score, programs: Sequence[int] = (0,), bpm: float = 96.0) -> bytes:
     """The score as a standard MIDI file of format 1: a track for signs, then one for each part.
 
-    A quarter note has as many ticks as make all times whole. Where that would be more than 32,767,
-    times are rounded to 1/960; every note has at least one tick.
+    The number of ticks per quarter note makes all times whole. If it would exceed 32,767, times are
+    rounded to 1/960; every note has at least one tick.
 
     Args:
         programs: General MIDI instrument of each part, in turn: 0 piano, 42 cello, 52 choir.
         bpm: quarter notes a minute, at least 3.6.
     Raises:
-        ValueError: the format cannot hold an instrument, the tempo or as many parts; or the key or
-            the time signature is none.
+        ValueError: the format cannot hold an instrument, the tempo or the number of parts; or the
+            key or the time signature is not valid.
     """
     tempo = 6e7 / bpm if bpm > 0 and math.isfinite(bpm) else 0.0  # microseconds
     if not 1 <= round(tempo) <= 0xFF_FFFF:
@@ -85,7 +85,7 @@ def midi_bytes(score: Score, programs: Sequence[int] = (0,), bpm: float = 96.0) 
 
 
 def _ticks(score: Score) -> int:
-    """Ticks of a quarter note with which all times of the score are whole, if there are any."""
+    """Ticks per quarter note for which all times of the score are whole, or the default."""
     exact = 1
     for note in score.notes:
         exact = math.lcm(exact, note.start.denominator, note.duration.denominator)
@@ -96,10 +96,10 @@ def _ticks(score: Score) -> int:
 
 
 def _note_events(score: Score, part: int, channel: int, ticks: int) -> bytes:
-    """Note-on and note-off events; of those at one time the ends come first.
+    """Note-on and note-off events; at equal times note-offs come first.
 
-    Where notes of one pitch overlap, the velocity of a note-off says which of them ends: 0 the
-    first that began, 1 the second. Players pass over it.
+    If notes of one pitch overlap, the velocity of a note-off tells which of them ends: 0 the first
+    that began, 1 the second. Players ignore it.
     """
     events = []
     for i, (start, duration, pitch, its_part) in enumerate(score.notes):
@@ -127,12 +127,12 @@ def _note_events(score: Score, part: int, channel: int, ticks: int) -> bytes:
 
 
 def _meta(kind: int, content: bytes = b"") -> bytes:
-    """An event at once that makes no sound: a sign, a text, the end of the track."""
+    """Meta event without delay: a sign, a text, the end of the track."""
     return bytes([0, 0xFF, kind]) + _variable_length(len(content)) + content
 
 
 def _variable_length(number: int) -> bytes:
-    """MIDI's numbers: seven bits a byte, the high bit where more follow."""
+    """Variable-length number: seven bits per byte, the high bit set if more bytes follow."""
     parts = [number & 0x7F]
     while number := number >> 7:
         parts.append(number & 0x7F | 0x80)
@@ -140,7 +140,7 @@ def _variable_length(number: int) -> bytes:
 
 
 def _sign_text(kind: str, sign: str) -> bytes:
-    """A sign as a text, which `read_midi` understands and other programs pass over."""
+    """Sign as a text event, which `read_midi` reads and other programs ignore."""
     text = f"{kind}={sign}"
     if not SIGN_TEXT.fullmatch(text):
         raise ValueError(f"the score has the {kind} {sign!r}; give one as in D:minor or 7/16")
@@ -156,9 +156,9 @@ def _time_sign(time_signature: str) -> bytes:
 
 
 def _key_signs(key: str) -> bytes:
-    """The nearest sign, and the key as a text where the sign alone would be read as another."""
+    """Nearest key signature, with the key as a text if the signature would be read as another."""
     tonic, _, mode = key.partition(":")
-    pitch_class(tonic)  # refuses what is no note
+    pitch_class(tonic)  # raises if it is no note
     minor = mode != "major"
     sharps = FIFTHS.index(tonic[0].upper()) - 1 - 3 * minor
     sharps = max(-7, min(7, sharps + 7 * (tonic.count("#") - tonic.count("-"))))
@@ -174,14 +174,14 @@ def _key_signs(key: str) -> bytes:
 def read_midi(data: bytes) -> MidiNotes:
     """The notes of a standard MIDI file of format 0 or 1.
 
-    Every channel of a track that has notes is a part, in the order of tracks and channels; a track
-    that sets an instrument and plays nothing is one too. A note-off ends the note of its pitch,
-    channel and track that began first, unless its velocity names a later one as in `midi_bytes`.
-    What is still held ends with its track; a note without length is left out. Pedals are not held:
-    a note lasts as long as its key. Tempo, loudness and everything else is passed over.
+    Every channel of a track that has notes is a part, in the order of tracks and channels; so is a
+    channel that sets an instrument and has no notes. A note-off ends the earliest note of its
+    pitch, channel and track, unless its velocity names a later one as in `midi_bytes`. Notes
+    without a note-off end with their track; notes without length are left out. Pedals are ignored:
+    a note lasts as long as its key is down. Tempo, loudness and all other events are ignored.
 
     Raises:
-        ValueError: it is no such file, or cut; says where.
+        ValueError: the data is no such file, or is cut; says where.
     """
     if data[:4] != b"MThd" or len(data) < 14:
         raise ValueError("it does not begin as a MIDI file does, with MThd and a header")
@@ -222,7 +222,7 @@ def read_midi(data: bytes) -> MidiNotes:
 def _read_track(
     data: bytes, number: int
 ) -> tuple[dict[int, list[tuple[int, int, int]]], list[tuple[int, str]]]:
-    """(first tick, last tick, pitch) of the notes of each channel that is used, and the signs."""
+    """(first tick, last tick, pitch) of the notes of each used channel, and the signs."""
     channels: dict[int, list[tuple[int, int, int]]] = {}
     sounding: dict[tuple[int, int], list[int]] = {}
     signs: list[tuple[int, str]] = []
@@ -249,12 +249,12 @@ def _read_track(
         raise ValueError(f"track {number}: {error}") from None
     for (channel, pitch), starts in sounding.items():
         channels.setdefault(channel, []).extend((start, tick, pitch) for start in starts)
-    # What has no length makes no sound.
+    # A note without length makes no sound.
     return {c: [n for n in spans if n[1] > n[0]] for c, spans in channels.items()}, signs
 
 
 def _track_events(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """(tick, status, what follows it); of status 0xFF the kind of the event and its content."""
+    """Events (tick, status, data); the data of status 0xFF are the event's kind and content."""
     place = tick = running = 0
 
     def variable_length() -> int:
@@ -271,7 +271,7 @@ def _track_events(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         tick += variable_length()
         status = data[place]
         if status < 0x80:
-            status = running  # the status of the event before holds on
+            status = running  # running status: the status of the event before
         else:
             place += 1
         if status in (0xF0, 0xF7, 0xFF):
@@ -295,7 +295,7 @@ def _track_events(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _read_sign(signs: list[tuple[int, str]], tick: int, content: bytes) -> None:
-    """Adds the key or the time signature of an event."""
+    """Add the key or the time signature of an event to signs."""
     kind, content = content[0], content[1:]
     text = SIGN_TEXT.fullmatch(content.decode("latin-1")) if kind == 0x01 else None
     if kind == 0x58 and len(content) >= 2 and content[0] and content[1] < 16:
@@ -311,7 +311,7 @@ def _read_sign(signs: list[tuple[int, str]], tick: int, content: bytes) -> None:
 
 
 def _key_name(sharps: int, minor: bool) -> str:
-    """(2, False) -> "D:major"."""
+    """Name of a key by its number of sharps: (2, False) -> "D:major"."""
     place = sharps + 1 + 3 * minor
     signs = "#" * (place // 7) if place >= 0 else "-" * -(place // 7)
     return f"{FIFTHS[place % 7]}{signs}:{'minor' if minor else 'major'}"

@@ -1,10 +1,10 @@
-"""Files of music to scores and to streams: MIDI by its events, kern, MusicXML and ABC by music21.
+"""Reads music files as scores and streams: MIDI by its events; kern, MusicXML, ABC by music21.
 
     parse("suite.krn")                 # a Score: every note of every part, ties joined
     read_streams("suite.mid")          # the book's two lists of words: notes, durations
     parse_pieces("reels.abc")          # a Score for each tune of the file
 
-music21 is imported when a file is read that is not MIDI, and not before.
+music21 is imported only when a file is read that is not MIDI.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ __all__ = [
 T = TypeVar("T")
 MIDI = (".mid", ".midi")
 SUFFIXES = frozenset({*MIDI, ".krn", ".xml", ".musicxml", ".mxl", ".abc"})
-"""Endings of the files that are looked for in folders."""
+"""File name endings of music in folders."""
 MAX_BYTES = 16 * 2**20
-"""Of a file, also of what an .mxl holds: hours of an orchestra."""
+"""Largest file, in bytes, also unpacked from an .mxl: hours of an orchestra."""
 MAX_QUARTERS = 2**20
-"""Quarter notes of all parts together: 16 hours of eight parts. A grid has a row for each."""
+"""Largest total length of all parts in quarter notes: 16 hours of eight parts. It bounds grids."""
 
 
 def parse(path: Path | str) -> Score:
-    """All notes of a file of one piece, each with its exact time, its part and no ties.
+    """Read all notes of a file of one piece, with exact times, parts and joined ties.
 
     Drums of a MIDI file are left out, with a warning: their numbers are no pitches.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DamagedFileError: it is no music that can be read, or larger than music is.
-        ValueError: it holds several pieces, which `parse_pieces` reads.
+        DamagedFileError: the file cannot be read as music, or is too large.
+        ValueError: the file holds several pieces; `parse_pieces` reads them.
     """
     return _only(parse_pieces(path), path, "parse_pieces")
 
@@ -65,7 +65,7 @@ def parse_pieces(path: Path | str) -> list[Score]:
 
 
 def read_streams(path: Path | str) -> Streams:
-    """The book's words of a file of one piece, see `streams_from_music21`.
+    """Read the book's words of a file of one piece; see `streams_from_music21`.
 
     Raises:
         FileNotFoundError, DamagedFileError, ValueError: as `parse`.
@@ -87,7 +87,7 @@ def _only(pieces: list[T], path: Path | str, reader: str) -> T:
 def _pieces(
     path: Path, from_midi: Callable[[MidiNotes], T], from_music21: Callable[[Any], T]
 ) -> list[T]:
-    """What a reader of each kind of file makes of every piece."""
+    """Every piece of a file, converted by the function for the kind of file."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; give one of {', '.join(sorted(SUFFIXES))}")
     data = read_file(path, MAX_BYTES, links=True)
@@ -124,7 +124,7 @@ def _read_by_music21(path: Path, data: bytes) -> list[Any]:
     if suffix == ".mxl" and data[:2] == b"PK":
         suffix, data = ".musicxml", _unpacked(data, path)
     elif suffix in (".abc", ".krn"):
-        # Only comments and words to sing have letters of other encodings.
+        # Only comments and lyrics have letters of other encodings.
         data = decode_text(data, path, otherwise="latin-1").encode()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / f"piece{suffix}"
@@ -136,7 +136,7 @@ def _read_by_music21(path: Path, data: bytes) -> list[Any]:
 
 def _unpacked(data: bytes, path: Path) -> bytes:
     """The score in a compressed MusicXML file."""
-    # Music shrinks to a twentieth; every note that is read takes many times its bytes.
+    # Music compresses to a twentieth; every parsed note takes many times its bytes.
     most = min(MAX_BYTES, 2**16 + 64 * len(data))
     with open_zip(io.BytesIO(data), path, most) as archive:
         for name in archive.namelist():
@@ -147,14 +147,14 @@ def _unpacked(data: bytes, path: Path) -> bytes:
 
 
 def _score_from_midi(found: MidiNotes) -> Score:
-    """The key and the time signature are the first that are written."""
+    """Score with the first key and the first time signature of the file."""
     key = next((sign for _, sign in found.signs if ":" in sign), "")
     time = next((sign for _, sign in found.signs if "/" in sign), "4/4")
     return Score(found.notes, key, time, max(1, found.num_parts))
 
 
 def _streams_from_midi(found: MidiNotes) -> Streams:
-    """As `streams_from_music21`: the highest of what sounds, anew wherever anything changes."""
+    """As `streams_from_music21`: the highest sounding note, repeated at every change."""
     keys = [(t, 0, s, Fraction(0)) for t, s in found.signs if ":" in s]
     elements = keys + [(t, 1, f"{s}TS", Fraction(0)) for t, s in found.signs if "/" in s]
     notes = sorted(found.notes, reverse=True)  # the first is the last of the list
@@ -168,15 +168,15 @@ def _streams_from_midi(found: MidiNotes) -> Streams:
             heapq.heappop(sounding)
         name = pitch_name(-sounding[0][0]) if sounding else REST
         elements.append((now, 2, name, then - now))
-    # At one time, keys come first and what sounds last.
+    # At equal times, keys come first and notes last.
     elements.sort(key=lambda element: element[:2])
     return streams_of_elements([element[2:] for element in elements])
 
 
 def score_from_music21(stream: Any) -> Score:
-    """A music21 stream as a `Score`; ties are joined, grace notes left out.
+    """Convert a music21 stream to a `Score`; ties are joined, grace notes left out.
 
-    The key is the first that is written, as music21 reads it (major where no mode is given).
+    The key is the first in the stream, as music21 reads it (major if no mode is given).
     """
     from music21.key import Key, KeySignature
     from music21.meter.base import TimeSignature
@@ -202,9 +202,9 @@ def score_from_music21(stream: Any) -> Score:
 
 
 def streams_from_music21(stream: Any) -> Streams:
-    """The book's note and duration words of a music21 stream (chapter 11).
+    """Convert a music21 stream to the book's note and duration words (chapter 11).
 
-    Ties are joined, and all parts put together as chords, of which the highest note is taken. Keys
+    Ties are joined, and all parts are merged into chords, of which the highest note is taken. Keys
     and time signatures are words of duration 0; rests are the word "rest".
     """
     from music21.chord import Chord
@@ -214,7 +214,7 @@ def streams_from_music21(stream: Any) -> Streams:
     from music21.note import Rest
 
     elements: list[tuple[str, Fraction]] = []
-    # At one time, signs come before what sounds.
+    # At equal times, signs come before notes.
     ordered = sorted(
         stream.stripTies().chordify().flatten(),
         key=lambda e: (e.offset, isinstance(e, (Chord, OneNote, Rest))),

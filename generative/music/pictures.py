@@ -1,4 +1,4 @@
-"""Scores as pictures: piano rolls, in which time goes to the right and pitch upwards.
+"""Scores as pictures: piano rolls, with time to the right and pitch upwards.
 
 run.metrics.log_image(step, "samples", piano_roll(score))
 """
@@ -15,9 +15,9 @@ from generative.music.score import Score
 __all__ = ["COLOURS", "piano_roll", "piano_rolls"]
 
 COLOURS = ((214, 93, 67), (232, 168, 56), (74, 144, 130), (58, 95, 154), (136, 96, 150))
-"""Of the parts, from the highest voice on; then from the start again."""
+"""Colours of the parts, from the highest voice on, in a cycle."""
 GROUND, BLACK_KEYS, BAR, BEAT, OCTAVE = 252, 244, 190, 228, 214
-"""Greys: of the ground, of the rows of black keys, of lines at bars, beats, and below each C."""
+"""Greys of the ground, the rows of black keys, and the lines at bars, beats and below each C."""
 
 
 def piano_roll(
@@ -28,12 +28,12 @@ def piano_roll(
     length: float | None = None,
     lines: bool = True,
 ) -> np.ndarray:
-    """A score as a picture, uint8 (H, width, 3): rows are semitones, lines are bars and beats.
+    """Draw a score, uint8 (H, width, 3): rows are semitones, lines are bars and beats.
 
     Args:
         width: pixels.
         row: pixels of a semitone.
-        pitches: lowest and highest to show; None for those of the score and a little more.
+        pitches: lowest and highest pitch to show; None for those of the score and a margin.
         length: quarter notes to show; None for the whole bars of the score.
         lines: draw bars and beats.
     """
@@ -61,7 +61,7 @@ def piano_roll(
             x = round(number * beat * scale)
             if is_bar or beat * scale >= 8:  # close lines would make the ground grey
                 picture[:, min(x, width - 1)] = BAR if is_bar else BEAT
-    # Lower voices are drawn first, so that where two meet the melody is seen.
+    # Lower voices are drawn first, so that the melody stays visible where two meet.
     for start, duration, pitch, part in sorted(score.notes, key=lambda note: -note.part):
         if low <= pitch <= high and start < length:
             left = round(float(start) * scale)
@@ -76,7 +76,7 @@ def piano_roll(
 def piano_rolls(
     scores: Sequence[Score], columns: int = 2, width: int = 400, row: int = 4, gap: int = 8
 ) -> np.ndarray:
-    """Several piano rolls side by side and below each other, all of the same scale, uint8."""
+    """Draw several piano rolls in a grid, all of the same scale, uint8 (H, W, 3)."""
     if not scores:
         raise ValueError("there is no score to draw")
     heard = [note.pitch for score in scores for note in score.notes] or [60]

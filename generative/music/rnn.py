@@ -1,13 +1,13 @@
-"""Recurrent networks on piano rolls: which keys sound next, each with a probability of its own.
+"""Recurrent networks on piano rolls: the probability of each key in the next frame.
 
     model = MusicRNN.from_pretrained("runs/music_rnn/model")
     rolls = model.sample(4, length=64)            # (4, 64, 88), 0 or 1
     model.log_prob(rolls)                         # (4,), nats, exact
-    model.frame_log_probs(rolls)                  # (4, 64): what each frame cost
+    model.frame_log_probs(rolls)                  # (4, 64), nats of each frame
 
-An LSTM or GRU reads the frames before and gives 88 logits; given these frames the keys are
+An LSTM or GRU reads the previous frames and gives 88 logits; given these frames the keys are
 independent (Boulanger-Lewandowski, Bengio & Vincent 2012, the baseline of their RNN-RBM). Pieces of
-a batch have different lengths: frames of -1 are behind the end, and count for nothing.
+a batch have different lengths: frames of -1 are behind the end and are not counted.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ __all__ = [
 ]
 
 PADDING = -1.0
-"""What all keys of a frame behind the end of a piece are."""
+"""Value of all keys of a frame behind the end of a piece."""
 
 
 class MusicRNNLoss(NamedTuple):
-    """Nats: `loss` of a frame, `piece_nats` of a whole piece; means over the batch."""
+    """Nats per frame (`loss`) and per piece (`piece_nats`); means over the batch."""
 
     loss: Tensor
     piece_nats: Tensor
@@ -88,11 +88,11 @@ class MusicRNN(Pretrained, nn.Module):
         return -costs.sum(2) * there
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Exact log probability of each piece of its length, (B,) nats."""
+        """Exact log probability of each piece given its length, (B,) nats."""
         return self.frame_log_probs(x).sum(1)
 
     def loss(self, x: Tensor, count_padding: bool = False) -> MusicRNNLoss:
-        """Mean nats of the frames that are there, and of the pieces.
+        """Mean nats of the frames up to the ends of pieces, and of the pieces.
 
         Args:
             count_padding: frames behind the end count in `loss` as silent ones.
@@ -116,7 +116,7 @@ class MusicRNN(Pretrained, nn.Module):
         """n pieces (n, length, K) of 0 and 1.
 
         Args:
-            length: frames; those of the config if not given.
+            length: frames; `config.length` by default.
             beginning: frames (n, T, K) that the pieces begin with, T below length.
         """
         frame = torch.zeros(n, 1, self.config.num_keys, **placed(self))
@@ -138,7 +138,7 @@ def check_rolls(x: Tensor, num_keys: int, model: nn.Module) -> Tensor:
     a model computes.
 
     Raises:
-        ValueError: it is not; says what it is.
+        ValueError: x is something else; says what it is.
     """
     wanted = f"needed is float (B, T, {num_keys}) of 0 and 1, and -1 behind a piece's end"
     if x.dim() != 3 or x.shape[1] < 1 or x.shape[2] != num_keys:
@@ -150,7 +150,7 @@ def check_rolls(x: Tensor, num_keys: int, model: nn.Module) -> Tensor:
 
 
 def pad_rolls(rolls: list[np.ndarray]) -> Tensor:
-    """Piano rolls (T, K) of different lengths as one float32 (B, T, K), filled up with -1."""
+    """Piano rolls (T, K) of different lengths as one float32 (B, T, K), padded with -1."""
     longest = max(len(roll) for roll in rolls)
     shape = (len(rolls), longest, rolls[0].shape[1])
     x = torch.full(shape, PADDING, dtype=torch.float32)
@@ -160,7 +160,7 @@ def pad_rolls(rolls: list[np.ndarray]) -> Tensor:
 
 
 def shift_keys(roll: np.ndarray, semitones: int) -> np.ndarray:
-    """A piano roll (T, K) moved up by so many keys, or as far as no note is lost."""
+    """Move a piano roll (T, K) up by `semitones` keys, or as far as no note is lost."""
     used = np.flatnonzero(roll.any(0))
     if not len(used):
         return roll

@@ -1,8 +1,8 @@
-"""A score: notes with exact times, in parts; as a piano roll, transposed, written as MIDI.
+"""Scores: notes with exact times, in parts; as a piano roll, transposed, written as MIDI.
 
     score = Score([Note(0, Fraction(1, 3), 60), Note(Fraction(1, 3), Fraction(2, 3), 64)])
     score.write_midi("two notes.mid", programs=(42,))
-    score.roll(steps_per_quarter=4)            # (parts, T, 128) bool: what sounds when
+    score.roll(steps_per_quarter=4)            # (parts, T, 128) bool: pitches of each step
     score.voices(steps_per_quarter=4)          # (T, parts) one pitch at a time, -1 for silence
 
 Times are in quarter notes and fractions, so that triplets are exact.
@@ -32,20 +32,20 @@ __all__ = [
 ]
 
 NUM_PITCHES = 128
-"""MIDI's; 60 is middle C, 12 make an octave."""
+"""Number of MIDI pitches; 60 is middle C, 12 make an octave."""
 
 
 class Note(NamedTuple):
     """One sounding note."""
 
     start: Fraction
-    """Quarter notes from the beginning."""
+    """Beginning, in quarter notes from that of the score."""
     duration: Fraction
-    """Quarter notes."""
+    """Length in quarter notes."""
     pitch: int
     """MIDI number, 0 to 127."""
     part: int = 0
-    """Which voice or instrument, from 0."""
+    """Index of the voice or instrument, from 0."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Score:
         num_parts: at least the parts of the notes.
     Raises:
         TypeError: a pitch or a part is no whole number.
-        ValueError: a pitch, a time or a part that cannot be.
+        ValueError: a pitch, a time or a part out of range.
     """
 
     notes: Sequence[Note]
@@ -86,7 +86,7 @@ class Score:
 
     @property
     def length(self) -> Fraction:
-        """When the last note ends, in quarter notes."""
+        """End of the last note, in quarter notes."""
         return max((n.start + n.duration for n in self.notes), default=Fraction(0))
 
     def part(self, number: int) -> Score:
@@ -95,7 +95,7 @@ class Score:
         return Score(notes, self.key, self.time_signature)
 
     def transpose(self, semitones: int) -> Score:
-        """All pitches and the key moved up by so many semitones.
+        """Copy with all pitches and the key moved up by `semitones`.
 
         Raises:
             ValueError: a pitch leaves 0 to 127.
@@ -104,7 +104,7 @@ class Score:
         return Score(moved, transpose_key(self.key, semitones), self.time_signature, self.num_parts)
 
     def roll(self, steps_per_quarter: int = 4) -> np.ndarray:
-        """What sounds when: bool (parts, T, 128), T steps that cover the score.
+        """Sounding pitches, bool (parts, T, 128), with T steps that cover the score.
 
         A note that begins or ends between steps sounds in the steps whose beginning it covers.
         """
@@ -125,7 +125,7 @@ class Score:
     def write_midi(
         self, path: Path | str, programs: Sequence[int] = (0,), bpm: float = 96.0
     ) -> None:
-        """Write a MIDI file; see `generative.music.midi.midi_bytes`, which says what it refuses."""
+        """Write a MIDI file; see `generative.music.midi.midi_bytes`, also for its errors."""
         from generative.music.midi import midi_bytes
 
         write_file(Path(path), midi_bytes(self, programs, bpm))
@@ -134,7 +134,7 @@ class Score:
 def score_of_voices(
     voices: np.ndarray, steps_per_quarter: int = 4, time_signature: str = "4/4"
 ) -> Score:
-    """The score of one pitch a step and part; the inverse of `Score.voices` but for repeated notes.
+    """Score of one pitch per step and part; inverse of `Score.voices` except for repeated notes.
 
     Equal pitches in a row become one long note: a grid cannot tell them from repeated ones.
 
@@ -162,13 +162,13 @@ def score_of_voices(
 
 MAJOR = ("C", "D-", "D", "E-", "E", "F", "G-", "G", "A-", "A", "B-", "B")
 MINOR = ("C", "C#", "D", "E-", "E", "F", "F#", "G", "G#", "A", "B-", "B")
-"""The usual name of the key on each of twelve semitones; a flat is written "-"."""
+"""Usual name of the key on each of the twelve semitones; a flat is written "-"."""
 
 
 def transpose_key(key: str, semitones: int) -> str:
-    """The key so many semitones higher, by its usual name; "" stays "".
+    """Name of the key `semitones` higher, as usually written; "" stays "".
 
-    Modes other than major take minor's names.
+    Modes other than major take the names of minor.
     """
     if not key:
         return key
@@ -178,7 +178,7 @@ def transpose_key(key: str, semitones: int) -> str:
 
 
 def pitch_class(name: str) -> int:
-    """Semitones of a note's name above C: "B-" -> 10, "F#" -> 6.
+    """Semitones of a named note above C: "B-" -> 10, "F#" -> 6.
 
     Raises:
         ValueError: no such note.

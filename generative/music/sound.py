@@ -1,4 +1,4 @@
-"""Scores to sound by a small synthesiser: sums of sines that decay, in NumPy.
+"""Small synthesiser of scores: sums of decaying sines, in NumPy.
 
 sound = synthesise(score)
 Path("score.wav").write_bytes(wav_bytes(sound))
@@ -16,17 +16,17 @@ from generative.music.score import Score
 __all__ = ["RATE", "synthesise", "wav_bytes"]
 
 RATE = 22_050
-"""Samples a second: overtones up to 11 kHz."""
+"""Samples a second; overtones reach 11 kHz."""
 HARMONICS = (1.0, 0.46, 0.28, 0.15, 0.09, 0.05, 0.03)
 """Loudness of a tone and its overtones."""
 ATTACK, RELEASE = 0.012, 0.14
-"""Seconds in which a note comes and goes; without them it clicks."""
+"""Seconds in which a note fades in and out; without them it clicks."""
 DECAY = 0.9
-"""Seconds after which a held note has 1/e of its loudness; overtones go sooner."""
+"""Seconds after which a held note has 1/e of its loudness; overtones fade sooner."""
 
 
 def synthesise(score: Score, bpm: float = 84.0, rate: int = RATE) -> np.ndarray:
-    """The sound of a score, float32 (seconds * rate,) within -0.9 and 0.9; 0.1 s for no note.
+    """Synthesise a score, float32 (seconds * rate,) within -0.9 and 0.9; 0.1 s without notes.
 
     Args:
         bpm: quarter notes a minute.
@@ -45,7 +45,7 @@ def synthesise(score: Score, bpm: float = 84.0, rate: int = RATE) -> np.ndarray:
 
 
 def _tone(pitch: int, seconds: float, rate: int) -> np.ndarray:
-    """One note; equal temperament, A4 = 440 Hz, overtones beyond half the rate left out."""
+    """Sound of one note; equal temperament, A4 = 440 Hz, without overtones above half the rate."""
     t = np.arange(int((seconds + RELEASE) * rate)) / rate
     frequency = 440 * 2 ** ((pitch - 69) / 12)
     tone = np.zeros_like(t)
@@ -60,7 +60,7 @@ def _tone(pitch: int, seconds: float, rate: int) -> np.ndarray:
 
 
 def wav_bytes(sound: np.ndarray, rate: int = RATE) -> bytes:
-    """Sound (N,) within -1 and 1 as a WAV file of one channel and 16 bits."""
+    """Encode sound (N,) within -1 and 1 as a WAV file of one channel and 16 bits."""
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setnchannels(1)

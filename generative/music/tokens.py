@@ -2,7 +2,7 @@
 
     notes, durations = streams_of_score(score)        # two words for every element (the book)
     score = score_of_streams(Streams(notes, durations))
-    one_word_each(streams), interleave(streams)       # the two other ways the book names
+    one_word_each(streams), interleave(streams)       # the book's two other forms
 
     grid(score)                       # S A T B of step 1, S A T B of step 2, ...
     events(score)                     # NOTE_ON<60> TIME_SHIFT<1/3> NOTE_OFF<60> ...
@@ -53,12 +53,12 @@ START, END, REST = "START", "END", "rest"
 
 
 class Vocabulary:
-    """Words and their numbers: 0 is padding, 1 a word that is not known, words count from 2.
+    """Words and their numbers: 0 is padding, 1 an unknown word, words count from 2.
 
     Args:
-        words: each once, or in one text separated by spaces.
+        words: distinct words, or one text of words separated by spaces.
     Raises:
-        ValueError: a word is there twice, is empty or has a space in it.
+        ValueError: a word occurs twice, is empty or contains a space.
     """
 
     def __init__(self, words: Iterable[str] | str):
@@ -69,32 +69,32 @@ class Vocabulary:
 
     @classmethod
     def of(cls, texts: Iterable[Iterable[str]]) -> Vocabulary:
-        """All words of these texts, the most frequent first; of equals the first in the alphabet.
+        """Vocabulary of all words of the texts, by frequency and then alphabetical.
 
-        Padding is always 0, so frequency only decides about the order.
+        Frequency decides the order only; padding is always 0.
         """
         counts = Counter(word for text in texts for word in text)
         return cls(sorted(counts, key=lambda word: (-counts[word], word)))
 
     def __len__(self) -> int:
-        """Numbers there are, those of padding and of unknown words among them."""
+        """Size of the vocabulary, including padding and the unknown word."""
         return len(self.words) + 2
 
     def encode(self, words: Iterable[str]) -> np.ndarray:
-        """int64 (T,); a word that is not known becomes 1."""
+        """Numbers of words, int64 (T,); an unknown word becomes 1."""
         return np.array([self._numbers.get(word, 1) for word in words], dtype=np.int64)
 
     def decode(self, numbers: Iterable[int]) -> list[str]:
-        """Words of these numbers; padding and unknown words are left out."""
+        """Words of numbers; padding and unknown words are left out."""
         return [self.words[int(n) - 2] for n in numbers if n >= 2]
 
     def number(self, word: str) -> int:
-        """Number of a word; 1 if it is not known."""
+        """Number of a word; 1 if it is unknown."""
         return self._numbers.get(word, 1)
 
 
 # ---------------------------------------------------------------------------------------------
-# Two streams: what sounds, and for how long
+# Two streams: notes and durations
 # ---------------------------------------------------------------------------------------------
 
 
@@ -110,18 +110,18 @@ class Streams(NamedTuple):
 
 
 def streams_of_elements(elements: Iterable[tuple[str, Fraction]]) -> Streams:
-    """What is played, by names and durations, after the word START."""
+    """Streams of pairs (name, duration), after the word START."""
     listed = [(START, Fraction(0)), *elements]
     return Streams([name for name, _ in listed], [duration_word(length) for _, length in listed])
 
 
 def streams_of_score(score: Score, part: int = 0, end: bool = False) -> Streams:
-    """The words of one part of a score: key, time signature, then notes and rests.
+    """Words of one part of a score: key, time signature, then notes and rests.
 
     Of notes that begin together the highest is taken, and a note ends where the next begins.
 
     Args:
-        end: the last word is "END", so that a model can learn when a piece is over.
+        end: append the word "END", so that a model can learn to end a piece.
     """
     elements = [(score.key, Fraction(0))] if score.key else []
     elements.append((f"{score.time_signature}TS", Fraction(0)))
@@ -142,10 +142,10 @@ def streams_of_score(score: Score, part: int = 0, end: bool = False) -> Streams:
 
 
 def score_of_streams(streams: Streams) -> Score:
-    """The score of a melody, up to the word "END" if it is there.
+    """Score of a melody, up to the word "END" if it occurs.
 
-    The first key and time signature become those of the score. Anything may come in any place, as
-    a network writes it: words of duration 0 make no sound.
+    The first key and time signature become those of the score. Words may come in any order, as a
+    network writes them; words of duration 0 make no sound.
     """
     notes, now, key, time_signature = [], Fraction(0), "", ""
     for name, word in zip(*streams, strict=True):
@@ -164,9 +164,9 @@ def score_of_streams(streams: Streams) -> Score:
 
 
 def transpose_streams(streams: Streams, semitones: int) -> Streams:
-    """The same piece so many semitones higher: keys and pitches are renamed.
+    """Transpose a piece up by `semitones`: keys and pitches are renamed.
 
-    Black keys are named as the first key has them. By 0, all keys get their usual name.
+    Black keys are named as in the first key. With 0, all keys get their usual names.
     """
     first_key = next((word for word in streams.notes if ":" in word), "")
     flats = prefers_flats(transpose_key(first_key, semitones))
@@ -181,19 +181,19 @@ def transpose_streams(streams: Streams, semitones: int) -> Streams:
 
 
 def one_word_each(streams: Streams) -> list[str]:
-    """One word for every element, "G2=0.5": only pairs that were seen can be written."""
+    """One word for every element, as "G2=0.5": a model can write only the pairs of its data."""
     return [f"{note}={duration}" for note, duration in zip(*streams, strict=True)]
 
 
 def score_of_words(words: Iterable[str]) -> Score:
-    """The score of what `one_word_each` gives."""
+    """Score of the words of `one_word_each`."""
     pairs = [word.split("=") for word in words]
     return score_of_streams(Streams([note for note, _ in pairs], [length for _, length in pairs]))
 
 
 def score_of_stream(words: Iterable[str]) -> Score:
-    """The score of one stream up to END: of what `one_word_each`, `interleave`, `grid` or `events`
-    gives, told apart by their words."""
+    """Score of a single stream up to END, from `one_word_each`, `interleave`, `grid` or `events`;
+    the words tell which."""
     words = [word for word in itertools.takewhile(lambda w: w != END, words) if word != START]
     if any(word == SILENT or word.startswith("PITCH_") for word in words):
         return score_of_grid(words)
@@ -205,12 +205,12 @@ def score_of_stream(words: Iterable[str]) -> Score:
 
 
 def interleave(streams: Streams) -> list[str]:
-    """Note and duration words in turn; durations are told by a "=" in front."""
+    """Alternate note and duration words; durations begin with "="."""
     return [word for note, d in zip(*streams, strict=True) for word in (note, f"={d}")]
 
 
 def deinterleave(words: Sequence[str]) -> Streams:
-    """The inverse of `interleave`; a word in the place of the other kind is passed over."""
+    """Inverse of `interleave`; a word in the place of the other kind is ignored."""
     streams, waiting = Streams([], []), None
     for word in words:
         if not word.startswith("="):
@@ -233,11 +233,11 @@ def duration_word(quarters: Fraction) -> str:
 FLAT_NAMES = ("C", "D-", "D", "E-", "E", "F", "G-", "G", "A-", "A", "B-", "B")
 SHARP_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 MIXED_NAMES = ("C", "C#", "D", "E-", "E", "F", "F#", "G", "G#", "A", "B-", "B")
-"""What music21 calls the pitches of a MIDI file."""
+"""Names that music21 gives to the pitches of a MIDI file."""
 
 
 def prefers_flats(key: str) -> bool | None:
-    """Whether a key has flats; None for C major, A minor, and no key."""
+    """True if a key has flats, False for sharps; None for C major, A minor, and no key."""
     tonic, _, mode = key.partition(":")
     if not tonic:
         return None
@@ -246,10 +246,10 @@ def prefers_flats(key: str) -> bool | None:
 
 
 def pitch_name(pitch: int, flats: bool | None = None) -> str:
-    """The name of a pitch with its octave: 60 -> "C4", 46 -> "B-2".
+    """Name of a pitch with its octave: 60 -> "C4", 46 -> "B-2".
 
     Args:
-        flats: name black keys as flats, as sharps, or (None) by what is usual for each.
+        flats: name black keys as flats (True), as sharps (False) or as usual for each (None).
     Raises:
         ValueError: a pitch below C0, or above MIDI's 127.
     """
@@ -260,7 +260,7 @@ def pitch_name(pitch: int, flats: bool | None = None) -> str:
 
 
 def pitch_number(name: str) -> int:
-    """The inverse: "B-2" -> 46, "A#2" -> 46.
+    """Pitch of a name, the inverse of `pitch_name`: "B-2" -> 46, "A#2" -> 46.
 
     Raises:
         ValueError: no such pitch.
@@ -270,7 +270,7 @@ def pitch_number(name: str) -> int:
         raise ValueError(f"got the pitch {name!r}; a pitch has an octave, as in C4")
     base = pitch_class(letters)
     signs = letters.count("#") - letters.count("-")
-    # B# of octave 3 is C4: the octave counts from the letter.
+    # B# of octave 3 is C4: the letter determines the octave.
     octave_shift = (base - signs) // 12
     return 12 * (int(name[len(letters) :]) + 1 - octave_shift) + base
 
@@ -283,16 +283,16 @@ SILENT = "REST"
 
 
 def grid(score: Score, steps_per_quarter: int = 4) -> list[str]:
-    """The pitch of each part at each step, part by part, then step by step: "PITCH_67" or "REST".
+    """Pitch of each part at each step, "PITCH_67" or "REST"; the parts of a step come in turn.
 
-    A long note and the same note again and again look alike; what is shorter than a step is lost.
+    Long and repeated notes look alike; notes shorter than a step may be lost.
     """
     voices = score.voices(steps_per_quarter)
     return [f"PITCH_{pitch}" if pitch >= 0 else SILENT for pitch in voices.flatten().tolist()]
 
 
 def score_of_grid(words: Sequence[str], num_parts: int = 4, steps_per_quarter: int = 4) -> Score:
-    """The score of grid words; a last step that is not whole is left out."""
+    """Score of grid words; an incomplete last step is left out."""
     steps = len(words) // num_parts
     pitches = [int(w.removeprefix("PITCH_")) if w != SILENT else -1 for w in words]
     voices = np.array(pitches[: steps * num_parts], dtype=np.int64).reshape(steps, num_parts)
@@ -305,15 +305,15 @@ def score_of_grid(words: Sequence[str], num_parts: int = 4, steps_per_quarter: i
 
 SMALLEST_SHIFT = Fraction(1, 12)
 LONGEST_SHIFT = 4
-"""Quarter notes; longer waits are several words."""
+"""Longest TIME_SHIFT, in quarter notes; longer waits are several words."""
 
 
 def events(score: Score) -> list[str]:
-    """NOTE_ON<pitch>, NOTE_OFF<pitch> and TIME_SHIFT<quarters> (Huang et al. 2018).
+    """Words NOTE_ON<pitch>, NOTE_OFF<pitch> and TIME_SHIFT<quarters> (Huang et al. 2018).
 
-    At one time, ends come before beginnings and low pitches before high ones. Parts are played on
-    one instrument: where two have the same pitch at the same time, it sounds from the first
-    beginning to the last end, and a new beginning in between is struck again.
+    At equal times, ends come before beginnings and low pitches before high ones. All parts are
+    played on one instrument: if two have the same pitch at the same time, it sounds from the first
+    beginning to the last end, and each beginning in between strikes it again.
 
     Times are rounded to 1/12 of a quarter note; sixteenths and triplets are exact.
     """
@@ -335,7 +335,7 @@ def events(score: Score) -> list[str]:
 
 
 def _merged(score: Score) -> list[tuple[int, int, int]]:
-    """(first tick, last tick, pitch) of all parts on one instrument; of a pitch none overlap."""
+    """(first tick, last tick, pitch) of all parts on one instrument, without overlaps."""
     spans: dict[int, list[list[int]]] = {}
     for note in score.notes:  # in the order of their starts
         first = round(note.start / SMALLEST_SHIFT)
@@ -352,10 +352,10 @@ def _merged(score: Score) -> list[tuple[int, int, int]]:
 
 
 def score_of_events(words: Iterable[str]) -> Score:
-    """The score of event words, all in one part.
+    """Score of event words, all in one part.
 
-    Made for what a network writes: an end without a beginning is passed over, a pitch that begins
-    again while it sounds ends there, and what sounds at the end is ended.
+    Accepts any output of a network: an end without a beginning is ignored, a pitch that begins
+    again while it sounds ends there, and notes that still sound at the end are ended.
     """
     notes, sounding, now = [], {}, Fraction(0)
 

@@ -5,12 +5,12 @@
     model.scores(tokens)[0].write_midi("new.mid")
     model.log_prob(tokens)                                     # (4,), nats
     maps = []
-    notes, durations = model.next_log_probs(tokens, maps)      # and where each head looked
+    notes, durations = model.next_log_probs(tokens, maps)      # and attention weights
 
 Every element of a piece is a note and a duration; both are embedded, put side by side, and a causal
 Transformer gives a distribution of the next of each (Foster 2023, chapter 11). With `relative`,
-attention also knows how far back an element is (Shaw et al. 2018), computed by the skewing of the
-Music Transformer (Huang et al. 2018). Padding (0) behind the end of a piece counts for nothing.
+attention also uses the distance of an element (Shaw et al. 2018), computed by the skewing of the
+Music Transformer (Huang et al. 2018). Padding (0) behind the end of a piece is not counted.
 
 Single streams work as well: START, then the grid, the events or the words of a piece, then END.
 """
@@ -61,11 +61,11 @@ __all__ = [
 
 
 PERIODS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0)
-"""Quarter notes: beats and bars of the usual metres."""
+"""Periods of the clock's sines in quarter notes: beats and bars of the usual metres."""
 
 
 class MusicLoss(NamedTuple):
-    """Nats: `loss` of an element, `nats` of each of its words (S,), `piece_nats` of a piece."""
+    """Nats per element (`loss`), per word of each stream (`nats`, (S,)) and per piece."""
 
     loss: Tensor
     nats: Tensor
@@ -86,7 +86,7 @@ def sine_positions(
     """Sines and cosines of the position at wavelengths from 2 pi to 20,000 pi, (length, dim).
 
     Channels 2i and 2i + 1 are the sine and the cosine of position / 10000^(2i / dim) (Vaswani et
-    al. 2017, 3.5). Any position has one, also those that were not trained on.
+    al. 2017, 3.5). Every position has a vector, also beyond those of training.
     """
     i = torch.arange(0, dim, 2, device=device, dtype=dtype)
     angle = torch.arange(length, device=device)[:, None] / 10_000 ** (i / dim)
@@ -94,7 +94,7 @@ def sine_positions(
 
 
 class Clock(nn.Module):
-    """Durations (B, T) -> what the time at the end of each element adds to it, (B, T, dim)."""
+    """Durations (B, T) -> embedding of the time at the end of each element, (B, T, dim)."""
 
     quarters: Tensor
 
@@ -117,7 +117,7 @@ class Clock(nn.Module):
 
 
 class MusicTransformer(Pretrained, nn.Module):
-    """Notes and durations after notes and durations; 1,479,379 parameters at the book's sizes.
+    """Predicts the next note and duration from the past; 1,479,379 parameters at the book's sizes.
 
     Raises:
         ValueError: the config has no words yet.
@@ -162,7 +162,7 @@ class MusicTransformer(Pretrained, nn.Module):
             init_weights(self, "glorot" if glorot else "normal", config.num_layers)
 
     def hidden(self, tokens: Tensor, maps: list[Tensor] | None = None) -> Tensor:
-        """What is known after each element, (B, T, S) -> (B, T, width).
+        """Features after each element, (B, T, S) -> (B, T, width).
 
         Args:
             maps: gets the attention weights (B, H, T, T) of each block appended.
@@ -173,7 +173,7 @@ class MusicTransformer(Pretrained, nn.Module):
             x = x + self.clock(tokens[:, :, 1])
         if config.network == "lstm":
             return self.dropout(self.lstm(self.dropout(x))[0])
-        # As every word has its own position in the book, so has each part of an element.
+        # In the book every word has its own position; so has each part of an element here.
         kind = tokens.device, at_least_float32(x)
         sines = sine_positions(tokens.shape[1], config.embed_dim, *kind)
         x = x + sines.to(x).repeat(1, len(self.embeddings))
@@ -185,8 +185,7 @@ class MusicTransformer(Pretrained, nn.Module):
         """Logits of the next word of one stream, (B, T, width) -> (B, T, V).
 
         Args:
-            following: the next elements (B, T, S), of which a chained model sees the streams before
-                this one.
+            following: the next elements (B, T, S); a chained model reads their earlier streams.
         """
         if self.config.chained and stream:
             assert following is not None
@@ -197,7 +196,7 @@ class MusicTransformer(Pretrained, nn.Module):
     def word_log_probs(self, tokens: Tensor) -> Tensor:
         """Log probability of each word given the elements before, (B, T, S) -> (B, T - 1, S).
 
-        The first element is given. 0 where there is padding.
+        The first element is given. Padding has 0.
         """
         tokens = self._check(tokens)
         return self._word_log_probs(tokens) * (tokens[:, 1:] != 0)
@@ -222,7 +221,7 @@ class MusicTransformer(Pretrained, nn.Module):
         """Mean nats of elements, words and pieces (B, T, S), without their first element.
 
         Args:
-            count_padding: padding is a word like any other in `loss`, as in the book.
+            count_padding: count padding as a word in `loss`, as in the book.
         """
         tokens = check_some(self._check(tokens), self)
         nats = -self._word_log_probs(tokens)
@@ -234,10 +233,10 @@ class MusicTransformer(Pretrained, nn.Module):
 
     @torch.no_grad()
     def next_log_probs(self, tokens: Tensor, maps: list[Tensor] | None = None) -> list[Tensor]:
-        """Log probabilities of what follows each element, for each stream (B, T, V).
+        """Log probabilities of the word after each element, for each stream (B, T, V).
 
-        A chained stream is told the word before it that really follows; after the last element it
-        is told padding.
+        A chained stream reads the true next words of the earlier streams; after the last element
+        it reads padding.
 
         Args:
             maps: gets the attention weights (B, H, T, T) of each block appended.
@@ -262,8 +261,8 @@ class MusicTransformer(Pretrained, nn.Module):
         """n pieces (n, length, S), int64; behind the word END there is padding.
 
         Args:
-            length: elements, the first of which is START; `config.length` if not given.
-            temperature: of all streams, or of each.
+            length: elements, the first of which is START; `config.length` by default.
+            temperature: one for all streams, or one for each.
             top_k, top_p: see `generative.sampling.sample_logits`.
             prompt: elements (T, S) that all pieces begin with, in the place of START.
         """
@@ -285,7 +284,7 @@ class MusicTransformer(Pretrained, nn.Module):
             drawn = torch.zeros(n, 1, len(self.heads), dtype=torch.int64, device=device)
             for s, heat in enumerate(temperatures):
                 logits = self.stream_logits(h, s, drawn)[:, 0]
-                logits[:, :2] = -torch.inf  # padding and unknown words are no music
+                logits[:, :2] = -torch.inf  # never draws padding or the unknown word
                 drawn[:, 0, s] = sample_logits(logits, heat, top_k, top_p, generator)
             drawn[over] = 0
             if end > 1:
@@ -321,7 +320,7 @@ class MusicTransformer(Pretrained, nn.Module):
 
 
 def _head(width: int, known: int, size: int) -> nn.Module:
-    """Logits of hidden numbers; with two layers if words of other streams are among them."""
+    """Output layer, features -> logits; two layers if features include words of other streams."""
     if not known:
         return nn.Linear(width, size)
     return nn.Sequential(nn.Linear(width + known, width), nn.GELU(), nn.Linear(width, size))
@@ -333,7 +332,7 @@ def _head(width: int, known: int, size: int) -> nn.Module:
 
 
 def vocabularies(pieces: Sequence[Streams]) -> tuple[str, ...]:
-    """The words of each stream of these pieces, as `MusicTransformerConfig.streams` has them."""
+    """Words of each stream of the pieces, in the form of `MusicTransformerConfig.streams`."""
     columns = range(len(pieces[0]))
     return tuple(" ".join(Vocabulary.of(piece[s] for piece in pieces).words) for s in columns)
 
@@ -348,7 +347,7 @@ def encode_pieces(pieces: Sequence[Streams], streams: Sequence[str]) -> list[np.
 
 
 def pad_tokens(pieces: Sequence[np.ndarray]) -> Tensor:
-    """Pieces (T, S) of different lengths as one int64 (B, T, S), filled up with 0."""
+    """Pieces (T, S) of different lengths as one int64 (B, T, S), padded with 0."""
     longest = max(len(piece) for piece in pieces)
     x = torch.zeros(len(pieces), longest, pieces[0].shape[1], dtype=torch.int64)
     for row, piece in zip(x, pieces, strict=True):
@@ -359,7 +358,7 @@ def pad_tokens(pieces: Sequence[np.ndarray]) -> Tensor:
 def windows(piece: np.ndarray, length: int) -> list[np.ndarray]:
     """All windows of length + 1 elements of a piece (T, S), one element apart, as in the book.
 
-    A piece that is shorter is one window.
+    A shorter piece is one window.
     """
     last = max(0, len(piece) - length - 1)
     return [piece[first : first + length + 1] for first in range(last + 1)]
