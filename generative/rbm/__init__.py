@@ -1,8 +1,8 @@
 """Boltzmann machines: fully connected, restricted, and stacked to deep belief networks.
 
-Bits v and hidden bits h have p(v, h) = exp(-E(v, h)) / Z. In the restricted machine no two units of
-one side are connected, so that a whole side is drawn at once given the other, and h can be summed
-out: F(v) = -log sum_h exp(-E(v, h)) is a formula (Smolensky 1986; Hinton 2002).
+Visible bits v and hidden bits h have p(v, h) = exp(-E(v, h)) / Z. In the restricted machine no two
+units of one side are connected. A whole side is therefore drawn at once given the other, and the
+sum over h has a closed form, F(v) = -log sum_h exp(-E(v, h)) (Smolensky 1986; Hinton 2002).
 
     rbm = RBM.from_pretrained("runs/rbm/model")
     rbm.free_energy(x)                   # (B, *shape) of bits -> (B,)

@@ -22,7 +22,7 @@ class BoltzmannConfig(Checked):
     """A Boltzmann machine: every unit is connected with every other."""
 
     shape: Widths = (9,)
-    """Of one example: (D,) or (C, H, W) bits."""
+    """Shape of one example: (D,) or (C, H, W) bits."""
     hidden_dim: SizeOrZero = 4
     """Hidden units; 0 for none."""
     sample_steps: Size = 200
@@ -38,9 +38,9 @@ class RBMConfig(Checked):
     """A restricted Boltzmann machine: visible units see hidden ones only, and the reverse."""
 
     shape: Widths = (1, 28, 28)
-    """Of one example: (D,) or (C, H, W) bits."""
+    """Shape of one example: (D,) or (C, H, W) bits."""
     hidden_dim: Size = 128
-    """Hidden units; up to 20 (or as few visible ones) the partition function is summed up."""
+    """Hidden units; with up to 20 (or that many visible ones) the partition function is exact."""
     sample_steps: Size = 1000
     """Gibbs steps of `sample`."""
 
@@ -54,7 +54,7 @@ class DBNConfig(Checked):
     """A deep belief network: restricted Boltzmann machines on top of each other."""
 
     shape: Widths = (1, 28, 28)
-    """Of one example: (D,) or (C, H, W) bits."""
+    """Shape of one example: (D,) or (C, H, W) bits."""
     hidden_dims: Widths = (256, 64)
     """Units of each layer, upwards."""
     sample_steps: Size = 1000
@@ -67,20 +67,20 @@ class DBNConfig(Checked):
 
 @dataclass(frozen=True)
 class RBMLossConfig(Checked):
-    """How a Boltzmann machine learns: what its own samples are, and how far a step goes."""
+    """Training settings of a Boltzmann machine: samples of the model, and step sizes."""
 
     method: Literal["cd", "pcd", "exact"] = "cd"
-    """cd: Gibbs chains begin at the data (Hinton 2002). pcd: they go on from the last step
+    """cd: Gibbs chains begin at the data (Hinton 2002). pcd: they continue from the last step
     (Tieleman 2008). exact: no samples, the gradient of the likelihood of an enumerable machine."""
     k: Size = 1
     """Gibbs steps of an update."""
     num_chains: SizeOrZero = 0
     """pcd: chains; 0 for as many as the batch has examples."""
     num_temperatures: Depth = 1
-    """pcd: more than 1 has chains at so many temperatures exchange their states (Desjardins et al.
-    2010), which lets them reach what lies beyond unlikely states."""
+    """pcd: number of temperatures; with more than 1, chains exchange their states (Desjardins et
+    al. 2010), which lets them cross unlikely states."""
     optimizer: Literal["sgd", "adam"] = "sgd"
-    """Plain gradient steps, or Adam."""
+    """Optimiser: plain gradient steps, or Adam."""
     lr: Positive = 0.01
     """Learning rate."""
     final_lr: NonNegative = 0.01

@@ -58,7 +58,7 @@ class DeepBeliefNetwork(Pretrained, nn.Module):
         return z.unflatten(1, self.config.shape)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Up to the top and down again, by means, (B, *shape)."""
+        """Reconstruction by means, up to the top and down again, (B, *shape)."""
         return self.decode(self.encode(x))
 
     @torch.no_grad()
@@ -88,7 +88,7 @@ class DeepBeliefNetwork(Pretrained, nn.Module):
         Averages log p(x, h) - log q(h | x) over draws of the lower layers' h from the upward pass.
 
         Raises:
-            ValueError: the top machine is too large for its partition function to be summed up.
+            ValueError: the top machine is too large to sum up its partition function.
         """
         v = check_bits(x, self.config.shape, self)
         *lower, top = self.stack

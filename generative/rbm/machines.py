@@ -20,7 +20,7 @@ from generative.training.ranges import Count, CountOrZero
 __all__ = ["RBM", "BoltzmannMachine", "LogPartition", "all_bits", "check_bits"]
 
 MAX_ENUMERATED = 20
-"""Bits whose states are summed up: a million of them, a second of work."""
+"""Largest number of bits whose states are summed up: a million states, one second."""
 
 
 def all_bits(n: int, like: Tensor, rows: int = 2**14) -> Iterator[Tensor]:
@@ -32,10 +32,10 @@ def all_bits(n: int, like: Tensor, rows: int = 2**14) -> Iterator[Tensor]:
 
 
 def check_bits(x: Tensor, shape: tuple[int, ...], model: nn.Module) -> Tensor:
-    """(B, *shape) of zeros and ones, of the type in which a model computes -> (B, D).
+    """Check x, (B, *shape) of zeros and ones in the dtype of the model, and flatten it to (B, D).
 
     Raises:
-        ValueError: another shape or type, or a number in between.
+        ValueError: wrong shape or type, or a value other than 0 and 1.
     """
     check_batch(x, shape, "bits", model)
     if not bool(((x == 0) | (x == 1)).all()):
@@ -51,13 +51,13 @@ class LogPartition(NamedTuple):
     """An estimate of log Z."""
 
     log_partition: float
-    """Nats; the estimate of Z itself is unbiased, its logarithm is too low on average."""
+    """log Z in nats; the estimate of Z is unbiased, its logarithm is too low on average."""
     std_error: float
-    """Of it, from the spread of the chains (delta method)."""
+    """Standard error of log_partition, from the spread of the chains (delta method)."""
 
 
 class BoltzmannMachine(Pretrained, nn.Module):
-    """Every unit connected with every other: E(s) = -s^T A s / 2 - a^T s of all units s = (v, h).
+    """Fully connected Boltzmann machine: E(s) = -s^T A s / 2 - a^T s of all units s = (v, h).
 
     A is symmetric with zeros on its diagonal. Its blocks are the book's L (visible), J (hidden) and
     W; the book's energy has no biases and halves W too. Units are drawn one at a time, and the sum
@@ -120,7 +120,7 @@ class BoltzmannMachine(Pretrained, nn.Module):
 
     @torch.no_grad()
     def gibbs(self, s: Tensor, steps: int, generator: torch.Generator | None = None) -> Tensor:
-        """Sweeps over all units, each drawn given all others, (B, units)."""
+        """States after `steps` sweeps over all units, each drawn given all others, (B, units)."""
         return self._sweep(s, range(self.num_units), steps, generator)
 
     @torch.no_grad()
@@ -169,7 +169,7 @@ class RBM(Pretrained, nn.Module):
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
-        """Begin at the log odds of each visible bit in examples (N, *shape) (Hinton 2010, 8)."""
+        """Set b to the log odds of each visible bit in examples (N, *shape) (Hinton 2010, 8)."""
         p = check_some(self._flat(x), self).mean(0)
         self.visible_bias.copy_(p.clamp(0.01, 0.99).logit())
 
@@ -180,7 +180,7 @@ class RBM(Pretrained, nn.Module):
         return -(v @ self.weight * h).sum(1) - v @ self.visible_bias - h @ self.hidden_bias
 
     def free_energy(self, x: Tensor) -> Tensor:
-        """-b^T v - sum_j softplus(c_j + (W^T v)_j): -log of the sum of exp(-E) over h, (B,)."""
+        """-log sum_h exp(-E) = -b^T v - sum_j softplus(c_j + (W^T v)_j), (B, *shape) -> (B,)."""
         return self.chain_free_energy(self._flat(x))
 
     def hidden_logits(self, v: Tensor) -> Tensor:
@@ -244,8 +244,8 @@ class RBM(Pretrained, nn.Module):
         p_beta(v) ~ exp((1 - beta) a^T v + beta b^T v) prod_j (1 + exp(beta (c + W^T v)_j)).
 
         Args:
-            num_temperatures: values of beta; more of them bring the chains closer.
-            examples: (N, *shape), whose log odds are a; the machine's own b if not given.
+            num_temperatures: number of values of beta; the error falls with it.
+            examples: (N, *shape), whose log odds are a; by default a is the machine's b.
         """
         a, b, c = self.visible_bias, self.visible_bias, self.hidden_bias
         if examples is not None:
@@ -284,9 +284,9 @@ class RBM(Pretrained, nn.Module):
         generator: torch.Generator | None = None,
         beta: float | Tensor = 1.0,
     ) -> Tensor:
-        """Draw h given v and v given h, so many times; visible bits (..., D).
+        """Visible bits (..., D) after `steps` draws of h given v and v given h.
 
-        beta scales W and c, down to independent visible bits at 0 (parallel tempering).
+        beta scales W and c (parallel tempering); at 0 the visible bits are independent.
         """
         for _ in range(steps):
             h = torch.bernoulli((beta * self.hidden_logits(v)).sigmoid(), generator=generator)
@@ -295,7 +295,7 @@ class RBM(Pretrained, nn.Module):
         return v
 
     def start_chains(self, v: Tensor) -> Tensor:
-        """The visible bits are all the state there is."""
+        """States of chains that begin at visible bits (B, D), which are the whole state."""
         return v
 
     def chain_free_energy(self, v: Tensor, beta: float | Tensor = 1.0) -> Tensor:

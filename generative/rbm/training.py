@@ -22,9 +22,9 @@ Machine: TypeAlias = BoltzmannMachine | RBM
 
 
 class BoltzmannLearner:
-    """Gradient of E_data[F] - E_model[F], the model's expectation taken over Gibbs chains.
+    """Follows the gradient of E_data[F] - E_model[F], with Gibbs chains for the second term.
 
-    `kept` holds the weights to keep: their average, if there is one.
+    `kept` holds the weights to save: their average, if there is one.
     """
 
     def __init__(self, model: Machine, config: RBMLossConfig, steps: int):
@@ -65,7 +65,7 @@ class BoltzmannLearner:
         return {"loss": loss.detach(), **notes}
 
     def _draw(self, v: Tensor) -> Tensor:
-        """States that the model's expectation is taken over."""
+        """Draw the states for the expectation under the model."""
         model, config = self.model, self.config
         if config.method == "cd":
             return model.gibbs(model.start_chains(v), config.k)
@@ -82,7 +82,7 @@ class BoltzmannLearner:
 
     @torch.no_grad()
     def _temper(self, model: RBM, chains: Tensor) -> Tensor:
-        """Gibbs steps at every temperature, then neighbours exchange states as Metropolis says."""
+        """Take Gibbs steps at every temperature, then exchange neighbours' states (Metropolis)."""
         num = len(chains)
         beta = torch.linspace(0, 1, num, device=chains.device, dtype=chains.dtype)[:, None]
         chains = model.gibbs(chains, self.config.k, beta=beta[..., None])
@@ -124,12 +124,12 @@ class DBNLearner:
         return network
 
     def update(self, batch: Tensor) -> dict[str, Tensor | float]:
-        """One step of the machine whose turn it is, on bits (B, *shape)."""
+        """One step of the machine in training, on bits (B, *shape)."""
         check_bits(check_some(batch, self.model), self.model.config.shape, self.model)
         layer = min(self.step // self.per_layer, len(self.learners) - 1)
         begins = self.step == layer * self.per_layer
         if begins and layer:
-            # What stands above learns from the weights that are kept, not from the last ones.
+            # The machine above learns from the averaged weights, not from the last ones.
             below = self.learners[layer - 1]
             below.model.load_state_dict(below.kept.state_dict())
         bits = self.model.up(batch, layer) if layer else batch

@@ -1,4 +1,4 @@
-"""Learning from preferences: a reward model; PPO, DPO, GRPO for a GPT (Foster 2023, chapter 9)."""
+"""Learning from preferences: a reward model, and PPO, DPO, GRPO for a GPT (Foster 2023, ch. 9)."""
 
 import lazy_loader
 

@@ -12,9 +12,9 @@ The recipe of InstructGPT (Ouyang et al. 2022; Foster 2023, chapter 9). A text i
     ppo = PPOLearner(policy, sft.kept, reward.kept, value, PPOConfig(), steps)
     ppo.update(prompts)                                                  # (B, prompt_len)
 
-PPO, GRPO and DPO all look for the policy with the largest E[reward] - beta KL(policy || reference),
-which is reference * exp(reward / beta) / Z. DPO goes there from the rankings, without `reward`.
-`generative/known/requests.py` is a language in which that policy is known exactly.
+PPO, GRPO and DPO all seek the policy with the largest E[reward] - beta KL(policy || reference),
+which is reference * exp(reward / beta) / Z. DPO learns it from the rankings, without `reward`.
+`generative/known/requests.py` is a language whose best policy is known exactly.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ __all__ = [
 
 M = TypeVar("M", bound=nn.Module)
 Reward = Callable[[Tensor], Tensor]
-"""Texts (B, T) -> what they are worth, (B,): a `RewardModel`, or any judge."""
+"""Texts (B, T) -> rewards (B,): a `RewardModel`, or any judge."""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def answer_log_probs(model: GPT, texts: Tensor, prompt_len: int = 1) -> tuple[Te
     """log p of each token of the answers in texts (B, prompt_len + L), nats.
 
     Returns:
-        (B, L), 0 behind the end of an answer, and which tokens count, bool (B, L).
+        log p (B, L), 0 behind the end of an answer, and a mask of the answers, bool (B, L).
     """
     answers = texts[:, prompt_len:]
     counted = up_to_end(answers)
@@ -99,13 +99,13 @@ class RankingLosses(NamedTuple):
     """Means over all pairs of all rankings."""
 
     loss: Tensor
-    """-log probability of the order that people gave to a pair."""
+    """-log probability of the order that people gave a pair."""
     accuracy: Tensor
-    """Share of pairs in that order."""
+    """Share of pairs whose scores are in that order."""
 
 
 def ranking_losses(scores: Tensor) -> RankingLosses:
-    """Of scores of answers that are ranked from best to worst, (B, K).
+    """Losses of scores of answers that are ranked from best to worst, (B, K).
 
     -log sigmoid(score of the better - score of the worse), mean over the K (K - 1) / 2 pairs of a
     ranking (Bradley & Terry 1952; Ouyang et al. 2022, equation 1).
@@ -116,10 +116,10 @@ def ranking_losses(scores: Tensor) -> RankingLosses:
 
 
 class RewardModel(Pretrained, nn.Module):
-    """A GPT that gives a number in place of the next token; where it stands at the end, a reward.
+    """A GPT that gives a number in place of the next token; the number at the end is the reward.
 
-    The reward has no zero point: comparisons leave open a constant for each prompt. The same
-    network with numbers at all places is the value network of PPO.
+    The reward has no zero point: comparisons do not determine a constant for each prompt. The same
+    network with numbers at all positions is the value network of PPO.
     """
 
     config_class = GPTConfig
@@ -129,13 +129,13 @@ class RewardModel(Pretrained, nn.Module):
         super().__init__()
         self.config = config
         self.body = GPT(config)
-        self.body.head = None  # the output layer that `read_out` takes the place of
-        self.read_out = nn.Linear(config.block.dim, 1, bias=False)  # no comparison would teach one
+        self.body.head = None  # `read_out` replaces this output layer
+        self.read_out = nn.Linear(config.block.dim, 1, bias=False)  # no comparison teaches a bias
         nn.init.zeros_(self.read_out.weight)
 
     @classmethod
     def of(cls, model: GPT | RewardModel) -> Self:
-        """With the weights of a policy, or a copy of another reward model."""
+        """Reward model with the weights of a policy, or a copy of another one."""
         made = cls(model.config)
         if isinstance(model, RewardModel):
             made.load_state_dict(model.state_dict())
@@ -145,7 +145,7 @@ class RewardModel(Pretrained, nn.Module):
         return made.to(**placed(model))
 
     def scores(self, texts: Tensor) -> Tensor:
-        """Texts (B, T) -> a number at each token, which knows that token and those before, (B, T).
+        """Texts (B, T) -> a number at each token, computed from it and those before, (B, T).
 
         Raises:
             ValueError: not int64 (B, T) in the vocabulary, or longer than `max_len`.
@@ -159,10 +159,10 @@ class RewardModel(Pretrained, nn.Module):
         return self.scores(texts).gather(1, last)[:, 0]
 
     def loss(self, ranked: Tensor) -> RankingLosses:
-        """Of answers to the same prompts, ranked from best to worst, int64 (B, K, T).
+        """Losses of answers to the same prompts, ranked from best to worst, int64 (B, K, T).
 
         Raises:
-            ValueError: another shape or type, or a token outside the vocabulary.
+            ValueError: wrong shape or type, or a token outside the vocabulary.
         """
         ranked = check_some(_check_ranked(ranked), self)
         return ranking_losses(self(ranked.flatten(0, 1)).view(ranked.shape[:2]))
@@ -175,13 +175,13 @@ def _check_ranked(ranked: Tensor) -> Tensor:
 
 
 class DPOLearner(TextLearner[GPT]):
-    """The loss of a reward model, whose reward is beta log(policy / reference) (Rafailov et al.).
+    """Minimises the ranking loss of the reward beta log(policy / reference) (Rafailov et al.).
 
     Args:
-        policy: begins as the reference, usually.
-        reference: stays as it is.
+        policy: usually begins as the reference.
+        reference: is not trained.
         config: see `DPOConfig`.
-        steps: over which the learning rate falls.
+        steps: updates over which the learning rate falls.
         prompt_len: tokens before the answers.
     """
 
@@ -194,7 +194,7 @@ class DPOLearner(TextLearner[GPT]):
         self.policy, self.reference, self.prompt_len = policy, _frozen(reference), prompt_len
 
     def losses(self, ranked: Tensor) -> RankingLosses:
-        """Of answers ranked from best to worst, int64 (B, K, T); `update` makes a step on them."""
+        """Losses of answers ranked from best to worst, int64 (B, K, T); `update` steps on them."""
         texts = check_some(_check_ranked(ranked), self.policy).flatten(0, 1)
         policy = answer_log_probs(self.policy, texts, self.prompt_len)[0].sum(1)
         with torch.no_grad():
@@ -211,16 +211,16 @@ class DPOLearner(TextLearner[GPT]):
 def token_rewards(
     score: Tensor, policy: Tensor, reference: Tensor, counted: Tensor, beta: float
 ) -> Tensor:
-    """What each token earns, (B, L): the last one the score of its text, all pay for their KL.
+    """Reward of each token, (B, L): the last has the score of its text, all pay for their KL.
 
-    r_t = score at the last token - beta log(policy / reference). Their sum is an estimate of the
-    objective, and its policy gradient is that of E[score] - beta KL: the price itself depends on
-    the policy too, but log policy has a mean gradient of zero.
+    r_t = score at the last token - beta log(policy / reference). Their sum estimates the
+    objective, and its policy gradient is that of E[score] - beta KL: the price depends on the
+    policy too, but log policy has a mean gradient of zero.
 
     Args:
-        score: of texts, (B,).
+        score: score of each text, (B,).
         policy, reference: log probabilities of the tokens, 0 behind the end, (B, L).
-        counted: which tokens belong to the answer, bool (B, L).
+        counted: True for the tokens of the answer, bool (B, L).
     """
     last = counted.sum(1, keepdim=True) - 1
     return (beta * (reference - policy)).scatter_add(1, last, score[:, None])
@@ -234,11 +234,11 @@ def gae(
     A_t = delta_t + gamma lam A_(t+1),   delta_t = r_t + gamma V_(t+1) - V_t,   0 behind the end.
 
     Args:
-        rewards: for each token, (B, L).
+        rewards: reward of each token, (B, L).
         values: expected sum of rewards before each token, (B, L).
-        counted: which tokens belong to the answer, its first ones, bool (B, L).
+        counted: True for the tokens of the answer, which come first, bool (B, L).
     Returns:
-        (B, L), 0 behind the end.
+        Advantages (B, L), 0 behind the end.
     """
     values, rewards = values * counted, rewards * counted
     advantage = torch.zeros_like(rewards[:, 0])
@@ -253,25 +253,25 @@ def gae(
 
 
 def group_advantages(scores: Tensor, divide_by_std: bool = False) -> Tensor:
-    """How much better each answer is than those to the same prompt; scores (B, G) -> (B, G)."""
+    """Score of each answer minus the mean of those to the same prompt, (B, G) -> (B, G)."""
     advantages = scores - scores.mean(1, keepdim=True)
-    if not divide_by_std or scores.shape[1] < 2:  # a single number has no deviation
+    if not divide_by_std or scores.shape[1] < 2:  # a single number has no standard deviation
         return advantages
     return advantages / (scores.std(1, keepdim=True) + 1e-4)
 
 
 def clipped_gain(new: Tensor, old: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """min(ratio A, clip(ratio, 1 - clip, 1 + clip) A) of log probabilities new and old, any shape.
+    """Clipped objective min(ratio A, clip(ratio, 1 - clip, 1 + clip) A), of the shape of new.
 
-    To be made large (Schulman et al. 2017, equation 7): nothing is gained by a ratio further off.
+    To maximise, with new and old log probabilities (Schulman et al. 2017, equation 7).
     """
     ratio = (new - old).exp()
     return torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
 
 
 def kl_estimate(new: Tensor, reference: Tensor) -> Tensor:
-    """ref / new - log(ref / new) - 1 of log probabilities: never negative, and under draws from new
-    its mean is KL(new || ref) (Schulman 2020)."""
+    """Estimate ref / new - log(ref / new) - 1 from log probabilities: never negative, and its mean
+    under draws from new is KL(new || ref) (Schulman 2020)."""
     log_ratio = reference - new
     return log_ratio.exp() - log_ratio - 1
 
@@ -279,13 +279,13 @@ def kl_estimate(new: Tensor, reference: Tensor) -> Tensor:
 class PPOLearner:
     """Proximal policy optimisation with a price for leaving the reference (Ouyang et al. 2022).
 
-    Each token pays beta log(policy / reference), the last one is given the reward of the text.
+    Each token pays beta log(policy / reference); the last one gets the reward of the text.
 
     Args:
-        policy: begins as the reference, usually.
-        reference: stays as it is.
-        reward: of whole texts.
-        value: learns what rewards are still to come; begins as a reward model, usually.
+        policy: usually begins as the reference.
+        reference: is not trained.
+        reward: texts -> rewards.
+        value: learns the sum of future rewards; usually begins as a reward model.
         config: see `PPOConfig`.
         steps: updates over which learning rates fall.
         prompt_len: tokens of a prompt.
@@ -301,7 +301,7 @@ class PPOLearner:
         steps: int,
         prompt_len: int = 1,
     ):
-        # No dropout: old and new probabilities of an answer have to be of the same network.
+        # No dropout: old and new probabilities of an answer must come from the same network.
         self.policy, self.value = policy.eval(), value.eval()
         self.reference, self.reward = _frozen(reference), reward
         self.config, self.prompt_len = config, prompt_len
@@ -311,7 +311,7 @@ class PPOLearner:
 
     @property
     def kept(self) -> GPT:
-        """A copy of the policy with the weights to use."""
+        """Copy of the policy with the weights to use."""
         return self.optimisation.kept
 
     def update(self, prompts: Tensor) -> dict[str, Tensor]:
@@ -327,7 +327,7 @@ class PPOLearner:
             advantages = gae(rewards, values, counted, config.gamma, config.gae_lambda)
             returns = advantages + values
             seen = advantages[counted]
-            if len(seen) > 1:  # a single number has no deviation
+            if len(seen) > 1:  # a single number has no standard deviation
                 advantages = (advantages - seen.mean()) / (seen.std() + 1e-6)
         for rows in _minibatches(len(texts), config, texts.device):
             new, inside = answer_log_probs(self.policy, texts[rows], self.prompt_len)
@@ -345,7 +345,7 @@ class PPOLearner:
         }
 
     def values(self, texts: Tensor) -> Tensor:
-        """Rewards still to come before each token of the answers, (B, L)."""
+        """Expected sum of rewards from each token of the answers on, (B, L)."""
         return self.value.scores(texts)[:, self.prompt_len - 1 : -1]
 
     def state_dict(self) -> dict:
@@ -360,11 +360,11 @@ class PPOLearner:
 
 
 class GRPOLearner:
-    """Several answers to each prompt, each compared with the others; no value network.
+    """Compares several answers to each prompt with one another; needs no value network.
 
     Args:
         policy, reference, reward, steps, prompt_len: see `PPOLearner`.
-        config: see `GRPOConfig`, also for what was published and why it is not the default.
+        config: see `GRPOConfig`, also for how the defaults differ from the paper.
     """
 
     def __init__(
@@ -383,7 +383,7 @@ class GRPOLearner:
 
     @property
     def kept(self) -> GPT:
-        """A copy of the policy with the weights to use."""
+        """Copy of the policy with the weights to use."""
         return self.optimisation.kept
 
     def update(self, prompts: Tensor) -> dict[str, Tensor]:
@@ -419,18 +419,18 @@ class GRPOLearner:
 
 
 def draw(policy: GPT, prompts: Tensor) -> Tensor:
-    """Prompts (B, T) with answers, (B, max_len), by torch's global generator."""
+    """Prompts (B, T) with drawn answers, (B, max_len), by torch's global generator."""
     return policy.generate(prompts, policy.config.max_len - prompts.shape[1])
 
 
 def _minibatches(n: int, config: RolloutConfig, device: torch.device) -> Iterator[Tensor]:
-    """Row numbers, each row once an epoch."""
+    """Row indices of each minibatch; an epoch has each row once."""
     for _ in range(config.num_epochs):
         yield from torch.randperm(n, device=device).chunk(config.num_minibatches)
 
 
 def _frozen(model: GPT) -> GPT:
-    """A copy that no gradient reaches, so that a policy may be its own reference to begin with."""
+    """Copy without gradients, so that a policy can serve as its own reference."""
     return copy.deepcopy(model).eval().requires_grad_(False)
 
 

@@ -1,6 +1,6 @@
 """Models of texts: LSTM, GPT, BERT and T5 (Foster 2023, chapters 5 and 9).
 
-`tokens` has what they share: losses over tokens, drawing token after token, the learner.
+`tokens` has their shared parts: losses over tokens, drawing token by token, the learner.
 """
 
 import lazy_loader

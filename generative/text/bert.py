@@ -1,12 +1,11 @@
-"""BERT: a Transformer that sees both sides and fills in what is hidden. Networks and losses.
+"""BERT: a Transformer that reads both sides and fills in hidden tokens. Networks and losses.
 
-Tokens are hidden and the network says what stood there, which takes an understanding of the whole
-text (Devlin et al. 2019; Foster 2023, chapter 9). What it has learnt is then put to use by a small
-head that is trained on few labelled texts.
+The network predicts hidden tokens, which takes an understanding of the whole text (Devlin et al.
+2019; Foster 2023, chapter 9). A small head on top is then trained on few labelled texts.
 
     bert = BERT.from_pretrained("runs/bert/model")
-    bert.fill(tokens)                    # log probabilities of what stands where
-    bert.encode(tokens)                  # (B, dim), near each other where texts are alike
+    bert.fill(tokens)                    # log probabilities at each position
+    bert.encode(tokens)                  # (B, dim), close for similar texts
     classifier = BERTClassifier.of(bert, num_classes=5)
 """
 
@@ -48,7 +47,7 @@ __all__ = [
 class BERTEncoder(nn.Module):
     """Tokens, positions and segments -> blocks without a causal mask.
 
-    A text (B, T) gets a token in front that stands for all of it, so that the network sees T + 1
+    A token that stands for the whole text (B, T) is put in front, so that the network sees T + 1
     positions.
     """
 
@@ -68,23 +67,23 @@ class BERTEncoder(nn.Module):
 
     @property
     def mask_token(self) -> int:
-        """What stands where a token is hidden."""
+        """Token that replaces a hidden one."""
         return self.config.vocab_size
 
     @property
     def class_token(self) -> int:
-        """What stands in front of a text."""
+        """Token in front of a text."""
         return self.config.vocab_size + 1
 
     @property
     def separator(self) -> int:
-        """What stands between two texts in a row."""
+        """Token between two texts in a row."""
         return self.config.vocab_size + 2
 
     def forward(
         self, tokens: Tensor, segments: Tensor | None = None, maps: list[Tensor] | None = None
     ) -> Tensor:
-        """Tokens (B, T), with those that are added among them -> (B, T, dim).
+        """Tokens (B, T), including the added ones -> features (B, T, dim).
 
         Args:
             segments: int64 (B, T), kind of each position; None for all 0.
@@ -102,10 +101,10 @@ class BERTEncoder(nn.Module):
         return x
 
     def read(self, x: Tensor, maps: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Texts (B, T) -> what is found of the whole (B, dim) and of each token (B, T, dim).
+        """Texts (B, T) -> features of the whole text (B, dim) and of each token (B, T, dim).
 
         Raises:
-            ValueError: not int64 (B, T), T below max_len, tokens of texts or masks.
+            ValueError: not int64 (B, T) of text tokens or masks, with T below max_len.
         """
         check_tokens(x, self.config.vocab_size + 1, self.config.max_len - 1, self)
         features = self(F.pad(x, (1, 0), value=self.class_token), maps=maps)
@@ -113,7 +112,7 @@ class BERTEncoder(nn.Module):
 
 
 class BERT(Pretrained, nn.Module):
-    """An encoder, and logits of what stands at each position, by the tokens' own vectors."""
+    """An encoder, and logits of the token at each position by the tied token vectors."""
 
     config_class = BERTConfig
     capabilities: ClassVar[frozenset[str]] = frozenset({"loss", "encode"})
@@ -137,7 +136,7 @@ class BERT(Pretrained, nn.Module):
         return self.read_out(self.encoder(tokens, segments))
 
     def loss(self, x: Tensor, generator: torch.Generator | None = None) -> TextLosses:
-        """Hides tokens of texts (B, T) at random; mean over those that are asked for."""
+        """Hide tokens of texts (B, T) at random; mean loss over the predicted ones."""
         config, mask = self.config, self.encoder.mask_token
         check_some(check_tokens(x, config.vocab_size, config.max_len - 1, self), self)
         chosen = hide_tokens(x, config.mask_rate, generator)
@@ -145,7 +144,7 @@ class BERT(Pretrained, nn.Module):
             seen = x.masked_fill(chosen, mask)
         else:
             seen = exchange_tokens(x, chosen, mask, config.vocab_size, generator)
-        # Only of those that are asked for, as logits are most of the work.
+        # Logits are most of the work, so only the predicted positions get them.
         logits, targets = self.read_out(self.encoder.read(seen)[1][chosen]), x[chosen]
         return token_losses(logits, targets, torch.ones_like(targets, dtype=torch.bool))
 
@@ -153,19 +152,19 @@ class BERT(Pretrained, nn.Module):
     def fill(self, x: Tensor) -> Tensor:
         """Log probabilities of the tokens at each position of texts (B, T), (B, T, vocab_size).
 
-        Where a token of the text is hidden, x has `encoder.mask_token`.
+        Hidden tokens of x are `encoder.mask_token`.
         """
         logits = self.read_out(self.encoder.read(x)[1])
         return logits[..., : self.config.vocab_size].log_softmax(-1)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Texts (B, T) -> mean over their tokens of what the last block says of each, (B, dim)."""
+        """Texts (B, T) -> mean over their tokens of the features of the last block, (B, dim)."""
         features, there = self.encoder.read(x)[1], (x != END)[:, :, None]
         return (features * there).sum(1) / there.sum(1).clamp_min(1)
 
     @torch.no_grad()
     def attention_maps(self, x: Tensor) -> list[Tensor]:
-        """How much each position looks at which, for each block (B, H, T + 1, T + 1)."""
+        """Attention weights of each block, (B, H, T + 1, T + 1); rows sum to 1."""
         maps: list[Tensor] = []
         self.encoder.read(x, maps)
         return maps

@@ -1,4 +1,4 @@
-"""Settings of recurrent text models, GPT, BERT, T5, and of what trains them."""
+"""Settings of recurrent text models, GPT, BERT, T5, and of their training."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ __all__ = [
 ]
 
 Vocabulary = Annotated[int, Range(3, 2**20)]
-"""Tokens 0 and 1 have a meaning."""
+"""Size of a vocabulary; tokens 0 and 1 are reserved."""
 Rate = Annotated[float, Range(0, 1, above=True, below=True)]
 Cell = Literal["lstm", "gru", "gru-before", "rnn"]
-"""LSTM; GRU as torch has it, its reset gate after the matrix; GRU as published and in the book,
-before it (slow, step by step); plain tanh."""
+"""LSTM; GRU as in torch, with the reset gate after the matrix; GRU as published and in the book,
+with the reset gate before it (slow, step by step); plain tanh."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class RecurrentTextConfig(Checked):
     cell: Cell = "lstm"
     """Kind of the units."""
     dropout: Share = 0.0
-    """Share of states between layers that is left out in training."""
+    """Share of states between layers that is dropped in training."""
     length: Size = 200
     """Tokens of a sample."""
     from_start: bool = True
@@ -74,7 +74,7 @@ class BidirectionalConfig(Checked):
     embed_dim: Size = 100
     """Width of a token's vector."""
     hidden_dim: Size = 100
-    """Units of each direction; a position's state has both, 200 numbers in the book."""
+    """Units of each direction; a position's state joins both, 200 numbers in the book."""
     num_layers: Depth = 1
     """Layers, each reading both directions of the one below."""
     cell: Literal["lstm", "gru"] = "gru"
@@ -90,14 +90,14 @@ class GPTConfig(Checked):
     vocab_size: Vocabulary = 10_000
     """Tokens, with 0 (the end of a text, and what stands after it) and 1 (unknown)."""
     max_len: Size = 80
-    """Positions that have a vector, and so the longest text."""
+    """Number of positions with a vector, and so the longest text."""
     num_layers: Depth = 1
     """Transformer blocks."""
     block: BlockConfig = field(default_factory=BlockConfig)
     tied: bool = False
-    """Use the tokens' vectors for the output too, without a bias, as GPT-2 does."""
+    """Use the token vectors for the output too, without a bias, as GPT-2 does."""
     init: Literal["glorot", "normal"] = "glorot"
-    """First weights: as the book's framework has them, or GPT-2's."""
+    """Initial weights: those of the book's framework, or GPT-2's."""
     from_start: bool = True
     """A text begins after the end of another, so that its first token has a probability too, and so
     have prompts. Without, the first is given: texts are windows of a longer one, or all begin
@@ -112,22 +112,22 @@ class BERTConfig(Checked):
     """Tokens, with 0 (the end of a text, and what stands after it) and 1 (unknown); three more, the
     mask, the class and the separator, are added."""
     max_len: Size = 128
-    """Positions that have a vector."""
+    """Number of positions with a vector."""
     num_layers: Depth = 4
     """Transformer blocks."""
     block: BlockConfig = field(default_factory=lambda: bert_block(256, 4))
     num_segments: Size = 2
-    """Kinds of a position, such as first and second sentence."""
+    """Number of kinds of a position, such as first and second sentence."""
     mask_rate: Rate = 0.15
-    """Share of tokens that are predicted in training: 80 % of them hidden, 10 % exchanged for any
-    other, 10 % left."""
+    """Share of tokens that are predicted in training: 80 % of them hidden, 10 % replaced by a
+    random one, 10 % unchanged."""
     hide_all: bool = False
-    """Hide all of them instead: what is predicted is then what an exact posterior is of."""
+    """Hide all predicted tokens instead: the optimum is then the exact posterior."""
 
 
 @dataclass(frozen=True)
 class BERTClassifierConfig(Checked):
-    """BERT with a head that tells classes of texts apart."""
+    """BERT with a head that classifies texts."""
 
     bert: BERTConfig = field(default_factory=BERTConfig)
     num_classes: Choices = 2
@@ -141,16 +141,16 @@ class T5Config(Checked):
     """Tokens, with 0 (the end of a text, and what the decoder begins with) and 1
     (unknown); `num_sentinels` are added."""
     num_sentinels: Size = 32
-    """Marks for cut-out pieces."""
+    """Number of sentinel tokens, which mark cut-out spans."""
     num_layers: Depth = 4
     """Blocks of the encoder, and as many of the decoder."""
     block: BlockConfig = field(default_factory=lambda: t5_block(256, 4))
     num_buckets: Annotated[int, Range(4, 2**16)] = 32
-    """Distances that are told apart, half of them exactly."""
+    """Number of buckets of distances; half of them hold one distance each."""
     max_distance: Size = 128
-    """All that is further has the last bucket."""
+    """Farther distances share the last bucket."""
     max_len: Size = 512
-    """Longest source and target that is taken; no weight depends on it."""
+    """Longest accepted source and target; no weight depends on it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -163,21 +163,21 @@ class T5Config(Checked):
 
 @dataclass(frozen=True)
 class TextLossConfig(Checked):
-    """What a model of texts minimises, and how; the defaults are the book's optimiser."""
+    """Loss and optimiser of a model of texts; the defaults are the book's optimiser."""
 
     padding: bool = False
-    """Also count what stands after the end of a text, as the book does: most of its positions, and
-    trivial ones."""
+    """Also count the positions after the end of a text, as the book does: most of them, and trivial
+    ones."""
     optimizer: Literal["adam", "muon"] = "adam"
-    """Muon turns the steps of the matrices inside the network orthogonal (Jordan et al. 2024)."""
+    """Muon orthogonalises the steps of the network's inner matrices (Jordan et al. 2024)."""
     lr: Positive = 1e-3
     """Learning rate."""
     final_lr: NonNegative = 1e-3
     """Learning rate at the last step; cosine from `lr` (equal: constant, as in the book)."""
     warmup: CountOrZero = 0
-    """Steps over which the rate rises from 0."""
+    """Steps over which the learning rate rises from 0."""
     beta2: Share = 0.999
-    """Adam's memory of squared gradients."""
+    """Adam's beta_2, the decay of the average of squared gradients."""
     adam_eps: Positive = 1e-7
     """Adam's epsilon (the book's framework has 1e-7)."""
     weight_decay: NonNegative = 0.0

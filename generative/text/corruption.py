@@ -1,6 +1,6 @@
-"""What is taken from a text for a model to fill in: single tokens (BERT), pieces (T5).
+"""Corruption of texts for a model to fill in: single tokens (BERT), spans (T5).
 
-Tokens 0 stand after the end of a text and are never taken.
+Tokens 0 stand after the end of a text and are never chosen.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["corrupt_spans", "exchange_tokens", "hide_tokens", "span_lengths"]
 
 
 def hide_tokens(x: Tensor, rate: float, generator: torch.Generator | None = None) -> Tensor:
-    """Which tokens of texts (B, T) to predict, bool (B, T): a share of `rate`, at least one a row.
+    """Choose tokens of texts (B, T) to predict, bool (B, T): a share of `rate`, at least one a row.
 
     Raises:
         ValueError: a text is empty.
@@ -38,10 +38,10 @@ def exchange_tokens(
     vocab_size: int,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Chosen tokens become the mask (80 %), any token (10 %) or stay (Devlin et al. 2019, 3.1).
+    """Replace chosen tokens by the mask (80 %), any token (10 %) or none (Devlin et al. 2019, 3.1).
 
-    A model that sees only masks where it is asked would not expect to be asked where there are
-    none, as it is when it is fine-tuned.
+    A model that predicts only at masks in training would learn nothing about other tokens, and
+    fine-tuning has no masks.
     """
     u = torch.rand(x.shape, generator=generator, device=x.device, dtype=torch.float32)
     other = torch.randint(UNKNOWN + 1, vocab_size, x.shape, generator=generator, device=x.device)
@@ -50,7 +50,7 @@ def exchange_tokens(
 
 
 def span_lengths(length: int, rate: float = 0.15, mean: float = 3.0) -> tuple[int, int]:
-    """(tokens to take, pieces to take them in) of a text of `length` tokens, as T5 counts them."""
+    """(number of cut tokens, number of spans) for a text of `length` tokens, as T5 counts them."""
     taken = min(max(round(length * rate), 1), length - 1)
     return taken, min(max(round(taken / mean), 1), taken, length - taken)
 
@@ -62,16 +62,16 @@ def corrupt_spans(
     mean: float = 3.0,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Cut pieces out of texts (B, T) (Raffel et al. 2020, 3.1.4).
+    """Cut spans out of texts (B, T) (Raffel et al. 2020, 3.1.4).
 
-    Kept and cut pieces take turns, and begin with a kept one; how many tokens each has is drawn
-    uniformly from all ways to divide them.
+    Kept and cut spans alternate, beginning with a kept one; their lengths are drawn uniformly from
+    all ways to divide the tokens.
 
     Returns:
-        Sources (B, S): the text with a sentinel in place of each piece. Targets (B, R): each
-        sentinel and its piece, and a 0 at the end. The rest of a row is 0.
+        Sources (B, S): the text with a sentinel in place of each span. Targets (B, R): each
+        sentinel and its span, and a 0 at the end. The rest of a row is 0.
     Raises:
-        ValueError: a text has less than two tokens.
+        ValueError: a text has fewer than two tokens.
     """
     sources, targets = [], []
     for row in x.cpu():
@@ -95,7 +95,7 @@ def corrupt_spans(
 
 
 def _divide(total: int, parts: int, generator: torch.Generator | None) -> list[int]:
-    """`parts` positive numbers that add up to total, each way as probable as any other."""
+    """Draw `parts` positive integers that sum to total, uniformly."""
     bars = torch.randperm(total - 1, generator=generator)[: parts - 1] + 1
     ends = [0, *sorted(bars.tolist()), total]
     return [after - before for before, after in itertools.pairwise(ends)]

@@ -1,6 +1,6 @@
-"""GPT: a causal Transformer that writes a text token by token. Network, loss, sampler.
+"""GPT: a causal Transformer that generates text token by token. Network, loss, sampler.
 
-Every position looks back at what is before it and gives a probability for what comes next (Radford
+Every position attends to the ones before it and predicts the next token (Radford
 et al. 2018; Foster 2023, chapter 9). The default is the book's network for wine reviews; with
 `GPTConfig(..., block=gpt2_block(768, 12), tied=True, init="normal")` it is GPT-2, whose weights
 `from_gpt2` loads.
@@ -8,7 +8,7 @@ et al. 2018; Foster 2023, chapter 9). The default is the book's network for wine
     model = GPT.from_pretrained("runs/gpt/model")
     tokens = model.generate(prompt, 40, temperature=0.5, top_p=0.9)    # (B, T) -> (B, T + 40)
     model.log_prob(tokens)                                             # nats, (B,)
-    maps = model.attention_maps(tokens)                                # of each block, (B, H, T, T)
+    maps = model.attention_maps(tokens)                                # (B, H, T, T) of each block
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ __all__ = [
 
 @dataclass
 class GPTState:
-    """What generation remembers: the text so far, and the keys and values of its positions."""
+    """State of generation: the text so far, and the keys and values of its positions."""
 
     tokens: Tensor
     caches: list[BlockCache] = field(default_factory=list)
@@ -78,7 +78,7 @@ class GPT(Pretrained, nn.Module):
         )
         self.norm = make_norm(config.block) if config.block.norm == "pre" else nn.Identity()
         self.head = None if config.tied else nn.Linear(dim, config.vocab_size)
-        # The book's dropout is in its blocks only; GPT-2 also has one on what goes into them.
+        # The book's dropout is in its blocks only; GPT-2 also has one on their input.
         self.dropout = nn.Dropout(config.block.dropout if config.block.norm == "pre" else 0.0)
         init_weights(self, config.init, config.num_layers)
 
@@ -92,7 +92,7 @@ class GPT(Pretrained, nn.Module):
         caches: list[BlockCache] | None = None,
         maps: list[Tensor] | None = None,
     ) -> Tensor:
-        """Tokens (B, T) -> what the output layer reads, (B, T, dim); see `logits`."""
+        """Tokens (B, T) -> input of the output layer, (B, T, dim); see `logits`."""
         start = len(caches[0]) if caches else 0
         room = self.config.max_len - start
         check_tokens(tokens, self.config.vocab_size, room, self)
@@ -111,7 +111,7 @@ class GPT(Pretrained, nn.Module):
         """Tokens (B, T) -> logits of the token after each, (B, T, V).
 
         Args:
-            caches: from `make_caches`; the tokens are then what comes after those of earlier calls.
+            caches: from `make_caches`; the tokens then continue those of earlier calls.
             maps: gets the attention weights of each block appended, (B, H, T, positions so far).
         Raises:
             ValueError: not int64 (B, T) in the vocabulary, or more than `max_len` positions.
@@ -134,9 +134,9 @@ class GPT(Pretrained, nn.Module):
     # -----------------------------------------------------------------------------------------
 
     def loss(self, x: Tensor, padding: bool = False) -> TextLosses:
-        """Mean over the tokens of texts (B, T) up to their ends; with `padding` over all.
+        """Mean loss over the tokens of texts (B, T) up to their ends; with `padding` over all.
 
-        T is at most max_len, or one more where the first token is given.
+        T is at most max_len, or one more if the first token is given.
         """
         text = check_some(self._text(x), self)
         return next_token_losses(self.logits, text, self.config.from_start, padding)
@@ -150,7 +150,7 @@ class GPT(Pretrained, nn.Module):
         return token_log_probs(self.logits, self._text(x), self.config.from_start)
 
     def next_logits(self, prompt: Tensor) -> Tensor:
-        """Logits of what follows texts (B, T), (B, V); only the last max_len tokens are seen."""
+        """Logits of the token after texts (B, T), (B, V); only the last max_len tokens are seen."""
         tokens = with_start(prompt, self.config.from_start)[:, -self.config.max_len :]
         return self.read_out(self.features(tokens)[:, -1])
 
@@ -160,8 +160,8 @@ class GPT(Pretrained, nn.Module):
         """Continue texts (B, T), (B, T + num_tokens); only the last max_len tokens are seen.
 
         Args:
-            cache: keep keys and values; without, the same comes out, but every token costs as much
-                as a whole text.
+            cache: keep keys and values; without them the result is the same, but every token costs
+                as much as a whole text.
             options: those of `tokens.generate`: temperature, top_k, top_p, generator, ends.
         """
         start = with_start(prompt, self.config.from_start)
@@ -180,9 +180,9 @@ class GPT(Pretrained, nn.Module):
 
     @torch.no_grad()
     def attention_maps(self, tokens: Tensor) -> list[Tensor]:
-        """How much each position looks at which, for each block (B, H, T, T); rows sum to 1.
+        """Attention weights of each block, (B, H, T, T); rows sum to 1.
 
-        Of the tokens as they are: `tokens.with_start` puts in front what a text begins after.
+        The tokens are taken as they are; `tokens.with_start` adds the END in front of a text.
         """
         maps: list[Tensor] = []
         self.features(tokens, maps=maps)
@@ -193,18 +193,18 @@ class GPT(Pretrained, nn.Module):
         return check_tokens(x, self.config.vocab_size, longest, self)
 
     def _step(self, new: Tensor, state: GPTState | None) -> tuple[Tensor, GPTState]:
-        """Logits after the last of new tokens (B, T), by what is cached of those before them."""
+        """Logits after the last of new tokens (B, T), with the cache of those before them."""
         tokens = new if state is None else torch.cat([state.tokens, new], 1)
         tokens = tokens[:, -self.config.max_len :]
         if state is not None and len(state.caches[0]) + new.shape[1] <= self.config.max_len:
             caches = state.caches
-        else:  # positions are learnt: when the window moves, all keys and values change
+        else:  # positions are learnt: if the window moves, all keys and values change
             new, caches = tokens, self.make_caches()
         features = self.features(new, caches)[:, -1]
         return self.read_out(features), GPTState(tokens, caches)
 
     def _step_anew(self, new: Tensor, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The same, from all tokens."""
+        """As `_step`, computed from all tokens."""
         tokens = new if tokens is None else torch.cat([tokens, new], 1)
         tokens = tokens[:, -self.config.max_len :]
         return self.read_out(self.features(tokens)[:, -1]), tokens
@@ -216,14 +216,13 @@ class GPT(Pretrained, nn.Module):
     @classmethod
     @torch.inference_mode(False)
     def from_gpt2(cls, folder: Path | str) -> Self:
-        """GPT-2 from a folder as Hugging Face writes it: config.json and model.safetensors;
-        weights in float32.
+        """Load GPT-2 from a folder of Hugging Face (config.json and model.safetensors) in float32.
 
-        Its token that ends a text is its last one; here 0 does, which is "!" there. Pass
-        `ends=False` to `generate`.
+        GPT-2 ends a text by its last token; here 0 does, which is "!" in GPT-2. Pass `ends=False`
+        to `generate`.
 
         Raises:
-            FileNotFoundError: a file is not there.
+            FileNotFoundError: a file is missing.
             ValueError: the files are of another architecture, or damaged.
         """
         folder = Path(folder)
@@ -241,7 +240,7 @@ class GPT(Pretrained, nn.Module):
         with reading(folder, "is no GPT-2"):
             ours = gpt2_weights(weights)
             config = gpt2_config(settings)
-            # Sizes are compared before memory is taken for them.
+            # Sizes are compared before memory is allocated for them.
             expected = without_memory(lambda: cls(config), files[0]).state_dict()
             if {n: x.shape for n, x in expected.items()} != {n: x.shape for n, x in ours.items()}:
                 raise ValueError("its weights are not those that config.json asks for")
@@ -265,7 +264,7 @@ def gpt2_config(settings: dict[str, Any]) -> GPTConfig:
 
 
 def gpt2_weights(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a Hugging Face GPT-2 under the names they have here.
+    """Weights of a Hugging Face GPT-2 under the names of this module.
 
     Its linear maps are stored as (in, out), and those of queries, keys and values as one.
     """

@@ -1,13 +1,13 @@
 """Texts by recurrent networks: LSTM, GRU, stacked, and two directions that fill gaps.
 
-A recurrent network reads a text token by token and keeps what it needs in a state; from the state
-comes a probability for every token that may follow (Foster 2023, chapter 5).
+A recurrent network reads a text token by token into a state, and the state gives the probability of
+every token that may follow (Foster 2023, chapter 5).
 
     model = RecurrentText.from_pretrained("runs/recurrent_text/model")
     tokens = model.generate(prompt, 100, temperature=0.2)      # (B, T) -> (B, T + 100)
     model.log_prob(tokens)                                     # nats, (B,)
 
-`Bidirectional` reads from both sides, so it can not say what follows, but fills in what is hidden.
+`Bidirectional` reads from both sides: it fills in hidden tokens, and cannot predict the next one.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class RecurrentText(Pretrained, nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.embed_dim)
         self.recurrent = make_recurrent(config)
         self.head = nn.Linear(config.hidden_dim, config.vocab_size)
-        nn.init.uniform_(self.embedding.weight, -0.05, 0.05)  # the book's framework begins so
+        nn.init.uniform_(self.embedding.weight, -0.05, 0.05)  # as in the book's framework
         nn.init.xavier_uniform_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -69,7 +69,7 @@ class RecurrentText(Pretrained, nn.Module):
         """Tokens (B, T) -> logits of the token after each (B, T, V), and the state after the last.
 
         Args:
-            state: what an earlier call returned, of which these tokens are the continuation.
+            state: returned by an earlier call, whose tokens these continue.
         Raises:
             ValueError: not int64 (B, T) in the vocabulary.
         """
@@ -78,7 +78,7 @@ class RecurrentText(Pretrained, nn.Module):
         return self.head(states), state
 
     def loss(self, x: Tensor, padding: bool = False) -> TextLosses:
-        """Mean over the tokens of texts (B, T) up to their ends; with `padding` over all."""
+        """Mean loss over the tokens of texts (B, T) up to their ends; with `padding` over all."""
         check_some(check_tokens(x, self.config.vocab_size, None, self), self)
         return next_token_losses(self._read, x, self.config.from_start, padding)
 
@@ -93,7 +93,7 @@ class RecurrentText(Pretrained, nn.Module):
         return token_log_probs(self._read, x, self.config.from_start)
 
     def next_logits(self, prompt: Tensor) -> Tensor:
-        """Logits of what follows texts (B, T), (B, V)."""
+        """Logits of the token after texts (B, T), (B, V)."""
         return self._read(with_start(prompt, self.config.from_start))[:, -1]
 
     def generate(self, prompt: Tensor, num_tokens: int, **options: Any) -> Tensor:
@@ -124,8 +124,8 @@ class RecurrentText(Pretrained, nn.Module):
 class Bidirectional(Pretrained, nn.Module):
     """Recurrent networks from both sides; logits of hidden tokens.
 
-    On texts of a hidden Markov model its optimum is known: forward and backward messages, of which
-    it keeps one in each direction.
+    On texts of a hidden Markov model its optimum is known: the forward and backward messages, one
+    in each direction.
     """
 
     config_class = BidirectionalConfig
@@ -149,16 +149,16 @@ class Bidirectional(Pretrained, nn.Module):
 
     @property
     def mask_token(self) -> int:
-        """What stands where a token is hidden."""
+        """Token that replaces a hidden one."""
         return self.config.vocab_size
 
     def logits(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, T), some of them `mask_token` -> logits of what stands there (B, T, V)."""
+        """Tokens (B, T), some of them `mask_token` -> logits of the hidden tokens (B, T, V)."""
         check_tokens(tokens, self.config.vocab_size + 1, None, self)
         return self.head(self.recurrent(self.embedding(tokens))[0])
 
     def loss(self, x: Tensor, generator: torch.Generator | None = None) -> TextLosses:
-        """Hides tokens of texts (B, T) at random; mean over the hidden ones."""
+        """Hide tokens of texts (B, T) at random; mean loss over the hidden ones."""
         check_some(check_tokens(x, self.config.vocab_size, None, self), self)
         hidden = hide_tokens(x, self.config.mask_rate, generator)
         return token_losses(self.logits(x.masked_fill(hidden, self.mask_token)), x, hidden)
@@ -182,7 +182,7 @@ def make_recurrent(config: RecurrentTextConfig) -> nn.Module:
     layer = kind(*sizes, batch_first=True, dropout=config.dropout)
     start_recurrent(layer)
     if config.cell != "gru":
-        # One bias of each gate is enough, and the book has one; the GRU's second is inside a gate.
+        # One bias per gate is enough, as in the book; the GRU's second one is inside a gate.
         for k in range(config.num_layers):
             name = f"bias_hh_l{k}"
             bias = getattr(layer, name)
@@ -194,7 +194,7 @@ def make_recurrent(config: RecurrentTextConfig) -> nn.Module:
 
 @torch.no_grad()
 def start_recurrent(layer: nn.RNNBase) -> None:
-    """Glorot-uniform, orthogonal and zeros, a forget gate that is open: as Keras begins."""
+    """Draw Keras's initial weights: Glorot-uniform, orthogonal, zeros, and an open forget gate."""
     for name, weights in layer.named_parameters():
         size = layer.hidden_size
         if name.startswith("weight_ih"):
@@ -217,7 +217,7 @@ class GRUBefore(nn.Module):
     """
 
     takes_muon: ClassVar[bool] = True
-    """Its matrices stand between others, so that Muon may move them."""
+    """True: its matrices are inner ones, which Muon may train."""
 
     def __init__(self, input_dim: int, hidden_dim: int, num_layers: int = 1, dropout: float = 0.0):
         super().__init__()
@@ -240,7 +240,7 @@ class GRUBefore(nn.Module):
             nn.init.orthogonal_(layer.weight)
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(B, T, D), state (layers, B, H) -> states of the last layer (B, T, H), state."""
+        """Inputs (B, T, D), state (layers, B, H) -> states of the last layer (B, T, H), state."""
         if state is None:
             state = x.new_zeros(len(self.inputs), len(x), self.hidden_dim)
         last = []

@@ -1,13 +1,13 @@
 """T5: an encoder reads a text, a decoder writes another. Network, loss, sampler.
 
-Every task is text in, text out: filling in pieces that were cut out, and after that whatever there
-are pairs of texts for (Raffel et al. 2020; Foster 2023, chapter 9). Positions are told apart by
-their distance alone, by a number for each head that is added to the scores of attention.
+Every task is text in, text out: filling in spans that were cut out, and then any task given as
+pairs of texts (Raffel et al. 2020; Foster 2023, chapter 9). Positions enter only as distances, by a
+number for each head and distance that is added to the attention scores.
 
     model = T5.from_pretrained("runs/t5/model")
     source, target = corrupt_spans(tokens, model.first_sentinel)
     model.loss(source, target)
-    model.generate(source, 20)                     # the most probable words, (B, 20)
+    model.generate(source, 20)                     # the most probable tokens, (B, 20)
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = [
 
 
 class T5(Pretrained, nn.Module):
-    """Encoder and decoder over one set of token vectors, which are the output layer's too."""
+    """Encoder and decoder over one set of token vectors, which the output layer shares."""
 
     config_class = T5Config
     capabilities: ClassVar[frozenset[str]] = frozenset({"loss", "encode"})
@@ -73,11 +73,11 @@ class T5(Pretrained, nn.Module):
 
     @property
     def first_sentinel(self) -> int:
-        """The mark of the first cut-out piece; the others follow."""
+        """Sentinel of the first cut-out span; the others follow."""
         return self.config.vocab_size
 
     def encode(self, source: Tensor, maps: list[Tensor] | None = None) -> Tensor:
-        """Source texts (B, S) -> what the decoder looks at, (B, S, dim).
+        """Source texts (B, S) -> memory that the decoder attends to, (B, S, dim).
 
         Args:
             maps: gets the attention weights of each block appended, (B, H, S, S).
@@ -102,9 +102,9 @@ class T5(Pretrained, nn.Module):
         """Logits of the target's token after each of tokens (B, T), (B, T, V).
 
         Args:
-            memory, source: what `encode` returned, and of what.
-            caches: one for each block of the decoder; tokens are then what comes after those of
-                earlier calls.
+            memory, source: output and input of `encode`.
+            caches: one for each block of the decoder; the tokens then continue those of earlier
+                calls.
             maps: gets, for each block, the weights of its attention to the target (B, H, T, T)
                 and to the source (B, H, T, S) appended.
         """
@@ -122,11 +122,11 @@ class T5(Pretrained, nn.Module):
                 maps=maps,
             )
         x = self.dropout(self.decoder_norm(x))
-        # The vectors are of size 1 in each number, which as an output layer is too much.
+        # Token vectors have entries of size 1, too large for an output layer.
         return F.linear(x * self.config.block.dim**-0.5, self.embedding.weight)
 
     def loss(self, source: Tensor, target: Tensor) -> TextLosses:
-        """Mean over the tokens of targets (B, R) up to their ends, given sources (B, S)."""
+        """Mean loss over the tokens of targets (B, R) up to their ends, given sources (B, S)."""
         memory = self.encode(check_some(source, self))
         return next_token_losses(lambda tokens: self.logits(tokens, memory, source), target)
 
@@ -145,11 +145,11 @@ class T5(Pretrained, nn.Module):
         temperature: NonNegative = 0.0,
         **options: Any,
     ) -> Tensor:
-        """A target for each source (B, S), int64 (B, num_tokens); 0 after its end.
+        """Generate a target for each source (B, S), int64 (B, num_tokens); 0 after its end.
 
         Args:
             temperature: 0 takes the most probable token each time.
-            options: the others of `tokens.generate`.
+            options: the other options of `tokens.generate`.
         """
         memory = self.encode(source)
 
@@ -163,7 +163,7 @@ class T5(Pretrained, nn.Module):
 
     @torch.no_grad()
     def attention_maps(self, source: Tensor, target: Tensor) -> Maps:
-        """Where the encoder, the decoder, and the decoder at the source look."""
+        """Attention weights of the encoder, of the decoder, and from the decoder to the source."""
         maps = Maps()
         memory = self.encode(source, maps.encoder)
         both: list[Tensor] = []
@@ -173,7 +173,7 @@ class T5(Pretrained, nn.Module):
 
     @torch.no_grad()
     def _start(self) -> None:
-        """First weights as published: without scaling, scores need smaller queries."""
+        """Draw the published initial weights: unscaled attention scores need smaller queries."""
         block = self.config.block
         inner = block.num_heads * block.head_dim
         deviations = {
@@ -215,7 +215,7 @@ class RelativeBias(nn.Module):
         self.values = nn.Embedding(config.num_buckets, config.block.num_heads)
 
     def forward(self, q: Tensor, num_keys: int) -> Tensor:
-        """(1, H, Tq, Tk) for queries (B, H, Tq, D) at the last of the keys' positions."""
+        """Bias (1, H, Tq, Tk) for queries (B, H, Tq, D) at the last of the keys' positions."""
         keys = torch.arange(num_keys, device=q.device)
         distance = keys[None, :] - keys[num_keys - q.shape[2] :, None]
         buckets = relative_buckets(
@@ -227,10 +227,10 @@ class RelativeBias(nn.Module):
 def relative_buckets(
     distance: Tensor, both_sides: bool, num_buckets: int = 32, max_distance: int = 128
 ) -> Tensor:
-    """Which of the buckets each distance (key - query) falls into, of the same shape.
+    """Bucket of each distance (key - query), of the same shape.
 
-    Half of the buckets are of one distance each, the others grow by a factor up to max_distance.
-    Keys after the query have buckets of their own, or if not `both_sides` that of distance 0.
+    Half of the buckets hold one distance each, the others grow by a factor up to max_distance.
+    Keys after the query have their own buckets, or without `both_sides` that of distance 0.
     """
     start = torch.zeros_like(distance)
     if both_sides:

@@ -1,11 +1,11 @@
-"""What models of texts share: losses over tokens, drawing token after token, the learner.
+"""Shared parts of models of texts: losses over tokens, drawing token by token, the learner.
 
-A text is a row of int64 tokens. Token 0 ends it and fills the row after its end, token 1 is
-whatever is not in the vocabulary. A model of the next token has a probability for every text:
+A text is a row of int64 tokens. Token 0 ends it and fills the row after its end, token 1 is any
+word outside the vocabulary. A model of the next token has a probability for every text:
 
     log p(x) = sum_t log p(x_t | 0, x_1 .. x_(t-1)),   t up to the first 0
 
-where the 0 in front is the end of the text before. Where the first token is given instead, the sum
+where the 0 in front is the end of the text before. If the first token is given instead, the sum
 begins with the second.
 """
 
@@ -42,9 +42,9 @@ __all__ = [
 ]
 
 END = 0
-"""Ends a text, and stands in the rest of its row."""
+"""Token that ends a text and fills the rest of its row."""
 UNKNOWN = 1
-"""Whatever is not in the vocabulary."""
+"""Token of everything outside the vocabulary."""
 
 M = TypeVar("M", bound=nn.Module)
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
@@ -68,13 +68,13 @@ def token_losses(logits: Tensor, targets: Tensor, counted: Tensor) -> TextLosses
 
 
 def up_to_end(tokens: Tensor) -> Tensor:
-    """bool of the shape of tokens (B, T), True up to the first END, which is included."""
+    """Mask of tokens, bool (B, T), True up to and including the first END."""
     ends = tokens == END
     return ends.cumsum(1) - ends.long() == 0
 
 
 def after_end(tokens: Tensor) -> Tensor:
-    """Tokens (B, T), each row begun with the END of the text before and without its last."""
+    """Tokens (B, T) shifted by one: each row begins with END and loses its last token."""
     return F.pad(tokens[:, :-1], (1, 0), value=END)
 
 
@@ -90,8 +90,8 @@ def next_token_losses(
 
     Args:
         logits: tokens (B, T) -> logits of the token after each, (B, T, V).
-        from_start: the first token comes after an END; else it is given, and not counted.
-        padding: also count what stands after the end of a text.
+        from_start: the first token comes after an END; otherwise it is given and not counted.
+        padding: also count the positions after the end of a text.
     """
     inputs, targets = (after_end(x), x) if from_start else (x[:, :-1], x[:, 1:])
     counted = torch.ones_like(targets, dtype=torch.bool) if padding else up_to_end(targets)
@@ -128,9 +128,9 @@ def generate(
     """Continue each row of prompt (B, T); int64 (B, T + num_tokens).
 
     Args:
-        step: see `Step`; it is given the prompt, then one token at a time.
+        step: see `Step`; it gets the prompt, then one token at a time.
         temperature, top_k, top_p: see `generative.sampling.shape_logits`.
-        ends: whether END ends a text, after which its row is filled with it.
+        ends: END ends a text and fills the rest of its row.
     """
     tokens = torch.empty(
         len(prompt), prompt.shape[1] + num_tokens, dtype=torch.int64, device=prompt.device
@@ -152,14 +152,14 @@ def generate(
 
 
 class TextLearner(Generic[M]):
-    """Adam or Muon on a loss of texts; `kept` holds the weights to keep.
+    """Adam or Muon on a loss of texts; `kept` holds the weights to save.
 
     Args:
         model: any model with a `loss`.
         config: see `TextLossConfig`.
-        steps: over which the learning rate falls.
-        loss: of a batch, the field `loss` of what it returns is minimised; if not given, that of a
-            model of the next token, with the config's `padding`.
+        steps: updates over which the learning rate falls.
+        loss: batch -> losses, whose field `loss` is minimised; by default that of a model of the
+            next token, with the config's `padding`.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class TextLearner(Generic[M]):
         return self.optimisation.kept
 
     def update(self, batch: Any) -> dict[str, Tensor]:
-        """One step on a batch of texts (B, T), or whatever `loss` takes."""
+        """One step on a batch of texts (B, T), or on any input of `loss`."""
         losses = self._loss(batch)
         self.optimisation.step(losses.loss)
         return {name: value.detach() for name, value in losses._asdict().items()}
@@ -201,10 +201,10 @@ class TextLearner(Generic[M]):
 
 
 def make_optimizers(model: nn.Module, config: TextLossConfig) -> list[torch.optim.Optimizer]:
-    """AdamW; for the matrices of modules with `takes_muon`, such as Transformer blocks, Muon.
+    """AdamW, and Muon for the matrices of modules with `takes_muon`, such as Transformer blocks.
 
     Raises:
-        ValueError: Muon is asked for, and there are none.
+        ValueError: Muon is asked for, and there are no such matrices.
     """
     decay, betas = config.weight_decay, (0.9, config.beta2)
     hidden: list[nn.Parameter] = [
