@@ -1,1 +1,1 @@
-"""Plumbing of a training run that knows no model: runs, command lines, checkpoints, one loop."""
+"""Plumbing of a training run that knows no model: runs, command lines, checkpoints, the loop."""

@@ -1,4 +1,4 @@
-"""Archives: what they unpack to is known and bounded before anything is unpacked."""
+"""Archives: their unpacked size is known and bounded before anything is unpacked."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ HEADERS = {
 
 
 def open_zip(file: BinaryIO, path: Path, max_bytes: int) -> zipfile.ZipFile:
-    """A zip whose members together have at most max_bytes.
+    """Open a zip whose members together have at most max_bytes.
 
     Args:
         file: its bytes.
         path: named in errors.
     Raises:
-        DamagedFileError: it is no zip, is compressed in an uncommon way, or unpacks to more.
+        DamagedFileError: the file is no zip, uses an uncommon compression, or unpacks to more.
     """
     with reading(path, "is not a whole zip"):
         archive = zipfile.ZipFile(file)
     names = [member.filename.lower() for member in archive.infolist()]
-    if len(set(names)) < len(names):  # which of them is meant depends on the reader
+    if len(set(names)) < len(names):  # readers differ in which of two equal names they take
         raise DamagedFileError(f"{path}: has several members of one name")
     total = sum(member.file_size for member in archive.infolist())
     kinds = {member.compress_type for member in archive.infolist()}
@@ -48,10 +48,10 @@ def open_zip(file: BinaryIO, path: Path, max_bytes: int) -> zipfile.ZipFile:
 
 
 def read_member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
-    """A member of a zip of `open_zip`: never more bytes than the zip says that it has.
+    """Read a member of a zip of `open_zip`, never more bytes than the zip states.
 
     Raises:
-        DamagedFileError: it is not there, or not whole.
+        DamagedFileError: the member is missing or not whole.
     """
     with reading(path, f"{short(name)} in it is not whole"), archive.open(name) as member:
         size = archive.getinfo(name).file_size
@@ -64,13 +64,13 @@ def read_member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
 def read_npz(
     file: BinaryIO, path: Path, names: Collection[str], max_bytes: int
 ) -> dict[str, np.ndarray]:
-    """Arrays of an .npz file by name, read-only.
+    """Read arrays of an .npz file by name, read-only.
 
     Args:
         file: its bytes.
         path: named in errors.
-        names: of those that are read.
-        max_bytes: that all arrays together may have.
+        names: arrays to read.
+        max_bytes: largest size of all arrays together.
     Raises:
         DamagedFileError: see `open_zip`, `read_array`; or one of the names is missing.
     """
@@ -86,10 +86,10 @@ def read_npz(
 
 
 def read_array(data: bytes, path: Path, name: str) -> np.ndarray:
-    """The numbers of an .npy file, read-only, whose header has to say how many bytes follow.
+    """Read the array of an .npy file, read-only; its header must give the number of bytes.
 
     Raises:
-        DamagedFileError: it is no such file, or holds something else than numbers.
+        DamagedFileError: it is no such file, or holds something other than numbers.
     """
     with reading(path, f"{name} is not a whole array of numbers"):
         stream = io.BytesIO(data)
@@ -102,13 +102,13 @@ def read_array(data: bytes, path: Path, name: str) -> np.ndarray:
 
 
 def open_tar_gz(file: BinaryIO, path: Path, max_bytes: int, max_member: int) -> tarfile.TarFile:
-    """A .tar.gz that unpacks to at most max_bytes, and its members to at most max_member each.
+    """Open a .tar.gz that unpacks to at most max_bytes, with members of at most max_member each.
 
     Args:
         file: its bytes.
         path: named in errors.
     Raises:
-        DamagedFileError: it is no such archive; while it is read, also that it is longer.
+        DamagedFileError: it is no such archive; later, while it is read, that it is larger.
     """
     with reading(path, "is not a whole tar.gz"):
         unpacked = _Bounded(gzip.GzipFile(fileobj=file), path, max_bytes, max_member)
@@ -116,7 +116,7 @@ def open_tar_gz(file: BinaryIO, path: Path, max_bytes: int, max_member: int) -> 
 
 
 class _Bounded:
-    """A stream of which only so much can be read, and not too much at once.
+    """A stream with a limit on all bytes read from it and on the bytes of one read.
 
     tarfile reads names and headers of any length at once.
     """

@@ -1,4 +1,4 @@
-"""Averages of weights over training, which sample and score better than the last weights do.
+"""Averages of weights over training, which sample and score better than the last weights.
 
 average = AveragedModel(model, multi_avg_fn=warm_average(0.999))
 average.update_parameters(model)     # after every step of the optimiser
@@ -13,11 +13,11 @@ __all__ = ["warm_average"]
 
 
 def warm_average(decay: float):
-    """Exponential average of weights for `AveragedModel`, with a short memory at first.
+    """Return the exponential average of weights for `AveragedModel`, with a short memory at first.
 
     After n steps the decay is at most (1 + n) / (10 + n), so that the random first weights do not
-    stay in the average of a short training. Integers, such as counters of batches, have no average:
-    the last ones are taken over.
+    stay in the average of a short training. Integers, such as counters of batches, are not
+    averaged; the last values are kept.
     """
 
     def blend(averages, weights, num_averaged) -> None:

@@ -1,6 +1,6 @@
-"""Checkpoints: whole or not there, verified when read, and nothing in them can run code.
+"""Checkpoints: whole or absent, verified when read, and unable to run code.
 
-A state is what `state_dict()` gives: nested dicts, lists and tuples of tensors, arrays, numbers,
+A state, as from `state_dict()`, is nested dicts, lists and tuples of tensors, arrays, numbers,
 strings and None. Tensors go to a safetensors file, the rest to JSON, and a manifest holds the
 SHA-256 of both.
 
@@ -61,15 +61,15 @@ ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2,
     "BF16": 2, "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8, "C64": 8,
 }  # fmt: skip
-"""Of a number, by its type in a safetensors file."""
+"""Bytes of a number, by its type in a safetensors file."""
 
 
 def save_state(folder: Path, state: Any) -> None:
     """Write a nested state into folder, all of it or nothing.
 
     Raises:
-        TypeError: a leaf is neither tensor, array, number, string nor None; its place is named.
-        OSError: disk full or not writable; what was in folder before stays whole.
+        TypeError: a leaf is neither tensor, array, number, string nor None; names its place.
+        OSError: disk full or not writable; the earlier content of folder stays whole.
     """
     tree, tensors = pack_state(state)
     files = {TENSORS_NAME: safetensors.torch.save(tensors), JSON_NAME: json_bytes(tree)}
@@ -77,10 +77,10 @@ def save_state(folder: Path, state: Any) -> None:
 
 
 def load_state(folder: Path) -> Any:
-    """Read what `save_state` wrote; tensors come back on the CPU, strides as they were.
+    """Read a state written by `save_state`; tensors are on the CPU, with their old strides.
 
     Raises:
-        DamagedFileError: a file is missing, cut or changed; it is named.
+        DamagedFileError: a file is missing, cut or changed; names it.
     """
     folder = Path(folder)
     files = read_folder(folder, {TENSORS_NAME: MAX_STATE_BYTES, JSON_NAME: MAX_LIST_BYTES})
@@ -94,7 +94,7 @@ class NonFiniteError(FloatingPointError):
 
 
 def check_finite(state: Any, what: str, step: int, seed: int | None) -> None:
-    """Let nobody write a state whose weights, buffers or averages are not finite.
+    """Raise if a weight, buffer or average in a state is not finite.
 
     Args:
         what, step, seed: named in the error.
@@ -120,15 +120,15 @@ def _tensors(state: Any, where: str) -> Iterator[tuple[str, Tensor]]:
 
 
 class Checkpoints:
-    """The numbered checkpoints of a run: runs/vae/checkpoints/000400, the newest ones kept.
+    """The numbered checkpoints of a run: runs/vae/checkpoints/000400. The newest are kept.
 
-    One process writes at a time (`Run` holds the lock). A checkpoint knows its step and its run, so
-    one that has taken the place of another counts as damaged.
+    One process writes at a time (`Run` holds the lock). A checkpoint records its step and its run,
+    so that one in the place of another counts as damaged.
 
     Args:
         folder: holds one folder per checkpoint; made when the first is saved.
-        keep: how many are kept; at least 2, so that a damaged one has a predecessor.
-        run: whose they are, for `Run.checkpoints`; without one, only the step is known.
+        keep: number of checkpoints to keep; at least 2, so that a damaged one has a predecessor.
+        run: the run they belong to, for `Run.checkpoints`; without it only the step is checked.
     """
 
     def __init__(self, folder: Path, keep: int = 2, run: Run | None = None):
@@ -139,7 +139,7 @@ class Checkpoints:
         self._run = run
 
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint, oldest first."""
+        """Steps with a checkpoint, oldest first."""
         if not self.folder.is_dir():
             return []
         return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdecimal())
@@ -170,10 +170,10 @@ class Checkpoints:
         """(step, state) of the newest whole checkpoint; None if none was ever saved.
 
         A damaged one is named on stderr, set aside as NAME.damaged, and the one before is used.
-        The metrics of the run go back to what they were then.
+        The metrics of the run are restored to that step.
 
         Raises:
-            DamagedFileError: there are checkpoints, and every one is damaged.
+            DamagedFileError: all checkpoints are damaged.
         """
         if self.folder.is_dir():
             remove_leftovers(self.folder)
@@ -202,7 +202,7 @@ class Checkpoints:
         return None
 
     def _load(self, step: int) -> tuple[Any, dict[str, Any] | None]:
-        """State and mark of a checkpoint; those of earlier versions have no mark."""
+        """State and mark of a checkpoint; one of an earlier version has no mark."""
         path = self.path(step)
         kept = load_state(path)
         if not isinstance(kept, dict) or kept.keys() != {"step", "run", "state"}:
@@ -218,15 +218,15 @@ class Checkpoints:
 def pack_state(state: Any) -> tuple[Any, dict[str, Tensor]]:
     """Split a nested state into a JSON tree and named contiguous CPU tensors.
 
-    In the tree, {"$tensor": name} stands for a tensor (with "order" when its memory is permuted,
-    as in channels_last), and other objects with a "$" key for what JSON lacks.
+    In the tree, {"$tensor": name} stands for a tensor (with "order" if its memory is permuted, as
+    in channels_last). Other objects with a "$" key stand for types that JSON lacks.
     """
     tensors: dict[str, Tensor] = {}
     return _pack(state, "state", tensors), tensors
 
 
 def unpack_state(tree: Any, tensors: dict[str, Tensor]) -> Any:
-    """The inverse of `pack_state`."""
+    """Rebuild a state; the inverse of `pack_state`."""
     if isinstance(tree, list):
         return [unpack_state(item, tensors) for item in tree]
     if not isinstance(tree, dict):
@@ -257,12 +257,12 @@ def read_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
 def read_header(data: bytes, path: Path) -> dict[str, Any]:
     """{"dtype", "shape", "data_offsets"} of each tensor in a safetensors file, and nothing more.
 
-    Types and shapes are those of the bytes that are there: so who compares them with what is needed
-    knows what reading the tensors will take.
+    Types and shapes are checked against the bytes in the file, so that a caller can compare them
+    with what it needs before any tensor is allocated.
 
     Raises:
-        DamagedFileError: the header is longer than the file or than 4 MiB, no JSON, or is not that
-            of the data behind it.
+        DamagedFileError: the header is longer than the file or than 4 MiB, is no JSON, or does not
+            fit the data behind it.
     """
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > min(MAX_HEADER_BYTES, len(data) - 8):
@@ -320,10 +320,10 @@ def _pack(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def _pack_tensor(value: Tensor, where: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    # A copy for every tensor: what is saved shares no memory, which safetensors asks for.
+    # A copy of every tensor, as safetensors requires that tensors share no memory.
     tensor = value.detach().to("cpu", copy=True, memory_format=torch.preserve_format)
     name = where
-    while name in tensors:  # {"a": {"b": x}, "a.b": y} and {1: x, "1": y} have two alike
+    while name in tensors:  # {"a": {"b": x}, "a.b": y} and {1: x, "1": y} give equal names
         name += "'"
     entry: dict[str, Any] = {"$tensor": name}
     order = sorted(range(tensor.dim()), key=lambda i: (-tensor.stride(i), i))

@@ -1,7 +1,7 @@
-"""What a model says to input that it was not made for: what it got, what it needs.
+"""Checks of a model's input, whose errors say what the model got and what it needs.
 
-A model computes in the type of its weights: what it draws or makes has that type (`placed`), and
-what it is given must have it. Nothing is cast without a word.
+A model computes in the type of its weights: tensors that it draws or makes have that type
+(`placed`), and its input must have it. Nothing is cast silently.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CASTS = {
     torch.float16: "half",
     torch.bfloat16: "bfloat16",
 }
-"""What a tensor and a module both call a conversion."""
+"""Names of the methods of tensors and modules that convert to a type."""
 
 
 def placed(model: nn.Module) -> dict[str, Any]:
@@ -38,18 +38,18 @@ def placed(model: nn.Module) -> dict[str, Any]:
 
 
 def at_least_float32(x: Tensor) -> torch.dtype:
-    """The type for a part of a computation that is too fine for bfloat16, or lacks its kernels."""
+    """Type for a computation that bfloat16 is too coarse for, or has no kernels for."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
 def check_dtype(x: Tensor, what: str, model: nn.Module) -> Tensor:
     """Return x if it has the type in which a model computes, that of its weights.
 
-    Under autocast, which casts by itself, halves will do as well. A network without weights has no
-    type of its own.
+    Under autocast, which casts by itself, 16-bit types are accepted as well. A network without
+    weights accepts any type.
 
     Raises:
-        ValueError: another type.
+        ValueError: x has another type.
     """
     weight = _weight(model)
     half = x.dtype in (torch.float16, torch.bfloat16)
@@ -69,7 +69,7 @@ def check_batch(x: Tensor, shape: tuple[int, ...], what: str, model: nn.Module) 
     """Return x if it is (B, *shape) of the type in which a model computes.
 
     Raises:
-        ValueError: another shape or type.
+        ValueError: x has another shape or type.
     """
     if x.dim() != 1 + len(shape) or tuple(x.shape[1:]) != tuple(shape):
         raise ValueError(
@@ -84,9 +84,9 @@ def check_images(
     """Return x if it is (B, *shape) in [0, 1] of the type in which a model computes.
 
     Args:
-        pixels: whether their range is looked at, which a model that is traced cannot do.
+        pixels: check their range, which is not possible while a model is traced.
     Raises:
-        ValueError: another shape or type, or a pixel outside [0, 1] (or not a number).
+        ValueError: wrong shape or type, or a pixel outside [0, 1] (or not a number).
     """
     wanted = f"{_needs(shape, model)} in [0, 1]"
     if not x.is_floating_point():
@@ -105,7 +105,7 @@ def check_vectors(x: Tensor, dim: int, what: str, model: nn.Module) -> Tensor:
     """Return x if it is (B, dim) of the type in which a model computes.
 
     Raises:
-        ValueError: another shape or type.
+        ValueError: x has another shape or type.
     """
     return check_batch(x, (dim,), what, model)
 
@@ -116,9 +116,9 @@ def check_tokens(
     """Return x if it is int64 (B, T), T from 1 to max_len (None for any), in 0 .. vocab_size - 1.
 
     Args:
-        part: what of the model reads them, "stream 1 of ".
+        part: part of the model that reads them, for errors: "stream 1 of ".
     Raises:
-        ValueError: another shape, length or type, or a token that is not in the vocabulary.
+        ValueError: wrong shape, length or type, or a token outside the vocabulary.
     """
     limit = "" if max_len is None else f" with T from 1 to {max_len},"
     wanted = f"{part}{_name(model)} needs int64 (B, T),{limit} in 0 to {vocab_size - 1}"
@@ -133,21 +133,21 @@ def check_tokens(
 
 
 def checked(function: Function) -> Function:
-    """Refuse numbers that are out of the range of their annotation, before anything is done.
+    """Refuse arguments outside the range of their annotation, before the function starts.
 
         @checked
         def sample(self, n: CountOrZero, steps: Count | None = None, eta: Probability = 0.0):
 
-    For functions what `Checked` is for settings: the range is said once, beside the type, by the
-    types of `generative.training.ranges`. A generator refuses when it is made, not at its first
-    step.
+    This is for functions what `Checked` is for settings: the range is stated once, beside the type,
+    by the types of `generative.training.ranges`. A generator function raises when it is called,
+    not at its first step.
 
     Raises:
-        ValueError: names the argument, what it got, and the range.
+        ValueError: names the argument, its value, and the range.
     """
     signature = inspect.signature(function)
 
-    @functools.cache  # made at the first call, when all names of the module are there
+    @functools.cache  # made at the first call, when all names of the module are defined
     def ranges() -> dict[str, tuple[type, Range, tuple[type, ...]]]:
         found = {}
         for name, hint in typing.get_type_hints(function, include_extras=True).items():
@@ -175,10 +175,10 @@ def checked(function: Function) -> Function:
 
 
 def check_labels(labels: Tensor, n: int, count: int, who: str, what: str = "labels") -> Tensor:
-    """Return labels if they are int64 (n,), 0 or more and below count.
+    """Return labels if they are int64 (n,), at least 0 and below count.
 
     Raises:
-        ValueError: another shape or type, or a label that there is not.
+        ValueError: wrong shape or type, or a label out of range.
     """
     if labels.shape != (n,) or labels.dtype != torch.int64:
         raise ValueError(
@@ -207,14 +207,14 @@ def check_some(x: Tensor, model: nn.Module) -> Tensor:
 
 
 def to_levels(x: Tensor, levels: int) -> Tensor:
-    """Pixels in [0, 1] -> which of so many levels each is, 0 .. levels - 1, as floats.
+    """Pixels in [0, 1] -> their levels, 0 .. levels - 1, as floats.
 
     Raises:
         ValueError: a pixel between the levels.
     """
     most = levels - 1
     level = x.to(at_least_float32(x)) * most
-    # As exact as the type of x can tell: in bfloat16 hardly any pixel is a level exactly.
+    # As exact as the type of x allows: in bfloat16 hardly any pixel is exactly a level.
     tolerance = max(1e-3, torch.finfo(x.dtype).eps * most)
     if bool(((level - level.round()).abs() > tolerance).any()):
         raise ValueError(

@@ -44,13 +44,14 @@ def start(
 ) -> None:
     """Run a command: `main` with the settings that `parse` reads.
 
-    What a user can mend is told in a line: what this project raised itself (it says what was got
-    and what to do), what the system refused (a place that cannot be written, say), and a package
-    that is not installed. Any other error is a fault in a program and keeps its traceback.
+    Errors that a user can mend are told in one line: those that this project raised itself (they
+    say what was got and what to do), those of the system (such as a place that cannot be written),
+    and a package that is not installed. Any other error is a fault in a program and keeps its
+    traceback.
 
     Raises:
-        SystemExit: 1 after an error told so, 2 where the command line does not fit, 130 after
-            Ctrl-C, 141 where nobody reads the output any more (`| head`).
+        SystemExit: 1 after an error told in one line, 2 for a wrong command line, 130 after Ctrl-C,
+            141 if nobody reads the output any more (`| head`).
     """
     open_closed_streams()
     interrupt_again()
@@ -80,9 +81,9 @@ def start(
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-    """Beside the type of a path that is read: the script that makes what is there.
+    """Annotation of a path that is read: the script that makes the folder or file.
 
-    `start` looks for it before the command begins, unless its run is finished.
+    `start` checks that the path exists before the command begins, unless its run is finished.
     """
 
     script: str
@@ -101,7 +102,7 @@ def _tell_ending(args: Any) -> None:
 
 
 def _check_inputs(args: Any) -> None:
-    """Raise FileNotFoundError where a path with `Input` is missing."""
+    """Raise FileNotFoundError if a path with `Input` is missing."""
     if "out" in vars(args) and (Path(args.out) / "result.json").exists():
         return
     for name, script, path in _inputs(args):
@@ -121,7 +122,7 @@ def _inputs(args: Any) -> Iterator[tuple[str, str, Path]]:
 
 
 def _script(hint: Any) -> str:
-    """What the `Input` in an annotation, or in a part of it, says."""
+    """Script named by the `Input` in an annotation, or in a part of it; "" if there is none."""
     for extra in getattr(hint, "__metadata__", ()):
         if isinstance(extra, Input):
             return extra.script
@@ -129,7 +130,7 @@ def _script(hint: Any) -> str:
 
 
 def _in_words(error: Exception) -> str | None:
-    """What to tell of an error, or None where it is a fault in a program."""
+    """Message for an error that a user can mend; None for a fault in a program."""
     if isinstance(error, OSError) and error.errno and not _is_ours(error):
         places = [str(place) for place in (error.filename, error.filename2) if place is not None]
         return ": ".join([*dict.fromkeys(places), error.strerror or str(error)])
@@ -143,7 +144,7 @@ def _in_words(error: Exception) -> str | None:
 
 
 def _how_to_install(module: str) -> str | None:
-    """A line about a package that is missing; None for our own and those of nobody."""
+    """Line about a missing package; None for our own modules and unknown packages."""
     package = module.partition(".")[0]
     if package in PACKAGES or not package:
         return None
@@ -161,7 +162,7 @@ def _how_to_install(module: str) -> str | None:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether a `raise` in one of this project's packages made it."""
+    """True if a `raise` in one of this project's packages made the error."""
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
@@ -184,12 +185,12 @@ def parse(
 
     Args:
         presets: complete settings by name; all of one frozen dataclass.
-        default: preset used when none is named; "paper" if there is one, else the first.
-        description: heads the help; the dataclass's docstring if not given.
-        argv: the arguments, sys.argv[1:] if not given.
+        default: preset used if none is named; by default "paper" if there is one, else the first.
+        description: first text of the help; by default the dataclass's docstring.
+        argv: the arguments; by default sys.argv[1:].
         prog: name shown in the help.
     Raises:
-        SystemExit: 0 after --help, 2 for anything that does not fit (it is explained on stderr).
+        SystemExit: 0 after --help, 2 for a wrong command line (explained on stderr).
     """
     words = list(sys.argv[1:] if argv is None else argv)
     prog = prog or Path(sys.argv[0]).name
@@ -270,10 +271,10 @@ def _refuse_changes(start: Any, args: Any, run: Path, prog: str) -> None:
 
 
 def _describe(text: str, presets: Mapping[str, Any], default: str, kind: type) -> str:
-    """What stands above the options: text, the presets, one line each, and --resume.
+    """Text above the options in the help: text, the presets, one line each, and --resume.
 
-    tyro joins lines that begin with a letter and wraps none of them, so every paragraph is wrapped
-    here, and its further lines are indented.
+    tyro joins lines that begin with a letter and wraps none of them. Every paragraph is therefore
+    wrapped here, and its further lines are indented.
     """
     paragraphs = [" ".join(part.split()) for part in inspect.cleandoc(text).split("\n\n")]
     lines = ["\n\n".join(_wrap(part) for part in paragraphs), "", "Presets (the first word):"]

@@ -1,4 +1,4 @@
-"""The device that a setting names."""
+"""Torch's device for the name in a setting."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 def find_device(name: str) -> torch.device:
-    """torch's device of this name; "auto" is the GPU if there is one.
+    """Return torch's device of this name; "auto" is the GPU if there is one.
 
     Raises:
-        ValueError: this machine has no such device, or torch knows none of that name.
+        ValueError: this machine has no such device, or torch does not know the name.
     """
     import torch
 

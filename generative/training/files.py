@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old or the new one, and reading only what is whole."""
+"""Files: written so that a crash leaves the old or the new one, and read only if whole."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from typing import Any
 
 MANIFEST_NAME = "manifest.json"
 MAX_CONFIG_BYTES = 2**20
-"""Of JSON with settings. Parsed, JSON takes up to fifty times its bytes."""
+"""Largest JSON file of settings, in bytes. Parsed, JSON takes up to fifty times its bytes."""
 MAX_LIST_BYTES = 64 * 2**20
-"""Of JSON with data: vocabularies, pieces of music, foreign weights."""
+"""Largest JSON file of data, in bytes: vocabularies, pieces of music, foreign weights."""
 MAX_STATE_BYTES = 16 * 2**30
-"""Of a file of weights, of a learner's state or of encoded frames."""
+"""Largest file of weights, of a learner's state or of encoded frames, in bytes."""
 
 
 class DamagedFileError(ValueError):
-    """A file is not what was written: cut, changed, missing, or not ours."""
+    """A file is not as it was written: cut, changed, missing, or not ours."""
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Put data into path by way of a file beside it; it is on the disk when this returns.
+    """Write data to a file beside path and rename it; it is on the disk when this returns.
 
     Raises:
-        OSError: the disk is full or the folder not writable; an older file stays as it was.
+        OSError: the disk is full or the folder not writable; an older file stays unchanged.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -50,22 +50,22 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_file` of value as indented JSON; refuses NaN and infinity, which JSON has not."""
+    """`write_file` of value as indented JSON; refuses NaN and infinity, which JSON lacks."""
     write_file(path, json_bytes(value))
 
 
 def json_bytes(value: Any) -> bytes:
-    """Value as indented, strict JSON that ends with a newline."""
+    """Encode value as indented, strict JSON that ends with a newline."""
     return (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
 def append_file(path: Path, data: bytes, sync: bool = False) -> None:
-    """Add data to the end of a file, which is made if there is none: all of it or nothing.
+    """Append data to a file, which is made if it is missing: all of it or nothing.
 
     Args:
-        sync: it is on the disk when this returns.
+        sync: return only when the data are on the disk.
     Raises:
-        OSError: the disk is full or the file not writable; names it, and how much did not fit.
+        OSError: the disk is full or the file not writable; names it and the missing bytes.
     """
     check_place(path)
     before = path.stat().st_size if path.exists() else 0
@@ -83,7 +83,7 @@ def append_file(path: Path, data: bytes, sync: bool = False) -> None:
 
 
 def check_place(path: Path) -> None:
-    """Raise OSError where no file can be written: in a folder that is not there, or over one."""
+    """Raise OSError if path cannot be written: its folder is missing, or it is a folder."""
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f"{path.parent}: no such folder, where {path.name} is to be written"
@@ -93,13 +93,13 @@ def check_place(path: Path) -> None:
 
 
 def regular(path: str | Path, flags: int, links: bool = False) -> int:
-    """Opener for `open` that takes an ordinary file only, no device or pipe, and never waits.
+    """Opener for `open` that takes an ordinary file only, no device or pipe, and never blocks.
 
     Args:
-        links: also where a link leads.
+        links: follow links.
     Raises:
-        DamagedFileError: it is something else; says what.
-        OSError: it cannot be opened.
+        DamagedFileError: path is something else; says what.
+        OSError: path cannot be opened.
     """
     try:
         place = os.path.realpath(path) if links else path
@@ -119,10 +119,10 @@ def regular(path: str | Path, flags: int, links: bool = False) -> int:
 
 @contextlib.contextmanager
 def open_file(path: Path, max_bytes: int, links: bool = False) -> Iterator[BufferedReader]:
-    """An ordinary file that has at most max_bytes, open for reading.
+    """Open an ordinary file of at most max_bytes for reading.
 
     Args:
-        links: also where a link leads; for folders of the user's own data.
+        links: follow links, for folders of the user's own data.
     Raises:
         DamagedFileError: names the file and what is wrong with it.
     """
@@ -139,7 +139,7 @@ def open_file(path: Path, max_bytes: int, links: bool = False) -> Iterator[Buffe
 
 
 def read_file(path: Path, max_bytes: int, links: bool = False) -> bytes:
-    """All bytes of an ordinary file, see `open_file`; of one that grows, those it had at first.
+    """Read all bytes of an ordinary file; of one that grows, those at the start. See `open_file`.
 
     Raises:
         DamagedFileError: names the file and what is wrong with it.
@@ -150,16 +150,16 @@ def read_file(path: Path, max_bytes: int, links: bool = False) -> bytes:
 
 @contextlib.contextmanager
 def reading(path: Path | str, what: str = "") -> Iterator[None]:
-    """Whatever the parsing of a file raises becomes a `DamagedFileError` with the file's name.
+    """Turn any error while a file is parsed into a `DamagedFileError` with the file's name.
 
     Args:
-        what: to say of the file, such as "is not an image"; the error's own words follow.
+        what: message about the file, such as "is not an image"; the error's own words follow.
     """
     try:
         yield
     except DamagedFileError:
         raise
-    except Exception as error:  # parsers raise anything, as the bytes have it
+    except Exception as error:  # damaged bytes can make a parser raise anything
         reason = cut(str(error) or type(error).__name__, 200)
         raise DamagedFileError(
             f"{path}: {what} ({reason})" if what else f"{path}: {reason}"
@@ -167,12 +167,12 @@ def reading(path: Path | str, what: str = "") -> Iterator[None]:
 
 
 def short(value: Any, length: int = 60) -> str:
-    """`repr` of a value for a message, cut where it is long, and never written out in full."""
+    """`repr` of a value for a message, at most `length` characters, never built in full."""
     return cut(_REPR.repr(value), length)
 
 
 def cut(text: str, length: int) -> str:
-    """A text for a message, cut where it is longer than so many characters."""
+    """Text for a message, cut to `length` characters."""
     return text if len(text) <= length else f"{text[: length - 4]} ..."
 
 
@@ -182,28 +182,28 @@ _REPR.maxtuple = _REPR.maxlist = _REPR.maxdict = _REPR.maxset = 20
 
 
 def read_json(path: Path, max_bytes: int = MAX_CONFIG_BYTES, links: bool = False) -> Any:
-    """What a JSON file holds; see `open_file`.
+    """Read the content of a JSON file; see `open_file`.
 
     Raises:
-        DamagedFileError: it cannot be read, is longer than max_bytes or not JSON.
+        DamagedFileError: the file cannot be read, is longer than max_bytes or is not JSON.
     """
     return parse_json(read_file(path, max_bytes, links), path)
 
 
 def parse_json(data: bytes, path: Path) -> Any:
-    """JSON from bytes that came from path (named in the error)."""
+    """Parse JSON from bytes of path, which errors name."""
     with reading(path, "is damaged, not JSON"):
         return json.loads(data)
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Put files and a manifest of their sizes and SHA-256 into folder, all of it or nothing.
+    """Write files and a manifest of their sizes and SHA-256 into folder, all of it or nothing.
 
-    They are written to a folder beside it, flushed, and renamed. A folder that is there already
+    They are written to a folder beside it, flushed, and renamed. An existing folder
     is replaced in one step; it may hold only files that this function wrote.
 
     Raises:
-        OSError: disk full or not writable; what was there before stays whole.
+        OSError: disk full or not writable; the earlier content stays whole.
         ValueError: the folder holds files that are not ours to delete.
     """
     refuse_strangers(folder, files)
@@ -226,11 +226,11 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def read_folder(folder: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
-    """The files that `write_folder` put into folder, checked against its manifest.
+    """Read the files that `write_folder` put into folder, checked against its manifest.
 
     Args:
-        folder: where they are.
-        limits: exactly these files must be listed, of at most so many bytes.
+        folder: folder of the files.
+        limits: largest size in bytes by file name; exactly these files must be listed.
     Raises:
         DamagedFileError: names the file that is missing, too long, cut or changed.
     """
@@ -239,10 +239,10 @@ def read_folder(folder: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
 
 
 def read_listed(path: Path, entry: dict[str, Any], max_bytes: int) -> bytes:
-    """A file that a manifest lists, if its size and hash are those of its entry.
+    """Read a file that a manifest lists, if its size and hash are those of its entry.
 
     Raises:
-        DamagedFileError: they are not, or the file is longer than max_bytes.
+        DamagedFileError: size or hash differ, or the file is longer than max_bytes.
     """
     data = read_file(path, min(max_bytes, entry["bytes"]))
     if len(data) != entry["bytes"]:
@@ -256,10 +256,10 @@ def read_manifest(folder: Path, names: Collection[str]) -> dict[str, dict[str, A
     """Entries {"bytes": size, "sha256": hash} of a folder's manifest by file name.
 
     Args:
-        folder: where it lies.
-        names: exactly these must be listed; so a manifest can lead nowhere else.
+        folder: folder of the manifest.
+        names: exactly these must be listed, so that a manifest can lead nowhere else.
     Raises:
-        DamagedFileError: there is no manifest, or it lists something else.
+        DamagedFileError: there is no manifest, or it lists other files.
     """
     path = folder / MANIFEST_NAME
     if not folder.is_dir():
@@ -278,7 +278,7 @@ def read_manifest(folder: Path, names: Collection[str]) -> dict[str, dict[str, A
 
 
 def refuse_strangers(folder: Path, names: Mapping[str, Any]) -> None:
-    """Stop before a folder with anything but our own files would be replaced."""
+    """Raise ValueError if a folder to be replaced holds files that are not ours."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ValueError(f"{folder} is a link or a file; give the name of a folder")
     present = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
@@ -290,7 +290,7 @@ def refuse_strangers(folder: Path, names: Mapping[str, Any]) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what writers killed halfway left in folder. Call only where nobody else writes."""
+    """Delete temporary files of killed writers in folder. Call only if nobody else writes."""
     for path in folder.glob(".*.tmp"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -299,7 +299,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename what is damaged to NAME.damaged, in place of an older one; returns the new path."""
+    """Rename a damaged file or folder to NAME.damaged, replacing an older one; returns the path."""
     aside = path.with_name(f"{path.name}.damaged")
     if aside.is_dir() and not aside.is_symlink():
         shutil.rmtree(aside, ignore_errors=True)
@@ -310,7 +310,7 @@ def set_aside(path: Path) -> Path:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in folder survive a power cut, where the file system can promise that."""
+    """Make renames in folder survive a power cut, if the file system can promise that."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
@@ -327,7 +327,7 @@ def _write_synced(path: Path, data: bytes) -> None:
 
 
 def _move_folder(new: Path, target: Path) -> None:
-    """Rename new to target; a target that exists trades places with new."""
+    """Rename new to target; an existing target is exchanged with new."""
     if not target.exists():
         os.rename(new, target)
     elif not _exchange(new, target):
@@ -338,7 +338,7 @@ def _move_folder(new: Path, target: Path) -> None:
 
 
 def _exchange(a: Path, b: Path) -> bool:
-    """Let two folders trade places atomically; False where the system cannot."""
+    """Exchange two folders atomically; False if the system cannot."""
     if not sys.platform.startswith("linux"):
         return False
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
@@ -349,7 +349,7 @@ def _exchange(a: Path, b: Path) -> bool:
 
 
 def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
+    """Umask of the process, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,4 +1,4 @@
-"""When a computation keeps what a gradient would need."""
+"""Methods that keep a graph for gradients only if somebody can use it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def graph_if_wanted(method: Method) -> Method:
-    """Let a method of a model keep a graph only where somebody can want its gradient.
+    """Let a method of a model keep a graph only if its gradient may be wanted.
 
-    That is in training mode, and in any mode where an argument requires a gradient. A model in
-    evaluation mode, as `from_pretrained` gives it, otherwise returns plain values: of an equation
-    that is solved in many steps, or a mean over many draws, the graph takes far more memory than
-    all the rest. For the gradient of the weights call `model.train()`.
+    That is in training mode, and in any mode if an argument requires a gradient. Otherwise a model
+    in evaluation mode, as from `from_pretrained`, returns plain values: the graph of an equation
+    that is solved in many steps, or of a mean over many draws, takes far more memory than all the
+    rest. For the gradient of the weights call `model.train()`.
     """
 
     @functools.wraps(method)

@@ -16,18 +16,18 @@ LOCK_NAME = "run.lock"
 
 
 class RunInUseError(RuntimeError):
-    """Another process works in the run folder."""
+    """Another process is working in the run folder."""
 
 
 class FolderLock:
     """Holds folder/run.lock until `release` or the end of the process, however it ends.
 
-    The system lets go of the lock when its process is gone, so one left by a killed process is
-    taken over. Where the file system knows no locks, the process number and its start time in the
-    file decide. The file also tells who holds it; it stays behind when the lock is released.
+    The system frees the lock when its process ends, so the lock of a killed process is taken over.
+    On file systems without locks, the process number and its start time in the file decide. The
+    file also names the holder; it stays behind when the lock is released.
 
     Raises:
-        RunInUseError: another process holds it; its number and host are named.
+        RunInUseError: another process holds it; names its number and host.
         DamagedFileError: run.lock is a link or no ordinary file.
     """
 
@@ -71,7 +71,7 @@ def _let_go_in_child() -> None:
         lock.release()
 
 
-# A forked child has the lock too, and would keep it after this process has died.
+# A forked child inherits the lock, and would keep it after this process has died.
 os.register_at_fork(after_in_child=_let_go_in_child)
 
 
@@ -81,7 +81,7 @@ def _this_process() -> dict[str, object]:
 
 
 def _is_alive(owner: dict[str, object]) -> bool:
-    """Whether the process that wrote the lock still runs; one of another host is taken to."""
+    """True if the process that wrote the lock still runs, or belongs to another host."""
     if owner.get("host") != socket.gethostname():
         return bool(owner)
     pid = owner.get("pid")
@@ -89,7 +89,7 @@ def _is_alive(owner: dict[str, object]) -> bool:
 
 
 def _start_time(pid: int) -> str | None:
-    """When a process began, in the system's ticks since boot; None if there is no such process."""
+    """Start time of a process in ticks since boot; None if there is no such process."""
     try:
         # Field 22 of /proc/PID/stat, counted after the name, which is in brackets (proc(5)).
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]

@@ -1,4 +1,4 @@
-"""The one gradient loop. Steps, logging, checkpoints, resuming and stopping; no model in it."""
+"""The gradient loop: steps, logging, checkpoints, resuming and stopping. It knows no model."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = ["Learner", "NonFiniteError", "fit"]
 
 
 class Learner(Protocol):
-    """What `fit` trains: modules and optimisers, and one update of them.
+    """Modules and optimisers that `fit` trains, with one update of them.
 
     Random numbers come from torch's global generators only; `fit` seeds them before every step.
     """
 
     def update(self, batch: Any, /) -> Mapping[str, Tensor | float]:
-        """One step; returns what to log, scalars, with the loss among them."""
+        """Take one step; returns scalars to log, including the loss."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything the next step depends on: weights, optimisers, schedules, averages."""
+        """State that the next step depends on: weights, optimisers, schedules, averages."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -48,24 +48,24 @@ def fit(
     what: str = "training",
     on_log: Callable[[int], None] | None = None,
 ) -> None:
-    """Bring learner to `steps` updates, going on from the run's last whole checkpoint.
+    """Train learner up to `steps` updates, from the run's last whole checkpoint.
 
-    Step s draws its batch and its noise from (run.seed, s) alone, so a run that was killed at any
-    moment and continued ends with the same weights, bit for bit, as one that was not.
+    Step s draws its batch and its noise from (run.seed, s) alone. A run that was killed at any
+    moment and continued therefore ends with the same weights, bit for bit, as one that was not.
 
     Args:
-        learner: see `Learner`; it already stands on its device.
-        batches: batch of a step, a function of the step's number alone.
-        run: where metrics and checkpoints go.
-        steps: optimiser steps in all, not in addition; the number that the learner was made with.
-            A run that has ended goes on if there are more now: at step s the learning rate is then
-            what it is in a run of so many steps.
+        learner: see `Learner`; its modules are already on their device.
+        batches: step -> batch, a function of the step's number alone.
+        run: run that takes metrics and checkpoints.
+        steps: total number of optimiser steps, the one that the learner was made with. A finished
+            run continues if it is larger now; the learning rate at step s is then that of a run
+            with the new total.
         log_every: metrics are means over this many steps; only then is the GPU waited for.
-        checkpoint_every_seconds: 0 saves after every step.
-        what: shown beside the progress bar, named in errors.
-        on_log: called with the step whenever metrics were logged, e.g. to save samples. What it
-            draws from torch's generators changes nothing, as every step is seeded anew; it must
-            leave the learner as it was.
+        checkpoint_every_seconds: seconds between checkpoints; 0 saves after every step.
+        what: text beside the progress bar and in errors.
+        on_log: called with the step after metrics were logged, e.g. to save samples. Its draws from
+            torch's generators change nothing, as every step is seeded anew. It must not change the
+            learner.
     Raises:
         NonFiniteError: a logged value, a weight or a buffer is not finite; names it, the step and
             the seed. No such state is saved, and the checkpoint before it stays.
@@ -90,7 +90,7 @@ def fit(
             bar.advance(note=window.note)
             due = time.monotonic() - saved_at >= checkpoint_every_seconds
             if due or stop.requested or step == steps:
-                # The window first: it stops the run before a state that is not finite is saved.
+                # The window comes first: it stops the run before a non-finite state is saved.
                 state = {"window": window.state_dict(), "learner": learner.state_dict()}
                 check_finite(state["learner"], what, step, run.seed)
                 run.checkpoints.save(step, state)
@@ -113,7 +113,7 @@ def _resume(learner: Learner, window: _Window, run: Run, steps: int) -> int:
 
 
 class _Window:
-    """What `update` returned since the last logged line."""
+    """Values that `update` returned since the last logged line."""
 
     def __init__(self, what: str, seed: int):
         self.note = ""
@@ -122,7 +122,7 @@ class _Window:
         self._values: dict[str, list[Tensor]] = {}
 
     def add(self, step: int, values: Mapping[str, Tensor | float]) -> None:
-        """Keep a step's values, on the device where they are."""
+        """Keep a step's values, on their device."""
         for name, value in values.items():
             if not isinstance(value, Tensor):
                 value = torch.tensor(float(value), dtype=torch.float64)
@@ -130,7 +130,7 @@ class _Window:
             self._values.setdefault(name, []).append(value.detach().clone())
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the note; checked to be finite, so no bad state is ever saved."""
+        """State except the note; checked to be finite, so that no bad state is saved."""
         return {"steps": self._steps, "values": self._stack()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -139,7 +139,7 @@ class _Window:
         self._values = {name: list(values) for name, values in state["values"].items()}
 
     def means(self) -> dict[str, float]:
-        """Mean of each value over the window, which then begins anew."""
+        """Mean of each value over the window; a new window begins."""
         means = {name: values.mean().item() for name, values in self._stack().items()}
         self._steps, self._values = {}, {}
         self.note = next((f"{name} {value:.4g}" for name, value in means.items()), "")

@@ -35,10 +35,10 @@ class Metrics:
     "time" is the wall clock (seconds since 1970); everything else is the same in every repeat of a
     run. A number that is not finite is written as null.
 
-    What was logged is kept in memory too: a checkpoint holds it, and mends the file by it.
+    Logged lines are kept in memory too: a checkpoint holds them, and restores the file from them.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         tensorboard: also write event files to folder/tensorboard, if TensorBoard is installed.
     """
 
@@ -49,7 +49,7 @@ class Metrics:
         self._use_tensorboard = tensorboard and importlib.util.find_spec("tensorboard") is not None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one line. Steps never go back; `rewind` first."""
+        """Append one line. Steps never decrease; call `rewind` first."""
         numbers = {name: float(value) for name, value in values.items()}
         line = {"step": step, "time": round(time.time(), 3)}
         line |= {name: v if math.isfinite(v) else None for name, v in numbers.items()}
@@ -88,7 +88,7 @@ class Metrics:
         return path
 
     def log_event(self, step: int, name: str, value: float) -> None:
-        """Write a number to TensorBoard alone: one that differs from repeat to repeat."""
+        """Write a number that differs between repeats of a run, to TensorBoard alone."""
         if self._use_tensorboard:
             self._events(step).add_scalar(name, value, step)
 
@@ -97,14 +97,14 @@ class Metrics:
         """All lines up to now.
 
         Raises:
-            DamagedFileError: the file was read for it, and a line of it is none.
+            DamagedFileError: the file was read, and one of its lines is damaged.
         """
         if self._text is None:
             self._text = "".join(_lines(self.path)) if os.path.lexists(self.path) else ""
         return self._text
 
     def rewind(self, step: int) -> None:
-        """Drop lines after this step and a last line that is not whole: the run goes on there.
+        """Drop the lines after this step, where the run continues, and an incomplete last line.
 
         Raises:
             DamagedFileError: a line is damaged.
@@ -114,9 +114,9 @@ class Metrics:
         self.restore("".join(line for line in lines if json.loads(line)["step"] <= step))
 
     def restore(self, text: str) -> None:
-        """Go back to where `text` was all that was logged.
+        """Restore the state in which `text` was all that was logged.
 
-        A file that does not begin with it has been damaged: that is told, and it is set aside.
+        A file that does not begin with it is damaged: it is named on stderr and set aside.
         """
         self._text, wanted = text, text.encode()
         if not wanted and not os.path.lexists(self.path):
@@ -135,12 +135,12 @@ class Metrics:
             write_file(self.path, wanted)
 
     def last(self) -> dict[str, float | None]:
-        """The values logged last; empty if none were."""
+        """Values of the last logged line; empty if there is none."""
         line = json.loads((self.text.splitlines() or ["{}"])[-1])
         return {k: v for k, v in line.items() if k not in ("step", "time")}
 
     def sync(self) -> None:
-        """Bring what was logged to the disk; a checkpoint calls this before it is written."""
+        """Flush logged lines to the disk; a checkpoint calls this before it is written."""
         self.restore(self.text)
         if self.path.exists():
             with open(self.path, "ab") as file:
@@ -155,24 +155,24 @@ class Metrics:
             self._writer = None
 
     def _events(self, step: int) -> Any:
-        """TensorBoard's writer, opened when it is first needed."""
+        """TensorBoard's writer, opened at the first use."""
         if self._writer is None:
             self._writer = _event_writer(self.path.parent / "tensorboard", step)
         return self._writer
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Lines of a metrics.jsonl (or of a run's folder), less a last one that is only half written.
+    """Read the lines of a metrics.jsonl (or of a run's folder), without an incomplete last one.
 
     Raises:
-        DamagedFileError: there is no such file, or a line is not one of `Metrics`; says which.
+        DamagedFileError: the file is missing, or a line is not one of `Metrics`; says which.
     """
     path = Path(path)
     return [json.loads(line) for line in _lines(path / METRICS_NAME if path.is_dir() else path)]
 
 
 def _lines(path: Path) -> list[str]:
-    """The whole lines of a file, each checked, with their ends."""
+    """Complete lines of a file with their ends, each checked."""
     lines: list[str] = []
     before = 0
     for number, raw in enumerate(read_file(path, MAX_BYTES).split(b"\n")[:-1], 1):
@@ -199,5 +199,5 @@ def _refuse(constant: str) -> NoReturn:
 def _event_writer(folder: Path, step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
-    # purge_step hides what an interrupted process logged beyond the step it is resumed from.
+    # purge_step hides lines of an interrupted process beyond the step it is resumed from.
     return SummaryWriter(str(folder), purge_step=step)

@@ -1,4 +1,4 @@
-"""What follows the loss in a step of training: gradient, optimiser, falling rate, average.
+"""A training step after its loss: gradient, optimiser, learning rate schedule, average.
 
 optimizer = torch.optim.AdamW(parameter_groups(model, 0.01), lr=1e-3)
 optimisation = Optimisation(model, optimizer, steps=1000, final_lr=1e-5, clip=1.0, ema=0.999)
@@ -28,9 +28,9 @@ M = TypeVar("M", bound=nn.Module)
 def learning_rate(
     step: int, steps: int, first: float, final: float = 0.0, warmup: int = 0
 ) -> float:
-    """The rate of a step: from 0 up to `first` in `warmup` steps, then along a cosine to `final`.
+    """Learning rate of a step: from 0 to `first` in `warmup` steps, then by a cosine to `final`.
 
-    It depends on nothing but the numbers given here. From step `steps` on it is `final`.
+    It depends on its arguments alone. From step `steps` on it is `final`.
     """
     if step >= steps:
         return final
@@ -41,10 +41,10 @@ def learning_rate(
 
 
 def matrices(model: nn.Module) -> list[nn.Parameter]:
-    """The weights of linear, convolutional, recurrent and embedding layers below a model.
+    """Weights of the linear, convolutional, recurrent and embedding layers of a model.
 
-    What biases, norms, scales, logits and other parameters of a module's own say lies in their
-    size; it lies in that of no number here. A table of biases is one of them.
+    Biases, norms, scales, logits and other direct parameters of a module are left out: their size
+    has a meaning, so they must not decay. A table of biases is one of them.
     """
     layers = (nn.Linear, nn.Bilinear, _ConvNd, nn.Embedding, nn.EmbeddingBag, nn.RNNBase)
     found = {
@@ -60,7 +60,7 @@ def matrices(model: nn.Module) -> list[nn.Parameter]:
 def parameter_groups(
     model: nn.Module, weight_decay: float, apart: Collection[nn.Parameter] = ()
 ) -> list[dict[str, Any]]:
-    """The parameters of a model for an optimiser: its `matrices`, which decay, and the others.
+    """Parameter groups of a model for an optimiser: its `matrices`, which decay, and the others.
 
     Args:
         apart: parameters that belong to another optimiser.
@@ -75,19 +75,19 @@ def parameter_groups(
 
 
 class Optimisation(Generic[M]):
-    """Optimisers whose rates fall along a cosine, and an average of the weights they make.
+    """Optimisers with a cosine schedule of the learning rate, and an average of the weights.
 
     Args:
-        model: whose weights are moved; its weights are part of the state here.
-        optimizer: of its parameters; several, each of some of them. The rate of a group in it is
-            the one to begin with.
-        steps: over which the learning rate falls; see `learning_rate`.
-        final_lr: to which it falls.
-        clip: largest norm of the gradient of all weights together; 0 leaves it as it is.
-        ema: decay of the average, see `warm_average`; 0 keeps none. Buffers are averaged as weights
-            are: the batch statistics of the last weights fit these only.
-        warmup: steps over which the rate rises from 0.
-        clip_value: largest size of a number of the gradient; 0 leaves it as it is.
+        model: model to train; its weights are part of the state here.
+        optimizer: optimiser of its parameters, or several, each of some of them. The learning rate
+            of a group is its initial one.
+        steps: steps over which the learning rate falls; see `learning_rate`.
+        final_lr: learning rate at the end.
+        clip: largest norm of the gradient of all weights together; 0 for no limit.
+        ema: decay of the average, see `warm_average`; 0 keeps none. Buffers are averaged like
+            weights, as batch statistics of the last weights fit only these.
+        warmup: steps over which the learning rate rises from 0.
+        clip_value: largest absolute value of an entry of the gradient; 0 for no limit.
         rate: step -> learning rate of all parameters, in place of the cosine.
     """
 
@@ -111,12 +111,12 @@ class Optimisation(Generic[M]):
             AveragedModel(model, multi_avg_fn=warm_average(ema), use_buffers=True) if ema else None
         )
         self.step_number = 0
-        """How many steps have been made."""
+        """Number of steps taken."""
         self._set_rates()
 
     @property
     def current(self) -> M:
-        """The model itself, or the average of its weights."""
+        """The average of the model's weights, or without one the model itself."""
         return self.model if self.average is None else cast("M", self.average.module)
 
     @property
@@ -133,7 +133,7 @@ class Optimisation(Generic[M]):
         self.advance()
 
     def move(self) -> None:
-        """Move the weights against the gradients that they have, as a part of a step."""
+        """Move the weights against their present gradients, as a part of a step."""
         if self.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         if self.clip_value:
@@ -142,7 +142,7 @@ class Optimisation(Generic[M]):
             optimizer.step()
 
     def advance(self) -> None:
-        """End a step: take the weights into the average, and the rates of the next step."""
+        """End a step: update the average of the weights, and set the next learning rates."""
         self.step_number += 1
         self._set_rates()
         if self.average is not None:
@@ -160,7 +160,7 @@ class Optimisation(Generic[M]):
                 )
 
     def state_dict(self) -> dict:
-        """Model, optimisers, the number of steps made, and the average if there is one."""
+        """Model, optimisers, the number of steps taken, and the average if there is one."""
         state = {
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -169,9 +169,9 @@ class Optimisation(Generic[M]):
         return state if self.average is None else {**state, "average": self.average.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        """Take over what `state_dict` gave; what else is in there does no harm.
+        """Take over a `state_dict`; other keys in it are ignored.
 
-        The rates stay those of `steps` here, so that a run can be made longer.
+        The learning rates follow `steps` of this object, so that a run can be made longer.
         """
         self.model.load_state_dict(state["model"])
         for own, loaded in zip(self.optimizers, state["optimizers"], strict=True):

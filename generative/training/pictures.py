@@ -1,4 +1,4 @@
-"""Tensors to pictures: grids of images, clouds of points. uint8 (H, W, 3), for `Metrics.log_image`.
+"""Pictures of tensors, uint8 (H, W, 3) for `Metrics.log_image`: image grids, point clouds.
 
 run.metrics.log_image(step, "samples", image_grid(model.sample(64)))
 """
@@ -15,17 +15,17 @@ from torch import Tensor
 GAP = 2
 """Pixels between the parts of a picture."""
 GROUND = 190
-"""Their grey, which neither black nor white images share."""
+"""Grey between the parts, distinct from black and white images."""
 
 
 def image_grid(images: Tensor, columns: int = 0, scale: int = 1) -> np.ndarray:
-    """Images (N, C, H, W) in [0, 1], C 1 or 3, side by side, row after row.
+    """Arrange images (N, C, H, W) in [0, 1], C 1 or 3, in a grid, row by row.
 
     Args:
-        columns: images in a row; 0 makes the grid as square as it can be.
-        scale: every pixel becomes scale x scale, so that small images can be seen.
+        columns: images in a row; 0 makes the grid as square as possible.
+        scale: side of the square that shows one pixel, so that small images are visible.
     Raises:
-        ValueError: another shape, or no image.
+        ValueError: the images have another shape, or there are none.
     """
     if images.dim() != 4 or images.shape[1] not in (1, 3) or not len(images):
         raise ValueError(
@@ -46,14 +46,14 @@ def image_grid(images: Tensor, columns: int = 0, scale: int = 1) -> np.ndarray:
 
 
 def strips(*rows: Tensor, scale: int = 1) -> np.ndarray:
-    """Rows of as many images each, one above the other: originals above reconstructions, say."""
+    """Stack rows of equally many images, such as originals above reconstructions."""
     return image_grid(torch.cat(rows), columns=len(rows[0]), scale=scale)
 
 
 def point_clouds(clouds: Sequence[Tensor], limit: float = 3.0, side: int = 200) -> np.ndarray:
-    """Clouds of points (N, 2) side by side, each in the square from -limit to limit.
+    """Draw clouds of points (N, 2) side by side, each in the square from -limit to limit.
 
-    Darker where more points lie; the second axis points up.
+    Darker pixels hold more points; the second axis points up.
     """
     panels = []
     for cloud in clouds:

@@ -1,7 +1,7 @@
-"""Whether matrix products are taken in bfloat16: asked for, or chosen by the processor.
+"""Choice of bfloat16 for matrix products: by the user, or by the processor.
 
-Where a processor has instructions for bfloat16, products in it are about twice as fast as in
-float32; elsewhere they are emulated, which takes many times as long: a dream about 40 times.
+On a processor with instructions for bfloat16, products in it are about twice as fast as in float32.
+Elsewhere they are emulated, which takes many times as long: a dream about 40 times.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 __all__ = ["BF16", "bf16_of_run", "default_bf16", "uses_bf16"]
 
 BF16 = Literal["auto", True, False]
-"""A setting: `auto` takes bfloat16 where the device has instructions for it."""
+"""Values of the setting: `auto` takes bfloat16 if the device has instructions for it."""
 
 RECORD_NAME = "precision.json"
-"""The file of a run's folder that holds what `auto` came to there."""
+"""File in a run's folder that records the result of `auto`."""
 
 NARROW_ISA = frozenset(
     {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}
 )
-"""Limits of oneDNN's instruction set that leave out the products of bfloat16:
+"""Limits of oneDNN's instruction set that exclude the products of bfloat16:
 https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html"""
 
 
@@ -39,11 +39,11 @@ class _Record:
 
 
 def default_bf16(device: torch.device | str = "cpu") -> bool:
-    """Whether this device multiplies bfloat16 matrices by instructions of its own.
+    """True if this device multiplies bfloat16 matrices by its own instructions.
 
-    On the CPU that takes the instructions, and no variable that forbids them: ONEDNN_MAX_CPU_ISA
-    (DNNL_MAX_CPU_ISA) for the products, ATEN_CPU_CAPABILITY for the conversions. False where this
-    torch (before 2.13) cannot tell.
+    A CPU needs the instructions, and no variable may forbid them: ONEDNN_MAX_CPU_ISA
+    (DNNL_MAX_CPU_ISA) for the products, ATEN_CPU_CAPABILITY for the conversions. False if torch
+    cannot tell (before 2.13).
     """
     import torch
 
@@ -60,16 +60,18 @@ def default_bf16(device: torch.device | str = "cpu") -> bool:
 
 
 def uses_bf16(asked: BF16, device: torch.device | str) -> bool:
-    """What a setting means on a device."""
+    """True if a setting means bfloat16 on a device."""
     return default_bf16(device) if asked == "auto" else asked
 
 
 def bf16_of_run(asked: BF16, run: Run, device: torch.device | str | None = None) -> bool:
-    """What a setting means in a run. Says what was chosen, and keeps it in the run's folder: a run
-    that is continued on another processor goes on as it began, since its result depends on it.
+    """True if a setting means bfloat16 in a run.
+
+    Prints the choice of `auto` and records it in the run's folder: a run that is continued on
+    another processor keeps it, since its result depends on it.
 
     Args:
-        device: where products are taken, if not on the run's own.
+        device: device of the products; by default the run's own.
     """
     if asked != "auto":
         return asked

@@ -1,4 +1,4 @@
-"""Saving a model so that another program can load it: sizes as JSON, weights as safetensors."""
+"""Saved models that another program can load: sizes as JSON, weights as safetensors."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ __all__ = [
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
-"""Types in which weights are stored."""
+"""Types of stored weights in safetensors."""
 MAX_TENSORS = 2**12
 MAX_TABLE_BYTES = 64 * 2**20
-"""Of what a model computes for itself and does not save, such as masks."""
+"""Largest buffers, in bytes, that a model computes and does not save, such as masks."""
 
 
 class Pretrained:
-    """Gives an `nn.Module` that is built from one config `save_pretrained` and `from_pretrained`.
+    """Adds `save_pretrained` and `from_pretrained` to an `nn.Module` that is built from one config.
 
-    A subclass sets `config_class`, takes the config as `__init__`'s only needed argument and keeps
-    it as `self.config`.
+    A subclass sets `config_class`, takes the config as the only required argument of `__init__` and
+    keeps it as `self.config`.
 
         class ConvVAE(Pretrained, nn.Module):
             config_class = ConvVAEConfig
@@ -62,11 +62,11 @@ class Pretrained:
     def save_pretrained(self, folder: Path | str, dtype: torch.dtype | None = None) -> None:
         """Write config.json, model.safetensors and manifest.json into folder.
 
-        All or nothing: a crash or a full disk leaves what was there before.
+        All or nothing: a crash or a full disk leaves the earlier content.
 
         Args:
-            folder: new, or one that this wrote earlier.
-            dtype: store floating-point weights as this, e.g. torch.float16 for half the size.
+            folder: new, or written by this method earlier.
+            dtype: type of stored floating-point weights, e.g. torch.float16 for half the size.
         Raises:
             ValueError: a weight is not finite (or does not fit into dtype), or folder holds
                 other files.
@@ -86,9 +86,9 @@ class Pretrained:
         write_folder(Path(folder), files)
 
     @classmethod
-    @torch.inference_mode(False)  # whoever loads a model inside it can still train it
+    @torch.inference_mode(False)  # a model loaded inside inference mode stays trainable
     def from_pretrained(cls, folder: Path | str, device: torch.device | str = "cpu") -> Self:
-        """The model that `save_pretrained` wrote, in evaluation mode, weights in float32.
+        """Load a model that `save_pretrained` wrote, in evaluation mode, weights in float32.
 
         Raises:
             FileNotFoundError: there is no such folder.
@@ -105,7 +105,7 @@ class Pretrained:
         entries = read_manifest(folder, {CONFIG_NAME, WEIGHTS_NAME})
         config_path, path = folder / CONFIG_NAME, folder / WEIGHTS_NAME
         config = cls._read_config(config_path, entries[CONFIG_NAME])
-        # Sizes are compared before memory is taken for them.
+        # Sizes are compared before memory is allocated for them.
         empty = without_memory(lambda: cls(config), config_path)  # type: ignore[call-arg]
         expected = empty.state_dict()
         tables = sum(x.nbytes for name, x in empty.named_buffers() if name not in expected)
@@ -137,7 +137,7 @@ class Pretrained:
 
     @classmethod
     def complete_config(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """A saved config with the fields that it lacks because it is older than they are."""
+        """Saved config with the fields added that are newer than it."""
         return config
 
     @classmethod
@@ -158,7 +158,7 @@ class Pretrained:
 
 
 def class_name(folder: Path | str) -> str:
-    """The name of the class of a saved model, "" where there is none.
+    """Name of the class of a saved model; "" if the folder holds none.
 
     Raises:
         DamagedFileError: config.json is not that of a saved model.
@@ -174,11 +174,11 @@ def class_name(folder: Path | str) -> str:
 
 
 def saved_class(folder: Path | str, known: Collection[str], part: str, made_by: str = "") -> str:
-    """The name of the class of a saved model, one of those known.
+    """Name of the class of a saved model, one of those known.
 
     Args:
-        part: what it is wanted for, in messages: "V".
-        made_by: the command that makes one, in messages.
+        part: role of the model, for messages: "V".
+        made_by: the command that makes such a model, for messages.
     Raises:
         FileNotFoundError: there is no such folder.
         DamagedFileError: a file is missing, cut, changed, or no config.
@@ -204,14 +204,14 @@ def saved_class(folder: Path | str, known: Collection[str], part: str, made_by: 
 
 
 def without_memory(build: Callable[[], nn.Module], path: Path) -> nn.Module:
-    """A model on torch's meta device, which knows its sizes and holds no numbers.
+    """Build a model on torch's meta device, which knows its sizes and holds no numbers.
 
     Args:
-        build: makes it.
-        path: of its config, named in errors.
+        build: builds the model.
+        path: path of its config, named in errors.
     Raises:
-        DamagedFileError: it cannot be built, or of more than 4,096 tensors, whose objects alone
-            would take time and memory.
+        DamagedFileError: the model cannot be built, or has more than 4,096 tensors, whose objects
+            alone would take time and memory.
     """
     count = itertools.count(1)
 
@@ -228,12 +228,12 @@ def without_memory(build: Callable[[], nn.Module], path: Path) -> nn.Module:
 
 
 def read_weights(data: bytes, path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, if they are those that a model has.
+    """Read the tensors of a safetensors file, if they are those of a model.
 
     Args:
-        data: of the file.
+        data: content of the file.
         path: named in errors.
-        expected: the model's own, of which only types and shapes matter (on the meta device).
+        expected: tensors of the model, of which only types and shapes matter (on the meta device).
     Raises:
         DamagedFileError: names, shapes or types differ, which is found before anything is
             allocated, or a weight is not finite.
@@ -259,7 +259,7 @@ def read_weights(data: bytes, path: Path, expected: Mapping[str, Tensor]) -> dic
             )
     tensors = read_tensors(data, path)
     for name, tensor in tensors.items():
-        # The ends, which are NaN where anything is, are found several times as fast as isfinite.
+        # aminmax, which is NaN if any entry is, is several times as fast as isfinite.
         ends = tensor.aminmax() if tensor.is_floating_point() and tensor.numel() else ()
         if not all(end.isfinite() for end in ends):
             raise DamagedFileError(f"{path}: {name} is not finite; save a model that is whole")
@@ -267,6 +267,6 @@ def read_weights(data: bytes, path: Path, expected: Mapping[str, Tensor]) -> dic
 
 
 def _type_name(dtype: torch.dtype) -> str:
-    """What a safetensors file calls a type of whole numbers: "I64", "U8", "BOOL"."""
+    """Name of an integer type in a safetensors file: "I64", "U8", "BOOL"."""
     name = str(dtype).removeprefix("torch.")
     return name.upper().replace("UINT", "U").replace("INT", "I")

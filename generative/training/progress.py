@@ -1,4 +1,4 @@
-"""Progress of anything that takes longer than two seconds: what, how far, how fast, how long.
+"""Progress of work that takes longer than two seconds: what, how far, how fast, how long.
 
     for frames in progress(batches, "encoding frames"):
         ...
@@ -21,8 +21,8 @@ FIRST_LINE_SECONDS = 2.0
 LINE_SECONDS = 10.0
 REFRESH_SECONDS = 0.1
 ESTIMATE_SECONDS = 3.0
-"""Of steps that a rate needs to be worth telling; the first is left out, as it waits for what has
-to start."""
+"""Seconds of steps before a rate is shown. The first step is left out, as it includes the start of
+other processes."""
 
 
 def progress(
@@ -31,9 +31,9 @@ def progress(
     """Follow work: loop over the result, or open it with `with` and call `advance`.
 
     Args:
-        work: something to loop over, or how many steps there are (None: not known).
-        what: what is being done, e.g. "training V".
-        total: length of work, where `len` does not tell.
+        work: something to loop over, or the number of steps (None: not known).
+        what: name of the work, e.g. "training V".
+        total: length of work, if `len` does not tell it.
         done: steps already done by an earlier process; they do not count for the rate.
     """
     if work is None or isinstance(work, int):
@@ -50,7 +50,7 @@ class Progress(Generic[T]):
         self.what, self.total, self.done = what, total, done
         self._work = work
         self._note = ""
-        self._first: tuple[int, float] | None = None  # what was done, and when, at the first step
+        self._first: tuple[int, float] | None = None  # steps done, and the time, at the first step
         self._started = self._shown = time.monotonic()
         self._lines = 0
         self._display: _Bars | None = None
@@ -77,7 +77,7 @@ class Progress(Generic[T]):
             self._print()
 
     def advance(self, n: int = 1, note: str | None = None) -> None:
-        """n more are done; note (e.g. "loss 0.12") replaces the one shown."""
+        """Count n more steps; note (e.g. "loss 0.12") replaces the one shown."""
         self.done += n
         if note is not None:
             self._note = note
@@ -93,7 +93,7 @@ class Progress(Generic[T]):
             self._print()
 
     def __str__(self) -> str:
-        """All there is to say, for a line of its own."""
+        """Full progress as a line of its own."""
         elapsed, rate, left = self._speed()
         parts = [f"{self.done:,}" + (f" of {self.total:,}" if self.total is not None else "")]
         if self.total:
@@ -102,14 +102,14 @@ class Progress(Generic[T]):
         return ", ".join(filter(None, parts))
 
     def brief(self) -> str:
-        """The same in few words, to stand beside a bar."""
+        """Short progress to stand beside a bar."""
         elapsed, rate, left = self._speed()
         count = f"{self.done:,}" + (f"/{self.total:,}" if self.total is not None else "")
         time_text = f"{left} left" if left else format_seconds(elapsed)
         return " ".join(filter(None, [count, rate, time_text, self._note]))
 
     def _speed(self) -> tuple[float, str, str]:
-        """Seconds so far, the rate and the time left as text; empty where they cannot be told."""
+        """Seconds so far, and as text the rate and the time left; empty if they are not known."""
         now = time.monotonic()
         done, since = self._first or (self.done, now)
         rate = (self.done - done) / max(now - since, 1e-9)
@@ -136,7 +136,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_rate(rate: float) -> str:
-    """Steps per second, or per minute when slower than one per second."""
+    """Steps per second, or per minute if slower than one per second."""
     if rate >= 10:
         return f"{rate:,.0f}/s"
     return f"{rate:.1f}/s" if rate >= 1 else f"{rate * 60:.1f}/min"

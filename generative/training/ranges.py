@@ -1,4 +1,4 @@
-"""Ranges of settings: said once, beside the type, and checked wherever settings come from.
+"""Ranges of settings: stated once, beside the type, and checked for every source of settings.
 
     @dataclass(frozen=True)
     class Args(Checked):
@@ -55,27 +55,27 @@ __all__ = [
 
 
 FAR = 2**20
-"""An end of a range beyond this is told to those alone who passed it."""
+"""Ends of a range beyond this are named only to a user who exceeded them."""
 
 
 class Limit(ABC):
-    """Beside a type, what its values must be: `value in limit`, and `str(limit)` in words."""
+    """Limit on the values of an annotated type: `value in limit`, and `str(limit)` in words."""
 
     @abstractmethod
     def __contains__(self, value: Any) -> bool: ...
 
     def asks(self, value: Any) -> str:
-        """In words, what someone is to know who gave a value that lies outside."""
+        """Limit in words for a message about this value, which lies outside."""
         return str(self)
 
 
 @dataclass(frozen=True)
 class Range(Limit):
-    """Numbers from low to high; NaN lies in none.
+    """Numbers from low to high, without NaN.
 
     Args:
-        above: low itself lies outside.
-        below: high itself lies outside.
+        above: exclude low itself.
+        below: exclude high itself.
     """
 
     low: float = -math.inf
@@ -85,12 +85,12 @@ class Range(Limit):
 
     def __contains__(self, value: Any) -> bool:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
-            return True  # "auto" where a number may be left to the program
+            return True  # "auto" leaves a number to the program
         low = value > self.low if self.above else value >= self.low
         return low and (value < self.high if self.below else value <= self.high)
 
     def __str__(self) -> str:
-        """What a value must be, in words: "at least 1", "above 0 and below 1"."""
+        """Range in words: "at least 1", "above 0 and below 1"."""
         low = f"{'above' if self.above else 'at least'} {self.low:,}"
         high = f"{'below' if self.below else 'at most'} {self.high:,}"
         if math.isinf(self.low) or math.isinf(self.high):
@@ -101,7 +101,7 @@ class Range(Limit):
         return f"{low} and {high}"
 
     def asks(self, value: Any) -> str:
-        """Without an end that is far away, if the value is not beyond it."""
+        """Range in words, without a far end that the value does not exceed."""
         beyond = isinstance(value, (int, float)) and value > self.high
         if FAR <= self.high < math.inf and not beyond:
             return str(Range(self.low, above=self.above))
@@ -118,11 +118,11 @@ class _DeviceName(Limit):
 
 @dataclass(frozen=True)
 class Ending(Limit):
-    """Names of files by how they end.
+    """File names with one of these endings.
 
     Args:
         endings: such as ".mp4".
-        folder: the name of a folder will do too.
+        folder: also accept the name of a folder.
     """
 
     endings: tuple[str, ...]
@@ -163,49 +163,49 @@ class Length(Limit):
 
 
 Count = Annotated[int, Range(1, 2**40)]
-"""How many: steps, episodes, examples in a batch."""
+"""Number of steps, episodes, or examples in a batch."""
 CountOrZero = Annotated[int, Range(0, 2**40)]
-"""How many, where none is possible or means "choose for me"."""
+"""As `Count`, or 0 for none or "choose for me"."""
 Size = Annotated[int, Range(1, 2**20)]
-"""The width of a layer, an image or a vocabulary."""
+"""Width of a layer, an image or a vocabulary."""
 Depth = Annotated[int, Range(1, 1024)]
-"""How many layers or blocks stand behind each other."""
+"""Number of layers or blocks in sequence."""
 Choices = Annotated[int, Range(2, 2**16)]
-"""Of how many one is chosen: classes, levels of a pixel."""
+"""Number of alternatives: classes, levels of a pixel."""
 SizeOrZero = Annotated[int, Range(0, 2**20)]
-"""The same as a size, where 0 means none, or "choose for me"."""
+"""As `Size`, or 0 for none or "choose for me"."""
 DepthOrZero = Annotated[int, Range(0, 1024)]
 Waves = Annotated[int, Range(0, 64)]
-"""How many sines and cosines, each of half the wavelength of the one before."""
+"""Number of sines and cosines, each of half the wavelength of the one before."""
 Sizes = Annotated[tuple[Size, ...], Length(0, 64)]
-"""The widths of layers, of which there may be none."""
+"""Widths of layers; may be empty."""
 Widths = Annotated[tuple[Size, ...], Length(1, 64)]
-"""The same, of one layer or more; or a shape."""
+"""Widths of one layer or more; or a shape."""
 Finite = Annotated[float, Range(-math.inf, math.inf, above=True, below=True)]
-"""Any number but infinities and NaN."""
+"""Any number except infinities and NaN."""
 Positive = Annotated[float, Range(0, math.inf, above=True, below=True)]
 NonNegative = Annotated[float, Range(0, math.inf, below=True)]
 Share = Annotated[float, Range(0, 1, below=True)]
-"""A part that is not the whole, such as dropout or the decay of an average."""
+"""Fraction below 1, such as dropout or the decay of an average."""
 Probability = Annotated[float, Range(0, 1)]
 Quantile = Annotated[float, Range(0, 1, above=True)]
-"""A part that is not nothing, such as top_p."""
+"""Fraction above 0, such as top_p."""
 Workers = Annotated[int, Range(0, 4096)]
-"""Processes or threads; what 0 means is said beside the setting."""
+"""Number of processes or threads; the setting says what 0 means."""
 Seed = Annotated[int, Range(0, 2**63 - 1)]
 Folder = Annotated[Path, FOLDER_NAME]
-"""Where to write several files."""
+"""Folder to write several files into."""
 Device = Annotated[str, _DeviceName()]
-"""Where to compute; `generative.training.devices` makes torch's device of it."""
+"""Name of a device; `generative.training.devices` makes torch's device of it."""
 
 
 class Checked:
-    """Gives a settings dataclass a `__post_init__` that checks the ranges of its annotations.
+    """Adds a `__post_init__` to a settings dataclass that checks the ranges of its annotations.
 
     A subclass that has a `__post_init__` of its own calls `super().__post_init__()` first.
 
     Raises:
-        ValueError: names every field that is out of its range, and the range.
+        ValueError: names every field outside its range, and the range.
     """
 
     def __post_init__(self) -> None:
@@ -219,7 +219,7 @@ class Checked:
 
 
 def _violated(kind: Any, value: Any) -> Iterator[str]:
-    """The limit that a value breaks, if it breaks one; of a tuple, the first of its values'."""
+    """Limit that a value breaks, if any; for a tuple, the first one of its values."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
         limits = [extra for extra in args[1:] if isinstance(extra, Limit)]
@@ -240,7 +240,7 @@ def _violated(kind: Any, value: Any) -> Iterator[str]:
 
 
 def _fits(kind: Any, value: Any) -> bool:
-    """Whether a value can be of one part of a union."""
+    """True if a value can belong to this member of a union."""
     if kind is type(None) or value is None:
         return kind is type(None) and value is None
     origin, args = typing.get_origin(kind), typing.get_args(kind)

@@ -66,7 +66,7 @@ CHECKPOINTS_NAME = "checkpoints"
 INDEX_NAME = "index.jsonl"
 DIGEST_KEY, MADE_KEY = "sha256", "made"
 MAX_BYTES = 2**34
-"""Of a manifest, an index or the arrays beside them."""
+"""Largest manifest, index or array file beside them, in bytes."""
 PACKAGES = (
     "torch", "numpy", "gymnasium", "box2d", "numba", "safetensors", "cma", "stable-baselines3",
     "ray", "imageio-ffmpeg",
@@ -74,11 +74,11 @@ PACKAGES = (
 
 
 SPEED_ONLY = frozenset({"workers"})
-"""Settings that no result depends on: a finished run stays finished when one of them changes."""
+"""Settings without influence on results: a finished run stays finished if one of them changes."""
 
 
 class SettingsChangedError(ValueError):
-    """A run folder was begun with other settings."""
+    """The run in a folder was begun with other settings."""
 
 
 class Run:
@@ -88,9 +88,9 @@ class Run:
         path: the folder.
         kind: the command that made it, e.g. "train_vae".
         config: the settings (the dataclass given to `open`).
-        seed: config.seed, or 0 where it has none.
-        metrics: where numbers are logged; to TensorBoard too unless config.tensorboard is False.
-        versions: of Python, the packages, and the machine, now.
+        seed: config.seed, or 0 if it has none.
+        metrics: log of numbers, also in TensorBoard unless config.tensorboard is False.
+        versions: present versions of Python and the packages, and the machine.
     """
 
     def __init__(self, path: Path, config: Any, kind: str, lock: FolderLock):
@@ -105,24 +105,23 @@ class Run:
 
     @classmethod
     def open(cls, args: Any, out: Path | None = None, *, kind: str) -> Run:
-        """Make the folder, or continue the run that is in it.
+        """Make the folder, or continue the run in it.
 
-        Settings must be those the run was begun with, except the fields named by the class
-        attribute `resumable_fields` (budgets and logging) and `out` itself, so that a folder can
-        be moved, with other paths that moved along. A finished run whose budget is changed is no
-        longer finished. Models and recordings that settings name must be the same files as then.
+        Settings must be those the run was begun with. Exceptions are the fields named by the class
+        attribute `resumable_fields` (budgets and logging), and `out` with the paths below it, so
+        that a folder can be moved. A finished run whose budget is changed is no longer finished.
+        Models and recordings that settings name must be the same files as at the beginning.
 
         Args:
             args: settings, a dataclass.
-            out: the folder; `args.out` if not given.
+            out: the folder; by default `args.out`.
             kind: name of the command.
         Raises:
             SettingsChangedError: lists every setting that differs, or names the model or recording
-                that is another one.
-            RunInUseError: another process works in the folder.
-            ValueError: the folder holds something that is not a run, or a run of another kind, or
-                has had more steps than are asked for, or this machine has no such device as
-                `args.device`.
+                that has changed.
+            RunInUseError: another process is working in the folder.
+            ValueError: the folder holds something other than a run, a run of another kind, or one
+                with more steps than asked for, or this machine has no device `args.device`.
         """
         path = Path(args.out if out is None else out)
         if getattr(args, "device", "auto") not in ("auto", "cpu"):
@@ -145,38 +144,38 @@ class Run:
 
     @functools.cached_property
     def device(self) -> torch.device:
-        """What `find_device` makes of config.device, or of "auto" where there is none."""
+        """Device of config.device, or of "auto" without such a setting; see `find_device`."""
         return find_device(getattr(self.config, "device", "auto"))
 
     def rng(self, name: str, *numbers: int) -> np.random.Generator:
-        """A NumPy generator for one purpose, the same in every process that asks for it.
+        """NumPy generator for one purpose, the same in every process that asks for it.
 
         Args:
             name: the purpose, e.g. "tracks".
-            numbers: what tells repeats apart, e.g. round and episode.
+            numbers: distinguish repeats, e.g. round and episode.
         """
         return np.random.default_rng(np.random.SeedSequence(self._entropy(name, numbers)))
 
     def seed_for(self, name: str, *numbers: int) -> int:
-        """A seed in 0 .. 2**63 - 1 for one purpose; see `rng`."""
+        """Seed in 0 .. 2**63 - 1 for one purpose; see `rng`."""
         return self._entropy(name, numbers) % 2**63
 
     @functools.cached_property
     def checkpoints(self) -> Checkpoints:
-        """Those of this run; what it has logged goes back with it to the one that is loaded."""
+        """Checkpoints of this run; loading one restores the metrics logged up to it."""
         from generative.training.checkpoint import Checkpoints
 
         return Checkpoints(self.path / CHECKPOINTS_NAME, run=self)
 
     def mark(self) -> dict[str, Any]:
-        """What a checkpoint keeps to be known again: the run it belongs to, and its metrics."""
+        """Record in a checkpoint that identifies it: the run it belongs to, and its metrics."""
         self.check_folder()
         self.metrics.sync()
         settings = to_json(self.config)
         return {"kind": self.kind, "settings": settings, "metrics": self.metrics.text}
 
     def foreign(self, mark: Any) -> str:
-        """Why a checkpoint with this mark belongs to another run; "" if it is one of this run."""
+        """Reason why a checkpoint with this mark is of another run; "" if it is of this one."""
         types = {"kind": str, "settings": dict, "metrics": str}
         if not isinstance(mark, dict) or {k: type(v) for k, v in mark.items()} != types:
             return "belongs to nothing that is known"
@@ -200,10 +199,10 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Whether `finish` was called, by this process or an earlier one.
+        """True if `finish` was called, by this process or an earlier one.
 
         Raises:
-            DamagedFileError: it was, but a model, say, that the run made is not what it was then.
+            DamagedFileError: it was, but a file that the run made, such as a model, has changed.
         """
         if not (self.path / RESULT_NAME).exists():
             return False
@@ -212,10 +211,10 @@ class Run:
 
     @property
     def result(self) -> dict[str, Any]:
-        """What `finish` wrote.
+        """Summary that `finish` wrote.
 
         Raises:
-            DamagedFileError: there is no result, or it is not what `finish` wrote.
+            DamagedFileError: there is no result, or it has changed.
         """
         return read_result(self.path)
 
@@ -227,7 +226,7 @@ class Run:
         Args:
             summary: numbers, strings, lists and dicts.
         Raises:
-            ValueError: a number in it is not finite.
+            ValueError: a number in summary is not finite.
         """
         self.check_folder()
         self.metrics.sync()
@@ -251,7 +250,7 @@ class Run:
     def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
         try:
             if isinstance(error, OSError | DamagedFileError):
-                self.check_folder()  # whatever file it names, this is why
+                self.check_folder()  # a missing folder explains an error about any file in it
             if error is not None:
                 self._forget_if_empty()
         finally:
@@ -266,7 +265,7 @@ class Run:
             write_file(self.path / CURVES_NAME, buffer.getvalue())
 
     def _forget_if_empty(self) -> None:
-        """A run that failed before it wrote anything, by a wrong path say, holds no folder."""
+        """Remove the folder of a run that failed before it wrote anything, e.g. by a wrong path."""
         own = [self.path / name for name in (VERSIONS_NAME, CONFIG_NAME, LOCK_NAME)]
         with contextlib.suppress(OSError):  # it may be the working folder of a shell, or gone
             if set(self.path.iterdir()) <= set(own):
@@ -275,14 +274,14 @@ class Run:
                 self.path.rmdir()
 
     def _entropy(self, name: str, numbers: tuple[int, ...]) -> int:
-        """256 bits from the seed and the purpose."""
+        """Derive 256 bits from the seed and the purpose."""
         # Hashed, because SeedSequence([1, 2]) and SeedSequence([1 + 2 * 2**32]) are the same.
         key = json.dumps([self.seed, name, *(int(n) for n in numbers)]).encode()
         return int.from_bytes(hashlib.sha256(key).digest(), "little")
 
 
 def read_config(path: Path) -> tuple[str, dict[str, Any]]:
-    """(kind, settings as JSON) of the run in a folder.
+    """Read (kind, settings as JSON) of the run in a folder.
 
     Raises:
         ValueError: the folder is not a run.
@@ -298,7 +297,7 @@ def read_config(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """What `Run.finish` was given by the run in a folder.
+    """Read the summary given to `Run.finish` by the run in a folder.
 
     Raises:
         DamagedFileError: there is no result, or it has changed since it was written.
@@ -309,13 +308,13 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def check_made(path: Path, name: str | None = None) -> None:
-    """Compare the models and recordings of a finished run with what they were when it ended.
+    """Check that the models and recordings of a finished run are unchanged since it ended.
 
     Args:
-        path: the run's folder; nothing is compared if it is no finished run.
-        name: of one folder in it, all of them if not given.
+        path: the run's folder; nothing is checked if it is no finished run.
+        name: name of one folder in it; by default all are checked.
     Raises:
-        DamagedFileError: names the file that is another, and says what to do.
+        DamagedFileError: names the file that has changed, and says what to do.
     """
     if not (path / RESULT_NAME).exists():
         return
@@ -345,7 +344,7 @@ def _check_manifest(folder: Path) -> None:
 
 
 def _read_result(path: Path) -> dict[str, Any]:
-    """The content of result.json, less its digest."""
+    """Content of result.json without its digest."""
     file = path / RESULT_NAME
     content = read_json(file)
     digest = content.pop(DIGEST_KEY, None) if isinstance(content, dict) else None
@@ -355,7 +354,7 @@ def _read_result(path: Path) -> dict[str, Any]:
 
 
 def collect_versions() -> dict[str, Any]:
-    """Python, packages, processor and threads: what a result may depend on."""
+    """Versions of Python and packages, processor and threads, which a result may depend on."""
     packages = {}
     for name in PACKAGES:
         try:
@@ -416,9 +415,9 @@ def _write_config(path: Path, args: Any, kind: str) -> None:
 
 
 def _changes(old: dict[str, Any], args: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What differs between settings in JSON form and those of now, and what of it may not.
+    """Differences from old settings in JSON form to args, and those of them that are refused.
 
-    `out` may, and so may paths that moved along with it; these are left out.
+    `out`, and paths that moved along with it, may differ and are left out.
     """
     changed = differences(old, to_json(args))
     moved = changed.get("out")
@@ -430,7 +429,7 @@ def _changes(old: dict[str, Any], args: Any) -> tuple[dict[str, Any], dict[str, 
 
 
 def _inputs(args: Any) -> Iterator[tuple[str, Path]]:
-    """Folders that settings name and that may not become others, by the names of the settings."""
+    """Input folders of the settings, which may not change during a run, by name of the setting."""
     free = getattr(args, "resumable_fields", frozenset()) | {"out"}
     for field in dataclasses.fields(args):
         value = getattr(args, field.name)
@@ -440,13 +439,13 @@ def _inputs(args: Any) -> Iterator[tuple[str, Path]]:
 
 
 def _check_inputs(path: Path, args: Any) -> dict[str, Any]:
-    """What the run was begun with, which is what it has to go on with; {} if that is not known."""
+    """Check that the inputs of a run have not changed; returns those it began with, or {}."""
     begun = read_json(path / CONFIG_NAME).get("inputs", {})
     if not isinstance(begun, dict):
         raise DamagedFileError(f"{path / CONFIG_NAME}: is not the config of a run")
     for name, folder in _inputs(args):
         before, now = begun.get(name), _listings(folder, depth=1)
-        if before and now and before != now:  # those that are gone are missed where they are read
+        if before and now and before != now:  # missing ones raise an error where they are read
             raise SettingsChangedError(
                 f"{path} was begun with another {folder} than there is now: put that one back, or "
                 f"choose another folder (or delete {path}, to begin again with this one)"
@@ -455,7 +454,7 @@ def _check_inputs(path: Path, args: Any) -> dict[str, Any]:
 
 
 def _made(path: Path) -> dict[str, str]:
-    """SHA-256 of what a run has made, by its place in the run's folder."""
+    """SHA-256 of the models and recordings that a run has made, by their place in its folder."""
     loose = {file.name: _sha256(file) for file in sorted(path.glob("*.safetensors"))}
     return _listings(path, depth=2) | loose
 
@@ -465,10 +464,10 @@ def _sha256(file: Path) -> str:
 
 
 def _listings(folder: Path, depth: int) -> dict[str, str]:
-    """SHA-256 of every manifest and index of episodes in a folder and those below, by its place.
+    """SHA-256 of every manifest and index of episodes in a folder and below it, by its place.
 
     They hold hashes themselves, and so stand for whole models and recordings. Runs inside a run,
-    and checkpoints, keep their own books.
+    and checkpoints, are left out: they have their own hashes.
     """
     found = {}
     for level in range(depth + 1):
@@ -484,7 +483,7 @@ def _listings(folder: Path, depth: int) -> dict[str, str]:
 
 
 def _moved_along(pair: tuple[Any, Any], outs: tuple[Any, Any]) -> bool:
-    """Whether a setting (old, new) is a path, or paths, seen from the run's folder the same."""
+    """True if a setting (old, new) is a path, or paths, unchanged relative to the run's folder."""
     old, new = (value if isinstance(value, list) else [value] for value in pair)
     if len(old) != len(new) or not all(p and isinstance(p, str) for p in [*old, *new, *outs]):
         return False
@@ -495,7 +494,7 @@ def _moved_along(pair: tuple[Any, Any], outs: tuple[Any, Any]) -> bool:
 
 
 def _write_versions(path: Path, versions: dict[str, Any]) -> None:
-    """Keep one entry per set of versions that worked on the run, the newest last."""
+    """Write one entry per set of versions that worked on the run, the newest last."""
     file = path / VERSIONS_NAME
     entries: Any = []
     if os.path.lexists(file):

@@ -1,4 +1,4 @@
-"""Settings dataclasses to JSON and back, and what differs between two of them."""
+"""Settings dataclasses to JSON and back, and differences between two of them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ ABSENT = "(not there)"
 
 
 def to_json(value: Any) -> Any:
-    """Settings as something JSON can hold; `from_json` reads it back to an equal object.
+    """Convert settings to JSON values; `from_json` converts them back to an equal object.
 
     Dataclasses become objects, tuples lists, paths strings; infinities are written as strings.
 
     Raises:
         TypeError: a value of a type that settings do not use.
-        ValueError: NaN, which is not equal to itself and so not a setting.
+        ValueError: a value is NaN, which does not equal itself.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
@@ -48,14 +48,14 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(kind: type[T], data: Any, where: str = "") -> T:
-    """Read what `to_json` wrote as an object of type kind.
+    """Convert the output of `to_json` to an object of type kind.
 
     Args:
         kind: dataclass, or any annotation of its fields.
         data: parsed JSON.
         where: dotted name, for errors.
     Raises:
-        ValueError: a field is unknown, missing or of another type; it is named.
+        ValueError: a field is unknown, missing or of another type; names it.
     """
     return _read(kind, data, where)
 
@@ -71,7 +71,7 @@ def flatten(data: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
-    """(old, new) by dotted name where two settings in JSON form differ."""
+    """Fields in which two settings in JSON form differ: (old, new) by dotted name."""
     before, after = flatten(old), flatten(new)
     return {
         name: (before.get(name, ABSENT), after.get(name, ABSENT))
@@ -81,7 +81,7 @@ def differences(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def may_change(name: str, allowed: frozenset[str]) -> bool:
-    """Whether the field of this dotted name, or a group that holds it, is in allowed."""
+    """True if the field of this dotted name, or a group that holds it, is in allowed."""
     parts = name.split(".")
     return any(".".join(parts[:n]) in allowed for n in range(1, len(parts) + 1))
 
@@ -125,7 +125,7 @@ def _read(kind: Any, data: Any, where: str) -> Any:
 
 
 def _read_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
-    for kind in kinds:  # of several dataclasses, the one with these fields says what is wrong
+    for kind in kinds:  # of several dataclasses, the one with these fields explains the error
         if dataclasses.is_dataclass(kind) and isinstance(data, dict) and _names(kind) == set(data):
             return _read(kind, data, where)
     for kind in kinds:

@@ -7,7 +7,7 @@ with stop_signals() as stop:
             save()
             stop.exit(f"stopped after step {step}")
 
-with exit_on_signals():   # nothing half done is worth saving
+with exit_on_signals():   # unfinished work is not worth saving
     ...
 """
 
@@ -23,12 +23,11 @@ from types import FrameType
 from typing import Any, NoReturn
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Signals that end a run. SIGHUP, of a terminal that is closed, only where `nohup` did not turn it
-off."""
+"""Signals that end a run. SIGHUP, from a closed terminal, does so unless `nohup` turned it off."""
 
 
 class Stop:
-    """Whether, and by which signal, this process was asked to stop."""
+    """Request to stop this process, and the signal it came by."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -39,8 +38,7 @@ class Stop:
         return self.signal is not None
 
     def exit(self, message: str = "stopped") -> NoReturn:
-        """Leave with 128 + signal (143 for SIGTERM, 130 for Ctrl-C, 129 for SIGHUP), after saying
-        where it stands.
+        """Print message and exit with 128 + signal (143 SIGTERM, 130 Ctrl-C, 129 SIGHUP).
 
         Raises:
             SystemExit: always.
@@ -63,8 +61,8 @@ _current: Stop | None = None
 def stop_signals() -> Iterator[Stop]:
     """Catch `STOPPING` inside the block; blocks may be nested and share one `Stop`.
 
-    A request that the block did not act upon ends the process when the outermost block ends. In
-    threads other than the main one nothing is caught and `requested` stays False.
+    A request that the block ignored ends the process when the outermost block ends. In threads
+    other than the main one nothing is caught and `requested` stays False.
     """
     global _current
     if _current is not None:
@@ -87,18 +85,18 @@ def stop_signals() -> Iterator[Stop]:
 
 
 def exit_if_stopped(message: str) -> None:
-    """For waits inside of `stop_signals`: leave, as `Stop.exit` does, where that was asked for."""
+    """Exit as `Stop.exit` does if a stop was requested; for waits inside `stop_signals`."""
     if _current is not None and _current.requested:
         _current.exit(message)
 
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """`STOPPING` raise SystemExit (143, 130, 129) wherever the block stands.
+    """Let the signals of `STOPPING` raise SystemExit (143, 130, 129) anywhere in the block.
 
     For work that need not finish a step: its files are whole at any moment, and its `finally`
-    clauses end the processes it started. `stop_signals` inside the block works as always. In
-    threads other than the main one nothing is caught.
+    clauses end the processes it started. `stop_signals` works as usual inside the block. In threads
+    other than the main one nothing is caught.
     """
     global _current
     if threading.current_thread() is not threading.main_thread():
@@ -129,22 +127,22 @@ def exit_on_signals() -> Iterator[None]:
 
 
 def _catch(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
-    """Set a handler of all that end a run; returns those before."""
+    """Set a handler for all `STOPPING` signals; returns the previous handlers."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     numbers = [n for n in STOPPING if n != signal.SIGHUP or not ignored]
     return {number: signal.signal(number, handler) for number in numbers}
 
 
 def _say(text: str) -> None:
-    """Write a line from a signal handler, where print could be interrupted inside itself."""
+    """Write a line from a signal handler, in which print could interrupt itself."""
     try:
         os.write(2, f"\n{text}\n".encode())
-    except OSError:  # the terminal is gone: what else would be written to it is dropped
+    except OSError:  # the terminal is gone: further output is dropped
         silence()
 
 
 def silence() -> None:
-    """Let what is printed from now on go nowhere, in place of failing."""
+    """Discard all further output, so that it cannot fail."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(nowhere, descriptor)

@@ -1,4 +1,4 @@
-"""The table of a model: its layers, what comes out of each, and how many numbers each holds.
+"""Table of a model: its layers, with the output shape and the number of parameters of each.
 
 print(summary(CNNClassifier(), torch.zeros(1, 3, 32, 32), "logits"))
 """
@@ -14,16 +14,16 @@ __all__ = ["Layer", "Summary", "summary"]
 
 
 class Layer(NamedTuple):
-    """A layer, as it was passed."""
+    """A layer that the input passed."""
 
     name: str
     kind: str
     shape: tuple[int, ...]
-    """Of its output, without the batch."""
+    """Shape of its output, without the batch."""
     trained: int
-    """Numbers that training changes."""
+    """Number of trainable parameters."""
     kept: int
-    """Numbers that only go along: the averages of a batch normalisation."""
+    """Number of floating-point buffer entries, such as averages of a batch normalisation."""
 
 
 class Summary(NamedTuple):
@@ -31,9 +31,9 @@ class Summary(NamedTuple):
 
     layers: tuple[Layer, ...]
     trained: int
-    """Parameters in the whole model; one that two layers share counts once."""
+    """Number of parameters in the whole model; shared ones count once."""
     kept: int
-    """Floating-point buffers in the whole model."""
+    """Number of floating-point buffer entries in the whole model."""
 
     def __str__(self) -> str:
         rows = [("layer", "kind", "output", "numbers")]
@@ -50,14 +50,14 @@ class Summary(NamedTuple):
 
 
 def summary(model: nn.Module, x: Tensor, method: str = "forward") -> Summary:
-    """Pass x through model and note every layer that has none inside.
+    """Pass x through model and list every layer without layers inside.
 
-    A layer that is never passed is not listed, but it counts in the totals.
+    A layer that x does not pass is not listed, but counts in the totals.
 
     Args:
-        model: left as it was, in training or evaluation mode too.
-        x: input, with a batch in front.
-        method: of the model that takes x, e.g. "encode".
+        model: is not changed, and stays in its mode of training or evaluation.
+        x: input, batch first.
+        method: method of the model that takes x, e.g. "encode".
     """
     layers: list[Layer] = []
 

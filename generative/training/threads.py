@@ -1,7 +1,7 @@
-"""On how many threads a training computes: as a setting says, or what a trial finds quicker.
+"""Number of threads of a training: that of a setting, or the faster one in a trial.
 
-On a busy machine two threads are slower than one, and results depend on their number in the last
-bits: what a trial found is kept in the run.
+On a busy machine two threads are slower than one. Results depend on their number in the last bits,
+so the run records the result of the trial.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ __all__ = ["THREADS_NAME", "chosen_threads"]
 
 THREADS_NAME = "threads.json"
 WORTHWHILE = 50
-"""Steps; fewer are not worth a trial."""
+"""Least number of steps that is worth a trial."""
 TRIALS = 4
-"""Steps of a trial on each number of threads, the first of which does not count."""
+"""Steps of a trial on each number of threads; the first does not count."""
 SECONDS = 10.0
-"""A trial that has taken so long is cut short."""
+"""Longest duration of a trial in seconds."""
 
 
 @contextlib.contextmanager
 def chosen_threads(
     learner: Learner, batches: Callable[[int], Any], run: Run, step: int, steps: int, what: str
 ) -> Iterator[None]:
-    """Where the setting `threads` is 0, torch computes in the block on one thread or on all.
+    """Run the block on the faster of one thread and all, if the setting `threads` is 0.
 
-    The trial's steps are those of a copy: the learner and torch's generators stay what they are.
+    The trial trains a copy: the learner and torch's generators stay unchanged.
 
     Args:
-        step: the next step; a run that has begun keeps the threads it had.
-        steps: of the whole run.
-        what: is being done.
+        step: the next step; a run that has begun keeps its number of threads.
+        steps: steps of the whole run.
+        what: name of the work, for messages.
     Raises:
-        DamagedFileError: the file with the number is.
+        DamagedFileError: the file with the number is damaged.
     """
     before = torch.get_num_threads()
     if getattr(run.config, "threads", None) == 0 and run.device.type == "cpu":
@@ -70,10 +70,10 @@ def chosen_threads(
 
 
 def _try(learner: Learner, batches: Callable[[int], Any], run: Run, most: int) -> dict[int, float]:
-    """Seconds of a step on one thread and on the most there are, in turns."""
+    """Seconds per step on one thread and on `most`, measured in turns."""
     spent: dict[int, list[float]] = {1: [], most: []}
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a schedule misses what it did to its optimiser's `step`
+        warnings.simplefilter("ignore")  # a copied schedule misses its hook on `step`
         trial, began = copy.deepcopy(learner), time.perf_counter()
         for step in range(TRIALS):
             torch.manual_seed(run.seed_for("step", step))

@@ -1,4 +1,4 @@
-"""What a file may ask for: that something is made, but never that a module is imported for it."""
+"""Trust in files: a file may name an environment to make, but never a module to import."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["refuse_import"]
 
 
 def refuse_import(env_id: str, file: Path) -> None:
-    """Stop where making the environment that a file names would import a module.
+    """Raise if making the environment that a file names would import a module.
 
-    Gymnasium imports MODULE for an environment MODULE:ID, and importing runs code. A module that
-    is imported already was asked for by somebody else.
+    Gymnasium imports MODULE for an environment MODULE:ID, and an import runs code. A module that is
+    already imported is allowed.
 
     Raises:
         ValueError: names the file and the module.

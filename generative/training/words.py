@@ -1,10 +1,10 @@
-"""Names put into sentences."""
+"""Words for messages."""
 
 __all__ = ["with_article"]
 
 
 def with_article(name: str) -> str:
-    """The name of a class or a kind with "a" or "an": "an ImageVAE", "an MDNRNN", "a GAN".
+    """Name of a class or a kind with its article: "an ImageVAE", "an MDNRNN", "a GAN".
 
     Names that begin with two capitals are spelled letter by letter.
     """
