@@ -1,6 +1,6 @@
 """Environments: the fast car race, and the world model as an environment of its own.
 
-`envs.LatentObservation` puts a world model's z and h in front of any agent (`envs.latent`).
+`envs.LatentObservation` shows any agent a world model's z and h (`envs.latent`).
 
 Importing this package registers their ids, and so does naming it in the id:
 `gymnasium.make("envs:WorldModels/CarRacing64-v0")`.
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def register_envs() -> None:
-    """Register this project's environments, those that are not registered yet.
+    """Register those of this project's environments that are not registered yet.
 
     Their classes are named by strings, so nothing heavy is imported until one is made.
     """
@@ -44,7 +44,7 @@ def register_envs() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    # Loads torch, which those who only register the environments do not need.
+    # Loads torch, which registering the environments does not need.
     if name == "LatentObservation":
         from envs.latent import LatentObservation
 

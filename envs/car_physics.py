@@ -1,4 +1,4 @@
-"""Gymnasium's CarRacing car, faster and the same to the last bit."""
+"""Gymnasium's CarRacing car, faster and equal to the last bit."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from gymnasium.envs.box2d.car_dynamics import (
 
 @cache
 def _car_fixtures() -> tuple[list, Box2D.b2FixtureDef]:
-    """Box2D's definitions of the hull's four polygons and of a wheel.
+    """Return Box2D's definitions of the hull's four polygons and of a wheel.
 
-    Made once: a definition never frees its shape, so stock leaks 2.4 kB with every new car.
+    They are made once: a definition never frees its shape, so stock leaks 2.4 kB per new car.
     """
 
     def polygon(corners: list) -> Box2D.b2PolygonShape:
@@ -50,15 +50,15 @@ def _car_fixtures() -> tuple[list, Box2D.b2FixtureDef]:
 
 
 class FastCar(Car):
-    """Gymnasium's Car, its arithmetic done on Python floats instead of NumPy scalars.
+    """Gymnasium's Car with its arithmetic on Python floats instead of NumPy scalars.
 
-    Every operation is stock's, on the same double-precision numbers in the same order, so every
-    bit of the result is too. What is saved: np.clip, np.sign, np.sqrt and np.square on scalars, a
-    second look at the wheel's orientation, and the conversions between them.
+    Every operation is stock's, on the same double-precision numbers in the same order, so results
+    are equal bit for bit. It saves np.clip, np.sign, np.sqrt and np.square on scalars, a second
+    query of the wheel's orientation, and the conversions between them.
     """
 
     def __init__(self, world: Box2D.b2World, init_angle: float, init_x: float, init_y: float):
-        # Stock's constructor, but for the shared fixture definitions.
+        # Stock's constructor, except for the shared fixture definitions.
         hull_fixtures, wheel_fixture = _car_fixtures()
         self.world = world
         self.hull = world.CreateDynamicBody(
@@ -76,8 +76,8 @@ class FastCar(Car):
             wheel.wheel_rad = WHEEL_R * SIZE
             wheel.color = WHEEL_COLOR
             wheel.gas = wheel.brake = wheel.steer = 0.0
-            wheel.phase = 0.0  # how far it has rolled, radians
-            wheel.omega = 0.0  # how fast it rolls, radians per second
+            wheel.phase = 0.0  # rotation so far, radians
+            wheel.omega = 0.0  # rotation speed, radians per second
             wheel.skid_start = wheel.skid_particle = None
             wheel.joint = world.CreateJoint(
                 Box2D.b2RevoluteJointDef(
@@ -100,10 +100,10 @@ class FastCar(Car):
         self.particles = deque(maxlen=30)
 
     def align_wheels(self) -> None:
-        """Put the wheels where they belong on a car that does not face up the y axis.
+        """Move the wheels to their places on a car that does not face along the y axis.
 
-        The constructor, like stock's, sets them down as if it did, and leaves it to the first
-        time step to pull them into place, which throws a car that faces elsewhere off its course.
+        The constructor, like stock's, places them as if it did. The first time step would pull
+        them into place, which throws a car with another direction off its course.
         """
         for wheel, (x, y) in zip(self.wheels, WHEELPOS, strict=True):
             wheel.position = self.hull.GetWorldPoint((x * SIZE, y * SIZE))

@@ -2,7 +2,7 @@
 
 Stock CarRacing-v3 spends 97 % of a step painting a 1000x800 window, polygon by polygon, to shrink
 it to 96x96. Here `envs.car_renderer` draws the small picture directly, and `envs.car_physics`
-does the car's arithmetic with less Python; what happens on the track stays the same bit for bit.
+does the car's arithmetic with less Python; the simulation stays equal bit for bit.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from envs.car_physics import FastCar
 from envs.car_renderer import BAR_TOP, ROW_WEIGHTS, Camera, TrackMap, draw_bar
 from worldmodels.actions import check_finite
 
-# An output row overlaps two or three input rows: the first, and what the three weigh.
+# An output row overlaps two or three input rows: the first of them, and the three weights.
 _FIRST_ROW = np.minimum((ROW_WEIGHTS > 0).argmax(axis=1), BAR_TOP - 3)
 _THREE_WEIGHTS = np.stack([ROW_WEIGHTS[np.arange(64), _FIRST_ROW + k] for k in range(3)])
 _THREE_WEIGHTS = _THREE_WEIGHTS.astype(np.uint16)[:, :, None]
 
 
 def resize_frames(frames96: np.ndarray) -> np.ndarray:
-    """Cut the status bar off CarRacing frames and shrink the rest to 64x64 by area averaging.
+    """Crop the status bar of CarRacing frames and shrink the rest to 64x64 by area averaging.
 
     Each output pixel is the mean of the 1.3125 x 1.5 pixels it covers, in whole numbers, rounded
     to nearest (the divisor is 63, odd, so there are no ties).
@@ -32,7 +32,7 @@ def resize_frames(frames96: np.ndarray) -> np.ndarray:
     Returns:
         (..., 64, 64, 3) uint8.
     Raises:
-        ValueError: another shape or dtype.
+        ValueError: frames96 has another shape or dtype.
     """
     frames96 = np.asarray(frames96)
     if frames96.shape[-3:] != (96, 96, 3) or frames96.dtype != np.uint8:
@@ -53,10 +53,10 @@ def resize_frames(frames96: np.ndarray) -> np.ndarray:
 
 
 class FastCarRacing(stock.CarRacing):
-    """Gymnasium's CarRacing-v3 with its observations drawn by a renderer of our own.
+    """Gymnasium's CarRacing-v3 with observations drawn by our own renderer.
 
     The same seed and actions give exactly the rewards, ends, infos and car states of
-    CarRacing-v3. Constructor and spaces are the same too; render() keeps the stock drawing.
+    CarRacing-v3. Constructor and spaces are the same too; render() draws as stock does.
     """
 
     _picture_size = 96
@@ -74,18 +74,18 @@ class FastCarRacing(stock.CarRacing):
         Args:
             seed: fixes this episode and those that follow it, as in CarRacing-v3.
             options: besides CarRacing-v3's "randomize",
-                start_tile: the tile the car starts on, facing along the track: its number,
-                    counted on around the loop, or "random" (drawn from the environment's
-                    generator after the track, which it leaves as it is).
+                start_tile: the tile on which the car starts, facing along the track: its number,
+                    which wraps around the loop, or "random" (drawn from the environment's
+                    generator after the track, which stays unchanged).
                 zoom: False skips the opening second, in which the camera flies in.
         Raises:
-            ValueError: start_tile is something else.
+            ValueError: start_tile has another value.
         """
         options = options or {}
         start_tile = options.get("start_tile", 0)
         if start_tile != "random" and not isinstance(start_tile, (int, np.integer)):
             raise ValueError(f'start_tile is {start_tile!r}; pass a tile\'s number or "random"')
-        # What stock's reset does, in its order; only the car's place and class are ours.
+        # The steps of stock's reset, in its order; only the car's place and class are ours.
         super(stock.CarRacing, self).reset(seed=seed)
         self._destroy()
         detector = stock.FrictionDetector(self, self.lap_complete_percent)
@@ -147,8 +147,8 @@ class FastCarRacing(stock.CarRacing):
 class CarRacing64(FastCarRacing):
     """FastCarRacing as world models see it: 64x64x3 uint8, without the status bar.
 
-    The observation is drawn at this size; it is what `resize_frames` makes of the 96x96 one, but
-    for rounding.
+    The observation is drawn at this size; it equals `resize_frames` of the 96x96 one except for
+    rounding.
     """
 
     _picture_size = 64

@@ -1,13 +1,13 @@
-"""A fast picture of CarRacing: what gymnasium draws on a 1000x800 window and shrinks, drawn small.
+"""Fast renderer of CarRacing, which draws Gymnasium's 1000x800 window directly at a small size.
 
 Once per reset the track is painted, seen from above, into a map of labels (one small integer per
-texel: which road tile, kerb or lawn lies there). A frame then asks, for every pixel of the small
-picture, which texels lie under it, and draws the car on top.
+texel: the road tile, kerb or lawn there). A frame then looks up the texels under every pixel of the
+small picture, and draws the car on top.
 
 Top to bottom: the pixels, the label map (`TrackMap`), the camera (`Camera`), the status bar
 (`draw_bar`).
 
-The kernels are compiled by numba on first use: a few seconds, once per machine, for the result is
+Numba compiles the kernels on first use: a few seconds, once per machine, as the result is
 cached beside this file, or in the user's cache folder where this one cannot be written to.
 """
 
@@ -42,7 +42,7 @@ BAR_TOP = 84  # the status bar fills rows 84 to 95 of the 96x96 picture
 
 
 def overlaps(num_out: int, num_in: int) -> np.ndarray:
-    """How much of each input pixel lies in each output pixel, as whole numbers.
+    """Weight of each input pixel in each output pixel by overlap, as whole numbers.
 
     Returns:
         (num_out, num_in) int64; every row sums to num_in / gcd(num_in, num_out).
@@ -64,11 +64,11 @@ COLUMN_WEIGHTS = overlaps(64, 96)  # in thirds
 # ---------------------------------------------------------------------------------------------
 
 TEXEL = 0.25  # world units; the road is 13.3 wide and a pixel of the 96x96 picture 0.64 x 0.51
-_HALF = stock.PLAYFIELD + 1.0  # the map ends just outside the playfield, where all is black
+_HALF = stock.PLAYFIELD + 1.0  # the map ends just outside the playfield, where everything is black
 _MAP_SIZE = math.ceil(2 * _HALF / TEXEL)
 # gfxdraw's outlined polygons reach half a window pixel past their edges.
 _GROW = 0.5 / (stock.ZOOM * stock.SCALE)
-# Texels this close to an edge between two colours are marked, so that the camera averages there
+# Texels this close to an edge between two colours are marked: the camera averages there
 # and reads one texel elsewhere: half a pixel's diagonal, and half a texel's.
 _EDGE_REACH = 0.42 + 0.71 * TEXEL
 _EDGE = 0x8000
@@ -80,8 +80,8 @@ def _lawn_bands() -> tuple[np.ndarray, np.ndarray]:
     """The chequered lawn along one axis, which is the same for x and y.
 
     Returns:
-        bands: (_MAP_SIZE,) uint8: _OUTSIDE, _LAWN, or _GRASS where a patch lies if it does in the
-            other axis too.
+        bands: (_MAP_SIZE,) uint8: _OUTSIDE, _LAWN, or _GRASS, where a patch lies if the other axis
+            has _GRASS too.
         edges: (_MAP_SIZE,) uint8: 1 near the edge of a patch, 2 near the edge of the playfield.
     """
     position = (np.arange(_MAP_SIZE) + 0.5) * TEXEL - _HALF
@@ -117,7 +117,7 @@ def _paint_lawn(labels, bands, edges, x0, x1, y0, y1):
 def _fill_quad(labels, quad, grow, label, mark):
     """Fill a convex quadrilateral grown by `grow` world units to every side.
 
-    With mark, texels keep their label and gain the edge mark instead.
+    With mark, texels keep their label and get the edge mark instead.
     """
     area = 0.0
     for k in range(4):
@@ -195,7 +195,7 @@ def _fill_stroke(labels, start, end, quad):
 
 
 class TrackMap:
-    """What lies where: a label per texel of the playfield, and a colour per label.
+    """Map of the track: a label per texel of the playfield, and a colour per label.
 
     Attributes:
         labels: (_MAP_SIZE, _MAP_SIZE) uint16, [y, x]; the highest bit marks texels near an edge.
@@ -209,7 +209,7 @@ class TrackMap:
         self._quads = np.empty((0, 4, 2))
 
     def paint(self, road_poly: list, lawn_color: np.ndarray, grass_color: np.ndarray) -> list:
-        """Replace the painted track by another.
+        """Paint a new track in place of the old one.
 
         Args:
             road_poly: stock's list of (four corners, colour) of tiles and kerbs.
@@ -296,7 +296,7 @@ _CAR_COLORS = np.array([(0, 0, 0), (204, 0, 0), WHEEL_COLOR, WHEEL_WHITE], np.fl
 
 @njit(cache=True, nogil=True)
 def _draw_view(picture, labels, colors, car_colors, pose, wheels, shape, wheel_xy, u, v):
-    """Draw the track and the car as the camera over the car sees them.
+    """Draw the view of the camera over the car: the track and the car.
 
     Args:
         picture: uint8, at least (rows, columns, 3), written.
@@ -373,7 +373,7 @@ def _draw_view(picture, labels, colors, car_colors, pose, wheels, shape, wheel_x
 
 @njit(cache=True, nogil=True)
 def _car_part(x, y, shape, wheel_xy, turned):
-    """Which part of the car covers (x, y), in HULL_POLY's units from the hull's centre?"""
+    """Part of the car that covers (x, y), in HULL_POLY's units from the hull's centre."""
     if _HULL_LOW <= y <= _HULL_HIGH and abs(x) <= shape[int((y - _HULL_LOW) / _HULL_STEP)]:
         return _HULL  # drawn last
     w = (0 if y > 0 else 2) + (0 if x < 0 else 1)  # each quarter has one wheel
@@ -391,8 +391,8 @@ def _car_part(x, y, shape, wheel_xy, turned):
 
 @njit(cache=True, nogil=True)
 def _darken(colors):
-    """Colours as they reach the picture: pygame's smoothscale truncates along each axis, which
-    costs a flat colour one level each time."""
+    """Colours as they appear in the picture: pygame's smoothscale truncates along each axis, which
+    lowers a flat colour by one level each time."""
     darker = np.empty(colors.shape, np.uint8)
     for i in range(colors.shape[0]):
         for channel in range(3):
@@ -401,7 +401,7 @@ def _darken(colors):
 
 
 class Camera:
-    """Looks down on the car and draws what it sees, 64x64 or the upper 84 rows of 96x96.
+    """Camera over the car, which draws 64x64 pixels or the upper 84 rows of 96x96.
 
     A pixel of the stock picture is the mean of a rectangle of the 1000x800 window, and one of the
     64x64 picture a weighted mean of those. Its samples stand at equal steps of that weight along
@@ -455,7 +455,7 @@ def _sample_points(weights: np.ndarray, pitch: float) -> np.ndarray:
     """The middle of each output pixel and its samples along one axis, in window pixels.
 
     Args:
-        weights: (num_out, num_in), what each output pixel takes from each stock pixel.
+        weights: (num_out, num_in), weight of each stock pixel in each output pixel.
         pitch: window pixels per stock pixel.
     Returns:
         (num_out, 1 + _SAMPLES).

@@ -12,7 +12,7 @@ ENTRY_POINT = "WorldModels"
 
 
 class _AfterGymnasium:
-    """A finder that finds nothing, but lets Gymnasium's own loader do one thing more."""
+    """Finder that finds no module itself, but adds a step to the loading of Gymnasium."""
 
     def find_spec(self, name, path=None, target=None):
         if name != "gymnasium":
@@ -39,7 +39,7 @@ def _register():
     try:
         for entry in importlib.metadata.entry_points(group="gymnasium.envs", name=ENTRY_POINT):
             entry.load()()
-    except Exception as error:  # Gymnasium must stay usable whatever is wrong with ours
+    except Exception as error:  # Gymnasium must stay usable if our registration fails
         warnings.warn(f"the WorldModels environments are not registered: {error!r}", stacklevel=2)
 
 

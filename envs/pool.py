@@ -1,11 +1,11 @@
-"""Environments in a few processes, each of which steps several, one after the other.
+"""Vector environment in a few processes, each of which steps several environments in turn.
 
     envs = gymnasium.make_vec("WorldModels/CarRacing64-v0", num_envs=16)      # a pool
     envs = PooledVectorEnv(make_my_env, num_envs=16, workers=2)
 
-`gymnasium.vector.AsyncVectorEnv` has one process for every environment, which is a message for
-every step of each: where a step takes a tenth of a millisecond, most of the time goes into them.
-Here a process gets one message for all its environments, and pictures lie in shared memory.
+`gymnasium.vector.AsyncVectorEnv` has one process for every environment, and so a message for every
+step of each: if a step takes a tenth of a millisecond, messages take most of the time. Here a
+process gets one message for all its environments, and pictures lie in shared memory.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ __all__ = ["PooledVectorEnv", "fast_car_racing_pool", "car_racing_64_pool"]
 
 
 def fast_car_racing_pool(num_envs: int, **kwargs: Any) -> PooledVectorEnv:
-    """What `gymnasium.make_vec("WorldModels/FastCarRacing-v0", num_envs)` makes."""
+    """Make the pool of `gymnasium.make_vec("WorldModels/FastCarRacing-v0", num_envs)`."""
     from envs.car_racing import FastCarRacing
 
     return _car_pool(FastCarRacing, num_envs, **kwargs)
 
 
 def car_racing_64_pool(num_envs: int, **kwargs: Any) -> PooledVectorEnv:
-    """What `gymnasium.make_vec("WorldModels/CarRacing64-v0", num_envs)` makes."""
+    """Make the pool of `gymnasium.make_vec("WorldModels/CarRacing64-v0", num_envs)`."""
     from envs.car_racing import CarRacing64
 
     return _car_pool(CarRacing64, num_envs, **kwargs)
@@ -68,24 +68,24 @@ def _limited(
 
 
 class PooledVectorEnv(VectorEnv):
-    """`num_envs` environments in `workers` processes; the same to the bit as `SyncVectorEnv`.
+    """`num_envs` environments in `workers` processes, equal bit for bit to `SyncVectorEnv`.
 
     Seeds, infos, automatic resets and `reset(options={"reset_mask": mask})` are those of
     `gymnasium.vector.SyncVectorEnv`, which runs in every process. Results do not depend on the
     number of workers. The processes end with the one that started them, however that ends.
 
-    Where Ctrl-C cuts a step or reset short, some environments have made the step and others have
-    not: `reset` without a mask then makes new processes, and begins as a new pool does.
+    If Ctrl-C interrupts a step or reset, some environments have made the step and others have not:
+    `reset` without a mask then makes new processes, and begins as a new pool does.
 
     Args:
         make: makes one environment; importable in a new process. Its observations and actions are
             arrays (Box, MultiDiscrete, MultiBinary) or numbers (Discrete).
-        num_envs: how many.
-        workers: processes; 0 for as many as there are cores, at most `num_envs`.
+        num_envs: number of environments.
+        workers: number of processes; 0 for one per core, at most `num_envs`.
         autoreset_mode: a `gymnasium.vector.AutoresetMode` or its value.
-        deadline: seconds that a step or reset may take before the processes are ended.
+        deadline: longest duration of a step or reset in seconds; then the processes are ended.
     Raises:
-        ValueError: the spaces are of another kind, or a number is too small.
+        ValueError: a space is not supported, or a number is too small.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class PooledVectorEnv(VectorEnv):
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin an episode everywhere, or where options["reset_mask"], bool (num_envs,), says so.
+        """Begin an episode in all environments, or where options["reset_mask"] (num_envs,) is True.
 
         Raises:
             WorkerDiedError: a process is gone, or gave no answer in time.
@@ -176,7 +176,7 @@ class PooledVectorEnv(VectorEnv):
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """One step everywhere; actions (num_envs, ...).
+        """Step all environments; actions (num_envs, ...).
 
         Raises:
             As `reset`, and ValueError: the actions have another shape.
@@ -203,7 +203,7 @@ class PooledVectorEnv(VectorEnv):
     def _ask(
         self, asked: dict[int, tuple[Any, ...]], actions: np.ndarray | None = None
     ) -> dict[str, Any]:
-        """Send each process its message, wait for all answers; the infos of all environments."""
+        """Send each process its message and wait for all answers; returns the merged infos."""
         if not self._workers:
             raise gymnasium.error.ClosedEnvironmentError("these environments were closed")
         resumes = actions is not None or any("reset_mask" in m[2] for m in asked.values())
@@ -256,7 +256,7 @@ class PooledVectorEnv(VectorEnv):
 
 @dataclass(frozen=True)
 class _Arrays:
-    """What goes into a step and what comes out of it, a row for each environment."""
+    """Inputs and outputs of a step, one row per environment."""
 
     obs: np.ndarray
     actions: np.ndarray
@@ -289,7 +289,7 @@ class _Shared:
         }
 
     def arrays(self, rows: slice = slice(None)) -> _Arrays:
-        """The memory as arrays, or the part of it that belongs to these environments."""
+        """The memory as arrays, or the part of it for these environments."""
         return _Arrays(
             **{
                 name: np.frombuffer(self._memory[name], dtype).reshape(shape)[rows]
@@ -301,7 +301,7 @@ class _Shared:
 def _work(
     pipe: Any, make: Callable[[], gymnasium.Env], rows: slice, shared: _Shared, autoreset_mode: str
 ) -> None:
-    """A process: messages in, infos or an error out, everything else through shared memory."""
+    """Run a worker: messages in, infos or an error out, all other data in shared memory."""
     seen, envs = shared.arrays(rows), None
     while True:
         try:
@@ -326,7 +326,7 @@ def _work(
 
 
 def _merge(infos: dict[str, Any], part: dict[str, Any], rows: slice, n: int) -> None:
-    """Put the infos of some environments into those of all."""
+    """Copy the infos of some environments into those of all."""
     for key, value in part.items():
         if isinstance(value, dict):
             _merge(infos.setdefault(key, {}), value, rows, n)

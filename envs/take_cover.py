@@ -1,10 +1,10 @@
-"""DoomTakeCover as world models see it: dodge fireballs for as long as you can.
+"""DoomTakeCover as world models see it: dodge fireballs as long as possible.
 
     env = gymnasium.make("WorldModels/TakeCover64-v0")      # needs the extra `doom`
 
 The scenario "take cover" of ViZDoom (Kempka et al. 2016): a bare room, the player at one wall,
-monsters at the other who throw fireballs, and more of them as time goes by. The player can only
-step sideways. It is the second task of Ha & Schmidhuber (2018), solved at a mean of 750 tics.
+monsters at the other who throw fireballs, and more of them over time. The player can only step
+sideways. It is the second task of Ha & Schmidhuber (2018), solved at a mean of 750 tics.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ MAX_TICS = 2100
 """Tics (of 1/35 s) after which an episode is truncated: one minute."""
 
 STRIP = slice(88, 152)
-"""Rows of the engine's 320x240 picture that are kept. The horizon is row 120. Wall, monsters and
-fireballs lie around it, the rest is grey ceiling and floor."""
+"""Rows kept of the engine's 320x240 picture. The horizon is row 120. Wall, monsters and fireballs
+lie around it; the rest is grey ceiling and floor."""
 
 PICTURE = (240, 320, 3)
 
 
 def cut_strip(picture: np.ndarray) -> np.ndarray:
-    """A picture of the engine, (240, 320, 3) uint8 -> (64, 64, 3) uint8.
+    """Crop a picture of the engine, (240, 320, 3) uint8 -> (64, 64, 3) uint8.
 
     The 64 rows of `STRIP`, and in each the means of five pixels side by side (rounded to nearest).
-    A fireball is 2 or 3 columns wide when it is thrown, and higher than wide: only where it is
-    matters for the one direction in which the player can move.
+    A fireball is 2 or 3 columns wide when it is thrown, and higher than wide: only its column
+    matters, as the player can move in one direction only.
     """
     columns = picture[STRIP].reshape(64, 64, 5, 3).sum(axis=2, dtype=np.uint16)
     return ((columns + 2) // 5).astype(np.uint8)
@@ -50,20 +50,20 @@ def cut_strip(picture: np.ndarray) -> np.ndarray:
 class TakeCover64(gymnasium.Env, EzPickle):
     """One player, 64x64 frames, a reward of 1 for every tic.
 
-    Observations are uint8 (64, 64, 3), see `cut_strip`; bar and weapon are hidden, as the scenario
-    has it. The action is one number in [-1, 1]: left below -1/3, right above 1/3, else stay (as in
-    the paper). An episode terminates with the player's death, where the last frame is shown again,
-    and is truncated after `MAX_TICS`. Its seed fixes all of it.
+    Observations are uint8 (64, 64, 3), see `cut_strip`; bar and weapon are hidden, as in the
+    scenario. The action is one number in [-1, 1]: left below -1/3, right above 1/3, else stay (as
+    in the paper). An episode terminates with the player's death, whose observation is the last
+    frame again, and is truncated after `MAX_TICS`. The seed fixes the whole episode.
 
     The engine is a process of its own. It leaves no files behind and makes no sound. As it takes a
-    second to start, `close` leaves it to the next environment of this process.
+    second to start, `close` keeps it for the next environment of this process.
 
     Args:
         render_mode: "rgb_array" lets `render` return the engine's whole picture, (240, 320, 3).
-        skill: Doom's difficulty from 1 to 5. The scenario's is 4; at 5 fireballs are twice as fast.
+        skill: Doom's difficulty from 1 to 5. The scenario has 4; at 5 fireballs are twice as fast.
     Raises:
-        gymnasium.error.DependencyNotInstalled: there is no vizdoom.
-        ValueError: another render_mode or skill.
+        gymnasium.error.DependencyNotInstalled: vizdoom is not installed.
+        ValueError: unknown render_mode or skill.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 35}
@@ -84,16 +84,16 @@ class TakeCover64(gymnasium.Env, EzPickle):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin an episode; there are no options."""
+        """Begin an episode; options are ignored."""
         super().reset(seed=seed)
-        # Drawn anew every time, so that episodes differ from each other.
+        # Drawn at every reset, so that episodes differ from each other.
         self._game.set_seed(int(self.np_random.integers(2**32)))
         self._game.new_episode()
         self._tics, self._begun = 0, True
         return self._observe(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """One tic; action (1,).
+        """Step one tic; action (1,).
 
         Raises:
             ValueError: the action has another shape, or is not finite.
@@ -118,7 +118,7 @@ class TakeCover64(gymnasium.Env, EzPickle):
         return self._picture.copy() if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
-        """Give the engine back."""
+        """Give the engine back for the next environment."""
         if self._game is not None:
             _idle_engines[os.getpid(), self._skill].append(self._game)
         self._game, self._begun = None, False
@@ -131,7 +131,7 @@ class TakeCover64(gymnasium.Env, EzPickle):
 
 
 _idle_engines: defaultdict[tuple[int, int], list[Any]] = defaultdict(list)
-"""By process (a child that was forked must not use those of its parent) and skill."""
+"""Engines by process (a forked child must not use those of its parent) and skill."""
 
 
 @atexit.register
@@ -142,7 +142,7 @@ def _end_engines() -> None:
 
 
 def _take_engine(skill: int) -> Any:
-    """One that an environment has given back, or a new one."""
+    """Return an engine that an environment has given back, or a new one."""
     idle = _idle_engines[os.getpid(), skill]
     return idle.pop() if idle else _start_engine(skill)
 
@@ -157,7 +157,7 @@ def _start_engine(skill: int) -> Any:
         ) from error
     game = vizdoom.DoomGame()
     game.load_config(str(Path(vizdoom.scenarios_path) / "take_cover.cfg"))
-    # The free resources of the package: where it finds a bought doom2.wad, monsters look different.
+    # The free resources of the package: with a bought doom2.wad, monsters look different.
     game.set_doom_game_path(str(Path(vizdoom.__file__).with_name("freedoom2.wad")))
     game.set_doom_skill(skill)
     game.set_screen_resolution(vizdoom.ScreenResolution.RES_320X240)
@@ -165,7 +165,7 @@ def _start_engine(skill: int) -> Any:
     game.set_window_visible(False)
     game.set_sound_enabled(False)
     game.set_doom_config_path(os.devnull)  # it would write its settings when it ends
-    # It makes a folder for screenshots where it starts: let that be one to be thrown away.
+    # The engine makes a folder for screenshots where it starts: this is a temporary one.
     with tempfile.TemporaryDirectory(prefix="take-cover-") as folder, contextlib.chdir(folder):
         game.init()
     return game

@@ -1,4 +1,4 @@
-"""What an agent is for: its environment, what V is shown of it, and how actions reach it.
+"""Task of an agent: its environment, the observations that V sees, and the form of its actions.
 
     task = Task.of("LunarLander-v3")        # chosen from the spaces
     env = task.make()                       # the environment as V and M know it: `Prepared`
@@ -44,20 +44,19 @@ SIZE = 64
 """Height and width of the frames that V sees."""
 
 TASK_NAME = "task.json"
-"""The file of an agent's folder."""
+"""File name of the task in an agent's folder."""
 
 
 @dataclass(frozen=True)
 class Preprocess(Checked):
-    """From what an environment shows to what V sees, (64, 64, 3) uint8 or (D,) float32."""
+    """Converts an environment's observations to those V sees, (64, 64, 3) uint8 or (D,) float32."""
 
     kind: Literal["car_racing", "image", "vector"] = "car_racing"
-    """CarRacing's frames, of 96x96 or already of 64x64; other images; or numbers of any shape."""
+    """Kind: CarRacing's frames (96x96 or 64x64); other images; or numbers of any shape."""
     shape: Sizes = (96, 96, 3)
-    """Of an observation: (H, W), (H, W, 1) or (H, W, 3) of an image."""
+    """Shape of an observation; for images (H, W), (H, W, 1) or (H, W, 3)."""
     crop: tuple[SizeOrZero, SizeOrZero, SizeOrZero, SizeOrZero] = (0, 0, 0, 0)
-    """Pixels cut off an image above, below, to the left and to the right, a score line for
-    instance."""
+    """Pixels cropped from an image above, below, left and right, such as a score line."""
     grey: bool = False
     """Show V brightness only (three equal channels)."""
 
@@ -73,19 +72,19 @@ class Preprocess(Checked):
 
     @property
     def seen_shape(self) -> tuple[int, ...]:
-        """Of what V sees."""
+        """Shape of an observation of V."""
         return (int(np.prod(self.shape)),) if self.kind == "vector" else (SIZE, SIZE, 3)
 
     @property
     def seen(self) -> Preprocess:
-        """For who is shown what this one has made already."""
+        """Preprocessing of observations that this one has already converted."""
         return Preprocess("vector" if self.kind == "vector" else "image", self.seen_shape)
 
     def batch_of(self, obs: np.ndarray) -> tuple[np.ndarray, bool]:
-        """One observation or a batch of them as a batch, and whether it was one.
+        """Convert one observation or a batch to (batch, True if it was a single one).
 
         Raises:
-            ValueError: neither fits; says what was got and what is needed.
+            ValueError: the shape fits neither; says what was got and what is needed.
         """
         shapes = [(96, 96, 3), (64, 64, 3)] if self.kind == "car_racing" else [self.shape]
         right_type = self.kind == "vector" or obs.dtype == np.uint8
@@ -127,7 +126,7 @@ class Preprocess(Checked):
 
 
 def resize_by_area(images: np.ndarray, size: int) -> np.ndarray:
-    """(N, H, W, C) -> float32 (N, size, size, C); a pixel is the mean over the area it covers."""
+    """Resize (N, H, W, C) -> float32 (N, size, size, C) by means over the area of each pixel."""
     rows, columns = (_area_weights(n, size) for n in images.shape[1:3])
     count, _, width, channels = images.shape
     flat = images.reshape(count, images.shape[1], -1).astype(np.float32)
@@ -137,7 +136,7 @@ def resize_by_area(images: np.ndarray, size: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def _area_weights(length: int, size: int) -> np.ndarray:
-    """(size, length): how much each old pixel counts in each new one; rows sum to 1."""
+    """Weights (size, length) of the old pixels in each new one; rows sum to 1."""
     edges = np.linspace(0, length, size + 1)
     low, high = edges[:-1, None], edges[1:, None]
     pixel = np.arange(length)
@@ -147,11 +146,11 @@ def _area_weights(length: int, size: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Task:
-    """An environment and how an agent meets it; the default is the paper's car race."""
+    """An environment, its preprocessing and its action head; by default the paper's car race."""
 
     env_id: str = "CarRacing-v3"
     env_kwargs: dict[str, Any] = field(default_factory=dict)
-    """For `gymnasium.make`; anything that JSON can hold."""
+    """Arguments of `gymnasium.make`; any JSON values."""
     preprocess: Preprocess = Preprocess()
     action: ActionHead = CAR_RACING
 
@@ -160,8 +159,8 @@ class Task:
         """Choose preprocessing and action head from the spaces of an environment.
 
         Raises:
-            ValueError: no such environment, or a space that is not supported; says which, and what
-                is.
+            ValueError: there is no such environment, or a space is not supported; says which, and
+                which ones are.
         """
         kwargs = dict(env_kwargs or {})
         env = make_env(env_id, kwargs)
@@ -182,11 +181,11 @@ class Task:
             env.close()
 
     def make(self) -> Prepared:
-        """The environment as V and M know it."""
+        """Make the environment with the observations and actions of V and M."""
         return Prepared(make_env(self.env_id, self.env_kwargs), self)
 
     def save(self, folder: Path | str) -> None:
-        """Write `folder`/task.json; the default task needs none, and an older file goes."""
+        """Write `folder`/task.json; the default task needs none, and an older file is removed."""
         path = Path(folder) / TASK_NAME
         if self == Task():
             path.unlink(missing_ok=True)
@@ -198,10 +197,10 @@ class Task:
         """Read `folder`/task.json; without one, the car race.
 
         Args:
-            trust: the environment may be one for which a module has to be imported, or is not
-                going to be made.
+            trust: accept an environment whose module has to be imported; also for tasks whose
+                environment will not be made.
         Raises:
-            DamagedFileError: the file is not what `save` wrote.
+            DamagedFileError: the file was not written by `save`.
             ValueError: it names a module; see `generative.training.trust`.
         """
         path = Path(folder) / TASK_NAME
@@ -211,7 +210,7 @@ class Task:
             task = from_json(cls, read_json(path))
         except ValueError as error:
             raise DamagedFileError(f"{path}: {error}") from error
-        if not trust:  # some environments make another one, which is named likewise
+        if not trust:  # some environments make another one, named in env_kwargs
             for name in (task.env_id, task.env_kwargs.get("env_id", "")):
                 refuse_import(str(name), path)
         return task
@@ -221,7 +220,7 @@ def make_env(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env:
     """`gymnasium.make` without its checker, which costs time.
 
     Raises:
-        ValueError: whatever the environment raises; says which one cannot be made.
+        ValueError: the environment cannot be made; names it, with the error that it raised.
     """
     import envs  # noqa: F401  registers this project's environments
 
@@ -232,7 +231,7 @@ def make_env(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env:
 
 
 def game_name(env_id: str, env_kwargs: Mapping[str, Any]) -> str:
-    """An environment's id, and what differs from it as it is registered: "X-v0 with speed=2"."""
+    """Id of an environment and its changed arguments: "X-v0 with speed=2"."""
     spec = gymnasium.registry.get(env_id.rpartition(":")[2])
     stock = {"max_episode_steps": None}
     wrappers: list[str] = []
@@ -253,11 +252,11 @@ def _short(value: Any) -> str:
 
 
 def action_head(space: spaces.Space, whose: str = "the environment") -> ActionHead:
-    """The head for an action space.
+    """Return the action head for an action space.
 
     Raises:
-        ValueError: a space that is neither Discrete nor a bounded Box of float32 or float64 with
-            one axis; says which.
+        ValueError: the space is neither Discrete nor a bounded Box of float32 or float64 with one
+            axis; says which.
     """
     if isinstance(space, spaces.Discrete):
         return ActionHead("discrete", num=int(space.n), first=int(space.start))
@@ -290,7 +289,7 @@ def action_head(space: spaces.Space, whose: str = "the environment") -> ActionHe
 
 
 def action_space(head: ActionHead) -> spaces.Space:
-    """The space of the actions that an environment with this head takes."""
+    """Action space of an environment with this head."""
     if head.kind == "discrete":
         return spaces.Discrete(head.num, start=head.first)
     if head.kind in ("car_racing", "raw"):
@@ -299,10 +298,10 @@ def action_space(head: ActionHead) -> spaces.Space:
 
 
 def preprocess_for(space: spaces.Space, whose: str = "the environment") -> Preprocess:
-    """The preprocessing for an observation space: of an image if it is uint8 (H, W[, 1 or 3]).
+    """Return the preprocessing for an observation space: of images for uint8 (H, W[, 1 or 3]).
 
     Raises:
-        ValueError: a space that is no Box, or an image of other channels.
+        ValueError: the space is no Box, or has images with other channels.
     """
     if not isinstance(space, spaces.Box) or not space.shape:
         raise ValueError(
@@ -322,9 +321,9 @@ def preprocess_for(space: spaces.Space, whose: str = "the environment") -> Prepr
 
 
 class Prepared(gymnasium.Wrapper):
-    """An environment as V and M know it, for collecting.
+    """Environment with the observations and actions of V and M, for collecting.
 
-    Observations are preprocessed; actions are the numbers that M reads (`worldmodels.actions`).
+    Observations are preprocessed; actions are those that M reads (`worldmodels.actions`).
     """
 
     def __init__(self, env: gymnasium.Env, task: Task):
@@ -346,7 +345,7 @@ class Prepared(gymnasium.Wrapper):
         return self._see(obs), info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """One environment step; action (A,) as M reads it."""
+        """Take one environment step; action (A,) as M reads it."""
         given = to_env(np.asarray(action)[None], self.task.action)[0]
         obs, reward, terminated, truncated, info = self.env.step(given)
         return self._see(obs), float(reward), bool(terminated), bool(truncated), info
