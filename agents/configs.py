@@ -1,4 +1,4 @@
-"""Settings of agents that Stable-Baselines3 trains, in a module that loads neither it nor torch."""
+"""Settings of agents that Stable-Baselines3 trains. This module loads neither it nor torch."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ __all__ = [
 ]
 
 POLICY_NAME = "policy"
-"""The folder, in that of an agent, that holds the networks Stable-Baselines3 trained."""
+"""Name of the folder in an agent's folder that holds the networks of Stable-Baselines3."""
 
 AGENT_NAME = "agent.json"
-"""The file, in the folder of an agent with a world model, that holds its settings."""
+"""Name of the file of settings in the folder of an agent with a world model."""
 
 
 def check_agent(
     path: Path | str, held: Collection[str] = (AGENT_NAME, POLICY_NAME, f"agent/{POLICY_NAME}")
 ) -> None:
-    """Look whether a path holds an agent, before anything large is imported to read it.
+    """Check that a path holds an agent, before anything large is imported to read it.
 
     Args:
         path: a folder that has one of the names `held`, or an archive.
     Raises:
-        FileNotFoundError: it holds none; says what to pass.
+        FileNotFoundError: the path holds none; says what to pass.
     """
     path = Path(path)
     if not path.is_file() and not any((path / name).exists() for name in held):
@@ -68,16 +68,16 @@ class NetworkConfig(Checked):
     """The networks of a policy."""
 
     policy: Sizes = (64, 64)
-    """Hidden layers between what is seen and the action; none makes the policy linear. (DQN: of
+    """Hidden layers between observation and action; none makes the policy linear. (DQN: those of
     the action values.)"""
     value: Sizes = (64, 64)
-    """Hidden layers of the value (SAC: of the action values)."""
+    """Hidden layers of the value network (SAC: of the action values)."""
     activation: Literal["tanh", "relu"] = "tanh"
-    """Between hidden layers."""
+    """Activation between hidden layers."""
     log_std: Finite = 0.0
-    """PPO: logarithm of the action noise's deviation at the start, in the action's own units."""
+    """PPO: initial log standard deviation of the action noise, in the action's own units."""
     initial_action: tuple[Finite, ...] | None = None
-    """PPO on a Box: the mean action at the start; zeros if not given."""
+    """PPO on a Box: the initial mean action; zeros by default."""
     sde: bool = False
     """PPO and SAC: noise that depends on the state (gSDE, Raffin et al. 2021) instead of fresh
     noise in every decision."""
@@ -96,31 +96,31 @@ class PPOConfig(Checked):
     batch_size: Count = 64
     """Decisions per gradient step."""
     n_epochs: Count = 10
-    """Times that an update goes over its decisions."""
+    """Passes of an update over its decisions."""
     gamma: Probability = 0.99
     """Discount per decision."""
     gae_lambda: Probability = 0.95
-    """Bias against variance of the advantages (Schulman et al. 2016)."""
+    """Lambda of generalised advantage estimation: bias against variance (Schulman et al. 2016)."""
     clip_range: Positive = 0.2
-    """Most by which the probability ratio may leave 1."""
+    """Largest distance of the probability ratio from 1."""
     ent_coef: NonNegative = 0.0
     """Weight of the entropy bonus."""
     vf_coef: NonNegative = 0.5
     """Weight of the value's squared error."""
     max_grad_norm: Positive = 0.5
-    """Gradients are scaled down to this norm."""
+    """Largest norm of the gradient."""
     target_kl: Positive | None = None
-    """An update ends early beyond 1.5 times this divergence from the policy it began with."""
+    """KL divergence from the initial policy of an update; it ends early beyond 1.5 times this."""
 
 
 @dataclass(frozen=True)
 class OffPolicyConfig(Checked):
-    """What DQN (Mnih et al. 2015) and SAC (Haarnoja et al. 2018) learn by."""
+    """Training settings of DQN (Mnih et al. 2015) and SAC (Haarnoja et al. 2018)."""
 
     lr: Positive = 3e-4
     """Adam's learning rate."""
     buffer_size: Count = 100_000
-    """Decisions that are remembered; 12 KB each where they are seen as 64x64 pixels, twice."""
+    """Decisions in the replay buffer; 12 KB each with 64x64 pixels, which are stored twice."""
     learning_starts: CountOrZero = 1000
     """Decisions taken at random before the first update."""
     batch_size: Count = 256
@@ -132,11 +132,11 @@ class OffPolicyConfig(Checked):
     gradient_steps: Annotated[int, Range(-1, 2**20)] = -1
     """Gradient steps per update; -1: as many as decisions were taken."""
     target_update_interval: Count = 1000
-    """DQN: decisions after which the target network is renewed."""
+    """DQN: decisions between two updates of the target network."""
     exploration_fraction: Probability = 0.2
-    """DQN: share of the training over which random choices become rarer."""
+    """DQN: share of the training over which the rate of random actions falls."""
     exploration_final: Probability = 0.05
-    """DQN: share of random choices after that."""
+    """DQN: rate of random actions after that."""
 
 
 @dataclass(frozen=True)
@@ -146,14 +146,14 @@ class SpaceConfig(Checked):
     kind: Literal["Box", "Discrete"]
     shape: Sizes = ()
     low: tuple[float, ...] = ()
-    """Bounds of a Box, flat; one number where all are the same."""
+    """Lower bounds of a Box, flat; one number if all are equal."""
     high: tuple[float, ...] = ()
     dtype: Literal[
         "float16", "float32", "float64", "uint8", "uint16", "uint32", "uint64",
         "int8", "int16", "int32", "int64",
     ] = "float32"  # fmt: skip
     n: Annotated[int, Range(0, 2**20)] = 0
-    """Choices of a Discrete."""
+    """Number of actions of a Discrete space."""
     start: Annotated[int, Range(-(2**40), 2**40)] = 0
 
     def __post_init__(self) -> None:
@@ -164,22 +164,22 @@ class SpaceConfig(Checked):
 
 @dataclass(frozen=True)
 class PolicyConfig(Checked):
-    """What rebuilds a saved policy, and how it is driven."""
+    """Settings that rebuild a saved policy and say how it acts."""
 
     algorithm: Algorithm
     observation: Observation
-    """What the policy sees: frames, V's z, or z and M's h."""
+    """Input of the policy: frames, V's z, or z and M's h."""
     observation_space: SpaceConfig
     action_space: SpaceConfig
     network: NetworkConfig = field(default_factory=NetworkConfig)
     action_repeat: Size = 1
     """Environment steps for which an action is held."""
     frame_stack: Annotated[int, Range(1, 64)] = 1
-    """Frames that a policy of pixels sees at once, those of the last decisions."""
+    """Frames of the last decisions that a policy of pixels sees at once."""
     trained_in: Literal["dream", "real"] = "dream"
     decisions: CountOrZero = 0
-    """Decisions it was trained on."""
+    """Decisions that the policy was trained on."""
     world: str = "."
-    """Folder of vision/ and memory/, seen from the agent's."""
+    """Folder of vision/ and memory/, relative to the agent's."""
     world_sha256: str = ""
-    """Of their manifests, so that another V or M is noticed."""
+    """SHA-256 of their manifests, so that another V or M is noticed."""

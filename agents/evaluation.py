@@ -48,15 +48,15 @@ __all__ = [
 ]
 
 EVALUATION_SEEDS = range(1_000_000, 1_000_100)
-"""Tracks for reporting, the first n of them for n episodes. Nothing is chosen on them."""
+"""Seeds of the tracks for reporting; n episodes use the first n. Nothing is selected on them."""
 
 SELECTION_SEEDS = range(2_000_000, 2_010_000)
-"""Tracks for choosing between controllers; none of them is reported on."""
+"""Seeds of the tracks for selecting controllers; none of them is reported on."""
 
 
 @dataclass(frozen=True)
 class EpisodeScore:
-    """How one episode went."""
+    """Score and length of one episode."""
 
     seed: int
     score: float
@@ -64,30 +64,30 @@ class EpisodeScore:
     length: int
     """Environment steps."""
     tiles: float | None
-    """Share of the track's tiles driven over; None where the environment has no track."""
+    """Share of the track's tiles visited; None if the environment has no track."""
     lap_finished: bool
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of one agent on some tracks, in the order of the seeds asked for."""
+    """Scores of one agent on some tracks, in the order of the seeds."""
 
     env_id: str
     action_repeat: int
     tracks: list[EpisodeScore]
     seconds: float = 0.0
-    """Wall clock of the evaluation."""
+    """Wall-clock time of the evaluation."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
-    """For `gymnasium.make`."""
+    """Arguments of `gymnasium.make`."""
 
     @property
     def game(self) -> str:
-        """What was played: the environment's id, and what differs from its stock form."""
+        """Name of the game: the environment's id, with its changed arguments."""
         return game_name(self.env_id, self.env_kwargs)
 
     @property
     def scores(self) -> np.ndarray:
-        """(N,) float64."""
+        """Scores of the episodes, (N,) float64."""
         return np.array([track.score for track in self.tracks], np.float64)
 
     @property
@@ -96,7 +96,7 @@ class Evaluation:
 
     @property
     def std(self) -> float:
-        """Deviation of the scores themselves: divided by N, not N - 1."""
+        """Standard deviation of the scores, with division by N, not N - 1."""
         return float(self.scores.std())
 
     @property
@@ -105,7 +105,7 @@ class Evaluation:
         return bootstrap_interval(self.scores)
 
     def to_json(self) -> dict[str, Any]:
-        """Summary and tracks, with the names that report.json uses for the same things."""
+        """Summary and tracks, with the field names of report.json."""
         scores = self.scores
         return {
             "env_id": self.env_id,
@@ -126,7 +126,7 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Evaluation:
-        """Read what `to_json` gave; the summary is computed anew.
+        """Read the output of `to_json`; the summary is recomputed.
 
         Raises:
             ValueError: a field is missing or of another type.
@@ -142,19 +142,19 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """What an agent was trained with, kept beside it as training.json."""
+    """Amounts of data and time that trained an agent, saved beside it as training.json."""
 
     real_frames: int
-    """Real frames that V and M learned from."""
+    """Real frames in the training of V and M."""
     selection_episodes: int
-    """Real episodes driven to choose between finished controllers."""
+    """Real episodes used to select among finished controllers."""
     dream_steps: int
-    """Decisions imagined to train C."""
+    """Dreamed decisions in the training of C."""
     wall_seconds: float
-    """From the first frame collected to the finished agent."""
+    """Seconds from the first collected frame to the finished agent."""
     seed: int | None = None
     dream_mean: float | None = None
-    """Imagined score of the chosen controller, scaled to 1,000 environment steps."""
+    """Dreamed score of the selected controller, scaled to 1,000 environment steps."""
 
     def save(self, agent_folder: Path | str) -> None:
         """Write `agent_folder`/training.json."""
@@ -177,7 +177,7 @@ class TrainingFacts:
 
 
 LEAST_STD = 0.3
-"""Least deviation of a resample, as a share of the sample's."""
+"""Smallest standard deviation of a resample, as a share of the sample's."""
 
 
 def bootstrap_interval(
@@ -188,15 +188,15 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Studentised bootstrap interval of the mean (Efron & Tibshirani 1993, section 12.5).
 
-    Scores of 20 episodes are few and skewed: many near the best, some far below. There an interval
-    by percentiles of resampled means covers the mean in 87 to 91.5 of 100 cases in place of 95;
-    means measured in deviations of their own resamples, as here, in 93 to 96, the fewer the heavier
-    the tail.
+    Scores of 20 episodes are few and skewed: many near the best, some far below. An interval from
+    percentiles of resampled means then covers the mean in 87 to 91.5 of 100 cases instead of 95. An
+    interval from means in units of their own resample's deviation, as here, covers it in 93 to 96,
+    fewer with a heavier tail.
 
     Args:
-        scores: (N,), N of at least 1; a single one is an interval of no width.
-        level: share of the cases in which the interval is to cover the mean.
-        seed: of the resampling, fixed so that the same scores give the same interval.
+        scores: (N,), N at least 1; a single score gives an interval of no width.
+        level: share of the cases in which the interval should cover the mean.
+        seed: seed of the resampling, fixed so that the same scores give the same interval.
     """
     scores = np.asarray(scores, np.float64)
     if scores.ndim != 1 or len(scores) == 0:
@@ -206,7 +206,7 @@ def bootstrap_interval(
         return mean, mean
     rng, std = np.random.default_rng(seed), scores.std(ddof=1)
     drawn = scores[rng.integers(len(scores), size=(resamples, len(scores)))]
-    # A resample may miss all of the few that differ, and have next to no deviation.
+    # A resample may miss all of the few scores that differ, and have almost no deviation.
     least = max(LEAST_STD * std, np.finfo(np.float64).tiny)
     t = (drawn.mean(axis=1) - mean) / np.maximum(drawn.std(axis=1, ddof=1), least)
     low, high = np.quantile(t, [(1 - level) / 2, (1 + level) / 2])
@@ -223,20 +223,20 @@ def run_episode(
 ) -> EpisodeScore:
     """Drive one whole episode.
 
-    CarRacing does not draw the frames that an agent is not going to look at, because it still
-    holds its last action: all that the stock game does with them is to return them.
+    CarRacing skips the drawing of frames that the agent ignores because it still holds its last
+    action. The stock game uses frames for nothing but to return them.
 
     Args:
         agent: anything with `predict(obs, state, episode_start, deterministic)`.
         env: a Gymnasium environment that ends its episodes.
-        seed: for `env.reset`.
+        seed: seed of `env.reset`.
         where: names the environment in errors.
-        sampled: let the agent draw its actions (by torch's global generator).
-        report: called with 0 after every step: the environment does not hang.
+        sampled: the agent draws its actions (by torch's global generator).
+        report: called with 0 after every step, as a sign that the environment does not hang.
     Raises:
         EpisodeError: an observation has another shape than the environment says, or (as
             NotFiniteError) an observation, action or reward is not finite; says seed and step.
-        Exception: what the environment or the agent raised, with seed and step as a note.
+        Exception: any error of the environment or the agent, with seed and step as a note.
     """
     where = where or str(env)
     state, start, score, length, info = None, True, 0.0, 0, {}
@@ -281,16 +281,16 @@ def run_episode(
 
 
 def _holds_its_action(state: Any) -> bool:
-    """Whether the next call of `predict` will not look at what it is given."""
+    """True if the next call of `predict` will ignore its observation."""
     countdown = getattr(state, "countdown", None)
     return countdown is not None and bool(np.all(countdown > 0))
 
 
 @contextlib.contextmanager
 def undrawn(env: Any) -> Iterator[None]:
-    """CarRacing steps without drawing in here: it returns the picture it drew last.
+    """Let CarRacing step without drawing inside the block: it returns its last picture again.
 
-    Any other environment, or one that is watched (`render_mode`), is left alone.
+    Any other environment, or one with a `render_mode`, is not changed.
     """
     from gymnasium.envs.box2d.car_racing import CarRacing
 
@@ -310,7 +310,7 @@ def undrawn(env: Any) -> Iterator[None]:
 def random_scores(
     env_id: str, env_kwargs: dict[str, Any] | None, seeds: Sequence[int]
 ) -> list[float]:
-    """What uniformly random actions score in the same episodes, as a yardstick."""
+    """Scores of uniformly random actions in the same episodes, as a baseline."""
     scores = []
     with contextlib.closing(make_env(env_id, env_kwargs or {})) as env:
         for seed in seeds:
@@ -321,7 +321,7 @@ def random_scores(
 
 @dataclass(frozen=True)
 class _Random:
-    """Draws from an action space."""
+    """Agent that draws uniform actions from an action space."""
 
     space: gymnasium.Space
 
@@ -366,19 +366,19 @@ def evaluate_many(
     Args:
         agents: folders that WorldModelAgent.save_pretrained wrote, or objects with `predict` that
             can be pickled.
-        seeds: one episode each, distinct.
-        workers: processes of one thread each; 0 drives in this one. Scores do not depend on it.
-            Agents that see vectors play in this one, many episodes at once.
-        env_id, env_kwargs: for `gymnasium.make`, e.g. {"max_episode_steps": 50}; if no id is given,
-            what the first agent was trained on (`task`), or CarRacing-v3.
-        sampled: actions are drawn, as when a policy is trained, not the mean or likeliest ones;
-            the draws of an episode follow from its seed.
-        deadline: seconds that a worker's environment may take for a step or a reset.
+        seeds: distinct seeds, one episode each.
+        workers: processes of one thread each; 0 uses this one. Scores do not depend on it. Agents
+            that see vectors play in this process, many episodes at once.
+        env_id, env_kwargs: arguments of `gymnasium.make`, e.g. {"max_episode_steps": 50}; by
+            default the task of the first agent (`task`), or CarRacing-v3.
+        sampled: draw actions, as in the training of a policy, instead of the mean or likeliest
+            ones; the seed of an episode fixes its draws.
+        deadline: longest duration in seconds of a step or a reset of a worker's environment.
     Returns:
-        One evaluation per agent. `seconds` is that of the whole, for each of them.
+        One evaluation per agent. Each has the `seconds` of the whole call.
     Raises:
-        EpisodeError: something was not finite; says the seed and the step.
-        WorkerDiedError: two workers were lost in an episode: killed, for example where memory ran
+        EpisodeError: a value was not finite; says the seed and the step.
+        WorkerDiedError: two workers were lost in an episode: killed, for example because memory ran
             out, or ended after they had waited too long for its environment.
         SystemExit: SIGTERM or Ctrl-C; the workers are gone by then.
     """
@@ -445,7 +445,7 @@ def _load(agent: Any) -> Any:
 
 
 class _Driver:
-    """Drives one episode after another; each process has a copy with an environment of its own."""
+    """Drives episodes in turn; each process has a copy with its own environment."""
 
     def __init__(self, agents: list[Any], env_id: str, env_kwargs: dict[str, Any], sampled: bool):
         self.agents, self.env_id, self.env_kwargs = agents, env_id, env_kwargs
@@ -453,7 +453,7 @@ class _Driver:
         self._env: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # As bytes, for torch would pass tensors to another process by shared memory.
+        # As bytes, because torch would pass tensors to another process in shared memory.
         return _unpack, (pickle.dumps(self.agents), self.env_id, self.env_kwargs, self.sampled)
 
     def __call__(self, task: tuple[int, int], report: Report) -> EpisodeScore:

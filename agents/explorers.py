@@ -1,9 +1,10 @@
 """Drivers that collect data for a world model, without knowing the track.
 
-They have Stable-Baselines3's `predict`, so they stand wherever an agent does. A world model learns
-only what its data shows: every speed, the road and the lawn, skids, and ways back. Smooth random
-walks give the first data; once there is a controller, noise around it gives the rest (as in rounds
-of Ha & Schmidhuber 2018, section 5, and the DAgger idea of visiting what the controller meets).
+They have Stable-Baselines3's `predict`, so they can replace any agent. A world model learns only
+from its data, which therefore need every speed, the road and the lawn, skids, and recoveries.
+Smooth random walks give the first data. Later, noise around the controller gives the rest (as in
+rounds of Ha & Schmidhuber 2018, section 5, and the DAgger idea of visiting the controller's own
+states).
 
 Actions are CarRacing's: steering -1 (left) to 1 (right), gas 0 to 1, brake 0 to 1. For any others
 see `agents.random_actions`.
@@ -43,10 +44,10 @@ class Agent(Protocol):
 
 @dataclass(frozen=True)
 class Style:
-    """How to drive for some seconds: the means and spreads of three random walks.
+    """Style of driving for some seconds: means and spreads of three random walks.
 
-    A walk is an Ornstein-Uhlenbeck process: it wanders around its mean with the given standard
-    deviation and forgets where it was after about `seconds`. Negative gas or brake is none.
+    A walk is an Ornstein-Uhlenbeck process around its mean with the given standard deviation; its
+    correlation decays within about `seconds`. Negative gas or brake counts as none.
     """
 
     steer: float = 0.0
@@ -79,17 +80,17 @@ class _Walk:
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
         self.value = np.zeros(3)
-        self.seconds_left = 0.0  # in this style
+        self.seconds_left = 0.0  # time left in this style
 
     def start(self, style: Style, seconds: float) -> None:
-        """Go on from here in another style, for some seconds."""
+        """Continue the walk in another style, for some seconds."""
         self.style, self.seconds_left = style, seconds
         side = self.rng.choice([-1.0, 1.0])
         self._mean = np.array([side * style.steer, style.gas, style.brake])
         self._std = np.array([style.steer_std, style.gas_std, style.brake_std])
 
     def step(self, dt: float) -> np.ndarray:
-        """The next (steer, gas, brake); the process is sampled exactly, whatever dt is."""
+        """Sample the next (steer, gas, brake); exact for every dt."""
         self.seconds_left -= dt
         keep = math.exp(-dt / self.style.seconds)
         noise = self.rng.normal(size=3) * self._std * math.sqrt(1 - keep * keep)
@@ -101,8 +102,8 @@ class RandomWalkDriver:
     """Smooth random steering, gas and brake, in a style that changes every few seconds.
 
     Args:
-        seed: fixes every action; the n-th episode it begins depends on seed and n alone.
-        action_repeat: environment steps (of 1/50 s) that each action will be held for.
+        seed: fixes every action; its n-th episode depends on seed and n alone.
+        action_repeat: environment steps (of 1/50 s) for which each action is held.
         style_seconds: mean time until another style is drawn.
     """
 
@@ -119,13 +120,13 @@ class RandomWalkDriver:
         episode_start: np.ndarray | None = None,
         deterministic: bool = True,
     ) -> tuple[np.ndarray, list[_Walk]]:
-        """The next action; the observation only says how many environments there are.
+        """Sample the next action; the observation only gives the number of environments.
 
         Args:
             observation: (H, W, C), or (N, H, W, C) for N environments.
-            state: what the last call returned; None begins new episodes.
-            episode_start: (N,) bool, which environments begin a new episode.
-            deterministic: ignored, the walk is random by nature and fixed by its seed.
+            state: returned by the last call; None begins new episodes.
+            episode_start: (N,) bool, True for environments that begin a new episode.
+            deterministic: ignored; the walk is random and fixed by its seed.
         Returns:
             action: (3,) or (N, 3) float32, within bounds.
             state: for the next call.
@@ -155,7 +156,7 @@ class RandomWalkDriver:
 
 @dataclass
 class _Noise:
-    """One environment's noise: how much in this episode, and a burst that may be under way."""
+    """Noise of one environment: its level in this episode, and a burst in progress, if any."""
 
     walk: _Walk
     level: float
@@ -167,19 +168,18 @@ _SHAKE = Style(steer_std=0.4, gas=0.0, gas_std=0.3, brake=0.0, brake_std=0.15, s
 
 
 class NoisyDriver:
-    """An agent whose hand shakes: its actions plus slow noise, and now and then a wrong one.
+    """An agent with disturbed actions: slow noise is added, and some are replaced at random.
 
-    The noise is correlated over about half a second, so that the car really leaves its line; its
-    level is drawn for every episode, from none to `scale`, so that the data holds clean driving
-    too. In a burst, a few decisions in a row are one random action, from which the agent must
-    recover.
+    The noise is correlated over about half a second, so that the car leaves its line. Its level is
+    drawn for every episode, from none to `scale`, so that the data include clean driving too. In a
+    burst, a few decisions in a row have one random action, from which the agent must recover.
 
     Args:
-        agent: whose actions to disturb.
-        seed: fixes the noise; the n-th episode it begins depends on seed and n alone.
+        agent: agent whose actions are disturbed.
+        seed: fixes the noise; its n-th episode depends on seed and n alone.
         scale: highest noise level; at 1 the steering wanders by 0.4 (standard deviation).
         burst_seconds: mean time between bursts at level 1; they are rarer at lower levels.
-        action_repeat: environment steps (of 1/50 s) that each action will be held for.
+        action_repeat: environment steps (of 1/50 s) for which each action is held.
     """
 
     def __init__(
@@ -204,12 +204,12 @@ class NoisyDriver:
         episode_start: np.ndarray | None = None,
         deterministic: bool = True,
     ) -> tuple[np.ndarray, tuple[Any, list[_Noise]]]:
-        """The agent's next action, disturbed.
+        """Return the agent's next action, disturbed.
 
         Args:
-            observation: what the agent takes, (H, W, C), or (N, H, W, C) for N environments.
-            state: what the last call returned; None begins new episodes.
-            episode_start: (N,) bool, which environments begin a new episode.
+            observation: the agent's input, (H, W, C), or (N, H, W, C) for N environments.
+            state: returned by the last call; None begins new episodes.
+            episode_start: (N,) bool, True for environments that begin a new episode.
             deterministic: passed on to the agent.
         Returns:
             action: (3,) or (N, 3) float32, within bounds.
@@ -224,7 +224,7 @@ class NoisyDriver:
         wanted = np.asarray(wanted, np.float64).reshape(count, 3)
         disturbed = [self._disturb(*pair) for pair in zip(wanted, noises, strict=True)]
         actions = _as_actions(disturbed, observation)
-        if hasattr(agent_state, "executed"):  # an agent that remembers must know what was done
+        if hasattr(agent_state, "executed"):  # a recurrent agent must know the executed action
             agent_state = agent_state.executed(actions)
         return actions, (agent_state, noises)
 
@@ -253,9 +253,8 @@ def noisy_agent(
 ) -> NoisyDriver | NoisyActions:
     """A `NoisyDriver` around the world-model agent of a folder, asked once per decision.
 
-    Where the agent does not drive CarRacing it is a `NoisyActions`. The agent is loaded once per
-    process. It draws z from V's posterior as it is asked to by `deterministic`, so it is given a
-    generator of the episode.
+    For other tasks than CarRacing it is a `NoisyActions`. The agent is loaded once per process. As
+    `deterministic` lets it draw z from V's posterior, it gets a generator of the episode.
     """
     agent = _load_agent(folder)
     agent.generator.manual_seed(seed)
@@ -270,8 +269,8 @@ def _load_agent(folder: str) -> Any:
     from agents.world_model_agent import AgentConfig, WorldModelAgent
 
     agent = WorldModelAgent.from_pretrained(folder, trust=True)  # its environment is not made here
-    agent.config = AgentConfig(action_repeat=1)  # whoever collects holds the action
-    agent.task = replace(agent.task, preprocess=agent.task.preprocess.seen)  # ... and prepares
+    agent.config = AgentConfig(action_repeat=1)  # the collector holds the action
+    agent.task = replace(agent.task, preprocess=agent.task.preprocess.seen)  # and preprocesses
     return agent
 
 
@@ -285,7 +284,7 @@ def _count(observation: np.ndarray) -> int:
 
 
 def _restart(states: list | None, episode_start: np.ndarray | None, count: int, new) -> list:
-    """The states of `count` environments, with new ones where an episode begins."""
+    """States of `count` environments, with new ones for those that begin an episode."""
     if states is None:
         return [new() for _ in range(count)]
     if len(states) != count:

@@ -1,4 +1,4 @@
-"""The agent that a path holds, whichever made it."""
+"""Loading of agents: a policy, a world-model agent, or an archive of Stable-Baselines3."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 __all__ = ["ArchiveAgent", "load_agent", "load_car"]
 
 MAX_ARCHIVE_BYTES = 2**30
-"""Of an archive of Stable-Baselines3, packed and unpacked."""
+"""Largest archive of Stable-Baselines3, in bytes, packed and unpacked."""
 
 
 def load_agent(
     path: Path | str, trust: bool = False
 ) -> PolicyAgent | WorldModelAgent | ArchiveAgent:
-    """The agent that a path holds.
+    """Load the agent at a path, of any kind.
 
     Args:
         path: folder of a policy, or of V, M and C; or an archive of Stable-Baselines3.
-        trust: open an archive, which may run any code of those who made it, or a folder whose
-            task.json names an environment of a module that would be imported.
+        trust: open an archive, which may run any code of its makers, or a folder whose task.json
+            names an environment of a module that would be imported.
     Raises:
-        ValueError: an archive that is not trusted; a run folder instead of its agent.
-        FileNotFoundError: there is no agent.
+        ValueError: the path is an archive that is not trusted, or a run folder.
+        FileNotFoundError: the path holds no agent.
     """
     path = Path(path)
     if path.is_file():
@@ -59,10 +59,10 @@ def load_agent(
 
 
 def load_car(folder: Path | str) -> WorldModelAgent:
-    """V, M and C of CarRacing with its three numbers of an action, for who shows that alone.
+    """Load V, M and C of CarRacing with three numbers per action, for programs that need these.
 
     Raises:
-        ValueError: the folder's agent plays something else.
+        ValueError: the folder's agent has another task.
     """
     agent = WorldModelAgent.from_pretrained(folder, trust=True)  # its environment is not made
     task = agent.task
@@ -75,7 +75,7 @@ def load_car(folder: Path | str) -> WorldModelAgent:
 
 
 class ArchiveAgent:
-    """A model.zip of Stable-Baselines3, driven on the single frames it was trained on."""
+    """A model.zip of Stable-Baselines3, which acts on single frames as in its training."""
 
     def __init__(self, model: Any, where: str = "the model"):
         space = model.observation_space
@@ -99,8 +99,8 @@ class ArchiveAgent:
         """Read an archive, if it is trusted; see `load_agent`.
 
         Raises:
-            DamagedFileError: it is damaged, asks for other sizes than it holds, or for too large
-                ones, or a weight is not finite.
+            DamagedFileError: the archive is damaged, its settings do not fit its weights, its sizes
+                are too large, or a weight is not finite.
         """
         with open_file(path, MAX_ARCHIVE_BYTES, links=True) as file:
             if not zipfile.is_zipfile(file):
@@ -129,7 +129,7 @@ class ArchiveAgent:
         episode_start: Any = None,
         deterministic: bool = True,
     ) -> tuple[Any, Any]:
-        """Action for CarRacing's frame (96, 96, 3), or one of (64, 64, 3), or for a batch."""
+        """Action for a frame of CarRacing, (96, 96, 3) or (64, 64, 3), or for a batch of them."""
         batch, single = Preprocess().batch_of(np.asarray(obs))
         frames = Preprocess()(batch) if self._small else batch
         actions, _ = self.model.predict(frames, deterministic=deterministic)
@@ -137,7 +137,7 @@ class ArchiveAgent:
 
 
 def _algorithm(file: BufferedReader, path: Path) -> Algorithm:
-    """Whose settings an archive lists; reads its JSON only."""
+    """Algorithm whose settings an archive lists; reads its JSON only."""
     telling: dict[Algorithm, str] = {
         "ppo": "clip_range",
         "dqn": "exploration_fraction",
@@ -158,7 +158,7 @@ def _algorithm(file: BufferedReader, path: Path) -> Algorithm:
 
 
 def _check_sizes(file: BufferedReader, path: Path) -> None:
-    """Compare what the policy of an archive takes with the weights that the archive holds."""
+    """Compare the sizes of the policy of an archive with the weights in it."""
     from stable_baselines3.common.save_util import load_from_zip_file
 
     from agents.policy_agent import measured
@@ -170,7 +170,7 @@ def _check_sizes(file: BufferedReader, path: Path) -> None:
     asked |= {name: data[name] for name in ("observation_space", "action_space")}
     policy = without_memory(lambda: measured(data["policy_class"])(**asked), path)
     needed = sum(x.nbytes for x in policy.state_dict().values())
-    # A tensor can repeat a number by a stride of 0; its storage cannot.
+    # A tensor can repeat a number with a stride of 0; its storage cannot.
     held = sum(x.untyped_storage().nbytes() for x in weights["policy"].values())
-    if needed > 4 * held:  # of names that share a tensor, each counts
+    if needed > 4 * held:  # names that share a tensor are counted separately
         raise DamagedFileError(f"{path}: asks for weights of {needed} bytes and holds {held}")

@@ -1,9 +1,9 @@
-"""A policy that Stable-Baselines3 trained, as an agent that drives the game without a wrapper.
+"""Policy of Stable-Baselines3 as an agent that plays the game without a wrapper.
 
     agent = PolicyAgent.from_pretrained("runs/ppo/agent")
     action, state = agent.predict(obs, state, episode_start=start)     # a frame of CarRacing-v3
 
-On disk it is sizes as JSON and weights as safetensors, nothing that can run code when it is read.
+On disk it is sizes as JSON and weights as safetensors, which cannot run code when they are read.
 """
 
 from __future__ import annotations
@@ -60,27 +60,27 @@ ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
 class FrameState(NamedTuple):
-    """What an agent without an M remembers between calls, one row per environment."""
+    """State of an agent without an M between calls, one row per environment."""
 
     frames: np.ndarray
-    """The last observations as V sees them: (N, 64, 64, 3 * stack), or vectors (N, D)."""
+    """Last observations as V sees them: (N, 64, 64, 3 * stack), or vectors (N, D)."""
     action: np.ndarray
-    """The action being held, (N, *shape)."""
+    """Held action, (N, *shape)."""
     countdown: np.ndarray
-    """Calls for which it is still held, (N,)."""
+    """Remaining calls for which it is held, (N,)."""
 
 
 class PolicyAgent:
-    """`predict` of whole frames by a policy that sees pixels, z, or z and h.
+    """Agent with `predict` on whole frames by a policy that sees pixels, z, or z and h.
 
-    With h, `agents.world_model_agent.WorldModelAgent` does all but choose the action: it holds
-    actions and lets M read the decisions that are over.
+    With h, `agents.world_model_agent.WorldModelAgent` does everything except choose the action: it
+    holds actions and lets M read finished decisions.
 
     Args:
-        policy: of Stable-Baselines3.
-        config: what it sees and how it is driven.
+        policy: policy of Stable-Baselines3.
+        config: observation and action repeat of the policy.
         vision, memory: V for "z", V and M for "zh".
-        task: the environment it is for; the paper's car race if not given.
+        task: the task of the agent; by default the paper's car race.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class PolicyAgent:
             self._controller = _PolicyController(policy, memory, task)
             self._driver = WorldModelAgent(
                 WorldModel(vision, memory),
-                self._controller,  # type: ignore[arg-type]  # all that is asked of C
+                self._controller,  # type: ignore[arg-type]  # has the methods of C that are used
                 AgentConfig(config.action_repeat),
                 task=task,
             )
@@ -118,14 +118,14 @@ class PolicyAgent:
         episode_start: np.ndarray | bool | None = None,
         deterministic: bool = True,
     ) -> tuple[Any, Any]:
-        """Action for what is seen.
+        """Choose actions for observations.
 
         Args:
-            obs: what the environment returns, or a batch of it.
-            state: what the last call returned; None at the very beginning.
-            episode_start: (N,) or a bool: which environments have just been reset.
-            deterministic: the policy's mean or likeliest action; otherwise a draw from it, by
-                torch's global generator. z is V's mean either way, as in training.
+            obs: observation of the environment, or a batch of them.
+            state: returned by the last call; None at the very beginning.
+            episode_start: (N,) or a bool, True for environments that have just been reset.
+            deterministic: take the policy's mean or likeliest action; otherwise draw one by torch's
+                global generator. z is V's mean in both cases, as in training.
         Returns:
             an action of the policy's space, or a batch of them, and the state to pass next time.
         """
@@ -163,11 +163,11 @@ class PolicyAgent:
         return (action[0] if single else action).copy(), state
 
     def save_pretrained(self, folder: Path | str, world: Path | str | None = None) -> None:
-        """Write policy/, and V and M beside it where the policy sees by them.
+        """Write policy/, and V and M beside it if the policy uses them.
 
         Args:
-            world: a folder that holds this V and M already. Its place, seen from the agent's, is
-                written down instead of a copy.
+            world: a folder that already holds this V and M. Its path relative to the agent's is
+                written instead of a copy.
         """
         folder = Path(folder)
         place = folder if world is None else Path(world)
@@ -192,13 +192,13 @@ class PolicyAgent:
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, trust: bool = False) -> PolicyAgent:
-        """Read what `save_pretrained` wrote; nothing in it can run code.
+        """Load an agent that `save_pretrained` wrote; nothing in it can run code.
 
         Args:
             trust: see `Task.load`.
         Raises:
             DamagedFileError: a file is missing, cut, changed, or does not fit the others.
-            ValueError: V or M are others than the policy was trained on.
+            ValueError: V or M are not those that the policy was trained on.
         """
         folder = Path(folder)
         path = folder / POLICY_NAME / CONFIG_NAME
@@ -209,7 +209,7 @@ class PolicyAgent:
             raise DamagedFileError(f"{path}: is not the config of a saved policy")
         with reading(path):
             config = from_json(PolicyConfig, content.get("config"))
-        # Sizes are compared before memory is taken for them.
+        # Sizes are compared before memory is allocated for them.
         expected = _weights(without_memory(lambda: build_policy(config, measured), path))
         path = folder / POLICY_NAME / WEIGHTS_NAME
         weights = read_weights(files[WEIGHTS_NAME], path, expected)
@@ -228,7 +228,7 @@ class PolicyAgent:
 
 
 class _PolicyController(nn.Module):
-    """What `WorldModelAgent` asks of C, done by a policy."""
+    """A policy behind the methods of C that `WorldModelAgent` uses."""
 
     def __init__(self, policy: BasePolicy, memory: Memory, task: Task):
         super().__init__()
@@ -246,7 +246,7 @@ class _PolicyController(nn.Module):
 
 
 def policy_kwargs(algorithm: Algorithm, network: NetworkConfig) -> dict[str, Any]:
-    """What Stable-Baselines3 calls `policy_kwargs`."""
+    """Stable-Baselines3's `policy_kwargs` for the networks."""
     policy, value = list(network.policy), list(network.value)
     kwargs: dict[str, Any] = {"activation_fn": ACTIVATIONS[network.activation]}
     if algorithm == "dqn":
@@ -262,18 +262,18 @@ def policy_kwargs(algorithm: Algorithm, network: NetworkConfig) -> dict[str, Any
 
 
 def measured(kind: type[BasePolicy]) -> type[BasePolicy]:
-    """The class for `without_memory`; itself, it takes parts to the CPU before it has weights."""
+    """Variant of a class for `without_memory`; the class moves parts to the CPU too early."""
     return type(kind.__name__, (kind,), {"device": torch.device("meta")})
 
 
-@torch.inference_mode(False)  # whoever loads a policy inside it can still train it
+@torch.inference_mode(False)  # a policy loaded inside inference mode stays trainable
 def build_policy(
     config: PolicyConfig, change: Callable[[type[BasePolicy]], type[BasePolicy]] = lambda kind: kind
 ) -> BasePolicy:
-    """The networks of a saved policy, with weights drawn at random.
+    """Build the networks of a saved policy, with random weights.
 
     Args:
-        change: of the class that is built, such as `measured`.
+        change: changes the class that is built, such as `measured`.
     """
     name = "CnnPolicy" if len(config.observation_space.shape) == 3 else "MlpPolicy"
     kind = ALGORITHMS[config.algorithm].policy_aliases[name]
@@ -293,7 +293,7 @@ def _no_learning(_progress: float) -> float:
 
 
 def _weights(policy: nn.Module) -> dict[str, Tensor]:
-    """The policy's tensors by name; of names that share one (a common feature extractor), one."""
+    """Tensors of the policy by name, each once even if names share it (a common extractor)."""
     named, seen = {}, set()
     for name, tensor in policy.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:
@@ -303,7 +303,7 @@ def _weights(policy: nn.Module) -> dict[str, Tensor]:
 
 
 def _digest(place: Path, config: PolicyConfig) -> str:
-    """SHA-256 of the manifests of V and M, as far as a policy sees by them; "" for pixels."""
+    """SHA-256 of the manifests of those of V and M that a policy uses; "" for pixels."""
     names = {"pixels": (), "z": ("vision",), "zh": ("vision", "memory")}[config.observation]
     if not names:
         return ""
@@ -312,7 +312,7 @@ def _digest(place: Path, config: PolicyConfig) -> str:
 
 
 def space_to_config(space: spaces.Space) -> SpaceConfig:
-    """Raises ValueError for spaces that are neither Box nor Discrete."""
+    """Settings of a space; raises ValueError for spaces that are neither Box nor Discrete."""
     if isinstance(space, spaces.Discrete):
         return SpaceConfig("Discrete", n=int(space.n), start=int(space.start))
     if not isinstance(space, spaces.Box):
@@ -326,7 +326,7 @@ def space_to_config(space: spaces.Space) -> SpaceConfig:
 
 
 def space_from_config(config: SpaceConfig) -> spaces.Box | spaces.Discrete:
-    """The inverse of `space_to_config`."""
+    """Space of its settings, the inverse of `space_to_config`."""
     if config.kind == "Discrete":
         return spaces.Discrete(config.n, start=config.start)
     dtype = np.dtype(config.dtype).type

@@ -1,10 +1,10 @@
-"""Films of an agent: the real track it drives on, beside what its world model dreams.
+"""Films of an agent: the real track that it drives on, beside the dream of its world model.
 
     frames = drive_and_dream(WorldModelAgent.from_pretrained("pretrained/carracing-dream"), seed=3)
     write_video("drive.mp4", frames, fps=25)
 
-The dream begins at a real moment: V's z and M's memory of the drive so far. From there M runs
-alone for a few seconds, with the controller driving in it, while the real car goes on.
+The dream begins at a real moment, with V's z and M's recurrent state. From there M runs alone for a
+few seconds, with the controller driving in it, while the real car goes on.
 """
 
 from __future__ import annotations
@@ -54,40 +54,40 @@ __all__ = [
 GAME_FPS = 50
 STEPS_PER_FRAME = 2
 FPS = GAME_FPS // STEPS_PER_FRAME
-"""Of `drive_and_dream`: real time."""
+"""Frames per second of `drive_and_dream`, in real time."""
 
 
 class Decision(NamedTuple):
-    """A moment at which the agent looked at the game; the tensors have one row.
+    """A moment at which the agent observed the game; the tensors have one row.
 
-    h, c and prev_reward are what M remembers of the time before.
+    h, c and prev_reward are M's recurrent state and reward before it.
     """
 
     seen: np.ndarray
-    """What V saw, uint8 (64, 64, 3)."""
+    """Observation of V, uint8 (64, 64, 3)."""
     z: Tensor
     h: Tensor
     c: Tensor
     prev_reward: Tensor
     action: np.ndarray
-    """What it did, (3,)."""
+    """Action of the agent, (3,)."""
 
 
 class Step(NamedTuple):
     """One step of a real drive."""
 
     index: int
-    """Environment steps before this one."""
+    """Number of environment steps before this one."""
     decision: Decision
-    """The latest, which holds during this step."""
+    """Latest decision, whose action is held during this step."""
     is_new: bool
-    """Whether the decision was taken at this step."""
+    """True if the decision was taken at this step."""
     score: float
-    """Before this step."""
+    """Score before this step."""
 
 
 def drive(agent: WorldModelAgent, env: Any, seed: int, max_steps: int) -> Iterator[Step]:
-    """Drive a real episode; the environment shows the frame of each step while it is handled."""
+    """Drive a real episode; while a step is handled, the environment shows its frame."""
     obs, _ = env.reset(seed=seed)
     state, score, decision = agent.initial_state(1), 0.0, None
     for index in range(max_steps):
@@ -134,22 +134,22 @@ class LoneDream:
 
     @property
     def z(self) -> Tensor:
-        """What is dreamed now, (1, latent_dim)."""
+        """Present z of the dream, (1, latent_dim)."""
         return self.state.z
 
     @property
     def age(self) -> int:
-        """Decisions since the real moment."""
+        """Number of decisions since the real moment."""
         return int(self.state.age[0])
 
     @torch.no_grad()
     def own_action(self) -> Tensor:
-        """What the controller would do here, (1, A)."""
+        """Action of the controller here, (1, A)."""
         return self.agent.controller.act(self.state.z, self.state.h, self.state.c)
 
     @torch.no_grad()
     def step(self, action: np.ndarray | None = None) -> Outcome:
-        """One decision further, with this action (3,) or, without one, the controller's own."""
+        """Advance by one decision, with this action (3,) or by default the controller's own."""
         memory = self.agent.world.memory
         if action is None:
             chosen = self.own_action()
@@ -162,7 +162,7 @@ class LoneDream:
         return outcome
 
     def picture(self) -> np.ndarray:
-        """What is dreamed now, decoded by V: uint8 (64, 64, 3)."""
+        """Present z decoded by V: uint8 (64, 64, 3)."""
         return self.agent.world.decode(self.state.z)[0]
 
 
@@ -173,7 +173,7 @@ def dream_on(
     temperature: float,
     seed: int,
 ) -> Tensor:
-    """From several real moments at once, what M dreams under given actions (N, T, 3).
+    """Dream from several real moments at once under given actions (N, T, 3).
 
     Returns:
         z (N, T + 1, latent_dim), the first from V.
@@ -219,14 +219,14 @@ def drive_and_dream(
     """Frames of a real drive on the left and, on the right, of dreams that begin in it.
 
     Args:
-        agent: who drives.
-        seed: track, and noise of the dreams.
+        agent: drives and dreams.
+        seed: fixes the track and the noise of the dreams.
         env_id: the stock game, or WorldModels/FastCarRacing-v0.
         max_steps: environment steps to show; 50 are a second.
-        awake_seconds: how long the right picture follows the game between dreams.
-        dream_seconds: how long M then runs alone.
-        actions: in the dream the controller acts by what it dreams ("own"), or what it really does
-            meanwhile is done in the dream too ("real").
+        awake_seconds: seconds for which the right picture follows the game between dreams.
+        dream_seconds: seconds for which M then runs alone.
+        actions: actions in the dream: of the controller on the dreamed z ("own"), or those taken
+            meanwhile in the real game ("real").
         temperature: of M's draws; see `dream_temperature`.
     Yields:
         uint8 (640, 1264, 3), `FPS` a second.
@@ -272,7 +272,7 @@ def _make_env(env_id: str) -> Any:
 
 
 def _photograph(env: Any, size: tuple[int, int]) -> Image.Image:
-    """The game's own drawing, finer than what the agent sees and without the status bar."""
+    """The game's own drawing, finer than the agent's observation and without the status bar."""
     import pygame
 
     env.render()
@@ -291,7 +291,7 @@ def _compose(
     share: float,
     age: float,
 ) -> np.ndarray:
-    """One frame of the film; `share` is that of the dream's time that is over."""
+    """Compose one frame of the film; `share` is the elapsed share of the dream."""
     kept = step.decision.z.shape[1]
     canvas = Image.new("RGB", _SIZE, _BACK)
     draw = ImageDraw.Draw(canvas)
@@ -308,14 +308,14 @@ def _compose(
         _headline(draw, right, "AWAKE", color, "it looks at the game: V's picture of what is there")
     _panel(canvas, _enlarge(dreamed if dreaming else reconstruction, _PANEL), (right, _HEAD), color)
 
-    # Below the game: score, time and what the agent does.
+    # Below the game: score, time and the agent's action.
     draw.text((left, below), "score", _DIM, _font(17))
     draw.text((left, below + 20), f"{step.score:.0f}", _TEXT, _font(44))
     draw.text((left + 150, below), "step", _DIM, _font(17))
     draw.text((left + 150, below + 20), f"{step.index}", _TEXT, _font(44))
     _controls(draw, (left + 310, below), step.decision.action)
 
-    # Below the dream: how long ago it saw the game, what V sees and what V makes of it.
+    # Below the dream: its age, the observation of V and its reconstruction.
     thumb = (158, 111)
     for i, (picture, name) in enumerate(
         [(step.decision.seen, "seen: 64x64 pixels"), (reconstruction, f"kept: {kept} numbers")]
@@ -345,7 +345,7 @@ def _panel(canvas: Image.Image, picture: Image.Image, at: tuple[int, int], color
 
 
 def _controls(draw: ImageDraw.ImageDraw, at: tuple[int, int], action: np.ndarray) -> None:
-    """Steering from the middle, gas and brake from the left."""
+    """Draw bars: steering from the middle, gas and brake from the left."""
     x, y = at
     for i, (name, value) in enumerate(zip(("steer", "gas", "brake"), action, strict=True)):
         top = y + 2 + 30 * i
@@ -388,11 +388,11 @@ def poster(
     temperature: float | None = None,
     seconds: tuple[float, float, float] = (0.5, 1.0, 2.0),
 ) -> Image.Image:
-    """A real moment and what followed, above what V kept of it and what M dreamed from there.
+    """Draw a real moment and its future, above V's reconstruction and M's dream from there.
 
-    The dream is given the actions that were really taken, so that both rows show the same drive.
-    Of all moments of the drive the one is taken where the dream comes nearest to what followed,
-    compared with a picture that stands still: this is the best of one drive, not the average.
+    The dream gets the actions that were really taken, so that both rows show the same drive. The
+    moment is the one of the drive whose dream comes nearest to the future, relative to a still
+    picture: this is the best of one drive, not the average.
 
     Raises:
         ValueError: the drive ends before a moment has its `seconds` of future.
@@ -425,7 +425,7 @@ def _best_moment(
     temperature: float,
     seed: int,
 ) -> tuple[int, np.ndarray]:
-    """The decision to dream from, and the dream `ahead` of it: uint8 (len(ahead), 64, 64, 3)."""
+    """Index of the decision to dream from, and its dream `ahead`: uint8 (len(ahead), 64, 64, 3)."""
     repeat = agent.config.action_repeat
     last = len(decisions) - ahead[-1]
     if last < 1:
@@ -435,7 +435,7 @@ def _best_moment(
         )
     zoom = GAME_FPS // repeat + 1  # the camera flies in during the first second
     moments = np.arange(zoom if zoom < last else 0, last, max(1, 10 // repeat))
-    # Rather where the car stays on the road: it earns something in every stretch.
+    # Prefer moments where the car stays on the road and earns rewards in every stretch.
     earned = np.diff(np.array(scores)[moments[:, None] + np.array([0, *ahead])])
     on_road = (earned > 0).all(axis=1)
     moments = moments[on_road] if on_road.any() else moments
@@ -455,7 +455,7 @@ _CELL = (370, 259)
 
 
 def _contact_sheet(rows: list[tuple[str, list[str], list[Image.Image], tuple]]) -> Image.Image:
-    """Rows of captioned pictures, each row with its name on the left."""
+    """Arrange rows of captioned pictures, each row with its name on the left."""
     gap, head, side = 10, 30, 116
     columns = len(rows[0][2])
     size = (
@@ -482,7 +482,7 @@ def _contact_sheet(rows: list[tuple[str, list[str], list[Image.Image], tuple]]) 
 def write_video(path: Path | str, frames: Iterable[np.ndarray], fps: float = FPS) -> None:
     """Write uint8 (H, W, 3) frames, H and W even, as H.264 mp4 that browsers play.
 
-    Written beside and renamed, so that a film is whole or not there.
+    The file is written beside its place and renamed, so that it is whole or absent.
 
     Raises:
         OSError: there were no frames, or they could not be written.

@@ -1,4 +1,4 @@
-"""V + M + C behind one `predict`: drives a stock CarRacing-v3, or what else it was trained on,
+"""V, M and C behind one `predict`: plays a stock CarRacing-v3, or another task of its training,
 with no wrapper.
 
 agent = WorldModelAgent.from_pretrained("pretrained/carracing-dream")
@@ -39,34 +39,34 @@ __all__ = ["AgentConfig", "AgentState", "WorldModelAgent"]
 
 @dataclass(frozen=True)
 class AgentConfig(Checked):
-    """How the agent is driven, beside its weights."""
+    """Settings of the agent beside its weights."""
 
     action_repeat: Size = 1
-    """Environment steps for which an action is held; the agent looks at the first frame of each."""
+    """Environment steps for which an action is held; the agent sees the first frame of them."""
 
 
 class AgentState(NamedTuple):
-    """What an agent remembers between calls, one row per environment.
+    """State of an agent between calls, one row per environment.
 
-    M reads a decision when the next one is due, so that whoever changes an action on its way to
-    the environment can say so (`executed`).
+    M reads a decision when the next one is due, so that a wrapper that changes the action can pass
+    on the executed one (`executed`).
     """
 
     h: Tensor
     c: Tensor
     z: Tensor
-    """Of the last decision, not yet read by M."""
+    """z of the last decision, not yet read by M."""
     prev_reward: Tensor
-    """M's own estimate: `predict` is not told rewards."""
+    """M's estimate of the previous reward, as `predict` gets no rewards."""
     action: np.ndarray
-    """The action being held, as M reads it (`worldmodels.actions`), (N, A)."""
+    """Held action, as M reads it (`worldmodels.actions`), (N, A)."""
     countdown: np.ndarray
-    """Calls for which it is still held, (N,)."""
+    """Remaining calls for which it is held, (N,)."""
     begun: np.ndarray
-    """Whether there was a decision in this episode, (N,) bool."""
+    """True after the first decision of an episode, (N,) bool."""
 
     def executed(self, action: np.ndarray) -> AgentState:
-        """The state if `action` (N, A), as M reads it, is what is really done."""
+        """State with the action that was really executed, (N, A), as M reads it."""
         return self._replace(action=np.array(action, np.float32).reshape(self.action.shape))
 
 
@@ -74,7 +74,7 @@ class WorldModelAgent:
     """Stable-Baselines3's `predict` over a world model and a linear controller.
 
     Args:
-        task: what it is for; the paper's car race if not given.
+        task: task of the agent; by default the paper's car race.
         dream: settings of the dream that it was trained in, if they are known.
     """
 
@@ -141,7 +141,7 @@ class WorldModelAgent:
             save_settings(folder, self.dream)
 
     def initial_state(self, num_envs: int) -> AgentState:
-        """Of episodes that have not begun."""
+        """State before the first decision of an episode."""
         h, c = self.world.memory.initial_state(num_envs)
         return AgentState(
             h,
@@ -161,17 +161,17 @@ class WorldModelAgent:
         episode_start: np.ndarray | bool | None = None,
         deterministic: bool = True,
     ) -> tuple[np.ndarray, AgentState]:
-        """Action for what is seen.
+        """Choose actions for observations.
 
         Args:
-            obs: what the environment returns, or a batch of it. For CarRacing uint8 (96, 96, 3)
+            obs: observation of the environment, or a batch of them. For CarRacing uint8 (96, 96, 3)
                 or, from CarRacing64, (64, 64, 3).
-            state: what the last call returned; None at the very beginning.
-            episode_start: (N,) or a bool: which environments have just been reset.
+            state: returned by the last call; None at the very beginning.
+            episode_start: (N,) or a bool, True for environments that have just been reset.
             deterministic: use V's mean; otherwise draw z from V's posterior.
         Returns:
-            actions as the environment takes them, float32 (A,) or (N, A) or, of a discrete space,
-            one int64 or (N,) of them; and the state to pass next time.
+            actions in the environment's form, float32 (A,) or (N, A), or for a discrete space one
+            int64 or (N,) of them; and the state for the next call.
         """
         frames, single = self.task.preprocess.batch_of(np.asarray(obs))
         num_envs = len(frames)
@@ -202,7 +202,7 @@ class WorldModelAgent:
     def _decide(
         self, frames: np.ndarray, state: AgentState, due: np.ndarray, deterministic: bool
     ) -> AgentState:
-        """M reads the decision that has run its time, V looks, C acts, in the rows that are due."""
+        """Decide in the rows that are due: M reads the last decision, V encodes, C acts."""
         rows = torch.from_numpy(np.flatnonzero(due)).to(state.h.device)
         h, c, prev_reward = self._remember(state, due, rows)
         seen = self.task.preprocess(frames[due])
@@ -223,7 +223,7 @@ class WorldModelAgent:
     def _remember(
         self, state: AgentState, due: np.ndarray, rows: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(h, c, estimated reward) after the last decision; as they are where there was none."""
+        """(h, c, estimated reward) after the last decision, unchanged if there was none."""
         h, c, prev_reward = state.h[rows], state.c[rows], state.prev_reward[rows]
         memory = self.world.memory
         z, action = state.z[rows], torch.from_numpy(state.action[due]).to(h)

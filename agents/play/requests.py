@@ -1,14 +1,14 @@
-"""What a page may ask of a `Session`, as an object of one or more of
+"""Requests of a page to a `Session`: an object with one or more of
 
 keys: list of `KEYS` held now; a key ends a pause
 paused: bool
 driver: "you" or "agent"; the agent ends a pause
-eyes: what the agent looks at, "track" or "dream"
+eyes: observations of the agent, "track" or "dream"
 temperature: 0 to 3
-wake_after: seconds, 0.1 to 60, or null for never
+wake_after: seconds until the dream looks at the game again, 0.1 to 60, or null for never
 rewind: decisions to go back; rewind_to: the decision to go back to
-dream: true, from here
-track: seed, or null for the next
+dream: true; the dream begins again from here
+track: seed of the track, or null for the next one
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ MIN_WAKE_AFTER, MAX_WAKE_AFTER = 0.1, 60.0
 
 
 def checked(request: Any) -> dict[str, Any]:
-    """The values of a request, in its order, as `Session` keeps them.
+    """Check a request and convert its values, in its order, to those of `Session`.
 
     Raises:
-        ValueError: it asks for what there is not, or with a value that does not fit.
+        ValueError: it names an unknown request, or a value does not fit.
     """
     known = ", ".join(REQUESTS)
     if not isinstance(request, Mapping) or not request:

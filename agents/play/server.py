@@ -1,18 +1,18 @@
-"""The page's server: one session, one lock, and nothing that other pages or machines can reach.
+"""Server of the page: one session, one lock, and no access for other pages or machines.
 
     with PlayServer(session) as server:
         print(server.url)                   # http://127.0.0.1:PORT/TOKEN/
         with stop_signals() as stop:
             server.play(stop)
 
-What travels: the page sends what it asks for as small JSON objects (POST act, see
-`agents.play.requests`), and gets the game as server-sent events (GET stream): one object a
-decision, with numbers and raw pictures. Both are HTTP that a browser speaks by itself.
+The page sends requests as small JSON objects (POST act, see `agents.play.requests`), and gets the
+game as server-sent events (GET stream): one object per decision, with numbers and raw pictures.
+Browsers support both without a library.
 
-A web page from elsewhere must not drive the car, although the browser that shows it can reach
-this machine. So all addresses begin with a random token; the Host header must be a name of this
-machine, which stops names that someone else points here (DNS rebinding); an Origin header must be
-our own.
+A web page from elsewhere must not drive the car, although the browser that shows it can reach this
+machine. All addresses therefore begin with a random token. The Host header must be a name of this
+machine, which stops foreign names that point here (DNS rebinding). An Origin header must be our
+own.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from generative.training.signals import Stop
 __all__ = ["MAX_BODY", "MAX_VIEWERS", "PlayServer", "is_loopback"]
 
 MAX_BODY = 4096
-"""Bytes of a request."""
+"""Largest request, in bytes."""
 MAX_VIEWERS = 8
-"""Streams at a time."""
+"""Largest number of streams at a time."""
 KEEP_ALIVE = 10.0
-"""Seconds after which a stream that has nothing to show says so, to find out who has left."""
+"""Seconds after which an idle stream sends a sign of life, which finds viewers that have left."""
 
 _HOST = re.compile(
     r"(?:(?P<name>[a-z0-9._-]{1,253})|\[(?P<address>[0-9a-f:.]{2,45})\])(?::[0-9]{1,5})?"
@@ -64,7 +64,7 @@ _HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server on `host`."""
+    """True if only this machine can reach a server on `host`."""
     if host == "localhost":
         return True
     try:
@@ -74,14 +74,14 @@ def is_loopback(host: str) -> bool:
 
 
 class PlayServer:
-    """Shows a session to a browser. Time passes in `play`, and only while someone looks.
+    """Shows a session in a browser. Time passes in `play`, and only while there is a viewer.
 
     Args:
-        session: the game; from now on this server's alone.
+        session: the game; from now on only this server may use it.
         host: address to listen on.
         port: 0 takes a free one.
     Raises:
-        OSError: the port is taken, or the host is not this machine's.
+        OSError: the port is taken, or the host is not one of this machine.
     """
 
     def __init__(self, session: Session, host: str = "127.0.0.1", port: int = 0):
@@ -89,7 +89,7 @@ class PlayServer:
         self.token = secrets.token_urlsafe(18)
         self.page = resources.files("agents.play").joinpath("page.html").read_bytes()
         self.changed = threading.Condition()
-        """Whoever touches the session holds its lock."""
+        """Condition whose lock guards the session."""
         self.closing = False
         self._viewers = 0
         self._version, self._view = 0, b""
@@ -108,18 +108,18 @@ class PlayServer:
 
     @property
     def url(self) -> str:
-        """Where the page is, with its token."""
+        """Address of the page, with its token."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}/{self.token}/"
 
     def play(self, stop: Stop) -> None:
-        """Let time pass, as fast as the game's, until a stop is requested."""
+        """Advance the session at the speed of the game, until a stop is requested."""
         due = time.monotonic()
         while not stop.requested:
             with self.changed:
                 if self._viewers and self.session.advance():
                     self.publish()
-            # A machine that is too slow falls behind, and does not hurry afterwards.
+            # A machine that is too slow falls behind, and does not catch up afterwards.
             due = max(due + self.session.seconds_per_decision, time.monotonic())
             time.sleep(max(0.0, due - time.monotonic()))
 
@@ -140,7 +140,7 @@ class PlayServer:
         self.close()
 
     def publish(self) -> None:
-        """Show the session as it is now to everyone who looks; the caller holds the lock."""
+        """Send the present view of the session to all viewers; the caller holds the lock."""
         pictures, numbers = self.session.view()
         encoded = {
             name: {
@@ -156,12 +156,12 @@ class PlayServer:
         self.changed.notify_all()
 
     def view(self) -> bytes:
-        """What was published last, as JSON."""
+        """Last published view, as JSON."""
         with self.changed:
             return self._view
 
     def views(self) -> Iterator[bytes]:
-        """What is published, from now on; empty where nothing was for `KEEP_ALIVE` seconds."""
+        """Views published from now on; empty after `KEEP_ALIVE` seconds without one."""
         seen = 0
         while True:
             with self.changed:
@@ -176,7 +176,7 @@ class PlayServer:
 
     @contextlib.contextmanager
     def viewer(self) -> Iterator[bool]:
-        """Counted as someone who looks; False if there are too many."""
+        """Count a viewer inside the block; False if there are too many."""
         with self.changed:
             welcome = self._viewers < MAX_VIEWERS
             self._viewers += welcome
@@ -187,7 +187,7 @@ class PlayServer:
                 self._viewers -= welcome
 
     def apply(self, request: Any) -> int:
-        """Do what a page asks and show it; see `agents.play.requests`.
+        """Apply the request of a page and publish the result; see `agents.play.requests`.
 
         Returns:
             The version of the first view that shows it.
@@ -198,14 +198,14 @@ class PlayServer:
             return self._version
 
     def knows_host(self, header: str) -> bool:
-        """Whether a Host header names this machine: a name or an address, and a port or none."""
+        """True if a Host header names this machine, by name or address, with or without a port."""
         found = _HOST.fullmatch(header.lower())
         if found is None:
             return False
         name = found["name"] or found["address"]
         if is_loopback(self.host):
             return name in {"localhost", "127.0.0.1", "::1", self.host}
-        with contextlib.suppress(ValueError):  # nobody can point an address somewhere else
+        with contextlib.suppress(ValueError):  # unlike a name, an address cannot be redirected
             return bool(ipaddress.ip_address(name))
         return name in (self.host.lower(), socket.gethostname().lower(), "localhost")
 
@@ -218,11 +218,11 @@ class _Http(ThreadingHTTPServer):
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
-        socketserver.TCPServer.server_bind(self)  # HTTPServer's asks a name server for our name
+        socketserver.TCPServer.server_bind(self)  # HTTPServer's would query a name server
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Browsers close connections as they like; anything else is told as always."""
+        """Ignore connections that a browser closed; report other errors as usual."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
@@ -266,7 +266,7 @@ def _handler(server: PlayServer) -> type[BaseHTTPRequestHandler]:
             self._send(HTTPStatus.OK, "application/json", b"%d" % version)
 
         def _allowed(self) -> str | None:
-            """What lies behind the token; None, and the request is refused, without the right."""
+            """Path behind the token; None if the request has no right to it and was refused."""
             host, origin = self._header("Host"), self._header("Origin")
             if host is None or not server.knows_host(host):
                 self._refuse(HTTPStatus.FORBIDDEN, "this is not the name of this machine")
@@ -281,7 +281,7 @@ def _handler(server: PlayServer) -> type[BaseHTTPRequestHandler]:
             return None
 
         def _header(self, name: str) -> str | None:
-            """A header's value; "" where it is given more than once, which fits nothing."""
+            """Value of a header; "" if it occurs more than once, which no check accepts."""
             values = self.headers.get_all(name, [])
             return None if not values else values[0] if len(values) == 1 else ""
 
@@ -301,7 +301,7 @@ def _handler(server: PlayServer) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
         def _refuse(self, status: HTTPStatus, text: str) -> None:
-            self.close_connection = True  # what else was sent is not read
+            self.close_connection = True  # the rest of the request is not read
             self._send(status, "text/plain; charset=utf-8", f"{text}\n".encode())
 
         def _head(self, status: HTTPStatus, headers: dict[str, str]) -> None:
@@ -316,6 +316,6 @@ def _handler(server: PlayServer) -> type[BaseHTTPRequestHandler]:
             return "play"
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Says nothing: the terminal is for the address."""
+            """Print nothing: the terminal shows the address."""
 
     return Handler

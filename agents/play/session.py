@@ -5,9 +5,9 @@
     session.advance()                        # one decision: three steps of the game, one of M
     session.view().pictures["dream"]         # uint8 (64, 64, 3)
 
-Everything that is known at a decision is one immutable `Moment`. Going back is taking an earlier
-one; only the physics of the real track cannot be stored, and is driven again from the start of
-the episode, by the same actions and so to the same bits.
+An immutable `Moment` holds everything known at a decision. Rewinding takes an earlier one. Only the
+physics of the real track cannot be stored: it is simulated again from the start of the episode,
+with the same actions and so with the same bits.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ TURN, STRAIGHTEN = 0.25, 0.5
 
 
 def keyboard_action(keys: frozenset[str], steering: float) -> np.ndarray:
-    """What held keys do: float32 (3,), steering, gas and brake.
+    """Action of the held keys: float32 (3,), steering, gas and brake.
 
-    A key is held or not, so steering moves by steps: `TURN` a decision towards the side that is
-    held, `STRAIGHTEN` back to the middle.
+    A key is held or not, so steering moves in steps: `TURN` per decision towards the held side,
+    `STRAIGHTEN` back to the middle.
 
     Args:
         keys: some of `KEYS`.
-        steering: of the decision before.
+        steering: steering of the previous decision.
     """
     goal = float("right" in keys) - float("left" in keys)
     rate = STRAIGHTEN if goal == 0 or goal * steering < 0 else TURN
@@ -55,19 +55,19 @@ def keyboard_action(keys: frozenset[str], steering: float) -> np.ndarray:
 
 @torch.no_grad()
 def foresee(world: WorldModel, before: Decision | DreamState, action: np.ndarray) -> MemoryOutput:
-    """What M expects of an action (3,) at a real moment or at a dreamed one."""
+    """Prediction of M for an action (3,) at a real or a dreamed moment."""
     chosen = torch.as_tensor(action, device=world.device).unsqueeze(0)
     out, _ = world.memory.step(before.z, chosen, (before.h, before.c), before.prev_reward)
     return out
 
 
 class Dreaming(NamedTuple):
-    """A dream as it is at one moment, and what M expected of its last decision."""
+    """State of a dream at one moment, and M's prediction for its last decision."""
 
     dream: LoneDream
-    """Never stepped again: the next moment has a copy."""
+    """Dream that is never stepped again: the next moment has a copy."""
     score: float = 0.0
-    """Rewards that M expected, since it looked at the game."""
+    """Sum of the rewards that M predicted since it looked at the game."""
     reward: float | None = None
     spread: float | None = None
     """Standard deviation of M's mixture, mean over the dimensions of z."""
@@ -76,44 +76,44 @@ class Dreaming(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """All that is known when a decision is due, but for the picture and the physics."""
+    """All that is known when a decision is due, except the picture and the physics."""
 
     index: int
     """Decisions before this one."""
     state: AgentState
-    """Of the agent, which has looked; the action in it is the controller's own."""
+    """State of the agent after its observation; the action in it is the controller's own."""
     dreaming: Dreaming
     score: float = 0.0
     speed: float = 0.0
-    """Of the car, in the game's units a second."""
+    """Speed of the car, in the game's units per second."""
     reward: float | None = None
-    """Real, of the last decision."""
+    """Real reward of the last decision."""
     expected: float | None = None
-    """What M had expected of it."""
+    """Reward that M had predicted for it."""
     surprise: float | None = None
-    """-log p(z) of what V sees now under what M had expected, in nats per dimension of z."""
+    """-log p(z) of V's present z under M's prediction, in nats per dimension of z."""
     over: str = ""
-    """Why the episode is over; empty while it runs."""
+    """Reason why the episode is over; empty while it runs."""
 
 
 class View(NamedTuple):
-    """What a page shows."""
+    """Content of a page."""
 
     pictures: dict[str, np.ndarray]
-    """uint8 (H, W, 3): track (the game's own size), seen and kept (V's), dream."""
+    """Pictures uint8 (H, W, 3): track (the game's own size), seen and kept (V's), dream."""
     numbers: dict[str, Any]
-    """Fit for JSON."""
+    """Numbers and texts in JSON types."""
 
 
 class Session:
-    """One person's game; not safe for threads, the server's lock is.
+    """Game of one person. It is not thread-safe; the server has a lock.
 
     Args:
-        agent: V and M, and who drives when asked to.
-        track: seed of the first track; `new_track` counts on.
+        agent: V and M, and the controller that can drive.
+        track: seed of the first track; `new_track` takes the next numbers.
         seconds: length of an episode; the stock game's is 20.
-        temperature: of the dream's draws; see `agents.video.dream_temperature`.
-        wake_after: seconds after which the dream looks at the game again; None for never.
+        temperature: temperature of the dream's draws; see `agents.video.dream_temperature`.
+        wake_after: seconds until the dream looks at the game again; None for never.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class Session:
         self._moments = [Moment(0, state, self._fall_asleep(state))]
 
     def advance(self) -> bool:
-        """One decision further; False, and nothing happens, while paused or when all is over."""
+        """Advance by one decision; False, without a change, while paused or at the end."""
         now = self.now
         if self.paused or now.over:
             return False
@@ -165,7 +165,7 @@ class Session:
         world, decision = self.agent.world, self._decision(now.state)
         out = foresee(world, decision, action)
         reward, over = self._drive(action)
-        # The action is over, and was perhaps not the agent's own.
+        # The executed action may not be the agent's own.
         waiting = now.state.executed(action[None])
         waiting = waiting._replace(countdown=np.zeros_like(waiting.countdown))
         _, state = self.agent.predict(self.frame, waiting)
@@ -187,9 +187,9 @@ class Session:
         return True
 
     def rewind(self, to: int) -> None:
-        """Back to the moment before decision `to` (the first is 0), and wait there.
+        """Go back to the moment before decision `to` (the first is 0), and pause there.
 
-        The real track is driven again from its start: bit for bit what it was.
+        The real track is simulated again from its start, equal bit for bit.
         """
         to = min(max(to, 0), self.now.index)
         self.paused = True
@@ -201,12 +201,12 @@ class Session:
             self._drive(action)
 
     def dream_from_here(self) -> None:
-        """The dream looks at the real track, and begins anew from what is there now."""
+        """Let the dream look at the real track, and begin again from this observation."""
         now = self.now
         self._moments[-1] = now._replace(dreaming=self._fall_asleep(now.state))
 
     def next_action(self) -> np.ndarray:
-        """What will be done in both, (3,): by keys, or by the agent from what it looks at."""
+        """Action of the next decision on track and dream, (3,): of the keys, or of the agent."""
         if self.driver == "you":
             return keyboard_action(self.keys, float(self._actions[-1][0]) if self._actions else 0.0)
         if self.eyes == "track":
@@ -218,7 +218,7 @@ class Session:
         self.env.close()
 
     def _drive(self, action: np.ndarray) -> tuple[float, str]:
-        """Hold an action on the real track: the reward, and why the episode is over."""
+        """Hold an action on the real track; returns the reward, and why the episode is over."""
         total = 0.0
         for _ in range(self.repeat):
             self.frame, reward, terminated, truncated, info = self.env.step(action)
@@ -242,7 +242,7 @@ class Session:
         age = before.dream.age * self.seconds_per_decision
         if self.wake_after is not None and age >= self.wake_after:
             return self._fall_asleep(state)
-        dream = copy.copy(before.dream)  # its step replaces tensors, and changes none
+        dream = copy.copy(before.dream)  # its step replaces tensors and changes none in place
         dream.generator = torch.Generator(self.agent.world.device)
         dream.generator.set_state(before.dream.generator.get_state())
         dream.config = replace(dream.config, temperature=self.temperature)
@@ -260,10 +260,10 @@ class Session:
     # Requests --------------------------------------------------------------------------------
 
     def apply(self, request: Any) -> None:
-        """Do what a page asks, in the order of the request; see `agents.play.requests`.
+        """Apply the request of a page, in its order; see `agents.play.requests`.
 
         Raises:
-            ValueError: a part of it can not be done; then nothing was.
+            ValueError: a part of it is not possible; then nothing is changed.
         """
         for name, value in checked(request).items():
             self._do(name, value)
@@ -284,10 +284,10 @@ class Session:
         if name in ("keys", "driver") and value and self.driver == takes_over:
             self.paused = False
 
-    # What is shown ---------------------------------------------------------------------------
+    # View ---------------------------------------------------------------------------
 
     def view(self) -> View:
-        """Pictures and numbers of now."""
+        """Present pictures and numbers."""
         now, dreaming = self.now, self.now.dreaming
         world = self.agent.world
         kept, dreamed = world.decode(torch.cat([now.state.z, dreaming.dream.z]))

@@ -30,7 +30,7 @@ __all__ = [
 
 
 RANDOM_NAME = "random.json"
-"""What random actions score in the episodes of the evaluation, where a run has tried."""
+"""File of the scores of random actions in the episodes of the evaluation, if a run has any."""
 
 
 def write_report(
@@ -42,24 +42,24 @@ def write_report(
     check_drives: int = 4,
     check_steps: int = 1000,
 ) -> dict[str, Any]:
-    """Write `run_folder`/report.json and report.html from what the run has left there.
+    """Write `run_folder`/report.json and report.html from the files of the run.
 
-    Read are config.json (settings), rounds.jsonl (`append_round`), and the agent's training.json
-    (`TrainingFacts.save`) and dream.json, if it has one. V and M are tried on a few fresh tracks,
+    It reads config.json (settings), rounds.jsonl (`append_round`), and the agent's training.json
+    (`TrainingFacts.save`) and dream.json, if it has one. It tests V and M on a few fresh tracks,
     which takes some seconds.
 
     Args:
-        run_folder: of train_in_dream.
-        agent_folder: the finished agent; `run_folder`/agent if not given.
-        evaluation: its final evaluation; read from `run_folder`/evaluation.json if not given.
-        films: mp4 files; those in `run_folder`/videos if not given. Small ones become part of the
+        run_folder: folder of a train_in_dream run.
+        agent_folder: the finished agent; by default `run_folder`/agent.
+        evaluation: its final evaluation; by default read from `run_folder`/evaluation.json.
+        films: mp4 files; by default those in `run_folder`/videos. Small ones become part of the
             page, larger ones are linked by relative path.
-        check_drives, check_steps: how many tracks V and M are tried on, and for how many
-            environment steps each; 0 drives leaves this part out.
+        check_drives, check_steps: number of tracks that V and M are tested on, and environment
+            steps on each; 0 drives leaves this part out.
     Returns:
         the content of report.json.
     Raises:
-        ValueError: a file is missing or damaged; it is named.
+        ValueError: a file is missing or damaged; names it.
     """
     from agents.report.page import render_page
 

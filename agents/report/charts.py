@@ -42,7 +42,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 class _Axes:
-    """Maps values to the picture, and draws what every chart has."""
+    """Maps values to the picture, and draws the axes of a chart."""
 
     def __init__(
         self, x: tuple[float, float], y_values: Sequence[float], x_label: str, y_label: str,
@@ -97,7 +97,7 @@ class _Axes:
 def line_chart(
     lines: Sequence[Line], x_label: str, y_label: str, *, from_zero: bool = False
 ) -> str:
-    """Curves over numbers, with a legend where there are several.
+    """Draw curves over numbers, with a legend if there are several.
 
     Args:
         lines: at least one with at least one value.
@@ -107,7 +107,7 @@ def line_chart(
     ys = [y for line in lines for y in line.y if y is not None]
     ys += [y for line in lines for _, y in line.dots] + [0.0] * from_zero
     low, high = min(xs), max(xs)
-    # Where whole numbers are counted there is nothing between them.
+    # The x axis counts whole numbers, so it has no ticks between them.
     x_ticks = [t for t in ticks(low, high, 8) if low <= t <= high and t == int(t)]
     pad = 0.04 * ((high - low) or 1)
     axes = _Axes((low - pad, high + pad), ys, x_label, y_label, x_ticks)
@@ -119,7 +119,7 @@ def line_chart(
         path = " ".join(f"{axes.x(x)},{axes.y(y)}" for x, y in points)
         dashed = " dashed" if line.dashed else ""
         axes.parts.append(f'<polyline class="curve {line.color}{dashed}" points="{path}"/>')
-        # Where dots would hide the curve they are there for the pointer only.
+        # Many dots would hide the curve: they then appear only under the pointer.
         shown = "" if len(points) <= 15 else " hidden"
         for x, y in points:
             axes.dot(x, y, line.color + shown, 3, f"{line.name}: {y:.4g} at {x:g}")
@@ -129,7 +129,7 @@ def line_chart(
 
 
 def histogram(values: Sequence[float], x_label: str, y_label: str, *, width: float = 100) -> str:
-    """How many values fall into each bin [n * width, (n + 1) * width), with the mean marked."""
+    """Draw the counts of values in bins [n * width, (n + 1) * width), with the mean marked."""
     bins = [math.floor(value / width) for value in values]
     first, last = min(bins), max(bins) + 1
     counts = {b: bins.count(b) for b in range(first, last)}
@@ -156,7 +156,7 @@ def histogram(values: Sequence[float], x_label: str, y_label: str, *, width: flo
 
 
 def scatter(points: Sequence[tuple[float, float, str, str]], x_label: str, y_label: str) -> str:
-    """Points (x, y, colour class, text shown when pointed at), with the line where x equals y."""
+    """Draw points (x, y, colour class, text under the pointer), with the line where x equals y."""
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     x_ticks = ticks(min(xs), max(xs))
     axes = _Axes((x_ticks[0], x_ticks[-1]), ys, x_label, y_label, x_ticks)

@@ -1,4 +1,4 @@
-"""How far V and M can be trusted on tracks that nothing was trained on: numbers and pictures."""
+"""Accuracy of V and M on tracks that were not used in training: numbers and pictures."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from agents.world_model_agent import WorldModelAgent
 __all__ = ["CHECK_SEEDS", "Curves", "Filmstrip", "ModelCheck", "check_world_model"]
 
 CHECK_SEEDS = range(3_000_000, 3_000_100)
-"""Tracks for these checks, apart from those for choosing and for reporting."""
+"""Seeds of the tracks for these checks, distinct from those for selection and reporting."""
 
 
 @dataclass(frozen=True)
 class Filmstrip:
-    """One dream, frame by frame, below what really happened under the same actions."""
+    """One dream, frame by frame, below the real frames under the same actions."""
 
     name: str
     real: np.ndarray
-    """uint8 (F, 64, 64, 3)."""
+    """Real frames, uint8 (F, 64, 64, 3)."""
     dreamed: np.ndarray
-    """uint8 (F, 64, 64, 3); the first is V's reconstruction."""
+    """Dreamed frames, uint8 (F, 64, 64, 3); the first is V's reconstruction."""
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Error by horizon, one list per predictor; every list has an entry per horizon."""
+    """Error by horizon: one list per predictor, with an entry per horizon."""
 
     horizons: list[int]
     """Decisions ahead."""
@@ -39,7 +39,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class ModelCheck:
-    """What `check_world_model` found."""
+    """Result of `check_world_model`."""
 
     seen: np.ndarray
     """Real frames, uint8 (N, 64, 64, 3)."""
@@ -74,18 +74,18 @@ def check_world_model(
     num_dreams: int = 64,
     seed: int = 0,
 ) -> ModelCheck | None:
-    """Drive fresh tracks; from moments of these drives, dream on under the actions really taken.
+    """Drive fresh tracks, and dream from moments of these drives under the actions really taken.
 
-    Dreams begin where the agent goes on to earn something, so that a car that stands in the grass
-    does not make prediction look easy; if it never does, they begin anywhere.
+    Dreams begin where the agent earns rewards afterwards, as a car that stands in the grass would
+    make prediction look easy. If it earns none, they begin anywhere.
 
     Args:
         agent: drives and dreams.
         num_drives: real episodes, on the first of `CHECK_SEEDS`.
         max_steps: environment steps per episode.
         horizon: decisions to look ahead, fewer if the drives are shorter.
-        num_dreams: dreams at most, spread over the drives.
-        seed: of M's draws.
+        num_dreams: largest number of dreams, spread over the drives.
+        seed: seed of M's draws.
     Returns:
         None if the drives are too short for any dream.
     """
@@ -143,7 +143,7 @@ def check_world_model(
 
 
 _Drive = tuple[list[Decision], list[float]]
-"""Decisions, and the score before each."""
+"""Decisions of a drive, and the score before each."""
 
 
 def _record(agent: WorldModelAgent, track: int, max_steps: int) -> _Drive:
@@ -162,7 +162,7 @@ def _record(agent: WorldModelAgent, track: int, max_steps: int) -> _Drive:
 def _choose_starts(
     drives: list[_Drive], first: int, horizon: int, count: int
 ) -> list[tuple[int, int]]:
-    """At most `count` (drive, decision), evenly spread over those that suit."""
+    """Choose at most `count` (drive, decision), evenly spread over the suitable ones."""
     everywhere = [
         (d, t)
         for d, (decisions, _) in enumerate(drives)
@@ -183,6 +183,6 @@ def _actions(decisions: list[Decision], t: int, horizon: int) -> np.ndarray:
 
 
 def _pixel_error(predicted: np.ndarray, real: np.ndarray) -> list[float]:
-    """Over dreams and pixels, per horizon (axis 1)."""
+    """Mean error over dreams and pixels, per horizon (axis 1)."""
     difference = predicted.astype(np.float32) - real.astype(np.float32)
     return np.abs(difference).mean(axis=(0, 2, 3, 4)).tolist()

@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 __all__ = ["render_page"]
 
 INLINE_BYTES = 8 * 2**20
-"""Larger films stay beside the page."""
+"""Largest film that becomes part of the page, in bytes; larger ones stay beside it."""
 
 
 def render_page(
     record: RunRecord, check: ModelCheck | None, films: Sequence[Path], folder: Path
 ) -> str:
-    """The whole page as HTML text.
+    """Render the whole page as HTML text.
 
     Args:
         record: the numbers.
-        check: how V and M fared on fresh tracks, if that was tried.
+        check: result of V and M on fresh tracks, if they were tested.
         films: mp4 files.
-        folder: where the page will lie; larger films are linked from there.
+        folder: folder of the page; larger films are linked relative to it.
     """
     sections = [
         _head(record),
@@ -121,7 +121,7 @@ def _films(films: Sequence[Path], folder: Path) -> str:
 
 
 def _still(film: Path, seconds: float = 4.0) -> str:
-    """A frame of the film, shown until it is played: by then the camera has flown in."""
+    """Frame of the film, shown until it is played, from after the camera has flown in."""
     import imageio
     from PIL import Image
 
@@ -332,7 +332,7 @@ def _figure(chart: str, caption: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], css: str = "") -> str:
-    """Cells are HTML; the head is text."""
+    """Table whose cells are HTML and whose head is text."""
     names = "".join(f"<th>{escape(name)}</th>" for name in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     thead = f"<thead><tr>{names}</tr></thead>" if any(head) else ""
@@ -373,7 +373,7 @@ def _tracks(record: RunRecord) -> str:
 
 
 def _name(record: RunRecord, count: int) -> str:
-    """What so many of the real episodes are called."""
+    """Name of `count` of the real episodes, in the right number."""
     name = "track" if record.is_car else "episode"
     return name if count == 1 else name + "s"
 

@@ -1,4 +1,4 @@
-"""What a run of train_in_dream leaves for its report: one record per round, and the sum of all."""
+"""Records of a train_in_dream run for its report: one per round, and one of the whole run."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ EPISODE_STEPS = 1000
 
 @dataclass(frozen=True)
 class Candidate:
-    """A finished controller that real episodes were driven with, to choose among them."""
+    """A finished controller with real episodes, among which one is selected."""
 
     name: str
-    """How it came to be, e.g. "evolution" or "gradient"."""
+    """Method that trained it, e.g. "evolution" or "gradient"."""
     dream_return: float
     """Mean imagined return, over as many decisions as its round's `dream_return`."""
     real_scores: list[float]
@@ -41,39 +41,39 @@ class RoundRecord:
 
     index: int
     real_frames_total: int
-    """Recorded so far, this round's included."""
+    """Real frames recorded so far, including this round's."""
     vae_recon: float | None
-    """V's reconstruction loss at the end; None where V was not trained in this round."""
+    """V's final reconstruction loss; None if V was not trained in this round."""
     vae_kl: float | None
     memory_nll: float
-    """Nats per latent dimension."""
+    """M's negative log-likelihood, nats per latent dimension."""
     memory_reward_error: float
-    """Mean squared error in scaled rewards."""
+    """Mean squared error of M's scaled rewards."""
     dream_return: float
     """Mean imagined return of this round's controller."""
     dream_decisions: int
-    """Decisions that return is over."""
+    """Number of decisions in that return."""
     dream_steps_total: int
-    """Decisions imagined so far to train C, this round's included."""
+    """Decisions dreamed so far to train C, including this round's."""
     action_repeat: int
     real_scores: list[float]
-    """Of this round's controller, whole episodes on the tracks for choosing."""
+    """Scores of this round's controller in whole episodes on the selection tracks."""
     candidates: list[Candidate] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
-    """Wall clock by stage, e.g. {"collect": 12.0}, in the order of the stages."""
+    """Wall-clock seconds by stage, e.g. {"collect": 12.0}, in the order of the stages."""
 
     @property
     def real_mean(self) -> float:
         return float(np.mean(self.real_scores))
 
     pace: bool = True
-    """Whether what is earned grows with time, as on a road, so that a short dream can be scaled."""
+    """True if rewards grow with time, as on a road, so that a short dream can be scaled."""
 
     def dream_score(self, dream_return: float | None = None) -> float:
-        """An imagined return (this round's) at the same pace for an episode of 1,000 steps.
+        """Dreamed return (this round's) scaled at the same pace to an episode of 1,000 steps.
 
-        An estimate, to be compared with scores: a real episode ends when the lap does. Without
-        `pace` it is the imagined return as it is.
+        It is an estimate, to be compared with scores: a real episode ends when the lap does.
+        Without `pace` it is the dreamed return, unscaled.
         """
         value = self.dream_return if dream_return is None else dream_return
         if not self.pace:
@@ -82,7 +82,7 @@ class RoundRecord:
 
 
 def append_round(run_folder: Path | str, record: RoundRecord) -> None:
-    """Add a round to rounds.jsonl; it replaces the same and later rounds, if there are any.
+    """Append a round to rounds.jsonl; it replaces the same and later rounds, if there are any.
 
     Raises:
         ValueError: earlier rounds are missing.
@@ -101,7 +101,7 @@ def append_round(run_folder: Path | str, record: RoundRecord) -> None:
 
 
 def read_rounds(run_folder: Path | str) -> list[RoundRecord]:
-    """The rounds in rounds.jsonl; none if there is no such file.
+    """Read the rounds in rounds.jsonl; none if there is no such file.
 
     Raises:
         DamagedFileError: names the file and the line that is not a round.
@@ -118,7 +118,7 @@ def read_rounds(run_folder: Path | str) -> list[RoundRecord]:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything that a report says in numbers."""
+    """All numbers of a report."""
 
     args: dict[str, Any]
     """Settings of the run, as in its config.json."""
@@ -127,18 +127,18 @@ class RunRecord:
     facts: TrainingFacts
     versions: dict[str, Any]
     random_scores: list[float] | None = None
-    """What random actions score in the episodes of the evaluation."""
+    """Scores of random actions in the episodes of the evaluation."""
     dream: DreamConfig | None = None
-    """How the agent was dreamed: with the reward clip and the pace cap that a round works out."""
+    """Settings of the agent's dreams, with the reward clip and the pace cap derived in a round."""
 
     @property
     def is_car(self) -> bool:
-        """Whether it is a report on the car race, with its laps, tiles and tracks."""
+        """True for a report on the car race, with its laps, tiles and tracks."""
         return "CarRacing" in self.evaluation.env_id
 
     @property
     def dream_mean(self) -> float | None:
-        """Imagined score of the chosen controller at the pace of 1,000 steps, if it is known."""
+        """Dreamed score of the selected controller at the pace of 1,000 steps, if it is known."""
         if self.facts.dream_mean is not None or not self.rounds:
             return self.facts.dream_mean
         return max(self.rounds, key=lambda r: r.real_mean).dream_score()
