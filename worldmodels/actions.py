@@ -1,9 +1,9 @@
-"""Actions: from C's raw outputs to what M reads and what an environment takes.
+"""Actions: from C's raw outputs to the inputs of M and of an environment.
 
-M reads an action as a few numbers of about unit size, and that is the form in which episodes hold
-it: CarRacing's [steering, gas, brake] as the game takes them, a Box scaled to [-1, 1], a discrete
-action as a one-hot vector. `squash` makes it of C's outputs, `to_env` hands it to an environment,
-`from_env` reads what somebody else did there.
+M reads an action as a few numbers of about unit size, and episodes hold it in this form:
+CarRacing's [steering, gas, brake] as the game takes them, a Box scaled to [-1, 1], a discrete
+action as a one-hot vector. `squash` makes it from C's outputs, `to_env` converts it for an
+environment, and `from_env` converts an environment's action back.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from worldmodels.configs import ActionHead
 
-if TYPE_CHECKING:  # who only names actions should not have to load torch
+if TYPE_CHECKING:  # torch is not loaded by modules that only name actions
     from torch import Tensor
 
 __all__ = [
@@ -36,7 +36,7 @@ class NotFiniteActionError(ValueError, FloatingPointError):
     """An action holds NaN or an infinity.
 
     Attributes:
-        index: place of the first such number in the array of actions.
+        index: index of the first such number in the array of actions.
     """
 
     def __init__(self, index: tuple[int, ...], value: float, needed: str):
@@ -45,15 +45,15 @@ class NotFiniteActionError(ValueError, FloatingPointError):
 
 
 def check_finite(actions: Any, needed: str = "finite numbers") -> None:
-    """Refuse actions, numbers, arrays or tensors of any shape, that are not finite.
+    """Raise if actions, numbers, arrays or tensors of any shape, are not finite.
 
-    One number that is not spoils a simulation for good: a car that was once given NaN pays for
-    tiles that it never reached.
+    One such number spoils a simulation for good: a car that once got NaN is rewarded for tiles that
+    it never reached.
 
     Raises:
         NotFiniteActionError: says which number of which action, and what is needed.
     """
-    if hasattr(actions, "detach"):  # of any device and type, some of which NumPy has not
+    if hasattr(actions, "detach"):  # of any device and type, some of which NumPy lacks
         actions = actions.detach().cpu().double()
     values = np.asarray(actions, np.float64)
     bad = np.argwhere(~np.isfinite(values))
@@ -63,10 +63,10 @@ def check_finite(actions: Any, needed: str = "finite numbers") -> None:
 
 
 def squash(y: Tensor, head: ActionHead) -> Tensor:
-    """Raw outputs (..., A) -> the action as M reads it, (..., A).
+    """Squash raw outputs (..., A) to the action as M reads it, (..., A).
 
-    A Box goes by tanh. Of discrete actions the highest output is taken, which has no gradient:
-    that of the softmax stands in for it (the straight-through estimator; Bengio et al. 2013).
+    A Box uses tanh. A discrete action is the one of the highest output, with the gradient of the
+    softmax (the straight-through estimator; Bengio et al. 2013).
     """
     if head.kind == "car_racing":
         return car_racing_action(y)
@@ -86,11 +86,12 @@ def squash(y: Tensor, head: ActionHead) -> Tensor:
 def car_racing_action(y: Tensor) -> Tensor:
     """Raw outputs (..., 3) -> [steering -1..1, gas 0..1, brake 0..1].
 
-    All three by tanh; gas is (tanh + 1) / 2 and brake the positive part, as in the paper's
+    All three use tanh; gas is (tanh + 1) / 2 and brake the positive part, as in the paper's
     program, so that a controller of zeros steers straight at half gas and does not brake.
 
-    A released brake has no gradient, and a controller that learns by gradient not to brake on
-    the straights would never find out about bends: part of it leaks through (`BRAKE_LEAK`).
+    A released brake has no gradient: a controller that learns by gradient not to brake on the
+    straights would never learn to brake in bends. Part of the gradient therefore leaks through
+    (`BRAKE_LEAK`).
     """
     import torch
 
@@ -103,7 +104,7 @@ def car_racing_action(y: Tensor) -> Tensor:
 
 
 def bounds(head: ActionHead) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest numbers that M reads, each float32 (A,)."""
+    """Lower and upper bounds of actions as M reads them, each float32 (A,)."""
     if head.kind == "raw":
         return np.full(head.size, -np.inf, np.float32), np.full(head.size, np.inf, np.float32)
     low = {"car_racing": [-1, 0, 0], "box": [-1] * head.size, "discrete": [0] * head.size}
@@ -111,7 +112,7 @@ def bounds(head: ActionHead) -> tuple[np.ndarray, np.ndarray]:
 
 
 def to_env(actions: np.ndarray, head: ActionHead) -> np.ndarray:
-    """Actions as M reads them (N, A) -> as the environment takes them.
+    """Convert actions as M reads them, (N, A), to those of the environment.
 
     Returns:
         float32 (N, A) within the bounds of a Box, or int64 (N,) of a discrete space.
@@ -129,7 +130,7 @@ def to_env(actions: np.ndarray, head: ActionHead) -> np.ndarray:
 
 
 def inner_bounds(head: ActionHead) -> tuple[np.ndarray, np.ndarray]:
-    """The lowest and highest float32 within the bounds of a Box, which may be float64."""
+    """Lowest and highest float32 within the bounds of a Box, which may be float64."""
     low, high = np.array(head.low), np.array(head.high)
     up, down = (np.full(low.shape, end, np.float32) for end in (np.inf, -np.inf))
     lowest, highest = low.astype(np.float32), high.astype(np.float32)
@@ -138,10 +139,10 @@ def inner_bounds(head: ActionHead) -> tuple[np.ndarray, np.ndarray]:
 
 
 def from_env(actions: np.ndarray, head: ActionHead) -> np.ndarray:
-    """Inverse of `to_env`; numbers beyond a Box's bounds are clipped, as environments do.
+    """Invert `to_env`; numbers beyond a Box's bounds are clipped, as environments do.
 
     Raises:
-        ValueError: the actions have another shape or are none of the discrete ones.
+        ValueError: the actions have another shape, or are not among the discrete ones.
         NotFiniteActionError: one is not finite.
     """
     actions = np.asarray(actions)

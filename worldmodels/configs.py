@@ -23,7 +23,7 @@ from generative.training.ranges import (
 
 @dataclass(frozen=True)
 class VectorVisionConfig(Checked):
-    """V of an environment whose observations are vectors already: it only standardises them."""
+    """V of an environment whose observations are vectors: it only standardises them."""
 
     latent_dim: Size = 4
     """Numbers in an observation, and in z."""
@@ -31,7 +31,7 @@ class VectorVisionConfig(Checked):
 
 @dataclass(frozen=True)
 class MemoryConfig(Checked):
-    """What every M has: its inputs, the h that C sees, and the heads on it."""
+    """Settings of every M: its inputs, the size of h that C sees, and the heads on it."""
 
     latent_dim: Size = 32
     """Size of V's z."""
@@ -48,26 +48,26 @@ class MemoryConfig(Checked):
     predict_end: bool = False
     """Add a head for the end of the episode (a logit)."""
     residual: bool = False
-    """Mixture means are changes of z instead of z itself."""
+    """Predict the change of z by the mixture means, instead of z itself."""
     dropout: Share = 0.0
-    """Share of h hidden from the heads in training; a dream keeps one mask."""
+    """Share of h dropped before the heads in training; a dream keeps one mask."""
     reward_scale: Positive = 1.0
     """Rewards are divided by this inside M and multiplied by it on the way out."""
 
     @property
     def input_dim(self) -> int:
-        """Numbers that are read at a step."""
+        """Size of the input at a step."""
         return self.latent_dim + self.action_dim + self.reward_input
 
     @property
     def output_dim(self) -> int:
-        """Numbers that the heads give out at a step."""
+        """Size of the heads' output at a step."""
         mixture = 3 * self.num_mixtures * self.latent_dim
         return mixture + self.predict_reward + self.predict_end
 
     @property
     def state_dim(self) -> int:
-        """Numbers in c, what M keeps of the past beside h."""
+        """Size of c, M's recurrent state beside h."""
         return self.hidden_dim
 
 
@@ -99,7 +99,7 @@ class TransformerMemoryConfig(MemoryConfig):
     ff_dim: Size = 280
     """Width of the hidden layer behind the attention."""
     context: Annotated[int, Range(2, 2**16)] = 32
-    """Decisions that a block looks at, the present one among them."""
+    """Decisions that a block attends to, including the present one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,20 +111,20 @@ class TransformerMemoryConfig(MemoryConfig):
 
     @property
     def state_dim(self) -> int:
-        """Numbers in c: keys and values of the past context, and how much of it there is."""
+        """Size of c: keys and values of the past context, and its length."""
         width = self.num_heads * self.head_dim
         return 2 * self.num_layers * (self.context - 1) * width + 1
 
 
 @dataclass(frozen=True)
 class MemoryLossConfig(Checked):
-    """What M minimises and how."""
+    """Loss and optimiser of M."""
 
     lr: Positive = 1e-3
     """Adam's learning rate."""
     final_lr: NonNegative | Literal["paper"] = 1e-5
-    """Learning rate at the last step, by a cosine from `lr`; or "paper", whose program lets the
-    rate at step t be 1e-5 + (lr - 1e-5) 0.99999^t."""
+    """Learning rate at the last step, by a cosine from `lr`; or "paper", the schedule of its
+    program with 1e-5 + (lr - 1e-5) 0.99999^t at step t."""
     clip_value: Positive = 1.0
     """Gradients are clipped to this absolute value, element by element."""
     reward_weight: NonNegative = 1.0
@@ -140,22 +140,22 @@ FLOAT32_MAX = 3.4028234663852886e38
 
 @dataclass(frozen=True)
 class ActionHead(Checked):
-    """What becomes of C's raw outputs: what M reads, and what the environment is given.
+    """Map from C's raw outputs to the action that M reads and the one the environment takes.
 
-    `worldmodels.actions` does it; `envs.task.action_head` chooses one by an action space.
+    `worldmodels.actions` computes it; `envs.task.action_head` chooses one by an action space.
     """
 
     kind: Literal["car_racing", "box", "discrete", "raw"] = "car_racing"
-    """CarRacing's steering, gas and brake; a bounded Box, by tanh; one of `num` actions, the one of
-    the highest output; or the `num` outputs as they are (imported controllers)."""
+    """Kind of action: CarRacing's steering, gas and brake; a bounded Box, by tanh; the one of `num`
+    actions with the highest output; or the `num` raw outputs (imported controllers)."""
     low: tuple[float, ...] = ()
     """Lower bounds of a Box, one per number of an action."""
     high: tuple[float, ...] = ()
-    """Upper bounds."""
+    """Upper bounds of a Box, one per number of an action."""
     num: Annotated[int, Range(0, 2**20)] = 0
-    """Actions of a discrete space, or outputs that are not changed."""
+    """Number of actions of a discrete space, or of raw outputs."""
     first: Annotated[int, Range(-(2**62), 2**62)] = 0
-    """The lowest of these, as the environment counts them."""
+    """Lowest action of a discrete space, as the environment counts them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -181,7 +181,7 @@ class ActionHead(Checked):
 
     @property
     def size(self) -> int:
-        """Numbers that C gives and M reads, A."""
+        """Size of an action as M reads it, A."""
         return {"car_racing": 3, "box": len(self.low)}.get(self.kind, self.num)
 
 
@@ -199,9 +199,9 @@ class ControllerConfig(Checked):
     action_dim: Size = 3
     """Numbers in an action."""
     features: Literal["z", "zh", "zhc"] = "zh"
-    """What C sees: z alone, z and h (CarRacing in the paper), or z, h and c (Doom)."""
+    """Inputs of C: z alone, z and h (CarRacing in the paper), or z, h and c (Doom)."""
     action: ActionHead = CAR_RACING
-    """What becomes of the outputs."""
+    """Map from the outputs to an action."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -213,37 +213,37 @@ class ControllerConfig(Checked):
 
     @property
     def feature_dim(self) -> int:
-        """Inputs of the linear map."""
+        """Number of inputs of the linear map."""
         return self.latent_dim + self.hidden_dim * (len(self.features) - 1)
 
     @property
     def num_parameters(self) -> int:
-        """Weights and biases: 867 for CarRacing."""
+        """Number of weights and biases: 867 for CarRacing."""
         return (self.feature_dim + 1) * self.action_dim
 
 
 Bound = Annotated[float, Range()]
-"""One end of an interval, which may be infinite; not NaN."""
+"""End of an interval: any number or infinity, but not NaN."""
 
 
 @dataclass(frozen=True)
 class DreamConfig(Checked):
-    """How a dream is rolled out."""
+    """Settings of a dream."""
 
     horizon: Count = 50
     """Decisions per dream."""
     temperature: NonNegative = 1.1
-    """Uncertainty of the dream: flattens the mixture weights, widens the noise by its root."""
+    """Temperature of the dream: divides the mixture logits, and scales the noise by its root."""
     dropout: bool = True
     """Keep one dropout mask per lane over the whole dream (M must be trained with dropout)."""
     reward_clip: tuple[Bound, Bound] | None = None
-    """Rewards per decision that are possible in reality; a dream never pays more."""
+    """Bounds of the real reward per decision; dreamed rewards are clipped to them."""
     pace_cap: Finite | None = None
-    """Most that a decision pays on average over `pace_window`: haste beyond it is worthless."""
+    """Largest mean reward per decision over `pace_window`; the dream pays no more."""
     pace_window: Count = 10
     """Decisions over which the pace is measured."""
     truncation: Count | None = None
-    """Gradients flow back through at most this many decisions; through more they explode."""
+    """Largest number of decisions that gradients flow back through; through more they explode."""
     bf16: BF16 = False
     """Matrix products in bfloat16 (states, noise and sums stay float32)."""
 
@@ -266,27 +266,27 @@ class EvolutionConfig(Checked):
     diagonal: bool = False
     """Adapt a diagonal covariance only: cheaper, and better at small budgets in high dimensions."""
     weight_decay: NonNegative = 0.0
-    """Score lost per mean square of a candidate's parameters."""
+    """Penalty of the score per mean square of a candidate's parameters."""
     lazy_update: Annotated[float, Range(0, 0.5)] = 0.5
     """Decompose the covariance once in lazy_update / ((c1 + cmu) n) generations, with its learning
-    rates and n parameters: 13 generations for 867. pycma alone takes 0.1; 0 is every generation,
-    and 1 would break small problems by a stale covariance."""
+    rates c1 and cmu and n parameters: 13 generations for 867. pycma's default is 0.1; 0 is every
+    generation, and 1 would break small problems by a stale covariance."""
     restarts: CountOrZero = 0
-    """Begin again so often where the search has converged by pycma's criteria."""
+    """Largest number of restarts after the search has converged by pycma's criteria."""
     restart_by: Literal["ipop", "bipop"] = "ipop"
-    """Double the population every time, or in turn with small populations and steps."""
+    """Double the population at every restart, or alternate with small populations and steps."""
     test_every: CountOrZero = 0
-    """Test the distribution's mean every so many generations; 0: never."""
+    """Generations between two tests of the distribution's mean; 0: never."""
     test_episodes: Count = 100
     """Episodes of a test."""
     target: Finite | None = None
     """End when a test reaches this score."""
     patience: CountOrZero = 0
-    """End after so many tests without a better one; 0: never."""
+    """End after this many tests without an improvement; 0: never."""
     max_evaluations: CountOrZero = 0
-    """End after so many candidates; 0: no limit."""
+    """End after this many candidates; 0: no limit."""
     max_seconds: NonNegative = 0.0
-    """End after so many seconds of work; 0: no limit. Where it ends then depends on the machine."""
+    """End after this many seconds of work, which depends on the machine; 0: no limit."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -299,20 +299,20 @@ class EvolutionConfig(Checked):
 
 @dataclass(frozen=True)
 class EvaluationConfig(Checked):
-    """How candidates are scored."""
+    """Settings of the scoring of candidates."""
 
     episodes: Count = 16
     """Episodes per candidate."""
     same_episodes: bool = True
-    """All candidates of a generation meet the same episodes, which makes them comparable sooner."""
+    """Give all candidates of a generation the same episodes, which makes them comparable sooner."""
     candidates_per_task: Count = 16
-    """Candidates that a worker takes at once, where they are scored in a batch (dreams)."""
+    """Candidates per task of a worker if they are scored in a batch (dreams)."""
     on_nan: Literal["stop", "worst"] = "stop"
-    """A score that is not finite ends the run, or counts as the lowest of its generation."""
+    """Reaction to a score that is not finite: stop the run, or count it as the lowest."""
     racing: CountOrZero = 0
-    """If not 0: after so many episodes, candidates that are plainly not among the better half get
-    no further ones. Their scores are what they would have with as many, as far as the others' tell,
-    and lie below those of all who had."""
+    """Episodes after which candidates that are clearly not in the better half get no more; 0:
+    never. Their scores are extrapolated from the changes of the others, and stay below those of all
+    that played on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -325,13 +325,13 @@ class EvaluationConfig(Checked):
 
 @dataclass(frozen=True)
 class ParallelConfig(Checked):
-    """Where candidates are scored. On one kind of processor no score depends on any of this but
-    `gpus`: a GPU rounds otherwise than a CPU."""
+    """Processes or machines that score candidates. On one kind of processor no score depends on
+    these settings except `gpus`: a GPU rounds differently from a CPU."""
 
     backend: Literal["serial", "processes", "ray"] = "serial"
-    """In this process; in processes of this machine; or on a Ray cluster."""
+    """Place of the workers: this process; processes of this machine; or a Ray cluster."""
     workers: Workers = 0
-    """Processes, or workers of the cluster; 0: one for each core, also for those that join."""
+    """Number of processes, or of workers of the cluster; 0: one per core, also on joining nodes."""
     ray_address: str = "local"
     """`local` starts a Ray of its own on this machine; `auto` or HOST:PORT joins a cluster."""
     cpus: NonNegative = 1.0
@@ -339,14 +339,14 @@ class ParallelConfig(Checked):
     gpus: NonNegative = 0.0
     """GPUs that a worker claims; 0.5 puts two workers on each."""
     deadline: Positive = 600.0
-    """Seconds for an episode, after which its worker is ended and the episode given to another."""
+    """Longest duration of an episode in seconds; then its worker is ended and another takes it."""
     attempts: Count = 5
-    """Workers that may be lost in the same job before that counts as the job's fault."""
+    """Number of workers lost in one job at which the run stops, as the job is then at fault."""
     patience: Positive = 600.0
-    """Seconds without any worker, after which the run stops."""
+    """Seconds without any worker after which the run stops."""
     straggler: NonNegative = 4.0
-    """A job that takes so many times as long as half of the others is given to a second worker
-    that has nothing to do; the first answer counts. 0: never."""
+    """Multiple of the median duration after which a job is also given to an idle worker; the first
+    answer counts. 0: never."""
 
 
 @dataclass(frozen=True)

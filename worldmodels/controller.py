@@ -44,7 +44,7 @@ class LinearController(Pretrained, nn.Module):
 
     @classmethod
     def complete_config(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Controllers that were saved before there were action heads drive CarRacing."""
+        """Config of a controller saved before action heads existed, completed with CarRacing's."""
         return {"action": to_json(ActionHead()), **config}
 
     def __init__(self, config: ControllerConfig | None = None):
@@ -55,14 +55,14 @@ class LinearController(Pretrained, nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def features(self, z: Tensor, h: Tensor, c: Tensor) -> Tensor:
-        """What C sees of z (..., latent_dim), h and c (..., hidden_dim)."""
+        """Inputs of C from z (..., latent_dim), h and c (..., hidden_dim)."""
         return torch.cat([z, h, c][: len(self.config.features)], dim=-1)
 
     def forward(self, z: Tensor, h: Tensor, c: Tensor) -> Tensor:
         return self.linear(check_dtype(self.features(z, h, c), "z and h", self))
 
     def act(self, z: Tensor, h: Tensor, c: Tensor) -> Tensor:
-        """The action as M reads it, (B, action_dim); `worldmodels.actions.to_env` goes on."""
+        """Action as M reads it, (B, action_dim); `worldmodels.actions.to_env` converts it."""
         return squash(self(z, h, c), self.config.action)
 
     def to_vector(self) -> Tensor:
@@ -71,7 +71,7 @@ class LinearController(Pretrained, nn.Module):
 
     @torch.no_grad()
     def load_vector(self, vector: Tensor) -> LinearController:
-        """Set all parameters from a flat vector, as `to_vector` gives it."""
+        """Set all parameters from a flat vector in the form of `to_vector`."""
         weight, bias = split_candidates(vector.reshape(1, -1), self.config)
         self.linear.weight.copy_(weight[0])
         self.linear.bias.copy_(bias[0])

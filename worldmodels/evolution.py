@@ -1,7 +1,7 @@
-"""CMA-ES around any evaluate(candidates) -> scores, journalled so that it can be killed at will.
+"""CMA-ES around any evaluate(candidates) -> scores, with a journal, so that it can be killed.
 
-The strategy is pycma's; its random numbers come from a generator of its own, so that nothing else
-that draws from NumPy can change a run. Every generation is written to a journal before the next
+The strategy is pycma's. Its random numbers come from its own generator, so that no other code that
+draws from NumPy can change a run. Every generation is written to a journal before the next
 begins. Resuming replays the journal: the same asks, the recorded scores, the same state. At 867
 parameters and 64 candidates that takes some 20 milliseconds per generation.
 
@@ -40,9 +40,9 @@ class CMAES:
     """Ask for candidates, tell their scores (higher is better).
 
     Args:
-        mean: where the search begins, (n,).
+        mean: initial mean of the search, (n,).
         config: population size, step size, diagonal or full covariance, weight decay.
-        seed: of this strategy's own random numbers. 0 is an ordinary seed here (pycma would
+        seed: seed of the strategy's own random numbers. 0 is an ordinary seed here (pycma would
             take the clock).
     """
 
@@ -76,14 +76,14 @@ class CMAES:
             )
 
     def ask(self) -> np.ndarray:
-        """The next candidates, (popsize, n) float64."""
+        """Draw the next candidates, (popsize, n) float64."""
         return np.asarray(self._strategy.ask())
 
     def tell(self, candidates: np.ndarray, scores: np.ndarray) -> None:
-        """Learn from the scores (popsize,) of the candidates just asked for.
+        """Update the distribution by the scores (popsize,) of the candidates just asked for.
 
         Raises:
-            FloatingPointError: a score is not finite (pycma would take it silently).
+            FloatingPointError: a score is not finite (pycma would accept it silently).
         """
         bad = np.flatnonzero(~np.isfinite(scores))
         if len(bad):
@@ -95,17 +95,17 @@ class CMAES:
 
     @property
     def stopped(self) -> bool:
-        """Whether pycma finds that this search has converged, or leads nowhere."""
+        """True if by pycma's criteria this search has converged or cannot improve."""
         return bool(self._strategy.stop())
 
     @property
     def covariance(self) -> np.ndarray:
-        """Of the candidates, (n, n)."""
+        """Covariance of the candidates, (n, n)."""
         return self.sigma**2 * np.asarray(self._strategy.sm.covariance_matrix)
 
     @property
     def mean(self) -> np.ndarray:
-        """The distribution's mean, (n,): the answer to keep, not the luckiest candidate."""
+        """Mean of the distribution, (n,): the result of the search, not the luckiest candidate."""
         return np.array(self._strategy.mean)
 
     @property
@@ -115,16 +115,16 @@ class CMAES:
 
 
 class Restarts:
-    """CMA-ES that begins again where it has converged; asked and told as `CMAES` is.
+    """CMA-ES that restarts after it has converged, with the methods of `CMAES`.
 
     IPOP doubles the population every time (Auger & Hansen 2005). BIPOP does that in turn with
     small populations and steps, as long as these have used fewer evaluations than the large ones
     (Hansen 2009).
 
     Args:
-        mean: where the first search begins, (n,); the others begin there too.
-        config: `restarts` and `restart_by` say how often and how.
-        seed: of all random numbers.
+        mean: initial mean of every search, (n,).
+        config: `restarts` and `restart_by` are the number and the kind of restarts.
+        seed: seed of all random numbers.
     """
 
     def __init__(self, mean: np.ndarray, config: EvolutionConfig, seed: int):
@@ -138,11 +138,11 @@ class Restarts:
         self.current = CMAES(self._begin, config, seed)
 
     def ask(self) -> np.ndarray:
-        """The next candidates, (P, n); P changes from search to search."""
+        """Draw the next candidates, (P, n); P changes from search to search."""
         return self.current.ask()
 
     def tell(self, candidates: np.ndarray, scores: np.ndarray) -> None:
-        """Learn from their scores; after the last generation of a search begin the next one."""
+        """Update the search by their scores; after its last generation begin the next search."""
         self.current.tell(candidates, scores)
         self._used[self._kind] += len(candidates)
         self._left -= 1
@@ -153,22 +153,22 @@ class Restarts:
 
     @property
     def finished(self) -> bool:
-        """Whether the search has converged, and no restart is left."""
+        """True if the search has converged and no restart is left."""
         return bool(self._config.restarts) and self._over
 
     @property
     def mean(self) -> np.ndarray:
-        """The mean after the best generation of all searches; of a single search, the last one."""
+        """Mean after the best generation of all searches; with a single search, the last mean."""
         return self._best_mean if self._config.restarts else self.current.mean
 
     @property
     def sigma(self) -> float:
-        """Overall step size of the search that runs."""
+        """Overall step size of the present search."""
         return self.current.sigma
 
     @property
     def _over(self) -> bool:
-        """Whether the search that runs has nothing more to give."""
+        """True if the present search is at its end."""
         return self.current.stopped or self._left <= 0
 
     def _restart(self) -> None:
@@ -189,14 +189,14 @@ class Restarts:
 
 @dataclass(frozen=True)
 class EvolutionResult:
-    """What evolution ended with."""
+    """Result of an evolution."""
 
     mean: np.ndarray
-    """The answer; where the mean was tested, the one of the best test."""
+    """Mean of the distribution; with tests, the one of the best test."""
     sigma: float
     generations: list[Generation]
     reason: str
-    """Why it ended."""
+    """Reason for the end."""
 
 
 def evolve(
@@ -209,7 +209,7 @@ def evolve(
     test: Test | None = None,
     of: str = "",
 ) -> EvolutionResult:
-    """Run CMA-ES until one of the ends that `config` sets, continuing the journal if there is one.
+    """Run CMA-ES until an end set in `config`, continuing the journal if there is one.
 
     Args:
         evaluate: (candidates (P, n) float64, generation) -> scores (P,); a pure function of its
@@ -217,10 +217,10 @@ def evolve(
         mean: start, (n,).
         journal: a JSON-lines file to continue or begin; None keeps no record.
         on_generation: called after each generation that is not read from the journal.
-        test: scores the mean, every `config.test_every` generations; pure too.
-        of: what scores depend on beside candidates and seed; see `Journal`.
+        test: scores the mean every `config.test_every` generations; a pure function too.
+        of: describes the inputs of scores beside candidates and seed; see `Journal`.
     Raises:
-        ValueError: the start is no array (n,) of finite numbers.
+        ValueError: the mean is no array (n,) of finite numbers.
         DamagedFileError: the journal belongs to another run (other start, seed or settings).
         FloatingPointError: a score is not finite; says the generation and candidate.
         OSError: the journal cannot be written.
@@ -263,7 +263,7 @@ def evolve(
             if on_generation:
                 on_generation(generation, strategy)
     if record:
-        watch.write()  # or whoever continues may find a little time left
+        watch.write()  # otherwise a continued search may find a little time left
     answer = best[1] if np.isfinite(best[0]) else strategy.mean
     return EvolutionResult(answer, strategy.sigma, generations, reason)
 
@@ -288,7 +288,7 @@ def _check_known(
     candidates: np.ndarray,
     journal: Path | None,
 ) -> None:
-    """Whether a line of the journal is of the generation that this search is at."""
+    """Raise if a line of the journal does not belong to the present generation of this search."""
     same = (known.index, known.seed, known.candidates_sha256, len(known.scores))
     if same != (index, seed, digest, len(candidates)):
         raise DamagedFileError(
@@ -299,18 +299,18 @@ def _check_known(
 
 
 class _Watch:
-    """Says when a search is to end; keeps the time that it took, also over interruptions."""
+    """Decides when a search ends; counts its time, also over interruptions."""
 
     def __init__(self, config: EvolutionConfig, journal: Path | None, known: int):
         self.config, self._known = config, known
         self._file = journal.with_suffix(".seconds") if journal else None
         self._before, self._began = 0.0, time.monotonic()
         if self._file and self._file.exists():
-            with contextlib.suppress(ValueError):  # a word about speed is not worth a stop
+            with contextlib.suppress(ValueError):  # a damaged time record must not end the run
                 self._before = max(0.0, float(read_file(self._file, 100)))
 
     def reason(self, generations: list[Generation], strategy: Restarts) -> str | None:
-        """Why to end, or None."""
+        """Reason to end, or None."""
         config = self.config
         if len(generations) >= config.generations:
             return f"{config.generations} generations"
@@ -322,7 +322,7 @@ class _Watch:
         evaluations = sum(len(g.scores) for g in generations)
         if config.max_evaluations and evaluations >= config.max_evaluations:
             return f"{evaluations:,} evaluations"
-        # What the journal has was done in time, whatever the time is now.
+        # Generations in the journal were in time, whatever the time is now.
         new = len(generations) >= self._known
         if config.max_seconds and new and self.seconds >= config.max_seconds:
             return f"{self.seconds:.0f} seconds"
@@ -332,10 +332,10 @@ class _Watch:
 
     @property
     def seconds(self) -> float:
-        """Since the search began, but for the time in which it was interrupted."""
+        """Seconds since the search began, without interruptions."""
         return self._before + time.monotonic() - self._began
 
     def write(self) -> None:
-        """Keep the time for whoever continues."""
+        """Write the time for a continued search."""
         if self._file and self.config.max_seconds:
             write_file(self._file, f"{self.seconds:.6f}\n".encode())

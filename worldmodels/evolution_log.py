@@ -1,4 +1,4 @@
-"""How an evolution goes: a line of progress, metrics.jsonl and TensorBoard."""
+"""Log of an evolution: a line of progress, metrics.jsonl and TensorBoard."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["EvolutionLog"]
 class EvolutionLog:
     """`on_generation` of `evolve`, for a search with a journal.
 
-    What is the same in every repeat goes to metrics.jsonl, speeds to TensorBoard alone. What the
-    journal has and the metrics have not, or have otherwise, is logged again.
+    Values that are equal in every repeat go to metrics.jsonl, speeds to TensorBoard alone. Journal
+    lines that the metrics lack, or have with other values, are logged again.
 
     Args:
-        folder: of the journal; metrics go there too.
+        folder: folder of the journal and of the metrics.
         bar: advanced with every generation.
-        speed: numbers to show beside, such as `Evaluation.speed`.
+        speed: numbers to show beside the bar, such as `Evaluation.speed`.
         of: see `Journal`.
     """
 
@@ -49,7 +49,7 @@ class EvolutionLog:
 
     @staticmethod
     def journal(folder: Path) -> Path:
-        """The journal's file in a folder."""
+        """Path of the journal in a folder."""
         return folder / "journal.jsonl"
 
     def __call__(self, generation: Generation, strategy: Restarts) -> None:
@@ -88,7 +88,7 @@ def _values(generation: Generation) -> dict[str, float]:
 
 
 def _kept(path: Path, known: list[Generation]) -> list[str]:
-    """Lines of a metrics.jsonl that say what the journal does, up to the first that does not."""
+    """Lines of a metrics.jsonl that agree with the journal, up to the first that does not."""
     lines = read_file(path, MAX_BYTES).split(b"\n")[:-1]
     kept = []
     for raw, generation in zip(lines, known, strict=False):
@@ -108,7 +108,7 @@ def _kept(path: Path, known: list[Generation]) -> list[str]:
 
 
 def _note(generation: Generation, speed: dict[str, float]) -> str:
-    """Short enough to stand beside a bar."""
+    """Short text about a generation, to stand beside a bar."""
     parts = [
         f"best {generation.best:.4g}",
         f"mean {generation.average:.4g}±{generation.deviation:.2g}",

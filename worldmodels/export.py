@@ -1,4 +1,4 @@
-"""V, M and C as ONNX graphs, so that an agent drives where there is no torch.
+"""V, M and C as ONNX graphs, so that an agent acts without torch.
 
     export_onnx(agent.world, agent.controller, "agent-onnx", action_repeat=3)
     # encoder.onnx  frames (B, 64, 64, 3) uint8 -> mu (B, D)
@@ -7,10 +7,10 @@
     # controller.onnx  z, h, c -> action
     # agent.json    sizes, the action head, frames for which an action is held
 
-Where V is of vectors, encoder.onnx takes `vectors` (B, D) float32 and decoder.onnx gives such. An M
+With a V of vectors, encoder.onnx takes `vectors` (B, D) float32 and decoder.onnx returns them. An M
 that reads rewards also has the input `prev_reward` (B,), and it has the outputs of its heads only.
-Every graph is compared in onnxruntime with the model that it was made of before anything is
-written. `examples/drive_without_torch.py` shows what a program does with them.
+Every graph is compared in onnxruntime with its model before anything is written.
+`examples/drive_without_torch.py` shows how a program uses them.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from worldmodels.world_model import WorldModel
 __all__ = ["TOLERANCE", "Graph", "export_onnx", "graphs"]
 
 TOLERANCE = 1e-5
-"""Most by which a graph may differ from its model, where numbers are of size 1 (else in
-proportion)."""
+"""Largest difference between a graph and its model, for numbers of size 1 (in proportion for larger
+ones)."""
 
 OPSET = 18
 
@@ -99,7 +99,7 @@ class _Controller(nn.Module):
 
 
 def graphs(world: WorldModel, controller: LinearController | None) -> dict[str, Graph]:
-    """What becomes a graph, by the name of its file; inputs are examples of two rows."""
+    """Modules to trace, by the names of their files; the inputs are examples of two rows."""
     mem, vision = world.memory.config, world.vision
     generator = torch.Generator().manual_seed(0)
 
@@ -149,10 +149,10 @@ def export_onnx(
     """Write the graphs and agent.json into folder: all of it or nothing.
 
     Args:
-        folder: new, or one that this wrote earlier.
+        folder: new, or written by this function earlier.
         action_repeat: frames for which an action is held; noted in agent.json.
     Returns:
-        the largest difference between graph and model, by the name of the file.
+        the largest difference between graph and model, by file name.
     Raises:
         ImportError: onnx, onnxruntime or onnxscript is missing.
         ValueError: a graph differs from its model by more than `TOLERANCE`; nothing was written.
@@ -197,7 +197,7 @@ def _need_onnx() -> None:
 
 
 def _trace(graph: Graph) -> bytes:
-    """The graph in ONNX's form, for batches of any size."""
+    """Trace a graph to ONNX, for batches of any size."""
     batch = torch.export.Dim("batch", min=1, max=2**16)
     module = graph.module.eval()
     with _quiet(), torch.no_grad():
@@ -217,7 +217,7 @@ def _trace(graph: Graph) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's notes on what it does not need (torchvision, old opsets)."""
+    """Silence the exporter's notes on packages that are not needed (torchvision, old opsets)."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -231,7 +231,7 @@ def _quiet() -> Iterator[None]:
 
 @torch.no_grad()
 def _difference(graph: Graph, data: bytes) -> float:
-    """Largest |graph - model| / max(1, |model|), for two rows, one, and five."""
+    """Largest |graph - model| / max(1, |model|) for batches of two, one and five rows."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

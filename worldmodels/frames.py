@@ -1,4 +1,4 @@
-"""Batches of recorded frames for training V, also of more frames than memory holds."""
+"""Batches of recorded frames for training V, also from more frames than memory holds."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from worldmodels.rollouts import RolloutStore, common_frame_shape, load_frames, 
 __all__ = ["MAX_BYTES", "FrameBatches"]
 
 MAX_BYTES = 4 * 2**30
-"""Memory for frames: 350,000 of 64x64 colours. The paper's recording has 10 million."""
+"""Memory for frames in bytes: 350,000 of 64x64 colours. The paper's recording has 10 million."""
 
 
 class FrameBatches:
     """Batches drawn from all frames of all episodes: a function of the step's number alone.
 
-    Frames that fit into `max_bytes` are kept, and every batch is drawn from all of them. Of more,
-    as many whole episodes as fit are drawn and read from their files; batches are drawn from these
-    until as many frames were drawn as they have, then others take their place.
+    Frames that fit into `max_bytes` are kept, and every batch is drawn from all of them. Otherwise
+    as many whole episodes as fit are drawn and read from their files. Batches are drawn from these
+    until as many frames were drawn as they have; then other episodes replace them.
 
     Args:
         stores: the recorded episodes, one store or several of the same frame shape.
         batch_size: frames of a batch.
-        rng: (purpose, number) -> a generator, always the same one (`Run.rng`).
-        shape: what the caller needs, such as (64, 64, 3).
-        max_bytes: most memory that frames may take.
+        rng: (purpose, number) -> generator, always with the same numbers (`Run.rng`).
+        shape: needed shape of a frame, such as (64, 64, 3).
+        max_bytes: largest memory of the frames.
     Raises:
         ValueError: as `load_frames`.
     """
@@ -49,23 +49,23 @@ class FrameBatches:
         self._pool, self._number = np.empty(0, np.uint8), -1
 
     def __len__(self) -> int:
-        """Frames in all episodes."""
+        """Number of frames in all episodes."""
         return int(self._first[-1])
 
     def __call__(self, step: int) -> np.ndarray:
-        """The batch of a step, (batch_size, *shape): uint8 frames, or float32 vectors."""
+        """Batch of a step, (batch_size, *shape): uint8 frames, or float32 vectors."""
         pool = self._pool_of(step)
         return pool[self._rng("batch", step).integers(len(pool), size=self._batch_size)]
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """The frames of these numbers, each named once, in their order."""
+        """Frames of these distinct indices, in their order."""
         if self._all is not None:
             return self._all[rows]
         order = np.argsort(rows)
         return read_rows(self._stores, self._shape, rows[order])[np.argsort(order)]
 
     def _pool_of(self, step: int) -> np.ndarray:
-        """The frames from which the batch of a step is drawn."""
+        """Frames from which the batch of a step is drawn."""
         if self._all is not None:
             return self._all
         number = step // max(1, self._room // self._batch_size)
@@ -73,7 +73,7 @@ class FrameBatches:
             order = self._rng("pool", number).permutation(len(self._first) - 1)
             lengths = np.diff(self._first)[order]
             count = max(1, int(np.searchsorted(np.cumsum(lengths), self._room, side="right")))
-            self._pool = self._pool[:0].copy()  # before others take its memory
+            self._pool = self._pool[:0].copy()  # frees its memory before others are read
             chosen = np.zeros(len(order), bool)
             chosen[order[:count]] = True
             rows = np.flatnonzero(np.repeat(chosen, np.diff(self._first)))

@@ -1,8 +1,8 @@
 """The record of an evolution: a line for each generation, on the disk before the next begins.
 
-A line carries a digest of itself and of the line before it. What is cut off, changed, lost or out
-of place is found when the journal is read, and everything from there on is put aside; the lines
-before are what the search goes on from. Scoring is pure, so the lines that follow are the same.
+A line holds a digest of itself and of the line before it. Reading the journal finds lines that are
+cut, changed, lost or out of place, and sets everything from there on aside; the search continues
+from the lines before. Scoring is pure, so the lines that follow are the same.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Generation:
 
     index: int
     seed: int
-    """Of the search."""
+    """Seed of the search."""
     candidates_sha256: str
     scores: list[float]
     sigma: float
     mean_score: float | None = None
-    """Score of the distribution's mean after this generation, where it was measured."""
+    """Score of the distribution's mean after this generation, if it was tested."""
 
     @property
     def best(self) -> float:
@@ -64,11 +64,11 @@ class Journal:
 
     Args:
         path: a JSON-lines file.
-        of: what its scores depend on beside the seed, in any words; a journal of something else
-            counts as damaged.
+        of: any text that describes the inputs of its scores beside the seed; a journal of another
+            text counts as damaged.
 
     Attributes:
-        generations: what it holds, read once.
+        generations: generations in the journal, read once.
     """
 
     def __init__(self, path: Path, of: str = ""):
@@ -82,7 +82,7 @@ class Journal:
         """Add a line; it is on the disk when this returns.
 
         Raises:
-            OSError: the disk is full, or not writable; the journal is what it was before.
+            OSError: the disk is full, or not writable; the journal stays unchanged.
         """
         line, digest = _line(generation, self._digest)
         append_file(self.path, line, sync=True)
@@ -117,7 +117,7 @@ class Journal:
         self.generations.append(generation)
 
     def _put_aside(self, good: bytes, data: bytes, why: str, last: bool) -> None:
-        """Keep the good lines. A last line cut off by a crash is nothing to speak of."""
+        """Keep the good lines and set the others aside; reports all but a last line cut by a crash."""
         if not last:
             aside = self.path.with_name(f"{self.path.name}.damaged")
             write_file(aside, data)
@@ -130,7 +130,7 @@ class Journal:
 
 
 def _line(generation: Generation, before: str) -> tuple[bytes, str]:
-    """(a line with its digest, the digest), after a line with the digest `before`."""
+    """Encode a line after one with the digest `before`; returns (line, its digest)."""
     fields: dict[str, Any] = asdict(generation)
     if fields["mean_score"] is None:
         del fields["mean_score"]

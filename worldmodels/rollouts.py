@@ -4,10 +4,10 @@ A store is a folder with one `episode-000000.npz` per episode and an `index.json
 episode. An episode belongs to the store exactly when its line in the index is whole; the line is
 written last, after the file has reached the disk, so a crash at any moment leaves a readable store.
 
-The episode files are ordinary .npz archives without pickled objects. Frames lie in them as colour
-planes (T+1, C, H, W), where CarRacing's flat areas make long runs: deflate at level 1 then takes
-them to about an eighth. Everything else in this project sees frames as (T+1, H, W, C). What an
-environment shows as vectors is kept as such, float32 (T+1, D), under the same name.
+The episode files are ordinary .npz archives without pickled objects. They hold frames as colour
+planes (T+1, C, H, W), in which CarRacing's flat areas make long runs: deflate at level 1 then
+compresses them to about an eighth. All other code uses frames as (T+1, H, W, C). Observations that
+are vectors are kept as float32 (T+1, D) under the same name.
 """
 
 import builtins
@@ -48,24 +48,24 @@ from generative.training.settings import from_json
 
 COMPRESS_LEVEL = 1
 MAX_EPISODE_BYTES = 2**30
-"""Of an episode, packed and unpacked (87,000 frames of 64x64), or of an index."""
+"""Largest episode, packed and unpacked (87,000 frames of 64x64), or index, in bytes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Episode:
     """One recorded episode of T decisions.
 
-    A decision is one action held for `info["action_repeat"]` environment steps. Frame t is what was
-    seen before action t; frame T is what was seen after the last one.
+    A decision is one action held for `info["action_repeat"]` environment steps. Frame t is the
+    observation before action t; frame T is the one after the last action.
 
     Args:
-        frames: uint8 (T+1, H, W, C), or float32 (T+1, D) where vectors are seen.
+        frames: uint8 (T+1, H, W, C), or float32 (T+1, D) for observations that are vectors.
         actions: float32 (T, A), as M reads them (`worldmodels.actions`): those of CarRacing as the
             game takes them, of a Box in [-1, 1], of a discrete space as one-hot vectors.
         rewards: float32 (T,), summed over the repeated steps.
-        terminated: bool (T,), true only where the environment ended the episode. A time limit is no
+        terminated: bool (T,), True only if the environment ended the episode. A time limit is no
             termination; it is kept as `info["truncated"]`.
-        info: anything that JSON can hold: seed, driver, env_id, action_repeat, ...
+        info: any JSON values: seed, driver, env_id, action_repeat, ...
     """
 
     frames: np.ndarray
@@ -110,7 +110,7 @@ class Episode:
         return float(np.sum(self.rewards, dtype=np.float64))
 
     def to_bytes(self) -> bytes:
-        """The episode as the bytes of its .npz file; equal episodes give equal bytes."""
+        """Encode the episode as the bytes of its .npz file; equal episodes give equal bytes."""
         members = {
             "frames": _planes(self.frames, (0, 3, 1, 2)),
             "actions": self.actions,
@@ -122,7 +122,7 @@ class Episode:
             for name, array in members.items():
                 raw = io.BytesIO()
                 np.lib.format.write_array(raw, array, allow_pickle=False)
-                # A ZipInfo of our own carries the fixed date 1980, so no clock enters the file.
+                # This ZipInfo has the fixed date 1980, so that no clock enters the file.
                 archive.writestr(
                     zipfile.ZipInfo(f"{name}.npy"),
                     raw.getbuffer(),
@@ -140,9 +140,9 @@ class Episode:
         """Inverse of `to_bytes`.
 
         Args:
-            path: of the file that they come from, for errors.
+            path: path of the file of the bytes, for errors.
         Raises:
-            DamagedFileError: they are no episode, or one of more than 1 GB.
+            DamagedFileError: the bytes are no episode, or one of more than 1 GB.
         """
         with open_zip(io.BytesIO(data), path, MAX_EPISODE_BYTES) as archive:
             frames, actions, rewards, terminated = (
@@ -159,13 +159,13 @@ class Episode:
 
 
 def _planes(frames: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
-    """Frames with their axes in another order; vectors as they are."""
+    """Frames with their axes in another order; vectors are not changed."""
     return np.ascontiguousarray(frames.transpose(order) if frames.ndim == 4 else frames)
 
 
 @dataclass(frozen=True)
 class EpisodeRecord:
-    """One line of the index: what is known of an episode without opening its file."""
+    """One line of the index: properties of an episode that need no look into its file."""
 
     file: str
     sha256: str
@@ -179,7 +179,7 @@ class EpisodeRecord:
 
     @classmethod
     def of(cls, episode: Episode, data: builtins.bytes) -> "EpisodeRecord":
-        """Record of an episode and its bytes; the store gives it its file name."""
+        """Make the record of an episode and its bytes; the store sets the file name."""
         return cls(
             file="",
             sha256=hashlib.sha256(data).hexdigest(),
@@ -215,17 +215,17 @@ def _crc32(values: dict[str, Any]) -> str:
 class RolloutStore:
     """Episodes in a folder: append, count, read.
 
-    Opening reads the index and checks every file against its checksum. Whatever is damaged or
-    missing is an error, since who trains on the rest gets another result; only a half-written last
-    line, of an episode that a crash kept from the store, is warned of and cut off by the next
-    append. Others may read while one appends; a second one that appends is refused.
+    Opening reads the index and checks every file against its checksum. A damaged or missing file is
+    an error, since training on the rest gives another result. Only a half-written last line, of an
+    episode that a crash kept from the store, gives a warning; the next append cuts it off. Several
+    processes may read while one appends; a second one that appends is refused.
 
     Args:
         folder: a store, or a new or empty folder (made by the first `append`).
-        frame_shape, action_dim: what the caller needs; a store that holds another is an error.
+        frame_shape, action_dim: needed shapes; a store with others is an error.
         create: start a store in a folder that already holds other files, such as a run folder.
-        mend: open a damaged store too. What is damaged is named in `damaged` and left out of
-            everything else, until `fill` makes it again.
+        mend: open a damaged store too. Its damaged episodes are named in `damaged` and left out of
+            everything else, until `fill` makes them again.
     Raises:
         DamagedFileError: names the first file or line that is damaged, and what to do.
         ValueError: the folder is no store, or holds other shapes than asked for.
@@ -244,7 +244,7 @@ class RolloutStore:
         self.records: list[EpisodeRecord] = []
         self.damaged: list[str] = []
         self._mend = mend
-        self._broken: list[EpisodeRecord] = []  # whose files are damaged
+        self._broken: list[EpisodeRecord] = []  # episodes with damaged files
         self._needed_frame_shape = None if frame_shape is None else tuple(frame_shape)
         self._needed_action_dim = action_dim
         self._index_path = self.folder / INDEX_NAME
@@ -262,7 +262,7 @@ class RolloutStore:
                     "collect_rollouts.py, or a new one"
                 )
         self._load()
-        if not mend:  # lines may be lost at the end of what is finished
+        if not mend:  # a finished store may have lost lines at its end
             check_made(self.folder.absolute().parent, self.folder.name)
         told = [*self.damaged, *[f"{INDEX_NAME} (half-written last line)"] * self._tail]
         if told:
@@ -279,12 +279,12 @@ class RolloutStore:
 
     @property
     def steps(self) -> int:
-        """Decisions in all whole episodes."""
+        """Number of decisions in all whole episodes."""
         return sum(record.steps for record in self.records)
 
     @property
     def num_frames(self) -> int:
-        """Frames in all whole episodes: for each, one more than it has decisions."""
+        """Number of frames in all whole episodes: one more than decisions in each."""
         return self.steps + len(self)
 
     @property
@@ -294,22 +294,22 @@ class RolloutStore:
 
     @property
     def env_ids(self) -> list[str]:
-        """Environments that the episodes say they come from, sorted."""
+        """Ids of the environments of the episodes, sorted."""
         found = {record.info.get("env_id") for record in self.records}
         return sorted(name for name in found if isinstance(name, str))
 
     @property
     def frame_shape(self) -> tuple[int, ...] | None:
-        """(H, W, C), or (D,) of vectors; None while the store is empty and none was asked for."""
+        """Shape (H, W, C), or (D,) of vectors; None if the store is empty and none was given."""
         return self.records[0].frame_shape if self.records else self._needed_frame_shape
 
     @property
     def action_dim(self) -> int | None:
-        """Size of an action; None while the store is empty and no size was asked for."""
+        """Size of an action; None if the store is empty and no size was asked for."""
         return self.records[0].action_dim if self.records else self._needed_action_dim
 
     def episode(self, i: int) -> Episode:
-        """Episode i of the whole ones, checked against its checksum once more.
+        """Read whole episode i, and check it against its checksum again.
 
         Raises:
             DamagedFileError: the file changed since the store was opened.
@@ -321,18 +321,18 @@ class RolloutStore:
         return Episode.from_bytes(data, self.folder / record.file)
 
     def append(self, episode: Episode) -> EpisodeRecord:
-        """Writes an episode and, once its file has reached the disk, its line of the index.
+        """Write an episode and, once its file has reached the disk, its line of the index.
 
         Raises:
             ValueError: the episode's shapes are not those of the store.
             BlockingIOError: another process or RolloutStore is appending to this folder.
-            OSError: no room on the disk, for instance. All earlier episodes stay whole.
+            OSError: the disk is full, for example. All earlier episodes stay whole.
         """
         data = episode.to_bytes()
         return self.append_encoded(EpisodeRecord.of(episode, data), data)
 
     def append_encoded(self, record: EpisodeRecord, data: bytes) -> EpisodeRecord:
-        """`append` where `to_bytes` was taken elsewhere, in a worker process say."""
+        """Append an episode that was encoded by `to_bytes` elsewhere, e.g. in a worker process."""
         index_file = self.lock()
         record = dataclasses.replace(record, file=_episode_name(self._next_number))
         self._write_episode(record, data)
@@ -351,7 +351,7 @@ class RolloutStore:
         return record
 
     def is_whole(self, run: Run) -> bool:
-        """Whether a run that records this store is finished, and nothing has changed since."""
+        """True if a run that records this store is finished, and nothing has changed since."""
         if self.damaged:
             return False
         try:
@@ -369,18 +369,17 @@ class RolloutStore:
     ) -> Iterator[EpisodeRecord]:
         """Make the episodes that the store lacks, and yield their records.
 
-        What is damaged is made first and put where it was, the rest is appended in order; so the
-        files become what they would be without damage and interruptions.
+        Damaged episodes are made first and put in their places, the rest is appended in order. The
+        files then equal those of a store without damage and interruptions.
 
         Args:
-            keys: of all episodes that the store is to hold, in their order.
-            key_of: the key of a recorded episode.
-            make: places among the keys -> record and bytes of each, one after the other.
-            stop: asked before each episode; true ends it.
+            keys: keys of all episodes that the store should hold, in order.
+            key_of: record -> key of the episode.
+            make: indices of keys -> record and bytes of each, in turn.
+            stop: called before each episode; True ends the filling.
         Raises:
             ValueError: the store holds an episode without a key, or one twice.
-            DamagedFileError: an episode that was made again is not the same, or something is
-                damaged that no key tells how to make.
+            DamagedFileError: an episode that was made again differs, or a damaged one has no key.
         """
         self.lock()
         places = {key: place for place, key in enumerate(keys)}
@@ -395,7 +394,7 @@ class RolloutStore:
                 )
             known[place] = record
         again = [places[key_of(record)] for record in self._broken]
-        if self.damaged:  # lines may be lost of what has a file, or lies before others
+        if self.damaged:  # lines may be lost of episodes with a file, or of earlier ones
             files = [i for i in range(len(keys)) if (self.folder / _episode_name(i)).exists()]
             last = max([*known, *files], default=-1)
             again += [place for place in range(last + 1) if place not in known]
@@ -417,7 +416,7 @@ class RolloutStore:
     def _put_back(
         self, place: int, known: dict[int, EpisodeRecord], record: EpisodeRecord, data: bytes
     ) -> EpisodeRecord:
-        """Write an episode that was made again to where it was, if it is the same."""
+        """Write an episode that was made again to its place, if it is the same."""
         before = known.get(place)
         name = _episode_name(place) if before is None else before.file
         record = dataclasses.replace(record, file=name)
@@ -432,9 +431,9 @@ class RolloutStore:
         return record
 
     def _rewrite_index(self, records: list[EpisodeRecord]) -> None:
-        """One line for each of these, and nothing else."""
+        """Write an index with one line for each of these records."""
         write_file(self._index_path, b"".join(record.to_line() for record in records))
-        self.close()  # the lock is on the file that was replaced
+        self.close()  # the lock is on the replaced file
         self._mend = False
         self._load()
         self.lock()
@@ -448,9 +447,9 @@ class RolloutStore:
             raise self._write_error(error, path, len(data)) from error
 
     def lock(self) -> io.FileIO:
-        """Keeps others from appending and reads what they have appended; returns the index file.
+        """Lock the store for appending and read what others have appended; returns the index file.
 
-        `append` does it the first time, `close` ends it, and so does the end of the process.
+        The first `append` calls it; `close` or the end of the process releases the lock.
 
         Raises:
             BlockingIOError: another process or RolloutStore is appending to this folder.
@@ -469,7 +468,7 @@ class RolloutStore:
                 "it, close() it or pass another folder",
             ) from error
         if os.fstat(index_file.fileno()).st_size != self._index_size:
-            self._load()  # another process has appended since, or a tail is there
+            self._load()  # another process has appended since, or there is a half-written line
             index_file.truncate(self._index_size)
         remove_leftovers(self.folder)
         sync_folder(self.folder)
@@ -477,15 +476,15 @@ class RolloutStore:
         return index_file
 
     def close(self) -> None:
-        """Lets another process append; reading and further appends still work."""
+        """Let another process append; reading and further appends still work."""
         if self._index_file is not None:
             self._index_file.close()
             self._index_file = None
 
     def _load(self) -> None:
-        """Reads the index and checks the files that it names."""
+        """Read the index and check the files that it names."""
         self.records, self.damaged, self._broken = [], [], []
-        # Before the index, to which others may append meanwhile.
+        # The files are listed before the index, to which others may append meanwhile.
         names = {path.name for path in self.folder.glob("episode-*.npz")}
         listed: list[str] = []
         found = os.path.lexists(self._index_path)
@@ -511,8 +510,8 @@ class RolloutStore:
             )
             self.records.append(record)
         self._next_number = _episode_number(listed[-1]) + 1 if listed else 0
-        if len(lines) == len(listed):  # else such a file may be that of a damaged line
-            # A crash leaves one, which was to be listed next.
+        if len(lines) == len(listed):  # otherwise such a file may belong to a damaged line
+            # A crash leaves one file, which would have been listed next.
             strange = names - {*listed, _episode_name(self._next_number)}
             self.damaged += [f"{name} (not in {INDEX_NAME})" for name in sorted(strange)]
         if self.damaged and not self._mend:
@@ -520,7 +519,7 @@ class RolloutStore:
         self._tail = bool(tail)
 
     def _damage(self, first: str, *others: str) -> DamagedFileError:
-        """What is wrong, and what is to be done, which depends on who made the store."""
+        """Error that names the damage and the remedy, which depends on the maker of the store."""
         run = self.folder.absolute().parent
         more = f", and {len(others)} more" if others else ""
         advice = "get a whole copy, or delete the file and its line of the index, to do without it"
@@ -529,7 +528,7 @@ class RolloutStore:
         return DamagedFileError(f"{self.folder}/{first} is damaged{more}; {advice}")
 
     def _read(self, record: EpisodeRecord) -> tuple[bytes, str]:
-        """The bytes of an episode's file, and what is wrong with them ("" if nothing)."""
+        """Read (bytes of an episode's file, description of damage or "")."""
         path = self.folder / record.file
         if not os.path.lexists(path):
             return b"", "missing"
@@ -575,16 +574,16 @@ def load_frames(
     max_frames: int | None = None,
     seed: int = 0,
 ) -> np.ndarray:
-    """Frames of all episodes in one array, uint8 (N, H, W, C), in the order of the stores.
+    """Load the frames of all episodes as one array, uint8 (N, H, W, C), in the order of stores.
 
-    Vectors come as float32 (N, D).
+    Vectors are float32 (N, D).
 
     Args:
         stores: one store or several of the same frame shape.
-        shape: what the caller needs, such as (64, 64, 3).
-        max_frames: keep at most this many, drawn without replacement from `seed`, order kept.
+        shape: needed shape of a frame, such as (64, 64, 3).
+        max_frames: keep at most this many, drawn without replacement from `seed`, in order.
     Raises:
-        ValueError: no episode, or stores of different frame shapes or not of the one needed.
+        ValueError: there is no episode, or the frames differ in shape or do not have `shape`.
     """
     stores = [stores] if isinstance(stores, RolloutStore) else list(stores)
     found = common_frame_shape(stores, shape)
@@ -599,7 +598,7 @@ def load_frames(
 def common_frame_shape(
     stores: Sequence[RolloutStore], shape: tuple[int, ...] | None = None
 ) -> tuple[int, ...]:
-    """The shape of all frames of these stores; raises as `load_frames` does."""
+    """Shape of all frames of these stores; raises as `load_frames` does."""
     shapes = {store.records[0].frame_shape: str(store.folder) for store in stores if len(store)}
     if not shapes:
         names = ", ".join(str(store.folder) for store in stores) or "no folder"
@@ -620,15 +619,15 @@ def common_frame_shape(
 def read_rows(
     stores: Sequence[RolloutStore], shape: tuple[int, ...], rows: np.ndarray, what: str = ""
 ) -> np.ndarray:
-    """Some of the frames of these stores, (len(rows), *shape).
+    """Read some frames of these stores, (len(rows), *shape).
 
     Args:
-        rows: their numbers, rising, none of them twice.
-        what: shown beside a bar of progress; none if empty.
+        rows: indices of the frames, strictly increasing.
+        what: text beside a progress bar; no bar if empty.
     """
     frames = np.empty((len(rows), *shape), np.float32 if len(shape) == 1 else np.uint8)
     episodes = [(store, i) for store in stores for i in range(len(store))]
-    first = 0  # of this episode, among all frames
+    first = 0  # index of this episode's first frame among all
     for store, i in progress(episodes, what) if what else episodes:
         end = first + store.records[i].steps + 1
         low, high = np.searchsorted(rows, (first, end))

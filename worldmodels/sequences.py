@@ -1,7 +1,7 @@
-"""Encoded episodes and the training windows that M learns from.
+"""Encoded episodes, and the windows on which M is trained.
 
-V turns every recorded frame into mu and logvar once. For each batch of windows z is drawn afresh
-from N(mu, exp(logvar)), so that M cannot learn one draw by heart (Ha & Schmidhuber 2018, A.3).
+V encodes every recorded frame to mu and logvar once. Each batch of windows draws z anew from
+N(mu, exp(logvar)), so that M cannot memorise one draw (Ha & Schmidhuber 2018, A.3).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -34,16 +34,16 @@ ARRAYS_NAME = "encoded.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class EncodedRollouts:
-    """E episodes as latents, laid end to end; N frames in all.
+    """E episodes as latents in sequence; N frames in all.
 
-    Episode e with T decisions owns rows starts[e] to starts[e+1], T + 1 of them. Its last row is
+    Episode e with T decisions has rows starts[e] to starts[e+1], T + 1 of them. Its last row is
     the frame after the last decision, where action and reward are zero and terminated is False.
 
     Args:
-        mu, logvar: float16 (N, D), of V's posterior for every frame.
+        mu, logvar: float16 (N, D), V's posterior of every frame.
         actions: float32 (N, A), taken at that frame.
-        rewards: float32 (N,), paid for that action.
-        terminated: bool (N,), the environment ended the episode with that action.
+        rewards: float32 (N,), of that action.
+        terminated: bool (N,), True if the environment ended the episode with that action.
         starts: int64 (E + 1,), first row of each episode, then N.
     """
 
@@ -85,7 +85,7 @@ class EncodedRollouts:
 
     @property
     def num_frames(self) -> int:
-        """Frames in all episodes, N."""
+        """Number of frames in all episodes, N."""
         return len(self.mu)
 
     @property
@@ -100,15 +100,15 @@ class EncodedRollouts:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Decisions in each episode, int64 (E,)."""
+        """Number of decisions in each episode, int64 (E,)."""
         return np.diff(self.starts) - 1
 
     @classmethod
     def concat(cls, parts: Sequence["EncodedRollouts"]) -> "EncodedRollouts":
-        """The episodes of all parts, in order.
+        """Concatenate the episodes of all parts, in order.
 
         Raises:
-            ValueError: no part, or parts of different latent or action sizes.
+            ValueError: there is no part, or latent or action sizes differ.
         """
         sizes = [(part.z_dim, part.action_dim) for part in parts]
         if not parts or len(set(sizes)) > 1:
@@ -125,10 +125,10 @@ class EncodedRollouts:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Writes config.json, a safetensors file and a manifest; all of it or nothing.
+        """Write config.json, a safetensors file and a manifest; all of it or nothing.
 
         Args:
-            folder: new, or one that this wrote earlier.
+            folder: new, or written by this method earlier.
         """
         config = {
             "class": type(self).__name__,
@@ -144,11 +144,11 @@ class EncodedRollouts:
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Reads what `save` wrote.
+        """Load a folder that `save` wrote.
 
         Raises:
             FileNotFoundError: there is no such folder.
-            DamagedFileError: a file is missing, cut or changed; it is named.
+            DamagedFileError: a file is missing, cut or changed; names it.
             ValueError: the folder holds something else.
         """
         folder = Path(folder)
@@ -173,14 +173,14 @@ def encode_rollouts(
     encode_mu_logvar: Callable[[np.ndarray], tuple[Any, Any]],
     batch_size: int = 500,
 ) -> EncodedRollouts:
-    """Encodes every frame of every whole episode.
+    """Encode every frame of every whole episode.
 
     Args:
         stores: one store or several.
         encode_mu_logvar: uint8 (n, H, W, C) -> mu and logvar, arrays or CPU tensors (n, D).
-        batch_size: most frames per call.
+        batch_size: largest number of frames per call.
     Raises:
-        ValueError: no episode, or a mu or logvar that is not finite in float16.
+        ValueError: there is no episode, or a mu or logvar is not finite in float16.
     """
     stores = [stores] if isinstance(stores, RolloutStore) else list(stores)
     parts = []
@@ -192,7 +192,7 @@ def encode_rollouts(
             encode_mu_logvar(episode.frames[first : first + batch_size])
             for first in range(0, rows, batch_size)
         ]
-        with np.errstate(over="ignore"):  # told below, with the name of the file
+        with np.errstate(over="ignore"):  # reported below, with the name of the file
             mu, logvar = (
                 np.concatenate([np.asarray(x) for x in column]).astype(np.float16)
                 for column in zip(*encoded, strict=True)
@@ -223,10 +223,10 @@ class SequenceBatches:
 
     The batch depends on (seed, step) alone. An episode of T decisions is drawn in proportion to T
     times its weight. The window then starts at u clipped to [0, T - length], u uniform over
-    [1 - length, T - 1]: every window is as full as the episode allows, and the first and the last
-    decision of an episode are drawn as often as those in its middle (up to the clipped neighbours,
-    at most twice as often). Without the clipping the ends, the only place where `terminated` is
-    true, would be nearly absent.
+    [1 - length, T - 1]. Every window is then as full as the episode allows, and the first and the
+    last decision of an episode are drawn as often as those in its middle (the clipped neighbours at
+    most twice as often). Without clipping, the ends, the only place where `terminated` is True,
+    would be nearly absent.
 
     | key | shape | |
     |---|---|---|
@@ -236,15 +236,15 @@ class SequenceBatches:
     | terminated | (B, T) | 0 or 1 |
     | mask | (B, T) | 1 where the decision is real |
 
-    Where mask is 0 everything else is 0, but for the first such z, which is the episode's last.
+    Where mask is 0 everything else is 0, except the first such z, which is the episode's last.
 
     Args:
-        encoded: what to draw from.
+        encoded: episodes to draw from.
         batch_size: windows per batch, B.
         length: decisions per window, T.
         seed: non-negative integer.
-        start_fraction: share of each batch, rounded up, whose windows start where their episode
-            does, as M is used from a zero state there. Other windows may start there too.
+        start_fraction: share of each batch, rounded up, whose windows start at the beginning of
+            their episode, where M starts from a zero state. Other windows may start there too.
         weights: relative weight of each episode, (E,); recent rounds can count more.
     """
 
@@ -307,7 +307,7 @@ class SequenceBatches:
         }
 
     def _windows(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Episode and first decision of each window, both int64 (B,)."""
+        """Draw episode and first decision of each window, both int64 (B,)."""
         share = self._cumulative_share
         episodes = np.searchsorted(share, rng.random(self.batch_size), side="right")
         lengths = self.encoded.lengths[episodes]

@@ -1,18 +1,18 @@
-"""V, the vision: any model of `generative` that makes a vector of a frame and a frame of a vector.
+"""V, the vision: any model of `generative` that encodes frames to vectors and decodes them.
 
     vision = load_vision("pretrained/carracing-dream/vision")   # a ConvVAE, a ConvAutoencoder, ...
     mu, logvar = encode_mu_logvar(vision, x)        # x (B, 3, 64, 64) in [0, 1] -> (B, D) twice
     images = vision.decode(mu)
 
-The rest of a world model asks two things of z. C reads it beside M's h, which lies in [-1, 1], and
-M predicts it by mixtures that begin at a standard deviation of one: so each of its numbers should
-be about as large as a standard normal. In a VAE the prior sees to that; the code of an autoencoder
-has whatever scale training leaves it, and `standardise` rescales it. And M must not learn single
-values by heart: a VAE gives it fresh draws from q(z|x). An autoencoder has one code for a frame and
-no draws, which stands in the same files as a variance of zero (`NO_NOISE`).
+The rest of a world model needs two properties of z. First, each of its numbers should be about as
+large as a standard normal: C reads it beside M's h, which lies in [-1, 1], and M predicts it by
+mixtures that begin at a standard deviation of one. In a VAE the prior ensures this; the code of an
+autoencoder has any scale, and `standardise` rescales it. Second, M must not memorise single values:
+a VAE gives it fresh draws from q(z|x). An autoencoder has one code for a frame and no draws, which
+the same files hold as a variance of zero (`NO_NOISE`).
 
-Where an environment shows vectors and no pictures, V has nothing to learn: `VectorVision` rescales
-each number to mean 0 and deviation 1 over the recorded data, and `decode` takes it back.
+For observations that are vectors, V has nothing to learn: `VectorVision` rescales each number to
+mean 0 and standard deviation 1 over the recorded data, and `decode` inverts this.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ __all__ = [
 ]
 
 FRAME_SHAPE = (3, 64, 64)
-"""(C, H, W) of what V sees."""
+"""Shape (C, H, W) of the frames of V."""
 
 NO_NOISE = -1000.0
-"""The logvar of a code without noise. It is finite in half precision, and exp(NO_NOISE / 2) is
-exactly zero in single precision, so that a draw is the mean, bit for bit."""
+"""Log variance of a code without noise. It is finite in half precision, and exp(NO_NOISE / 2) is
+exactly zero in single precision, so that a draw equals the mean bit for bit."""
 
 
 class VectorVision(Pretrained, nn.Module):
@@ -65,9 +65,9 @@ class VectorVision(Pretrained, nn.Module):
 
     @classmethod
     def of(cls, vectors: Tensor) -> VectorVision:
-        """The one that gives these vectors (N, D) mean 0 and deviation 1.
+        """Fit a V that gives these vectors (N, D) mean 0 and standard deviation 1.
 
-        A number that never changes only loses its mean.
+        A constant number only loses its mean.
         """
         vision = cls(VectorVisionConfig(vectors.shape[1])).float()
         std, mean = torch.std_mean(vectors.double(), dim=0, correction=0)
@@ -90,7 +90,7 @@ VisionModel = ConvVAE | ImageVAE | LinearVAE | ConvAutoencoder | LinearAutoencod
 FAMILIES: dict[str, type[VisionModel]] = {
     family.__name__: family for family in get_args(VisionModel)
 }
-"""What can be V, by the name that a saved model carries."""
+"""Classes that can be V, by their name in a saved model."""
 
 
 class Sizes(Protocol):
@@ -98,16 +98,16 @@ class Sizes(Protocol):
 
     @property
     def latent_dim(self) -> int:
-        """Numbers in z, D."""
+        """Size of z, D."""
         ...
 
 
 class Vision(Protocol):
-    """What a model needs to be V. One with `encode_mu_logvar`, as a VAE has, is asked for that."""
+    """Methods that a model needs to be V. `encode_mu_logvar`, as in a VAE, is used if it exists."""
 
     @property
     def config(self) -> Sizes:
-        """The model's sizes."""
+        """Sizes of the model."""
         ...
 
     def encode(self, x: Tensor, /) -> Tensor:
@@ -124,15 +124,14 @@ class Vision(Protocol):
 
 
 def load_vision(folder: Path | str, device: torch.device | str = "cpu") -> VisionModel:
-    """The V that a folder holds, of whichever family, in evaluation mode.
+    """Load the V of a folder, of any family, in evaluation mode.
 
     Its class is found by name among `FAMILIES`; nothing in the folder can run code.
 
     Raises:
         FileNotFoundError: there is no such folder.
         DamagedFileError: a file is missing, cut, changed, or does not fit the others.
-        ValueError: the folder holds another class, a V for other images, or is the run that made
-            a V.
+        ValueError: the folder holds another class, a V for other images, or a run instead of its V.
     """
     name = saved_class(folder, FAMILIES, "V", "scripts/train_vae.py")
     vision = FAMILIES[name].from_pretrained(folder, device=device)
@@ -141,7 +140,7 @@ def load_vision(folder: Path | str, device: torch.device | str = "cpu") -> Visio
 
 
 def check_vision(vision: Vision, who: str = "") -> None:
-    """Raise ValueError if a model is made for other images than the frames V sees."""
+    """Raise ValueError if a model is made for images of another shape than V's frames."""
     shape = getattr(vision, "image_shape", None) or getattr(vision.config, "image_shape", None)
     if shape is not None and tuple(shape) != FRAME_SHAPE:
         raise ValueError(
@@ -154,8 +153,8 @@ def check_observations(vision: Vision, shape: tuple[int, ...], whose: str, who: 
     """Raise ValueError if a V cannot see observations of this shape, (H, W, C) or (D,).
 
     Args:
-        whose: names the observations in the message.
-        who: names the V.
+        whose: name of the observations in the message.
+        who: name of the V in the message.
     """
     channels, height, width = FRAME_SHAPE
     is_vector = isinstance(vision, VectorVision)
@@ -174,7 +173,7 @@ def _kind(shape: tuple[int, ...]) -> str:
 def encode_mu_logvar(vision: Vision, x: Tensor) -> tuple[Tensor, Tensor]:
     """Images (B, 3, 64, 64) in [0, 1], or vectors -> mean and log variance of z, each (B, D).
 
-    Where the family has no variance, the code is the mean and the log variance is `NO_NOISE`.
+    For a family without a variance, the code is the mean and the log variance is `NO_NOISE`.
     """
     posterior = getattr(vision, "encode_mu_logvar", None)
     if posterior is not None:
@@ -185,12 +184,12 @@ def encode_mu_logvar(vision: Vision, x: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def standardise(model: ConvAutoencoder | LinearAutoencoder, codes: Tensor) -> None:
-    """Rescale a model's code so that these of its codes (N, D) get mean 0 and deviation 1.
+    """Rescale a model's code so that these codes (N, D) get mean 0 and standard deviation 1.
 
-    The linear maps on either side of the code take mean and deviation in, so images are decoded as
-    before, and the model is still one of its family. A number that is the same in all codes stays
-    as it is, but for its mean. The code is not turned as well, so that its numbers would be
-    uncorrelated: that blows up directions in which frames hardly differ, and dreams get worse.
+    The linear maps on both sides of the code absorb mean and standard deviation, so images are
+    decoded as before, and the model stays one of its family. A number that is constant over the
+    codes only loses its mean. The code is not also rotated to uncorrelated numbers: that would
+    amplify directions in which frames hardly differ, and dreams get worse.
     """
     into, out_of = _maps_beside_code(model)
     std, mean = torch.std_mean(codes.double(), dim=0, correction=0)
@@ -204,7 +203,7 @@ def standardise(model: ConvAutoencoder | LinearAutoencoder, codes: Tensor) -> No
 
 
 def _maps_beside_code(model: ConvAutoencoder | LinearAutoencoder) -> tuple[nn.Linear, nn.Linear]:
-    """The linear maps that end in the code and begin at it."""
+    """Linear maps into the code and out of it."""
     if isinstance(model, LinearAutoencoder):
         return model.encoder, model.decoder
     into, out_of = model.encoder[-1], model.decoder[0]

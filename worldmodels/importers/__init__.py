@@ -1,12 +1,12 @@
-"""World models that others trained, as our V, M and C with equal outputs.
+"""World models that others trained, converted to our V, M and C with equal outputs.
 
     imported = read_json_weights("WorldModelsExperiments/carracing")   # Ha & Schmidhuber's own
     imported = read_checkpoints("exp_dir")                             # Tallec, Blier & Kalainathan
     imported.world.encode(frames)
     imported.controller.act(z, h, c)
 
-Nothing in the files is run: JSON is data, and of a pickle only tensors and plain values are read.
-`docs/weights.md` says what is mapped to what, and what stays different.
+No code in the files is run: JSON is data, and only tensors and plain values of a pickle are read.
+`docs/weights.md` lists the mapping of weights and the remaining differences.
 """
 
 from worldmodels.importers.checkpoints import read_checkpoints

@@ -1,11 +1,11 @@
 """The PyTorch checkpoints of ctallec/world-models (Tallec, Blier & Kalainathan 2018).
 
 https://github.com/ctallec/world-models writes `vae/best.tar`, `mdrnn/best.tar`, `ctrl/best.tar`:
-what `torch.save` makes of {"epoch", "state_dict", "precision" or "reward", "optimizer"}, in the
-format of its day or in today's.
+{"epoch", "state_dict", "precision" or "reward", "optimizer"} saved by `torch.save`, in the format
+of 2018 or in today's.
 
 Such files are pickles, which can run anything. Here they are read by PyTorch's restricted
-unpickler, which knows tensors and plain values and calls nothing else.
+unpickler, which accepts tensors and plain values and calls nothing else.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from worldmodels.world_model import WorldModel
 __all__ = ["read_checkpoints", "read_state_dict"]
 
 MAX_BYTES = 256 * 2**20
-"""More than ten times what any of these files has."""
+"""Largest file in bytes; more than ten times the size of any of these files."""
 
 OLD_PICKLES = 5
-"""Of the old format: a number, a version, the system, the content, the keys of its numbers."""
+"""Pickles in a file of the old format: magic number, version, system, content, storage keys."""
 
 NAMES = frozenset({
     "collections.OrderedDict", "torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2",
@@ -49,7 +49,7 @@ NAMES = frozenset({
     "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
     *(f"torch.{kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int")),
 })  # fmt: skip
-"""What tensors and NumPy's numbers are built by."""
+"""Names of the functions that rebuild tensors and NumPy's numbers."""
 
 # Scores are NumPy numbers in some of these files. They are built from a type and a few bytes.
 _SCALAR = np.float64(0).__reduce__()[0]
@@ -65,16 +65,16 @@ _NUMPY_SCALARS: list[Any] = [
 
 @torch.inference_mode(False)
 def read_checkpoints(folder: Path | str) -> Imported:
-    """V, M and C of an experiment folder; C is None where there is no `ctrl/best.tar`.
+    """Read V, M and C of an experiment folder; C is None without a `ctrl/best.tar`.
 
     The controller's outputs are not squashed (`ActionHead("raw")`). Its actions and h are those of
-    the original program. What M says of z has the same density in every dimension, but the original
-    chooses one mixture component for all dimensions together, and ours one for each.
+    the original program. M's prediction of z has the same density in every dimension, but the
+    original draws one mixture component for all dimensions together, and ours one for each.
 
     Raises:
         FileNotFoundError: V or M is missing.
         DamagedFileError: a file is no checkpoint, is cut, too large or a link.
-        ForeignWeightsError: a file holds something else, or more than data.
+        ForeignWeightsError: a file holds other weights, or more than data.
     """
     folder = Path(folder)
     files = [find(folder, "V", ("vae/best.tar",)), find(folder, "M", ("mdrnn/best.tar",))]
@@ -88,22 +88,22 @@ def read_checkpoints(folder: Path | str) -> Imported:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors under "state_dict" of a checkpoint; nothing that it holds is run.
+    """Read the tensors under "state_dict" of a checkpoint, without running its content.
 
-    They have the names of the plain network, also where it was saved within DataParallel or
+    They have the names of the plain network, also if it was saved within DataParallel or
     compiled.
 
     Raises:
         DamagedFileError, ForeignWeightsError: as `read_checkpoints`.
     """
     data = read_file(path, MAX_BYTES)
-    if data[257:262] == b"ustar":  # the format of 2017, which is unpacked to the disk when read
+    if data[257:262] == b"ustar":  # the format of 2017, which torch unpacks to the disk
         raise ForeignWeightsError(f"{path}: is a real tar archive; save it again with torch.save")
     size = _check_pickles(data, path)
     try:
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler lets all kinds through, of whatever the bytes say
+    except Exception as error:  # damaged bytes can make the unpickler raise anything
         lines = str(error).strip().splitlines()
         if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
             raise _refused(path, _cause(str(error))) from None
@@ -113,7 +113,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise ForeignWeightsError(f'{path}: has no "state_dict"; needed is a best.tar')
-    # Tensors can share numbers, or repeat one by a stride of 0.
+    # Tensors can share numbers, or repeat one with a stride of 0.
     needed = sum(value.nbytes for value in state.values() if isinstance(value, Tensor))
     if needed > size:
         raise DamagedFileError(f"{path}: its tensors take {needed} bytes, it holds {size}")
@@ -124,14 +124,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _own_name(key: str) -> str:
-    """A weight's name without what DataParallel and torch.compile put into it."""
+    """Name of a weight without the prefixes of DataParallel and torch.compile."""
     return ".".join(part for part in key.split(".") if part not in ("module", "_orig_mod"))
 
 
 def _check_pickles(data: bytes, path: Path) -> int:
-    """Bytes that the file holds unpacked; refuses names that PyTorch's unpickler would call.
+    """Unpacked size of the file in bytes; refuses names that PyTorch's unpickler would call.
 
-    It trusts `bytearray` and `torch.Tensor`, say, with which a few bytes can ask for any memory.
+    It trusts, for example, `bytearray` and `torch.Tensor`, by which a few bytes can ask for any
+    amount of memory.
     """
     if data[:2] == b"PK":
         with open_zip(io.BytesIO(data), path, MAX_BYTES) as archive:
@@ -160,7 +161,7 @@ def _refused(path: Path, cause: str) -> ForeignWeightsError:
 
 
 def _cause(message: str) -> str:
-    """The line of torch's long message that says what was found."""
+    """Line of torch's long message that names the cause."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     found = [line for line in lines if "GLOBAL" in line or "Unsupported" in line]
     return (found or lines or ["refused"])[0][:200]
@@ -174,13 +175,13 @@ def _tensor(path: Path, key: str, value: Any) -> Tensor:
 
 
 class _Weights:
-    """The tensors of one file; every one must be taken, with the shape that is needed."""
+    """Tensors of one file; every one must be taken, with the needed shape."""
 
     def __init__(self, path: Path):
         self.path, self.state = path, read_state_dict(path)
 
     def get(self, key: str, ndim: int) -> Tensor:
-        """A tensor of which only the number of axes is known."""
+        """Take a tensor of which only the number of axes is known."""
         if key not in self.state:
             raise ForeignWeightsError(
                 f"{self.path}: {key} is missing; there are {', '.join(sorted(self.state)[:6])} ..."
@@ -193,13 +194,13 @@ class _Weights:
         return self.state[key]
 
     def take(self, key: str, *shape: int) -> Tensor:
-        """A tensor of this shape."""
+        """Take a tensor of this shape."""
         value = self.get(key, len(shape))
         check_shape(self.path, key, value.shape, shape)
         return self.state.pop(key)
 
     def finish(self) -> None:
-        """Raise ForeignWeightsError if there are others."""
+        """Raise ForeignWeightsError if a tensor is left."""
         if self.state:
             raise ForeignWeightsError(
                 f"{self.path}: has weights that have no place here: {', '.join(sorted(self.state))}"
@@ -207,8 +208,8 @@ class _Weights:
 
 
 def read_vae(path: Path) -> ConvVAE:
-    """V: the paper's network, but for a ReLU behind the decoder's first layer, and with log
-    deviations where ours has log variances."""
+    """Read V: the paper's network, except for a ReLU behind the decoder's first layer, and log
+    standard deviations instead of our log variances."""
     file = _Weights(path)
     convolutions = [file.get(f"encoder.conv{i}.weight", 4) for i in (1, 2, 3, 4)]
     channels = tuple(w.shape[0] for w in convolutions)
@@ -241,9 +242,9 @@ def read_vae(path: Path) -> ConvVAE:
 
 
 def read_mdrnn(path: Path, latent_dim: int) -> MDNRNN:
-    """M: an LSTM that reads (action, z), and one linear map to mu, log sigma, log pi, reward, end.
+    """Read M: an LSTM on (action, z), and a linear map to mu, log sigma, log pi, reward, end.
 
-    Their mixture weights are the same for all dimensions; here each dimension has a copy.
+    Its mixture weights are shared by all dimensions; here each dimension has a copy.
     """
     file = _Weights(path)
     weight_ih = file.get("rnn.weight_ih_l0", 2)
@@ -277,7 +278,7 @@ def read_mdrnn(path: Path, latent_dim: int) -> MDNRNN:
 
 
 def read_controller(path: Path, memory: MDNRNNConfig) -> LinearController:
-    """C: one linear map from z and h to the action, as it is."""
+    """Read C: one linear map from z and h to the action."""
     file = _Weights(path)
     d, hidden, a = memory.latent_dim, memory.hidden_dim, memory.action_dim
     weights = {

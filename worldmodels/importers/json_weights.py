@@ -1,7 +1,7 @@
 """The JSON weights of the original World Models program (Ha & Schmidhuber 2018).
 
 https://github.com/hardmaru/WorldModelsExperiments keeps TensorFlow's variables in the order of
-their creation, every number times 10,000 and rounded; only controllers are floats as they are.
+their creation, every number times 10,000 and rounded; only controllers are plain floats.
 
 | file | arrays |
 |---|---|
@@ -48,17 +48,17 @@ CONTROLLER_FILES = (
     "log/carracing.cma.16.64.best.json",
     "log/doomrnn.cma.16.64.best.json",
 )
-"""Where the original repository keeps them, after plain names."""
+"""File names to look for: plain names, then those of the original repository."""
 
 ENCODER = ("enc_conv1", "enc_conv2", "enc_conv3", "enc_conv4")
 DECODER = ("dec_deconv1", "dec_deconv2", "dec_deconv3", "dec_deconv4")
 VAE_LAYERS = (*ENCODER, "enc_fc_mu", "enc_fc_log_var", "dec_fc", *DECODER)
 
 FORGET_BIAS = 1.0
-"""What TensorFlow's cell adds to the forget gate when it runs."""
+"""Constant that TensorFlow's cell adds to the forget gate when it runs."""
 
 SATURATED = 50.0
-"""A gate's input at which its sigmoid or tanh is 1 (at minus this, 0) in single precision."""
+"""Input at which a sigmoid or tanh is 1 in single precision (at minus this, 0 or -1)."""
 
 
 @torch.inference_mode(False)
@@ -68,16 +68,16 @@ def read_json_weights(
     rnn: Path | None = None,
     controller: Path | None = None,
 ) -> Imported:
-    """V, M and C of a folder of the original program, `carracing` or `doomrnn`.
+    """Read V, M and C of a folder of the original program, `carracing` or `doomrnn`.
 
     Doom's M has one LSTM unit more than the original: see `read_rnn`.
 
     Args:
-        vae, rnn, controller: files to take instead of those of the folder.
+        vae, rnn, controller: files to read instead of those of the folder.
     Raises:
-        FileNotFoundError: no V or M is there.
+        FileNotFoundError: there is no V or no M.
         DamagedFileError: a file is not JSON, too large, or a link.
-        ForeignWeightsError: a file holds something else; says which array, and what is needed.
+        ForeignWeightsError: a file holds other weights; names the array and what is needed.
     """
     folder = Path(folder)
     vae = vae or find(folder, "vae.json", VAE_FILES)
@@ -94,7 +94,7 @@ def read_json_weights(
 
 
 def read_vae(path: Path) -> ConvVAE:
-    """V from vae.json."""
+    """Read V from vae.json."""
     names = [f"{layer}/{part}" for layer in VAE_LAYERS for part in ("kernel", "bias")]
     arrays = _arrays(path, names)
     channels = tuple(arrays[f"{layer}/kernel"].shape[-1] for layer in ENCODER)
@@ -117,7 +117,7 @@ def read_vae(path: Path) -> ConvVAE:
         weights[f"{ours}.weight"], weights[f"{ours}.bias"] = kernel, arrays[f"{layer}/bias"]
 
     # Height, width, in, out of a convolution, and height, width, out, in of a transposed one: both
-    # are what torch has, the other way round.
+    # are torch's axes in reverse order.
     for i, layer in enumerate(ENCODER):
         put(f"encoder.{2 * i}", layer, arrays[f"{layer}/kernel"].permute(3, 2, 0, 1))
     for i, layer in enumerate(DECODER):
@@ -133,12 +133,12 @@ def read_vae(path: Path) -> ConvVAE:
 
 
 def read_rnn(path: Path, latent_dim: int) -> MDNRNN:
-    """M from rnn.json; with or without Doom's restart flag, which the shapes tell.
+    """Read M from rnn.json; the shapes tell whether it has Doom's restart flag.
 
-    Doom's cell is fed a 1 at the first decision of an episode. Ours is not told, but its state is
-    zero there: one more unit, whose h is 0 before the first decision and tanh(1) ever after, gives
-    the flag back as 1 - h / tanh(1). Heads and controller do not see it. Doom's rewards, 1 for
-    every decision, are a reward head without weights.
+    Doom's cell has an input that is 1 at the first decision of an episode. Ours has no such input,
+    but its state is zero there: one more unit, whose h is 0 before the first decision and tanh(1)
+    afterwards, gives the flag as 1 - h / tanh(1). Heads and controller do not see it. Doom's
+    rewards, 1 for every decision, become a reward head without weights.
     """
     output_w, output_b, kernel, bias = _rnn_arrays(path)
     hidden, num_outputs = output_w.shape
@@ -190,7 +190,7 @@ def read_rnn(path: Path, latent_dim: int) -> MDNRNN:
 
 
 def _rnn_arrays(path: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """output_w, output_b, kernel, bias: cars were saved in this order, Doom the cell first."""
+    """Read output_w, output_b, kernel, bias; cars have this order, Doom has the cell first."""
     first = _arrays(path, ["array 0", "array 1", "array 2", "array 3"])
     a, a_bias, b, b_bias = first.values()
     if a.ndim == b.ndim == 2:
@@ -208,11 +208,11 @@ def _rnn_arrays(path: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _without_flag(
     weight_ih: Tensor, weight_hh: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same cell with a unit more in place of its last input; gates i, f, g, o."""
+    """Replace the last input of a cell by one more unit; gates i, f, g, o."""
     flag, hidden = weight_ih[:, -1], weight_hh.shape[1]
     weight_ih = weight_ih[:, :-1]
     weight_hh = torch.cat([weight_hh, -flag[:, None] / np.tanh(1.0)], 1)
-    # The new unit forgets all, and writes tanh(1): its c is 1 after every decision.
+    # The new unit forgets everything, and its c is 1 after every decision.
     gates = []
     for rows, fixed in zip((weight_ih, weight_hh, bias + flag), (0.0, 0.0, SATURATED), strict=True):
         parts = []
@@ -224,11 +224,10 @@ def _without_flag(
 
 
 def read_controller(path: Path, memory: MDNRNNConfig) -> LinearController:
-    """C from the `best.json` of an evolution, for an M of `read_rnn`.
+    """Read C from the `best.json` of an evolution, for an M of `read_rnn`.
 
     Raises:
-        ForeignWeightsError: another number of parameters, a controller with a hidden layer for
-            instance.
+        ForeignWeightsError: the number of parameters differs, for example by a hidden layer.
     """
     content = read_json(path, MAX_LIST_BYTES)
     numbers = content[0] if isinstance(content, list) and content[:1] != [] else content
@@ -269,7 +268,7 @@ def read_controller(path: Path, memory: MDNRNNConfig) -> LinearController:
 
 
 def _arrays(path: Path, names: list[str]) -> dict[str, Tensor]:
-    """The arrays of a file by name, as weights."""
+    """Read the arrays of a file by name, as weights."""
     content = read_json(path, MAX_LIST_BYTES)
     if not isinstance(content, list) or len(content) != len(names):
         got = f"{len(content)} arrays" if isinstance(content, list) else "no list"
@@ -282,7 +281,7 @@ def _arrays(path: Path, names: list[str]) -> dict[str, Tensor]:
 
 
 def _numbers(path: Path, name: str, item: Any) -> Tensor:
-    """A nested list as a float64 tensor."""
+    """Convert a nested list to a float64 tensor."""
     try:
         array = np.array(item)
     except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""What the importers have in common: what they give, and how they say what does not fit."""
+"""Common parts of the importers: their result, and their errors."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class ForeignWeightsError(ValueError):
 
 
 class Imported(NamedTuple):
-    """What was read."""
+    """Result of an import."""
 
     world: WorldModel
     controller: LinearController | None
-    """None if the folder holds no controller."""
+    """Controller; None if the folder holds none."""
     files: tuple[Path, ...]
-    """That were read: V's, M's, and C's if there is one."""
+    """Files that were read: V's, M's, and C's if there is one."""
 
 
 def check_shape(path: Path, key: str, got: tuple[int, ...], needed: tuple[int, ...]) -> None:
@@ -38,16 +38,16 @@ def check_shape(path: Path, key: str, got: tuple[int, ...], needed: tuple[int, .
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
-    """Put weights into all of a model's parameters, which must be these; in evaluation mode."""
+    """Load weights for exactly the parameters of a model; returns it in evaluation mode."""
     model.float().load_state_dict({name: w.float().contiguous() for name, w in weights.items()})
     return model.eval()
 
 
 def find(folder: Path, what: str, names: tuple[str, ...]) -> Path:
-    """The first of these files of a folder that is there.
+    """Return the first of these files that the folder has.
 
     Raises:
-        FileNotFoundError: none is; lists them.
+        FileNotFoundError: it has none; lists them.
     """
     for name in names:
         if (folder / name).exists():
@@ -58,12 +58,12 @@ def find(folder: Path, what: str, names: tuple[str, ...]) -> Path:
 def lstm_weights(
     weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, prefix: str = "lstm."
 ) -> dict[str, Tensor]:
-    """The parameters of our LSTM, whose second bias is always zero. Gates in the order i, f, g, o.
+    """Parameters of our LSTM, whose second bias is always zero. The gates' order is i, f, g, o.
 
     Args:
         weight_ih: (4H, inputs).
         weight_hh: (4H, H).
-        bias: (4H,), of both.
+        bias: (4H,), the sum of both biases.
     """
     return {
         f"{prefix}weight_ih_l0": weight_ih,

@@ -1,7 +1,7 @@
 """Independent jobs in many places at once, with results that do not depend on where they ran.
 
 `Evaluation` scores candidates in this process, in local processes or on Ray; `run_jobs` runs whole
-searches or episodes side by side. Both stand on `Scheduler`, which survives workers that die.
+searches or episodes in parallel. Both use `Scheduler`, which survives workers that die.
 """
 
 from worldmodels.configs import EvaluationConfig, ParallelConfig

@@ -1,4 +1,4 @@
-"""Scores of many candidates: the same call in this process, in local processes, or on Ray.
+"""Scores of many candidates, by one call in this process, in local processes, or on Ray.
 
     def episode(candidate, seed):        # pure: the same arguments, the same score
         ...
@@ -7,9 +7,9 @@
     with Evaluation(episode, EvaluationConfig(4), ParallelConfig("processes"), seed=1) as evaluate:
         best = evolve(evaluate, np.zeros(5), EvolutionConfig(popsize=16), seed=1).mean
 
-Every episode's seed comes from (run seed, generation, candidate, episode), and what is scored in
-one go is fixed by the settings. So scores are the same to the last bit for any number of workers,
-whatever happens to them on the way.
+Every episode's seed comes from (run seed, generation, candidate, episode), and the settings fix
+which candidates are scored together. Scores are therefore equal bit for bit for any number of
+workers, even if some are lost.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from worldmodels.parallel.scheduler import Pool, Report, Scheduler
 __all__ = ["BatchProblem", "Episode", "Evaluation", "EvaluationError", "Scores", "evaluate"]
 
 WORTHWHILE = 0.05
-"""Seconds of work beside which it does not matter what sending it to a worker takes."""
+"""Seconds of work for which the time to send it to a worker is negligible."""
 Episode = Callable[[np.ndarray, int], "float | Scores"]
-"""(candidate (n,), seed) -> its score, or `Scores` to have the steps counted too."""
+"""(candidate (n,), seed) -> its score, or `Scores` with the number of steps."""
 SeedOf = Callable[[int, int, int], int]
 """(generation, candidate, episode) -> seed of the episode."""
 
 
 class EvaluationError(RuntimeError):
-    """A candidate could not be scored: what came back is no score."""
+    """A candidate could not be scored: the problem returned no score."""
 
 
 class Scores(NamedTuple):
-    """What scoring gave."""
+    """Result of scoring."""
 
     scores: Any
-    """One number, or (candidates, episodes)."""
+    """Scores: one number, or (candidates, episodes)."""
     steps: int
-    """Of the environment, for the display of speed."""
+    """Number of environment steps, for the display of speed."""
 
 
 @runtime_checkable
@@ -62,7 +62,7 @@ class BatchProblem(Protocol):
 
 
 class _Task(NamedTuple):
-    """What a worker is sent."""
+    """Message to a worker."""
 
     candidates: np.ndarray
     """(b, n)"""
@@ -71,7 +71,7 @@ class _Task(NamedTuple):
 
 
 class _Answer(NamedTuple):
-    """What a worker answers."""
+    """Answer of a worker."""
 
     scores: np.ndarray
     """(b, E)"""
@@ -80,15 +80,15 @@ class _Answer(NamedTuple):
 
 
 class Evaluation:
-    """`evaluation(candidates, generation)` -> mean scores (P,), as `evolve` wants them.
+    """`evaluation(candidates, generation)` -> mean scores (P,), for `evolve`.
 
     Args:
         problem: scores one episode, or is a `BatchProblem`. Pure, and importable in a new process;
             an object may load what it needs when it is first called.
-        config: episodes and what to do with them.
-        parallel: where they run.
-        seed: of the run.
-        seed_of: the seeds of episodes, if they are to come from elsewhere.
+        config: number of episodes and their use.
+        parallel: number and place of the workers.
+        seed: seed of the run.
+        seed_of: function for the seeds of episodes, in place of `episode_seed`.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Evaluation:
             ],
             np.int64,
         )
-        # NaN where an episode was not played.
+        # NaN for episodes that were not played.
         scores, everyone = np.full(seeds.shape, np.nan), np.arange(len(candidates))
 
         def play(who: np.ndarray, which: slice) -> np.ndarray:
@@ -150,7 +150,7 @@ class Evaluation:
             kept = whole[still_racing(scores[whole, : config.racing])]
             good[kept] = play(kept, slice(config.racing, None))
         means = mean_scores(scores, config.racing, good, kept)
-        # The whole candidate comes last: its other episodes are no measure of it.
+        # A bad candidate counts as the lowest as a whole, whatever its other episodes gave.
         if not good.all():
             lowest = np.nanmin(np.append(scores, means[good]))
             means[~good] = lowest - 1 - abs(lowest)
@@ -159,7 +159,7 @@ class Evaluation:
     def scores(self, candidates: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         """Scores (P, E) of candidates (P, n) in the episodes of these seeds (P, E).
 
-        They may be not finite. Raises as a call does otherwise.
+        They may be not finite; other errors are those of a call.
         """
         candidates, seeds = np.asarray(candidates, float), np.asarray(seeds, np.int64)
         if candidates.ndim != 2 or seeds.ndim != 2 or len(seeds) != len(candidates):
@@ -169,14 +169,14 @@ class Evaluation:
             )
         if self._batched:
             return self._run(candidates, seeds, self.config.candidates_per_task)
-        # Episode by episode, as many of them in a task as make it worth the way to a worker.
+        # Episode by episode, with enough of them in a task to outweigh the sending.
         flat = self._run(
             candidates.repeat(seeds.shape[1], 0), seeds.reshape(-1, 1), self._group(seeds)
         )
         return flat.reshape(seeds.shape)
 
     def _group(self, seeds: np.ndarray) -> int:
-        """Episodes of a task, by how long those before took; scores do not depend on it."""
+        """Episodes per task, by the duration of earlier ones; scores do not depend on it."""
         if self._scheduler is None:
             return 1
         share = seeds.size // (4 * max(1, self._scheduler.num_workers))
@@ -184,11 +184,11 @@ class Evaluation:
 
     @property
     def num_workers(self) -> int:
-        """Workers at the moment; 1 for this process."""
+        """Present number of workers; 1 for this process."""
         return self._scheduler.num_workers if self._scheduler else 1
 
     def speed(self) -> dict[str, float]:
-        """Episodes and steps per second since this was last asked, and workers alive."""
+        """Episodes and steps per second since the last call, and the number of live workers."""
         seconds = max(time.monotonic() - self._began, 1e-9)
         found = {
             "episodes_per_second": self.episodes / seconds,
@@ -224,7 +224,7 @@ class Evaluation:
         return Scheduler(pool, parallel, lambda task: parallel.deadline * task.seeds.size)
 
     def _run(self, candidates: np.ndarray, seeds: np.ndarray, rows: int) -> np.ndarray:
-        """Scores of the shape of seeds; so many rows go to a worker at once."""
+        """Scores of the shape of seeds; `rows` rows go to a worker at once."""
         tasks = [
             _Task(candidates[i : i + rows], seeds[i : i + rows])
             for i in range(0, len(candidates), rows)
@@ -247,11 +247,11 @@ class Evaluation:
     def _check(
         self, scores: np.ndarray, seeds: np.ndarray, who: np.ndarray, generation: int
     ) -> None:
-        """Stop at a score that is not finite, or say that it is counted as the lowest.
+        """Raise at a score that is not finite, or report that it counts as the lowest.
 
         Args:
             scores, seeds: (b, E).
-            who: numbers of the candidates, (b,).
+            who: indices of the candidates, (b,).
         """
         bad = ~np.isfinite(scores)
         if not bad.any():
@@ -284,15 +284,15 @@ def evaluate(
 
 
 def episode_seed(seed: int, generation: int, candidate: int, episode: int) -> int:
-    """A seed in 0 .. 2**31 - 1, which all environments take."""
+    """Seed of an episode in 0 .. 2**31 - 1, which all environments accept."""
     key = json.dumps([seed, generation, candidate, episode]).encode()
     return int.from_bytes(hashlib.sha256(key).digest()[:4], "little") % 2**31
 
 
 def still_racing(scores: np.ndarray) -> np.ndarray:
-    """Which candidates (P,) may still be among the better half, by their first scores (P, E).
+    """Mask of candidates (P,) that may be in the better half by their first scores (P, E).
 
-    A candidate is out if its mean lies more than two standard errors (of the difference) below
+    A candidate drops out if its mean lies more than two standard errors (of the difference) below
     that of the last one of the better half.
     """
     means = scores.mean(1)
@@ -302,17 +302,17 @@ def still_racing(scores: np.ndarray) -> np.ndarray:
 
 
 def mean_scores(scores: np.ndarray, racing: int, good: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Mean score of every candidate, (P,), comparable also where some dropped out of the race.
+    """Mean score of every candidate, (P,), comparable even if some dropped out of the race.
 
-    The first episodes may be easier than the later ones, or harder. A candidate that dropped out
-    gets the mean of its own, moved by what the later ones changed for those that went on. It lies
-    below all of these, whom it had lost against; those that dropped out keep their order.
+    The first episodes may be easier or harder than the later ones. A candidate that dropped out
+    gets its own mean plus the mean change by the later episodes of those that played on. It is
+    capped below all of these; candidates that dropped out keep their order.
 
     Args:
         scores: (P, E), NaN in episodes that were not played.
-        racing: after how many episodes candidates dropped out; 0: none did.
+        racing: number of episodes after which candidates dropped out; 0: none did.
         good: candidates whose scores are all finite, bool (P,).
-        kept: numbers of the candidates that played all episodes.
+        kept: indices of the candidates that played all episodes.
     """
     means = scores.mean(1)
     stayed = np.zeros(len(means), bool)
@@ -330,7 +330,7 @@ def mean_scores(scores: np.ndarray, racing: int, good: np.ndarray, kept: np.ndar
 
 
 class _Scorer:
-    """What runs in a worker: a task -> its scores."""
+    """Function of a worker: a task -> its scores."""
 
     def __init__(self, problem: Episode | BatchProblem, on_nan: str):
         self.problem, self.on_nan = problem, on_nan
@@ -365,7 +365,7 @@ class _Scorer:
         except FloatingPointError as error:
             if self.on_nan == "stop":
                 raise
-            if len(candidates) > 1:  # one by one, to find out whose it is
+            if len(candidates) > 1:  # one by one, to find the candidate at fault
                 pairs = zip(candidates[:, None], seeds[:, None], strict=True)
                 parts = [self._batch(problem, *pair) for pair in pairs]
                 scores = np.concatenate([np.asarray(part.scores, float) for part in parts])

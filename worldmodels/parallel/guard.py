@@ -1,9 +1,9 @@
-"""Clears up after a Ray that a process started: `guard.py PID FOLDER`, waits on its input.
+"""Cleans up after a Ray that a process started: `guard.py PID FOLDER` waits on its input.
 
-Ray's main processes end with the one that started them, but their agents, if that was killed, go on
-for half a minute, and its folder stays. This one knows the descendants of PID that were started
-with FOLDER, and theirs. When its input is closed, which the system does for a process that is
-killed, it ends what is left of them and removes the folder. It imports nothing of ours.
+Ray's main processes end with the one that started them. If that was killed, their agents run on for
+half a minute, and the folder stays. The guard tracks the descendants of PID that were started with
+FOLDER, and theirs. When its input is closed, which the system does for a killed process, it ends
+the remaining ones and removes the folder. It imports none of our modules.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import time
 
 
 def descendants(pid: int) -> set[int]:
-    """Processes that were started by pid, and by these, and so on."""
+    """Return all descendants of a process."""
     parents: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdecimal():
@@ -33,7 +33,7 @@ def descendants(pid: int) -> set[int]:
 
 
 def started(pid: int) -> str:
-    """When a process was started; tells it from a later one of the same number."""
+    """Start time of a process, which tells it from a later one with the same number."""
     with open(f"/proc/{pid}/stat") as file:
         return file.read().rpartition(")")[2].split()[19]
 

@@ -49,9 +49,9 @@ THREAD_VARIABLES = tuple(
     f"{library}_NUM_THREADS" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")
 )
 ONCE = ParallelConfig(attempts=1, straggler=0.0)
-"""For jobs that write files: none is begun twice."""
+"""Settings for jobs that write files: none is begun twice."""
 HEARTBEAT = 1.0
-"""Seconds between signs of life."""
+"""Seconds between heartbeats."""
 
 
 def run_jobs(
@@ -65,17 +65,17 @@ def run_jobs(
     deadline: float = ParallelConfig.deadline,
     name_of: Callable[[J], str] | None = None,
 ) -> list[R]:
-    """`function(job, report)` for every job, in order, with one progress bar over all of them.
+    """Run `function(job, report)` for every job; results in order, one progress bar for all.
 
     Args:
         function: importable in a new process; calls `report(n)` as it advances by n steps, and
             `report(0)` to show that it does not hang.
-        workers: processes; 0 runs in this one, on one thread too.
-        steps_per_job: steps that a job reports in all, for the progress bar.
-        what: shown beside it.
-        attempts: workers that may be lost in a job; 1 for jobs that must not be begun twice.
-        deadline: seconds without a report or a result, after which a job's worker is ended.
-        name_of: what a job is called in messages.
+        workers: number of processes; 0 uses this one, on one thread too.
+        steps_per_job: total steps that a job reports, for the progress bar.
+        what: text beside the bar.
+        attempts: lost workers after which a job fails; 1 if it must not be begun twice.
+        deadline: seconds without a report or a result after which a job's worker is ended.
+        name_of: name of a job in messages.
     Raises:
         SystemExit: SIGTERM (143) or Ctrl-C (130); the jobs' processes are gone by then.
         WorkerDiedError: a process was killed, by the system when memory ran out for example, or
@@ -99,9 +99,9 @@ def run_jobs(
 class Worker:
     """A process of one thread that runs `main(pipe, *arguments)`, and ends with this one.
 
-    It ends by `end`, when nothing refers to it any more, and whenever this process does: by its
-    last line, an error or `sys.exit` (before multiprocessing waits for it), or killed (which the
-    worker notices). A fork of this process ends none.
+    It ends by `end`, when nothing refers to it any more, and whenever this process ends: by its
+    last line, by an error or `sys.exit` (before multiprocessing waits for it), or killed (which the
+    worker notices). A fork of this process ends no worker.
 
     Args:
         main: importable in a new process, as what it is given.
@@ -134,14 +134,14 @@ class Worker:
         return self._process.pid
 
     def fate(self) -> str:
-        """How the process ended, once its end of the pipe is closed.
+        """Description of the end of the process, once its end of the pipe is closed.
 
         Raises:
-            WorkerDiedError: it began the script that began it: there is no `__main__` guard.
+            WorkerDiedError: it ran the starting script again, which has no `__main__` guard.
         """
         if not self.end.still_active():
             return "ended with this process"
-        self._process.join(5)  # it may still be on its way out, with an exit code of its own
+        self._process.join(5)  # it may still be exiting, with its own exit code
         self.end()
         if self._process.exitcode == UNGUARDED:
             raise WorkerDiedError(GUARD)
@@ -150,7 +150,7 @@ class Worker:
 
 WORKER_NAME = "worldmodels worker"
 UNGUARDED = 77
-"""Exit code of a worker that found itself in the part of a script which starts workers."""
+"""Exit code of a worker that reached the code of a script that starts workers."""
 GUARD = (
     "worker processes begin by importing the script that starts them, and this one would start "
     'them again: wrap what your script does in `if __name__ == "__main__":`'
@@ -164,7 +164,7 @@ def _end(process: Any, pipe: Any) -> None:
 
 
 class ProcessPool(Generic[J, R]):
-    """Processes that run `function(job, report)` for one job after another.
+    """Processes that run `function(job, report)` on jobs in turn.
 
     multiprocessing.Pool hangs when a worker is killed, and the workers of both it and
     ProcessPoolExecutor can outlive a killed parent, and write on in its run folder.
@@ -191,7 +191,7 @@ class ProcessPool(Generic[J, R]):
             self._workers[worker].pipe.send((ticket, job))
 
     def wait(self, seconds: float) -> list[Event]:
-        """What happened within so many seconds."""
+        """Events within `seconds`; empty if there were none."""
         numbers = {worker.pipe: number for number, worker in self._workers.items()}
         events = []
         for pipe in multiprocessing.connection.wait(list(numbers), seconds):
@@ -212,7 +212,7 @@ class ProcessPool(Generic[J, R]):
         self._start()
 
     def why_none(self) -> str:
-        """In words."""
+        """Reason why there may be no worker, in words."""
         return f"{self._count} worker processes were started, and none is ready yet"
 
     def close(self) -> None:
@@ -225,7 +225,7 @@ class ProcessPool(Generic[J, R]):
 
 
 _EVENTS: dict[str, Any] = {"ready": Ready, "steps": Steps, "done": Done, "failed": Failed}
-"""What a worker's messages are called."""
+"""Events by the names in a worker's messages."""
 
 
 class Workers(Scheduler[J, R]):
@@ -255,10 +255,10 @@ def one_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def starting_workers() -> Iterator[None]:
-    """Processes that are started here have one thread each, and leave signals to this one.
+    """Give processes started in the block one thread each, and leave signals to this process.
 
-    Numerical libraries read their variables when the process imports them. That takes seconds in
-    which a signal to the whole group would end it: they are blocked until `_live`.
+    Numerical libraries read their variables when the process imports them. A signal to the whole
+    group would end it in these seconds: signals are blocked until `_live`.
     """
     variables = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     multiprocessing.resource_tracker.ensure_running()  # started with the first, it would unblock
@@ -276,7 +276,7 @@ def starting_workers() -> Iterator[None]:
 
 
 def _work(pipe: Any, function: Callable[[Any, Report], Any]) -> None:
-    """A worker: jobs in, what `_EVENTS` has out."""
+    """Run a worker: jobs in, events of `_EVENTS` out."""
     told = time.monotonic()
 
     def report(n: int) -> None:
@@ -297,7 +297,7 @@ def _work(pipe: Any, function: Callable[[Any, Report], Any]) -> None:
 
 
 def _live(main: Callable[..., None], *arguments: Any) -> None:
-    """What a new process does: from now on it lives as long as the one that started it."""
+    """Run main in a new process, which from now on ends with the one that started it."""
     for number in STOPPING:  # the parent's to handle: it ends its workers
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
@@ -320,7 +320,7 @@ def _end_with_parent(parent: Any) -> None:
 
 
 def portable(error: Exception) -> Exception:
-    """The error as another process can read it, with this one's traceback as a note."""
+    """Copy of an error that another process can read, with the traceback as a note."""
     error.add_note("In a worker process:\n" + traceback.format_exc())
     try:
         pickle.loads(pickle.dumps(error))

@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster, or on a Ray that is started for them on this machine."""
+"""Workers on a Ray cluster, or on a Ray that is started on this machine for them."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ __all__ = ["RayPool", "connect"]
 START = -1
 """Ticket of an actor's start."""
 LOOK_EVERY = 2.0
-"""Seconds from one look at the cluster's size to the next."""
+"""Seconds between two queries of the cluster's size."""
 LAST_LINES = 8
 
 
 class _Pending(NamedTuple):
-    """An answer that is waited for."""
+    """A pending answer."""
 
     worker: int
     ticket: int
 
 
 class RayPool:
-    """Actors that run `function(job, report)` for one job after another.
+    """Actors that run `function(job, report)` on jobs in turn.
 
-    An actor that is lost is replaced by another, which Ray places as soon as there is room for it
-    (so it also asks an autoscaling cluster for a node). Ray itself restarts and retries nothing:
-    what an actor was doing is known here, and is given to another one.
+    A lost actor is replaced by another, which Ray places as soon as there is room for it (so it
+    also asks an autoscaling cluster for a node). Ray itself restarts and retries nothing: this pool
+    knows the job of each actor, and another actor gets it.
 
     Args:
-        function: pickled by Ray; what it imports has to be installed on all nodes.
-        config: of workers 0, one is placed for each set of free resources, at any time.
+        function: pickled by Ray; its imports have to be installed on all nodes.
+        config: with workers 0, one is placed for each set of free resources, at any time.
     """
 
     def __init__(self, function: Callable[[Any, Report], Any], config: ParallelConfig):
@@ -73,7 +73,7 @@ class RayPool:
         self._pending[ref] = _Pending(worker, ticket)
 
     def wait(self, seconds: float) -> list[Event]:
-        """What happened within so many seconds."""
+        """Events within `seconds`; empty if there were none."""
         self._grow()
         if not self._pending:
             time.sleep(seconds)
@@ -81,7 +81,7 @@ class RayPool:
         refs = list(self._pending)
         # While Ray waits, no signal is handled.
         ready, _ = self._ray.wait(refs, num_returns=1, timeout=min(seconds, 0.1))
-        if ready:  # and whatever else is there by now
+        if ready:  # then take all other answers that have arrived
             ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
         events: list[Event] = []
         for ref in ready:
@@ -96,7 +96,7 @@ class RayPool:
         self._grow(at_once=True)
 
     def why_none(self) -> str:
-        """In words."""
+        """Reason why there may be no worker, in words."""
         ray, config = self._ray, self._config
         nodes = [node for node in ray.nodes() if node["Alive"]]
         total = ray.cluster_resources()
@@ -116,7 +116,7 @@ class RayPool:
         self._leave()
 
     def _event(self, worker: int, ticket: int, ref: Any) -> Event:
-        """What an answer says."""
+        """Event of an answer."""
         try:
             kind, value = self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
@@ -132,7 +132,7 @@ class RayPool:
         return Done(worker, ticket, value)
 
     def _grow(self, at_once: bool = False) -> None:
-        """Place workers that are missing."""
+        """Place missing workers."""
         if not at_once and time.monotonic() - self._looked < LOOK_EVERY:
             return
         self._looked = time.monotonic()
@@ -142,7 +142,7 @@ class RayPool:
             self._pending[actor.place.remote()] = _Pending(worker, START)
 
     def _wanted(self) -> int:
-        """Workers that there should be."""
+        """Wanted number of workers."""
         if self._config.workers:
             return self._config.workers
         total = self._ray.cluster_resources()
@@ -155,7 +155,7 @@ class RayPool:
         del self._actors[worker]
 
     def _last_lines(self, worker: int, error: Exception) -> str:
-        """Why an actor died, and the end of what it wrote to its log, if that can be read."""
+        """Cause of an actor's death, and the end of its log, if that can be read."""
         what = type(error).__name__
         place = self._logs.get(worker)
         if place is None:
@@ -181,7 +181,7 @@ class RayPool:
 
 
 class _Place(NamedTuple):
-    """Where an actor is."""
+    """Location of an actor."""
 
     pid: int
     node: str
@@ -216,20 +216,20 @@ class _Actor:
 def connect(config: ParallelConfig) -> Callable[[], None]:
     """Join the cluster of `config.ray_address`, or start one here.
 
-    A cluster of our own listens on the loopback address alone, asks for a token that only this
-    process and its children know, has no dashboard, reports no usage, and keeps its files in a
-    temporary folder of its own. A Ray that this process has joined already is used as it is.
+    Our own cluster listens on the loopback address alone, asks for a token that only this process
+    and its children know, has no dashboard, reports no usage, and keeps its files in its own
+    temporary folder. A Ray that this process has already joined is used as it is.
 
     Returns:
-        What leaves it again; a cluster of our own ends then, and its folder is removed. Nothing is
-        left of it either where this process is killed.
+        Function that leaves the cluster; our own cluster then ends, and its folder is removed. This
+        also happens if this process is killed.
     Raises:
         ConnectionError: there is no cluster at the address, or Ray does not start here.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if config.ray_address == "local" and "ray" not in sys.modules:
-        # Read when Ray is imported. Whoever imported it before gets what Ray does by itself: ports
-        # on all addresses, and a token in the home folder.
+        # Ray reads these when it is imported. If it was imported before, it keeps its defaults:
+        # ports on all addresses, and a token in the home folder.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else not on loopback
         if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -287,7 +287,7 @@ def connect(config: ParallelConfig) -> Callable[[], None]:
 
 
 def _start_guard(folder: str) -> subprocess.Popen[bytes]:
-    """Ends Ray's processes and removes its folder when this one ends; see `guard.py`."""
+    """Start the guard that cleans up after Ray when this process ends; see `guard.py`."""
     from worldmodels.parallel import guard
 
     return subprocess.Popen(
@@ -298,10 +298,10 @@ def _start_guard(folder: str) -> subprocess.Popen[bytes]:
 
 
 def _knock(address: str) -> None:
-    """Whether anybody answers at HOST:PORT; Ray itself would ask for minutes.
+    """Check that something listens at HOST:PORT; Ray itself would try for minutes.
 
     Raises:
-        OSError: nobody does.
+        OSError: nothing does.
     """
     host, found, port = address.rpartition(":")
     if found and port.isdecimal() and "/" not in host:
@@ -310,7 +310,7 @@ def _knock(address: str) -> None:
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """Ray puts a handler of SIGTERM in the place of ours."""
+    """Restore our handlers of signals after the block, as Ray replaces that of SIGTERM."""
     before = {number: signal.getsignal(number) for number in STOPPING}
     try:
         yield

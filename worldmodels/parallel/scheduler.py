@@ -1,8 +1,8 @@
 """Hands jobs to workers that may die, hang, be slow, or come and go.
 
-A job's result depends on its arguments alone, so a job whose worker is lost is given to another
-one, and it does not matter which copy of a job answers first. `ProcessPool` and `RayPool` are two
-kinds of workers; both tell what happens as the events below.
+A job's result depends on its arguments alone. If its worker is lost, another one gets the job, and
+it does not matter which copy of a job answers first. `ProcessPool` and `RayPool` are two kinds of
+workers; both report the events below.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ Report = Callable[[int], None]
 """Called by a job with the number of steps done since the last call."""
 
 WARN_AFTER = 20.0
-"""Seconds without any worker after which that is said."""
+"""Seconds without any worker after which a message says so."""
 COPY_AFTER = 1.0
-"""Seconds below which no job counts as slow."""
+"""Shortest duration in seconds at which a job counts as slow."""
 
 
 class WorkerDiedError(RuntimeError):
-    """A worker ended in the middle of a job, or several did in the same one."""
+    """A worker ended in the middle of a job, or several ended in the same job."""
 
 
 class NoWorkersError(RuntimeError):
@@ -73,14 +73,14 @@ class Failed(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """A worker's job is so many steps further."""
+    """A worker's job has advanced by some steps."""
 
     worker: int
     count: int
 
 
 class Died(NamedTuple):
-    """A worker is gone; the pool has begun another in its place, under a number of its own."""
+    """A worker is gone; the pool has begun another in its place, under a new number."""
 
     worker: int
     reason: str
@@ -90,20 +90,20 @@ Event = Ready | Done | Failed | Steps | Died
 
 
 class Pool(Protocol):
-    """Workers that run one job after another. Numbers of workers are never used twice."""
+    """Workers that run jobs in turn. Numbers of workers are never used twice."""
 
     def send(self, worker: int, ticket: int, job: Any) -> None:
-        """Give a worker that waits a job."""
+        """Give a job to a waiting worker."""
 
     def wait(self, seconds: float) -> list[Event]:
-        """What happened; empty if nothing did for so long."""
+        """Events within `seconds`; empty if there were none."""
         ...
 
     def kill(self, worker: int) -> None:
-        """End a worker, whatever it does, and begin another; no event tells of it."""
+        """End a worker in any state and begin another; this gives no event."""
 
     def why_none(self) -> str:
-        """In words, why there may be no worker at the moment."""
+        """Reason why there may be no worker at the moment, in words."""
         ...
 
     def close(self) -> None:
@@ -111,12 +111,12 @@ class Pool(Protocol):
 
 
 class _Run(NamedTuple):
-    """A job that a worker has."""
+    """Job of a worker."""
 
     ticket: int
     since: float
     heard: float
-    """When it last gave a sign of life, `since` at first."""
+    """Time of the last sign of life, `since` at first."""
 
 
 class Scheduler(Generic[J, R]):
@@ -125,9 +125,9 @@ class Scheduler(Generic[J, R]):
     Args:
         pool: closed by `close`.
         config: attempts, deadlines and patience.
-        seconds_of: how long a job may stay silent; None for as long as it wants.
-        name_of: what a job is called in messages; None for its place among the others.
-        tell: takes messages about workers that are lost or slow.
+        seconds_of: longest silence of a job in seconds; None for no limit.
+        name_of: name of a job in messages; None for its place among the others.
+        tell: called with messages about workers that are lost or slow.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Scheduler(Generic[J, R]):
 
     @property
     def num_workers(self) -> int:
-        """Workers that can be given jobs, or have one."""
+        """Number of workers that wait for a job or have one."""
         return len(self._idle) + len(self._busy)
 
     def run(
@@ -158,7 +158,7 @@ class Scheduler(Generic[J, R]):
         report: Report = lambda n: None,
         finished: Callable[[R], None] = lambda value: None,
     ) -> list[R]:
-        """The results in the order of the jobs; see `stream`."""
+        """Run jobs and return their results in order; see `stream`."""
         return list(self.stream(jobs, report, finished))
 
     def stream(
@@ -168,13 +168,13 @@ class Scheduler(Generic[J, R]):
         finished: Callable[[R], None] = lambda value: None,
         ahead: int | None = None,
     ) -> Iterator[R]:
-        """Yields the results in the order of the jobs. After an error, `close` is all that is left.
+        """Yield the results in the order of the jobs. After an error only `close` may be called.
 
         Args:
-            report: told of the steps that jobs report.
-            finished: called with every result as it comes, in any order.
-            ahead: no job is begun that lies so many places behind the one whose result is waited
-                for: results that come early are kept in memory.
+            report: called with the steps that jobs report.
+            finished: called with every result as it arrives, in any order.
+            ahead: largest distance between a begun job and the one whose result is due next, as
+                results that arrive early are kept in memory.
         Raises:
             WorkerDiedError: the workers of a job died, or missed its deadline, too often.
             NoWorkersError: there was no worker for `config.patience` seconds.
@@ -186,11 +186,11 @@ class Scheduler(Generic[J, R]):
         wanted = 0
 
         def settled(place: int) -> bool:
-            """Whether the result of a job is here, or not asked for (one of an earlier call)."""
+            """True if a job has its result, or belongs to an earlier call."""
             return place < wanted or place in results
 
         def give_again(worker: int, why: str) -> None:
-            """A worker is lost; its job goes to the front of the queue."""
+            """Put the job of a lost worker to the front of the queue."""
             self.lost += 1
             place = self._forget(worker) - first
             if settled(place) or self._has(place + first) or place in waiting:
@@ -240,7 +240,7 @@ class Scheduler(Generic[J, R]):
             yield results.pop(wanted)
 
     def close(self) -> None:
-        """End the workers, whatever they do."""
+        """End the workers in any state."""
         self.pool.close()
         self._idle.clear()
         self._busy.clear()
@@ -264,17 +264,17 @@ class Scheduler(Generic[J, R]):
         self.pool.send(worker, first + place, jobs[place])
 
     def _has(self, ticket: int) -> bool:
-        """Whether some worker has the job of this ticket."""
+        """True if some worker has the job of this ticket."""
         return any(run.ticket == ticket for run in self._busy.values())
 
     def _forget(self, worker: int) -> int:
-        """The ticket of the job that a lost worker had; -1 if it had none."""
+        """Forget a lost worker; returns the ticket of its job, or -1 if it had none."""
         self._idle.discard(worker)
         run = self._busy.pop(worker, None)
         return -1 if run is None else run.ticket
 
     def _note_start(self, worker: int, reason: str) -> None:
-        """Workers that die before they are ready would do so for ever."""
+        """Raise after repeated deaths before a worker is ready, which would go on for ever."""
         if worker in self._idle or worker in self._busy:
             return
         self._deaths_at_start += 1
@@ -291,7 +291,7 @@ class Scheduler(Generic[J, R]):
         settled: Callable[[int], bool],
         durations: list[float],
     ) -> None:
-        """Workers with nothing to do take up jobs that others are slow with, one copy of each."""
+        """Give idle workers a copy of slow jobs, one copy of each."""
         if not self.config.straggler or not self._idle or 2 * len(durations) < len(jobs):
             return
         slow = max(COPY_AFTER, self.config.straggler * statistics.median(durations))
@@ -307,7 +307,7 @@ class Scheduler(Generic[J, R]):
                 self._send(first, place, jobs)
 
     def _allowed(self, worker: int, jobs: Sequence[J], first: int) -> float:
-        """Seconds that the job of a worker may take."""
+        """Longest duration of a worker's job in seconds."""
         if self._seconds_of is None:
             return float("inf")
         place = self._busy[worker].ticket - first
@@ -322,7 +322,7 @@ class Scheduler(Generic[J, R]):
         ]
 
     def _time_to_wait(self, jobs: Sequence[J], first: int) -> float:
-        """Until something has to be looked at even if no worker answers."""
+        """Seconds until the next check that is due even if no worker answers."""
         now = time.monotonic()
         left = [
             run.heard + self._allowed(worker, jobs, first) - now
@@ -348,7 +348,7 @@ class Scheduler(Generic[J, R]):
 
 
 class _Since:
-    """For how long something has held, and when to speak of it: after a while, and each minute."""
+    """Seconds for which a condition has held; a message is due after a while, then each minute."""
 
     def __init__(self) -> None:
         self._began: float | None = None
@@ -372,7 +372,7 @@ class _Since:
 
 
 def last_words(what: str, why: str, attempts: int = 1) -> str:
-    """What happened, for which reason and how often, and what may help."""
+    """Message about a lost worker: the event, its cause and number, and advice."""
     text = f"{what}, for the {attempts}. time" if attempts > 1 else what
     if "exit code -9" in why:
         text += "; -9 usually means that memory ran out: try fewer workers"
