@@ -1,12 +1,12 @@
-"""How fast is our CarRacing, and how near to stock are its pictures?
+"""Speed of our CarRacing, and difference of its pictures from stock's.
 
     python benchmarks/car.py [--json FILE] [--rounds N]
 
-Stock CarRacing-v3, ours at 64x64 and at 96x96 with its status bar, and EnvPool's where it is
-installed, take turns in one process, so that all meet the same machine. Times are CPU time of this
-process, all threads together, so other work on the machine matters little. Then 16 environments
-at once, by Gymnasium's ways and by our pool of processes, in turns: rates by the clock, which mean
-something on idle cores only. About three minutes.
+Stock CarRacing-v3, ours at 64x64 and at 96x96 with its status bar, and EnvPool's if it is
+installed, take turns in one process, so that all run under equal conditions. Times are CPU time of
+this process, all threads together, so other work on the machine matters little. Then 16
+environments at once, by Gymnasium's vector environments and by our pool of processes, in turns:
+these rates are per second of wall clock, and valid on idle cores only. About three minutes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ OPENING = 50  # steps in which the camera zooms in
 
 
 def drive(env: CarRacing, rng: np.random.Generator) -> np.ndarray:
-    """An action that follows the road, so that pictures and contacts are those of real driving."""
+    """Action that follows the road, so that pictures and contacts are those of real driving."""
     track = np.array(env.track)[:, 2:4]
     position = np.array(env.car.hull.position)
     nearest = np.linalg.norm(track - position, axis=1).argmin()
@@ -45,7 +45,7 @@ def drive(env: CarRacing, rng: np.random.Generator) -> np.ndarray:
 
 
 def recorded_actions(seed: int, steps: int) -> np.ndarray:
-    """(steps, 3) float32, driven beforehand so that choosing them costs nothing while timing."""
+    """Actions (steps, 3) float32, chosen before the timing starts."""
     env, rng = CarRacing64(), np.random.default_rng(seed)
     env.reset(seed=seed)
     actions = []
@@ -84,7 +84,7 @@ def time_steps(rounds: int) -> dict[str, list[float]]:
 
 
 def make_envpool_step() -> Callable[[np.ndarray], object] | None:
-    """EnvPool's CarRacing, one environment on one thread; None where it is not installed."""
+    """EnvPool's CarRacing, one environment on one thread; None if it is not installed."""
     try:
         import envpool
     except ImportError:
@@ -95,7 +95,7 @@ def make_envpool_step() -> Callable[[np.ndarray], object] | None:
 
 
 def profile(seed: int = 0) -> dict[str, float]:
-    """CPU microseconds of a step of ours at 64x64, after the opening zoom, by what they go into."""
+    """CPU microseconds of a step of ours at 64x64, after the opening zoom, by part."""
     actions = recorded_actions(seed, 650)
     env, spent = CarRacing64(), Counter[str]()
     env.reset(seed=seed)
@@ -123,7 +123,7 @@ def profile(seed: int = 0) -> dict[str, float]:
 
 
 def time_vectors(turns: int, num_envs: int = 16, steps: int = 200) -> dict[str, list[float]]:
-    """Steps per second of the clock of 16 environments at once, one value per turn."""
+    """Steps per second of wall clock of 16 environments at once, one value per turn."""
     name = "WorldModels/CarRacing64-v0"
     ways: dict[str, Callable[[], Any]] = {
         "SyncVectorEnv": lambda: gymnasium.make_vec(name, num_envs, vectorization_mode="sync"),
@@ -155,7 +155,7 @@ def time_vectors(turns: int, num_envs: int = 16, steps: int = 200) -> dict[str, 
 
 
 def time_resets(seeds: int) -> dict[str, float]:
-    """Mean CPU milliseconds of a reset over the same tracks; their lengths and retries differ."""
+    """Mean CPU milliseconds of a reset over equal tracks, whose lengths and retries differ."""
     envs = {"stock": CarRacing(), "ours_64": CarRacing64()}
     seconds = dict.fromkeys(envs, 0.0)
     for env in envs.values():
@@ -169,7 +169,7 @@ def time_resets(seeds: int) -> dict[str, float]:
 
 
 def picture_differences(seeds: int) -> dict[str, float]:
-    """Mean absolute difference to stock's pictures, of 255, on every twentieth frame."""
+    """Mean absolute difference from stock's pictures, of 255, on every twentieth frame."""
     found: dict[str, list[float]] = {"64": [], "64_opening_zoom": [], "96": [], "96_bar": []}
     for seed in range(seeds):
         actions = recorded_actions(seed, 400)

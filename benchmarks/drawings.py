@@ -1,11 +1,11 @@
-"""Does an agent score alike on the stock drawing and on ours?
+"""Comparison of an agent's scores on the stock drawing and on ours.
 
     python benchmarks/drawings.py [--json FILE] [--tracks N] [--workers N]
 
-The committed agent drives the first of the published tracks twice: as the stock game draws them,
-and as ours does. The game is the same to the bit; only pixels differ, by a quarter of a level. A
-track's two scores still differ, for a car that steers by its eyes soon takes another line, so the
-question is whether the means differ by more than chance. About four minutes for 50 tracks.
+The committed agent drives the first of the published tracks twice: with the stock game's drawing,
+and with ours. The simulations are equal bit for bit; only pixels differ, by a quarter of a level. A
+track's two scores still differ, as a car that steers by its observations soon takes another line.
+The question is whether the means differ by more than chance. About four minutes for 50 tracks.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""How fast are dreams, what do they cost where, and what is bfloat16 worth to a ranking?
+"""Speed of dreams, cost of their parts, and effect of bfloat16 on a ranking.
 
     python benchmarks/dream.py [--json FILE] [--rounds N]
 
-A decision in the dream is counted as a step: C acts, M's LSTM and heads read it, the next z is
-drawn. 64 candidates drive 16 dreams each, as in the paper. Four ways take turns in this process,
+A step is one dreamed decision: C acts, M's LSTM and heads read the action, the next z is drawn. 64
+candidates drive 16 dreams each, as in the paper. Four ways take turns in this process,
 on one thread: one lane after the other, as published programs do it; all lanes as one batch in
 plain torch; and ours in both precisions. Then cases of other sizes, each in a process of its own,
 whose memory is measured too. Rates are per CPU-second; those of several processes are per second
-of the clock, and mean something on idle cores only. About two minutes.
+of wall clock, and valid on idle cores only. About two minutes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ TEMPERATURE = 1.15
 
 @dataclass(frozen=True)
 class Case:
-    """What is dreamed."""
+    """Sizes and settings of a dream."""
 
     candidates: int = 64
     rollouts: int = 16
@@ -57,7 +57,7 @@ class Case:
 
     @property
     def steps(self) -> int:
-        """Decisions in all lanes together."""
+        """Number of decisions in all lanes together."""
         return self.candidates * self.rollouts * self.horizon
 
 
@@ -82,7 +82,7 @@ def set_up(case: Case) -> tuple[Dream, Tensor, DreamStarts]:
 
 @torch.no_grad()
 def plain_torch(dream: Dream, candidates: Tensor, starts: DreamStarts, horizon: int) -> Tensor:
-    """Returns (P * R,), by M's own `step` and the mixture's own `sample`, all lanes as one batch.
+    """Dreamed returns (P * R,), by M's `step` and the mixture's `sample`, all lanes as one batch.
 
     With one candidate and one start, a loop over this is how published programs dream.
     """
@@ -135,7 +135,7 @@ def time_ways(rounds: int) -> dict[str, list[float]]:
 
 
 def profile(case: Case) -> dict[str, float]:
-    """CPU microseconds per step by what they are spent on."""
+    """CPU microseconds per step, by part."""
     dream, candidates, starts = set_up(case)
     fused, spent = FusedDream(dream), Counter[str]()
 
@@ -170,18 +170,18 @@ def profile(case: Case) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one process."""
+    """Measurements of one process."""
 
     rate: float
     """Steps per CPU-second, median of three."""
     seconds: float
-    """Of the clock, for all three."""
+    """Wall-clock seconds of all three."""
     megabytes: float
-    """By which the process grew at most while dreaming; -1 where there is no /proc to tell."""
+    """Largest growth of the process while dreaming, in MB; -1 on a system without /proc."""
 
 
 def resident(which: str) -> float:
-    """Megabytes of this process, 0 if unknown: VmRSS now, VmHWM at most since the last reset."""
+    """Megabytes of this process, 0 if unknown: VmRSS now, VmHWM the peak since the last reset."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith(f"{which}:"):
@@ -209,7 +209,7 @@ def measure(case: Case, report: Report) -> Measured:
 
 
 def measure_cases(bf16: bool) -> dict[str, Measured]:
-    """How cost grows: one size at a time differs from the default."""
+    """Growth of the cost, with one size at a time changed from the default."""
     cases = {"64 candidates x 16 dreams x 50 decisions, LSTM 256": Case(bf16=bf16)}
     cases |= {f"{n} candidates": Case(candidates=n, bf16=bf16) for n in (4, 16, 256)}
     cases |= {f"{n} dreams": Case(rollouts=n, bf16=bf16) for n in (1, 4, 64)}
@@ -223,7 +223,7 @@ def measure_cases(bf16: bool) -> dict[str, Measured]:
 
 
 def measure_processes(bf16: bool, counts: tuple[int, ...] = (1, 2)) -> dict[int, float]:
-    """Steps per second of the clock, of so many processes that dream side by side."""
+    """Steps per second of wall clock, by the number of processes that dream in parallel."""
     case = Case(horizon=100, bf16=bf16)
     rates = {}
     for count in counts:
@@ -235,7 +235,7 @@ def measure_processes(bf16: bool, counts: tuple[int, ...] = (1, 2)) -> dict[int,
 
 
 def rank_correlations(populations: int = 2) -> dict[str, float]:
-    """Spearman's, on the committed M and C, mean over populations of sigma 0.1, 30 decisions."""
+    """Spearman's rank correlations on the committed M and C, mean over populations of sigma 0.1."""
     memory = MDNRNN.from_pretrained(PRETRAINED / "memory")
     controller = LinearController.from_pretrained(PRETRAINED / "controller")
     moments = DreamStarts.load(PRETRAINED / "starts.safetensors")

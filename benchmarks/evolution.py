@@ -1,10 +1,10 @@
-"""How much of a generation does CMA-ES itself take?
+"""Share of CMA-ES itself in the time of a generation.
 
     OMP_NUM_THREADS=1 python benchmarks/evolution.py [--json FILE] [--generations N]
 
-Ask and tell at the 867 parameters of CarRacing's controller: ours, pycma as it comes, and the
-package `cmaes` where it is installed, in turns in one process, so that all meet the same machine.
-Then a generation as the dream scores it, and how long a killed search takes to be back. Times are
+Ask and tell at the 867 parameters of CarRacing's controller: ours, pycma with its defaults, and the
+package `cmaes` if it is installed, in turns in one process, so that all run under equal conditions.
+Then the time to score a generation in the dream, and the time to resume a killed search. Times are
 CPU time of this process, all threads together, so other work on the machine matters little. Under
 two minutes.
 """
@@ -39,7 +39,7 @@ OPTIMUM = np.random.default_rng(0).standard_normal(PARAMETERS)
 
 
 def scores_of(candidates: np.ndarray, generation: int = 0) -> np.ndarray:
-    """Higher nearer the optimum; costs next to nothing."""
+    """Scores that are higher near the optimum and cost almost nothing."""
     return -np.square(candidates - OPTIMUM).sum(1)
 
 
@@ -69,10 +69,10 @@ def plain_pycma(popsize: int) -> Callable[[], None]:
 
 
 def plain_cmaes(popsize: int) -> Callable[[], None] | None:
-    """One generation of the package `cmaes`; None where it is not installed."""
+    """One generation of the package `cmaes`; None if it is not installed."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its own optional parts
+            warnings.simplefilter("ignore")  # about its optional parts
             from cmaes import CMA
     except ImportError:
         return None
@@ -87,7 +87,7 @@ def plain_cmaes(popsize: int) -> Callable[[], None] | None:
 
 
 def time_generations(popsize: int, generations: int) -> dict[str, float]:
-    """CPU milliseconds per generation of each, decompositions of the covariance included."""
+    """CPU milliseconds per generation of each, including decompositions of the covariance."""
     contestants = {
         "ours": ours(popsize),
         "ours, diagonal": ours(popsize, diagonal=True),
@@ -98,7 +98,7 @@ def time_generations(popsize: int, generations: int) -> dict[str, float]:
     counts, turn = dict.fromkeys(seconds, 0), 10
     for first in range(0, generations, turn):
         for name in seconds:
-            # One generation of cmaes takes seconds, and every one as long as the first.
+            # A generation of cmaes takes seconds, and all take the same time.
             count = int(first == 0) if name == "cmaes" else turn
             begin = time.process_time()
             for _ in range(count):
@@ -126,7 +126,7 @@ def time_dream(popsize: int, rollouts: int, horizon: int) -> float:
 
 
 def time_resume(popsize: int, generations: int) -> float:
-    """CPU milliseconds per generation to be where a killed search was."""
+    """CPU milliseconds per generation to resume a killed search."""
     config = EvolutionConfig(popsize, generations=generations)
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / "journal.jsonl"

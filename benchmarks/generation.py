@@ -1,10 +1,11 @@
-"""How much does it help a text model to remember what it has read?
+"""Speed-up of text generation by caches of keys, values and states.
 
     python benchmarks/generation.py [--json FILE] [--threads N]
 
-GPT, T5 and an LSTM write 256 tokens of one text and of four at once, with keys, values or state
-kept, and reading the whole text anew for every token, as the book's programs do. Both write the
-same tokens. Times are CPU time of this process, all threads together, the best of several turns.
+GPT, T5 and an LSTM write 256 tokens of one text and of four at once: with cached keys, values or
+state, and by reading the whole text again for every token, as the book's programs do. Both write
+the same tokens. Times are CPU time of this process, all threads together, the best of several
+turns.
 About two minutes.
 """
 
@@ -72,7 +73,7 @@ def t5(rows: int) -> tuple[Way, Way]:
 
 
 def lstm(rows: int) -> tuple[Way, Way]:
-    """The book's LSTM: its state, or its text."""
+    """The book's LSTM: from its state, or from its whole text."""
     model = RecurrentText(RecurrentTextConfig()).eval()
     prompt = torch.full((rows, 1), END)
 
@@ -90,7 +91,7 @@ def lstm(rows: int) -> tuple[Way, Way]:
 
 
 def contest(ways: tuple[Way, Way], turns: int) -> dict[str, float | bool]:
-    """CPU seconds of the best of so many turns, in turn, and whether both wrote the same."""
+    """CPU seconds of the best turn of both ways, their ratio, and True if both wrote the same."""
     times: list[list[float]] = [[], []]
     texts: list[Tensor] = []
     with torch.no_grad():

@@ -1,10 +1,10 @@
-"""How much the choice of mixtures weighs, which the gradient through a dream does not know.
+"""Contribution of the choice of mixture components, which the pathwise gradient of a dream lacks.
 
 For the committed car: the derivative of the mean imagined return along some directions of the
 controller's weights, by back-propagation (`Dream.rollout`) and by central differences of the mean
-return under common random numbers (`Dream.evaluate`). They differ by what the choice between the
-Gaussians of a mixture contributes. As a control the same M is measured with weights of the mixtures
-that do not depend on what it remembers: there the choice has nothing to contribute.
+return under common random numbers (`Dream.evaluate`). They differ by the contribution of the choice
+between the Gaussians of a mixture. As a control the same M is measured with mixture weights that do
+not depend on its recurrent state: there the choice contributes nothing.
 
     python benchmarks/gradient.py --json docs/results/gradient.json
 """
@@ -29,11 +29,11 @@ from worldmodels.memory import MDNRNN
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained" / "carracing-dream"
 STEP = 0.01
-"""By which each weight is changed on average for a difference (root mean square)."""
+"""Root mean square change of each weight for a difference."""
 
 
 def directions(vector: Tensor, downhill: Tensor, count: int) -> dict[str, Tensor]:
-    """Random directions, and that of a gradient from dreams of its own; root mean square 1."""
+    """Random directions, and that of a gradient from other dreams; root mean square 1."""
     generator = torch.Generator().manual_seed(0)
     found = {f"random {i}": torch.randn(vector.shape, generator=generator) for i in range(count)}
     found["of the gradient"] = downhill / downhill.square().mean().sqrt()
@@ -89,7 +89,7 @@ def measure(memory: MDNRNN, horizon: int, dreams: int, count: int) -> dict[str, 
 
 
 def with_fixed_weights(memory: MDNRNN) -> MDNRNN:
-    """The same M, but the weights of its mixtures are always the same."""
+    """The same M with constant mixture weights."""
     mem, memory = memory.config, copy.deepcopy(memory)
     with torch.no_grad():
         memory.mixture_head.linear.weight[: mem.latent_dim * mem.num_mixtures] = 0
@@ -105,7 +105,7 @@ def main() -> None:
     torch.set_num_threads(1)
     memory = MDNRNN.from_pretrained(PRETRAINED / "memory").requires_grad_(False)
     report: dict[str, dict] = {}
-    # What leaks through a released brake is no derivative of the return.
+    # The gradient that leaks through a released brake is no derivative of the return.
     with mock.patch("worldmodels.actions.BRAKE_LEAK", 0.0):
         for horizon in (2, 10, 30):
             report[f"{horizon} decisions"] = measure(memory, horizon, args.dreams, args.directions)

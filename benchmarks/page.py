@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md, from what the benchmarks wrote.
+"""Tables of docs/performance.md from the results of the benchmarks.
 
     python benchmarks/page.py [--results FOLDER] [--page FILE]
 
@@ -17,7 +17,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 MARKS = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 Row = tuple[str, str, str, str]
-"""What is measured, ours, what it is compared with, how many times better ours is."""
+"""Quantity, our value, the compared value, and the ratio in our favour."""
 
 
 def car(data: dict[str, Any]) -> list[Row]:
@@ -160,7 +160,7 @@ def _row(what: str, ours: str, peer: str, ratio: float | None) -> Row:
 
 
 def tables(results: Path) -> str:
-    """Markdown: ours beside others, how dreams grow, and where the time of a step goes."""
+    """Tables as Markdown: ours beside others, growth of dreams, and time of a step by part."""
     data = {
         name: json.loads((results / f"{name}.json").read_text())
         for name in PARTS

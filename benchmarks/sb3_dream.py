@@ -1,11 +1,11 @@
-"""How fast do dreams reach a learner: by `DreamVecEnv`, and by `DreamVectorEnv`?
+"""Speed of dreams for a learner, by `DreamVecEnv` and by `DreamVectorEnv`.
 
     OMP_NUM_THREADS=1 python benchmarks/sb3_dream.py [--json FILE] [--rounds N]
 
 Steps of all lanes together, per CPU-second on one thread, with the committed V and M and the
-settings of `train_ppo.py dream`: what a learner is handed as tensors, through Stable-Baselines3's
-NumPy interface, and by the Gymnasium vector environment, whose lanes each have a generator of
-their own. The ways take turns; the medians are told. About a minute.
+settings of `train_ppo.py dream`: as tensors, through Stable-Baselines3's NumPy interface, and by
+the Gymnasium vector environment, whose lanes each have their own generator. The ways take turns;
+the medians are printed. About a minute.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What does it cost to share a population among workers, and what would a cluster give?
+"""Cost of sharing a population among workers, and prediction of the gain on a cluster.
 
     OMP_NUM_THREADS=1 python benchmarks/scaling.py [--json FILE] [--page FILE] [--workers 1 2 4]
 
@@ -33,7 +33,7 @@ PRETRAINED = Path(__file__).parents[1] / "pretrained/carracing-dream"
 MARKS = "<!-- prediction: begin -->", "<!-- prediction: end -->"
 PAPER = {"candidates": 64, "episodes": 16, "steps": 1000, "generations": 1800}
 STEPS = 400
-"""Of a timed episode."""
+"""Steps of a timed episode."""
 
 
 def nothing(candidate: np.ndarray, seed: int) -> float:
@@ -69,7 +69,7 @@ def population(count: int) -> np.ndarray:
 
 
 def _loop(problem: Any, shares: list, ready: Any, gate: Any, answers: Any) -> None:
-    """A bare loop in a process of its own: warm, then all of its share."""
+    """Bare loop in its own process: one warm-up, then its whole share."""
     import torch
 
     torch.set_num_threads(1)
@@ -81,7 +81,7 @@ def _loop(problem: Any, shares: list, ready: Any, gate: Any, answers: Any) -> No
 
 
 def bare(problem: Any, jobs: list, workers: int) -> float:
-    """Steps per second of the clock of bare loops."""
+    """Steps per second of wall clock of bare loops."""
     context = multiprocessing.get_context("spawn")
     ready, gate, answers = context.Semaphore(0), context.Event(), context.Queue()
     loops = [
@@ -104,7 +104,7 @@ def bare(problem: Any, jobs: list, workers: int) -> float:
 
 
 def shared(evaluation: Evaluation, candidates: np.ndarray, seeds: np.ndarray) -> float:
-    """Steps per second of the clock of an evaluation whose workers are warm."""
+    """Steps per second of wall clock of an evaluation with warm workers."""
     evaluation.scores(candidates, seeds)
     evaluation.speed()
     evaluation.scores(candidates, seeds)
@@ -119,7 +119,7 @@ def contest(
     counts: list[int],
     turns: int,
 ) -> dict[str, dict[str, float]]:
-    """Steps per second of each, by the number of workers: the median of some turns."""
+    """Steps per second of each by the number of workers, median over turns."""
     batched = hasattr(problem, "score_batch")
     if batched:
         jobs = [
@@ -144,7 +144,7 @@ def contest(
 
 
 def overhead(backend: str, workers: int, popsize: int, episodes: int) -> dict[str, float]:
-    """Milliseconds of a generation that costs nothing: of the clock, and of this process's CPU."""
+    """Milliseconds of a generation of free episodes: wall clock, and CPU time of this process."""
     config, spent = EvaluationConfig(episodes), []
     with Evaluation(nothing, config, ParallelConfig(backend, workers)) as evaluation:
         candidates = np.zeros((popsize, 867))
@@ -157,7 +157,7 @@ def overhead(backend: str, workers: int, popsize: int, episodes: int) -> dict[st
 
 
 def one_by_one(popsize: int) -> float:
-    """CPU milliseconds of this process for a task on Ray: what bounds very many workers."""
+    """CPU milliseconds of this process per task on Ray, which bounds very many workers."""
     with Evaluation(nothing, EvaluationConfig(1), ParallelConfig("ray", 2)) as evaluation:
         evaluation._group = lambda seeds: 1
         candidates = np.zeros((popsize, 867))
@@ -169,10 +169,10 @@ def one_by_one(popsize: int) -> float:
 
 
 def prediction(report: dict[str, Any]) -> str:
-    """Markdown: the paper's search on more cores than were measured.
+    """Prediction, as Markdown, of the paper's search on more cores than were measured.
 
-    A generation takes as long as the episodes of one core, one after the other, or as the driver
-    needs to send all tasks, whichever is more, and then CMA-ES itself.
+    A generation takes the larger of two times, that of one core for its episodes and that of the
+    driver to send all tasks, plus the time of CMA-ES itself.
     """
     rate = report["tracks"]["ray"]["1"]
     task, strategy = report["ray_cpu_ms_per_task"] / 1000, report["cma_ms"] / 1000

@@ -1,9 +1,9 @@
-"""How fast do V and M learn, and do they learn as much?
+"""Speed of the training of V and M, and comparison of the losses reached.
 
     python benchmarks/training.py [--json FILE] [--threads N] [--skip-paper]
 
-Our learners and plain float32 loops, written as PyTorch's tutorials would, take turns in one
-process, so that all meet the same machine. They begin with the same weights and learn from frames
+Our learners and plain float32 loops in the style of PyTorch's tutorials take turns in one process,
+so that all run under equal conditions. They begin with the same weights and learn from frames
 of the project's own environment. Times are CPU time of this process, all threads together, so
 other work on the machine matters little; each includes the assembly of the batch. Under three
 minutes.
@@ -123,7 +123,7 @@ def plain_vae_step(
 
 
 class PlainWindows:
-    """Windows drawn like those of `SequenceBatches`, from float32 arrays, one after the other."""
+    """Windows drawn as by `SequenceBatches`, from float32 arrays, one at a time."""
 
     def __init__(self, encoded: EncodedRollouts, batch_size: int, length: int):
         ends = zip(encoded.starts[:-1], encoded.starts[1:], strict=True)
@@ -198,7 +198,7 @@ def distributions_loss(
 
 
 def formula_loss(model: MDNRNN, batch: dict[str, Tensor], weights: MemoryLossConfig) -> Tensor:
-    """M's loss by the formulas of `worldmodels.memory`, one tensor operation after the other."""
+    """M's loss by the formulas of `worldmodels.memory`, as separate tensor operations."""
     out, _ = model(batch["z"], batch["action"])
     return memory_loss(out, batch, model.config, weights).loss
 
@@ -242,7 +242,7 @@ def take_turns(steps: dict[str, Step], turns: int, steps_per_turn: int) -> dict[
 
 
 def summary(times: dict[str, list[float]], ours: str = "ours") -> dict[str, dict[str, float]]:
-    """Median milliseconds, and the median over turns of how many times faster ours is."""
+    """Median milliseconds, and the median over turns of our speed-up."""
     return {
         name: {
             "ms_per_step": round(statistics.median(values), 2),
