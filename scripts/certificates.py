@@ -1,4 +1,4 @@
-"""Train again what can be compared with a known optimum, and write down how close it comes."""
+"""Train models again whose optimum is known, and write down how close they come."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from scripts.certified import CERTIFICATES, Settings
 
 @dataclass(frozen=True)
 class Args(Checked):
-    """Train again what can be compared with a known optimum, and write down how close it comes.
+    """Train models again whose optimum is known, and write down how close they come.
 
-    Everything is trained anew; docs/certificates.md and docs/results/certificates.json are written.
+    All models are trained anew. It writes docs/certificates.md and docs/results/certificates.json.
     """
 
     only: str = ""
-    """Name of one certificate; the others stay as they were written last."""
+    """Name of one certificate to make; the others keep their last results."""
     page: bool = False
-    """Train nothing: write certificates.md anew from the results that are there."""
+    """Train nothing: write certificates.md again from the existing results."""
     docs: Folder = Path("docs")
-    """Where certificates.md and results/certificates.json go."""
+    """Folder of certificates.md and results/certificates.json."""
     work: Folder = Path("runs/certificates")
-    """Runs are made here, each anew."""
+    """Folder of the runs, each made anew."""
     data: Path = Path("data")
-    """Folder of the files that a user brings; certificates whose file is missing are left out."""
+    """Folder of files that you provide; certificates whose file is missing are left out."""
     size: Literal["full", "smoke"] = "full"
-    """smoke: a few steps, to see that everything runs; nothing will hold."""
+    """smoke: a few steps, to see that everything runs; the bars will be missed."""
     threads: Workers = 0
     """CPU threads; 0 leaves the choice to torch."""
     workers: Workers = 0
-    """Processes of one thread each, which make certificates side by side; 0: none but this one."""
+    """Processes of one thread each that make certificates in parallel; 0: only this one."""
     seed: Seed = 1
 
 
@@ -82,7 +82,7 @@ def main(args: Args) -> None:
 
     if args.page:
         return write_page()
-    # The longest first, so that no worker is left with it at the end.
+    # The longest come first, so that no worker is left with one at the end.
     names = [args.only] if args.only else list(CERTIFICATES)
     names.sort(key=lambda name: -records.get(name, {}).get("cpu_seconds", 0))
     jobs = [(name, args) for name in names]
@@ -98,7 +98,7 @@ def main(args: Args) -> None:
 
 
 def certify(job: tuple[str, Args], _report: object = None) -> tuple[str, dict]:
-    """(name, record) of a certificate, made anew, or (name, {"missing": which file})."""
+    """Make a certificate; returns (name, record), or (name, {"missing": file})."""
     import torch
 
     from generative.training.run import collect_versions
@@ -135,7 +135,7 @@ def _short(number: float) -> str:
 
 
 def page(records: dict) -> str:
-    """docs/certificates.md."""
+    """Text of docs/certificates.md."""
     lines = [
         "# Certificates",
         "",

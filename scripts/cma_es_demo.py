@@ -27,13 +27,13 @@ class Args(Checked):
     out: Folder = Path("runs/cma_es_demo")
     """Folder for the films and pictures."""
     functions: tuple[FunctionName, ...] = ("schaffer", "rastrigin", "rosenbrock")
-    """What to search the minimum of."""
+    """Functions to minimise."""
     evolution: EvolutionConfig = field(
         default_factory=lambda: EvolutionConfig(popsize=32, sigma=0.3, generations=40)
     )
-    """Sigma as a share of what is drawn."""
+    """Initial sigma as a share of the drawn half width."""
     milliseconds: Count = 350
-    """Of a generation in the film."""
+    """Milliseconds per generation in the film."""
     seed: Seed = 4
 
 
@@ -45,19 +45,19 @@ PRESETS = {
 
 
 class Function(NamedTuple):
-    """A function of the plane that is to be minimised."""
+    """Function of the plane to minimise."""
 
     value: Callable[[np.ndarray], np.ndarray]
-    """(..., 2) -> (...)"""
+    """Points (..., 2) -> values (...)."""
     minimum: tuple[float, float]
     begin: tuple[float, float]
-    """Where the search begins."""
+    """Initial mean of the search."""
     half_width: float
-    """Of the part of the plane that is drawn, around 0."""
+    """Half the width of the drawn square around 0."""
 
 
 def schaffer(x: np.ndarray) -> np.ndarray:
-    """Schaffer's sixth function: rings around 0, each a valley of its own."""
+    """Schaffer's sixth function: rings around 0, each a separate valley."""
     import numpy as np
 
     square = np.square(x).sum(-1)
@@ -86,16 +86,16 @@ FUNCTIONS = {
 
 
 class Moment(NamedTuple):
-    """A generation as it is drawn."""
+    """One generation of the drawing."""
 
     candidates: np.ndarray
     mean: np.ndarray
-    """Of the distribution that they were drawn from."""
+    """Mean of the distribution of its candidates."""
     covariance: np.ndarray
 
 
 def search(function: Function, config: EvolutionConfig, seed: int) -> list[Moment]:
-    """All generations, until CMA-ES finds that it has converged."""
+    """Run CMA-ES until it has converged; returns all generations."""
     import numpy as np
 
     from worldmodels.evolution import CMAES
@@ -111,7 +111,7 @@ def search(function: Function, config: EvolutionConfig, seed: int) -> list[Momen
 
 
 def draw(axes, function: Function, moments: list[Moment], place: int) -> None:
-    """A generation over the function's height, with the ellipse of two deviations."""
+    """Draw a generation over the function's values, with the ellipse of two deviations."""
     import numpy as np
     from matplotlib.patches import Ellipse
 

@@ -1,8 +1,8 @@
 """Compare ways to train C on the V and M of one finished run: methods, budgets, dreams.
 
-Every trial trains one controller in the dream of that run and then drives real tracks. What comes
-out is a table and a chart of dreamed and real scores against the CPU time that training took,
-which other work on the machine disturbs little.
+Every trial trains one controller in the dream of that run and then drives real tracks. The result
+is a table and a chart of dreamed and real scores against the CPU time of training, on which other
+work on the machine has little influence.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from scripts import train_controller, train_in_dream
 from worldmodels.configs import EvolutionConfig
 
 REAL_ENV = "WorldModels/CarRacing64-v0"
-"""The real game in our own drawing, as used for choosing."""
+"""Real game with our drawing, as in the selection of controllers."""
 
 FIRST_TRACK = 5000
-"""Place of the first track among those kept for choosing; training runs use the ones before."""
+"""Index of the first track among those for selection; training runs use earlier ones."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +41,22 @@ class Args(Checked):
     round: int = -1
     """Round whose V, M and recordings are used; -1 is the last."""
     study: Literal["methods", "dreams"] = "methods"
-    """Methods at several budgets, or the run's method with one setting of the dream changed."""
+    """Subject: methods at several budgets, or the run's method with one dream setting changed."""
     gradient_steps: tuple[Count, ...] = (50, 100, 200, 300)
-    """Budgets of the gradient."""
+    """Budgets of the gradient, in steps."""
     generations: tuple[Count, ...] = (75, 150, 300, 600)
-    """Budgets of CMA-ES, each about as long as the gradient's at the same place."""
+    """Budgets of CMA-ES, in generations, each about as long as the gradient's of the same index."""
     evolution: EvolutionConfig = field(
         default_factory=lambda: EvolutionConfig(popsize=32, diagonal=True)
     )
     seeds: Count = 3
-    """Trials of each kind."""
+    """Number of trials of each kind."""
     tracks: Count = 32
-    """Real episodes for each controller, the same for all."""
+    """Number of real episodes for each controller, the same for all."""
     episode_steps: Count = 1000
-    """Environment steps of these (the game ends at 1000)."""
+    """Environment steps of an episode (the game ends at 1000)."""
     workers: Workers = 2
-    """Processes, one trial each; results but for the times do not depend on it."""
+    """Number of processes, one trial each; results except times do not depend on it."""
     seed: Seed = 1
 
     def __post_init__(self) -> None:
@@ -86,19 +86,19 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Source:
-    """What of a run the trials stand on."""
+    """Parts of a run that the trials use."""
 
     agent: Path
     """Folder of an agent with its V and M."""
     controller: train_controller.Args
-    """How the run trained C."""
+    """Training settings of the run's C."""
 
     @classmethod
     def of(cls, run: Path, index: int) -> Source:
-        """The round of that number; -1 is the last.
+        """Load the round of that number; -1 is the last.
 
         Raises:
-            ValueError: the folder is another command's, or has no such finished round.
+            ValueError: the folder belongs to another command, or has no such finished round.
         """
         kind, settings = read_config(run)
         if kind != "train_in_dream":
@@ -118,12 +118,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Trial:
-    """One controller to be trained and driven."""
+    """One controller to train and to drive."""
 
     kind: str
     budget: int
     number: int
-    """Among the trials that differ in their seed alone."""
+    """Index among the trials that differ in their seed alone."""
     args: train_controller.Args
     source: Source
     folder: Path
@@ -132,7 +132,7 @@ class Trial:
 
 
 def methods(args: Args, base: train_controller.Args) -> dict[tuple[str, int], Any]:
-    """(kind, budget) -> settings: the gradient, CMA-ES, and one after the other."""
+    """Settings by (kind, budget): the gradient, CMA-ES, and CMA-ES followed by the gradient."""
     variants = {}
     base = replace(base, evolution=args.evolution)
     for place, (steps, generations) in enumerate(
@@ -155,14 +155,14 @@ def methods(args: Args, base: train_controller.Args) -> dict[tuple[str, int], An
 
 
 def dreams(args: Args, base: train_controller.Args) -> dict[tuple[str, int], Any]:
-    """(kind, 0) -> settings: those of the run, then with one thing changed at a time."""
+    """Settings by (kind, 0): those of the run, then with one setting changed at a time."""
 
     def changed(**fields: Any) -> train_controller.Args:
         return replace(base, dream=replace(base.dream, **fields))
 
     cap = base.dream.pace_cap
     variants = {"as in the run": base}
-    # Dreams of other lengths get as many lanes as keep the work the same.
+    # The number of lanes keeps the work equal for dreams of other lengths.
     for horizon in (15, 60, 80):
         lanes = max(base.gradient.lanes * base.dream.horizon // horizon, 1)
         variants[f"horizon {horizon}"] = replace(
@@ -241,7 +241,7 @@ def main(args: Args) -> Path:
 
 
 def train_and_drive(trial: Trial, report: Callable[[int], None]) -> dict[str, Any]:
-    """One trial: starts, search, real tracks. One that is done already is only read."""
+    """Run one trial: starts, search, real tracks. A finished one is only read."""
     import gymnasium
     import numpy as np
     import torch
@@ -302,7 +302,7 @@ def train_and_drive(trial: Trial, report: Callable[[int], None]) -> dict[str, An
 
 
 def summarize(outcomes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per kind and budget; `spread` is the deviation between trials of their means."""
+    """One row per kind and budget; `spread` is the standard deviation of the trials' means."""
     import numpy as np
 
     rows = []
@@ -337,7 +337,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Real score against training time, one line per method."""
+    """Draw real score against training time, one line per method."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -33,16 +33,16 @@ from scripts import (
 MARKS = "<!-- frames: begin -->", "<!-- frames: end -->"
 """Lines of docs/families.md between which the table stands."""
 SHAPE = (3, 32, 32)
-"""What every family gets the frames in."""
+"""Shape (C, H, W) of the frames for every family."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A family's training script, its model, and what its preset `frames` is changed in."""
+    """A family's training script, its model, and the changes to its preset `frames`."""
 
     script: ModuleType
     model: str
-    """Module and class."""
+    """Module and class of the model."""
     changes: dict[str, Any]
     """Sizes for 32x32 pixels, and steps for two to four minutes of one core."""
 
@@ -130,7 +130,7 @@ FAMILIES = {
 class Args(Checked):
     """Train every family on the same CarRacing frames, and show what each makes of them.
 
-    Every family trains by its `frames` preset, but on 32x32 pixels and for fewer steps;
+    Every family trains by its `frames` preset, but on 32x32 pixels and for fewer steps.
     docs/families.md gets a table, docs/images/families a strip of pictures.
     """
 
@@ -139,13 +139,13 @@ class Args(Checked):
     out: Folder = Path("runs/compare-families")
     """Run folder, with a run for each family."""
     data_dir: Path | None = None
-    """Folder of recorded episodes; random drivers record some if none is given."""
+    """Folder of recorded episodes; by default random drivers record some."""
     only: tuple[str, ...] = ()
-    """Some of the families; all of them if none is named."""
+    """Families to train; all by default."""
     share: Positive = 1.0
-    """Steps as a multiple of those that FAMILIES in this file has."""
+    """Steps as a multiple of those in FAMILIES of this file."""
     docs: Folder = Path("docs")
-    """Where families.md, results/families and images/families are."""
+    """Folder of families.md, results/families and images/families."""
     threads: Workers = 1
     seed: Seed = 1
 
@@ -177,7 +177,7 @@ def main(args: Args) -> Path:
 
 
 def record(run: Run) -> Path:
-    """Episodes of random drivers, the same for every family."""
+    """Record episodes of random drivers, the same for every family."""
     from scripts import collect_rollouts
 
     settings = replace(
@@ -191,7 +191,7 @@ def record(run: Run) -> Path:
 
 
 def train(name: str, args: Args, run: Run, data_dir: Path) -> dict[str, Any]:
-    """Train a family in a run of its own; what it came to."""
+    """Train a family in its own run; returns its results."""
     from generative.training.files import read_json, write_json
     from generative.training.run import read_result
 
@@ -237,14 +237,14 @@ def squared_error(model: Any, data_dir: Path, most: int = 1000) -> float:
 
 
 def load(name: str, run: Path) -> Any:
-    """The trained model of a family."""
+    """Load the trained model of a family."""
     module, _, kind = FAMILIES[name].model.partition(":")
     return getattr(importlib.import_module(module), kind).from_pretrained(run / name / "model")
 
 
 def picture(rows: dict[str, Any], run: Run, data_dir: Path, path: Path) -> None:
-    """A row of eight test frames, then one for each family: samples, or where it has none the
-    frames by way of the codes."""
+    """Draw a row of eight test frames, then one for each family: samples, or without a sampler the
+    reconstructed frames."""
     import torch
     from PIL import Image
     from torch.nn import functional as F
@@ -290,7 +290,7 @@ def publish(rows: dict[str, Any], run: Path, docs: Path) -> None:
 
 
 def table(rows: dict[str, Any]) -> str:
-    """Markdown."""
+    """Table of the results as Markdown."""
     lines = [
         "| row | family | steps | CPU seconds | bits/dim | squared error |",
         "|---|---|---|---|---|---|",

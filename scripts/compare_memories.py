@@ -41,17 +41,17 @@ class Args(Checked):
     out: Folder = Path("runs/compare_memories")
     """Run folder."""
     results: Folder | None = None
-    """Also put compare.json and compare.png there."""
+    """Folder that also gets compare.json and compare.png."""
     agent: Annotated[Path, Input("train_in_dream.py")] = Path("pretrained/carracing-dream")
     """Folder of the agent: its V encodes, and it drives."""
     driven: Count = 60
-    """Episodes to learn from that the agent drives with noise."""
+    """Training episodes that the agent drives with noise."""
     random: Count = 60
-    """Episodes to learn from that are driven at random."""
+    """Training episodes that are driven at random."""
     held_out: Count = 12
     """Episodes of each held-out set."""
     decisions: Count = 150
-    """Decisions of an episode at most."""
+    """Largest number of decisions of an episode."""
     steps: Count = 600
     """Optimiser steps."""
     batch_size: Count = 16
@@ -59,23 +59,23 @@ class Args(Checked):
     length: Count = 64
     """Decisions per window."""
     seeds: tuple[Count, ...] = (1,)
-    """Of the trainings."""
+    """Seeds of the trainings."""
     history: Count = 32
-    """Decisions that precede a moment from which is foretold."""
+    """Decisions that M reads before a prediction."""
     horizon: Count = 50
-    """Decisions that are foretold."""
+    """Decisions that M predicts."""
     every: Count = 5
-    """Decisions from one moment to the next."""
+    """Decisions between two predictions."""
     dreams: Count = 8
-    """From each moment."""
+    """Number of dreams from each moment."""
     lanes: Count = 256
-    """Dreams in a batch where speed is measured."""
+    """Dreams in a batch for the measurement of speed."""
     workers: Workers = 1
-    """Processes that record episodes; nothing depends on their number."""
+    """Processes that record episodes; no result depends on their number."""
     smallest: bool = False
-    """The smoke presets' sizes of both M."""
+    """Use the smoke presets' sizes of both M."""
     seed: Seed = 1
-    """Of the recordings and the dreams."""
+    """Seed of the recordings and the dreams."""
 
 
 PRESETS = {
@@ -143,7 +143,7 @@ def main(args: Args) -> Path:
 
 
 def record(args: Args, folder: Path) -> dict[str, Path]:
-    """Encoded episodes to learn from, and those of the two held-out sets."""
+    """Record and encode the training episodes and the two held-out sets."""
     from agents.world_model_agent import AgentConfig
     from generative.training.files import read_json
     from generative.training.settings import from_json
@@ -177,7 +177,7 @@ def record(args: Args, folder: Path) -> dict[str, Path]:
 
 
 def train(kind: str, seed: int, args: Args, data: Path, folder: Path) -> Path:
-    """The folder of a trained M."""
+    """Train an M; returns its folder."""
     script = {"lstm": train_mdnrnn, "transformer": train_transformer_memory}[kind]
     settings = script.PRESETS["smoke" if args.smallest else "quick"]
     settings = replace(
@@ -196,7 +196,7 @@ def train(kind: str, seed: int, args: Args, data: Path, folder: Path) -> Path:
 
 
 def measure(memory: Memory, args: Args, held_out: dict[str, EncodedRollouts]) -> dict[str, Any]:
-    """One M on the held-out episodes, and its speed."""
+    """Measure one M on the held-out episodes, and its speed."""
     import numpy as np
 
     from agents.world_model_agent import WorldModelAgent
@@ -255,7 +255,7 @@ def one_step_nll(memory: Memory, encoded: EncodedRollouts, length: int) -> float
 def speed(
     memory: Memory, args: Args, encoded: EncodedRollouts, horizon: int = 10
 ) -> dict[str, float]:
-    """Decisions a second of one core: in training, `step` for one agent, dreams in a batch."""
+    """Decisions per second of one core: in training, by `step`, and in a batch of dreams."""
     import copy
 
     import torch
@@ -336,7 +336,7 @@ def table(comparison: dict[str, Any]) -> str:
 
 
 def draw(comparison: dict[str, Any], path: Path) -> None:
-    """Errors by horizon, one line per seed; and dreamed against real returns."""
+    """Draw errors by horizon, one line per seed; and dreamed against real returns."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""Download a public data set to where the training scripts look for it, and check it."""
+"""Download a public data set to the folder that the training scripts use, and check it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from generative.training.ranges import Checked
 class Args(Checked):
     """Download a public data set, with the checksums that were published for it.
 
-    CelebA and the LEGO bricks are given out by hand only: of these it says where they are, and
-    compares what you have put into the folder.
+    CelebA and the LEGO bricks cannot be downloaded by a program: for these it prints the address,
+    and checks the files that you have put into the folder.
     """
 
     data: Literal["mnist", "fashion-mnist", "cifar-10", "flowers", "celeba", "bricks"]
     folder: Path | None = None
-    """Where to; data/NAME if not given, which is where training scripts look."""
+    """Target folder; by default data/NAME, which the training scripts use."""
 
 
 DEFAULT_PRESET = "fashion-mnist"

@@ -1,4 +1,4 @@
-"""Write an agent as ONNX graphs, which drive without torch.
+"""Write an agent as ONNX graphs, which run without torch.
 
 python scripts/export_onnx.py pretrained/carracing-dream --into agent-onnx
 python examples/drive_without_torch.py agent-onnx
@@ -18,7 +18,7 @@ from generative.training.ranges import Checked, Folder
 
 @dataclass(frozen=True)
 class Args(Checked):
-    """Write an agent as ONNX graphs, which drive without torch."""
+    """Write an agent as ONNX graphs, which run without torch."""
 
     agent: tyro.conf.Positional[Annotated[Path, Input("train_in_dream.py")]] = Path(
         "pretrained/carracing-dream"

@@ -27,29 +27,29 @@ class Args(Checked):
 
     A file is one episode of T decisions, with the arrays `frames`, `actions`, `rewards` and `ends`.
     `frames` is uint8 (T+1, H, W, 3), (T+1, H, W, 1) or (T+1, H, W), resized to 64x64, or float
-    (T+1, D) where vectors are seen; frame t is what was seen before action t. `actions` are whole
-    numbers (T,) of a discrete space or floats (T, A); `rewards` are (T,); `ends` are (T,), true
-    where the episode really ended (not where the recording stopped).
+    (T+1, D) for observations that are vectors; frame t is the observation before action t.
+    `actions` are whole numbers (T,) of a discrete space or floats (T, A); `rewards` are (T,);
+    `ends` are (T,), True where the episode really ended (not where the recording stopped).
     """
 
     source: Path = Path("episodes")
-    """Folder of .npz files; they are taken in the order of their names."""
+    """Folder of .npz files, read in the order of their names."""
     out: Folder = Path("runs/own")
     """Run folder; the episodes are in its `episodes` folder, which is what others call rollouts."""
     name: str = ""
-    """What the environment is called; the name of the source folder if empty."""
+    """Name of the environment; the name of the source folder if empty."""
     num_actions: CountOrZero = 0
-    """Discrete actions, counted from 0; 0: as many as the highest one recorded tells."""
+    """Number of discrete actions, counted from 0; 0: one more than the highest recorded action."""
     low: tuple[Finite, ...] = ()
-    """Lower bounds of float actions; the lowest ones recorded if not given."""
+    """Lower bounds of float actions; by default the lowest recorded ones."""
     high: tuple[Finite, ...] = ()
-    """Upper bounds of float actions; the highest ones recorded if not given."""
+    """Upper bounds of float actions; by default the highest recorded ones."""
     crop: tuple[CountOrZero, CountOrZero, CountOrZero, CountOrZero] = (0, 0, 0, 0)
     """Pixels cut off images above, below, left and right, before they are resized."""
     action_repeat: Count = 1
     """Environment steps per decision, for the record."""
     repeat_last: bool = False
-    """Where the frame after the last action is missing (T frames), show the one before it again."""
+    """Repeat the last frame if the one after the last action is missing (T frames)."""
 
 
 DEFAULT_PRESET = "own"
@@ -114,7 +114,7 @@ def _sha256(file: Path) -> str:
 
 
 def find_task(args: Args, files: list[Path], advance: Callable[[], object]) -> Task:
-    """What the episodes have in common; every array of every file is looked at.
+    """Find the common task of the episodes; checks every array of every file.
 
     Raises:
         ValueError: an array is missing or does not fit; names file and array, what was got and what
@@ -153,11 +153,11 @@ def find_task(args: Args, files: list[Path], advance: Callable[[], object]) -> T
 def find_head(
     args: Args, files: list[Path], some: np.ndarray, lows: np.ndarray, highs: np.ndarray
 ) -> ActionHead:
-    """The action head, by what is given or else by what is recorded.
+    """Choose the action head by the settings, or without them by the recorded actions.
 
     Args:
-        some: the first episode's actions.
-        lows, highs: of every episode, (E, A).
+        some: actions of the first episode.
+        lows, highs: lowest and highest actions of every episode, (E, A).
     """
     from worldmodels.configs import ActionHead
 
@@ -188,7 +188,7 @@ def find_head(
 
 
 def read(file: Path, repeat_last: bool) -> dict[str, np.ndarray]:
-    """The four arrays of a file, checked on their own and against each other.
+    """Read the four arrays of a file, checked one by one and against each other.
 
     Raises:
         ValueError: names file and array, what was got and what is needed.
@@ -228,7 +228,7 @@ def read(file: Path, repeat_last: bool) -> dict[str, np.ndarray]:
 
 
 def _needs(arrays: dict[str, np.ndarray], steps: int) -> Iterator[tuple[str, bool, str]]:
-    """Array by array: its name, whether it fits, and what would."""
+    """Yield for each array its name, True if it fits, and the requirement."""
     import numpy as np
 
     frames, actions, rewards, ends = (arrays[name] for name in ARRAYS)
@@ -264,7 +264,7 @@ def _kind(array: np.ndarray) -> str:
 
 
 def to_episode(args: Args, file: Path, task: Task) -> Episode:
-    """One file as an episode of a store."""
+    """Convert one file to an episode of a store."""
     import numpy as np
 
     from worldmodels.actions import from_env

@@ -1,4 +1,4 @@
-"""Make an agent of weights that another program left: the original JSON, or ctallec's checkpoints.
+"""Make an agent from the weights of another program: the original JSON, or ctallec's checkpoints.
 
 python scripts/import_weights.py WorldModelsExperiments/carracing --into runs/ha
 python scripts/import_weights.py world-models/exp_dir --into runs/ctallec
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from worldmodels.importers import Imported
 
 AGENT_FILES = {"agent.json", "task.json", "vision", "memory", "controller"}
-"""What this command may find where it writes, and replace."""
+"""Files that this command may replace in its output folder."""
 
 
 @dataclass(frozen=True)
 class Args(Checked):
-    """Make an agent of weights that another program left."""
+    """Make an agent from the weights of another program."""
 
     source: tyro.conf.Positional[Path]
     """A folder of hardmaru/WorldModelsExperiments (`carracing` or `doomrnn`, or one with vae.json
@@ -36,7 +36,7 @@ class Args(Checked):
     """Folder for the agent: new, or one that this command wrote. Without a controller in `source`,
     it holds vision and memory only."""
     format: Literal["auto", "json", "checkpoints"] = "auto"
-    """Of `source`; auto looks for vae/best.tar."""
+    """Format of `source`; auto looks for vae/best.tar."""
     controller: Path | None = None
     """A controller's JSON file, if it is not where the repository keeps the best one."""
 
@@ -72,7 +72,7 @@ def main(args: Args) -> Path:
 
 
 def write(imported: Imported, folder: Path) -> None:
-    """Everything is written beside its place and renamed.
+    """Write an agent beside its place and rename it.
 
     Raises:
         ValueError: the folder holds other files than an agent's.

@@ -1,4 +1,4 @@
-"""Write a page to listen to MIDI files: their sound beside their piano rolls, in one HTML file.
+"""Write a page with the sound and the piano rolls of MIDI files, in one HTML file.
 
 python scripts/listen.py --music runs/musegan/midi --out runs/musegan/listen.html
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Args(Checked):
     """Write a page to listen to MIDI files: their sound beside their piano rolls.
 
-    The page holds all of it and needs no network: a small synthesiser makes the sound.
+    The page holds all data and needs no network: a small synthesiser makes the sound.
     """
 
     music: tuple[Annotated[Path, Input("train_music_transformer.py")], ...] = (
@@ -36,9 +36,9 @@ class Args(Checked):
     """The HTML file."""
     title: str = "Generated music"
     most: Count = 6
-    """Pieces on the page."""
+    """Largest number of pieces on the page."""
     seconds: Positive = 15.0
-    """Of each piece at most so much."""
+    """Longest part of each piece in seconds."""
     bpm: Positive = 84.0
     """Quarter notes a minute."""
 
@@ -87,7 +87,7 @@ for (const audio of document.querySelectorAll("audio")) {
 
 
 def main(args: Args) -> Path:
-    """Returns the page."""
+    """Returns the path of the page."""
     from generative.music import parse_pieces
     from generative.training.files import write_file
 
@@ -102,10 +102,10 @@ def main(args: Args) -> Path:
 
 
 def find_files(music: tuple[Path, ...]) -> list[Path]:
-    """Files as they are named, and those in folders by the order of their names.
+    """Files in the order given, and those in folders in the order of their names.
 
     Raises:
-        FileNotFoundError: there are none; says what is looked for.
+        FileNotFoundError: there are none; says which endings are read.
     """
     from generative.data.cello_suites import find_music
 
@@ -124,7 +124,7 @@ def find_files(music: tuple[Path, ...]) -> list[Path]:
 
 
 def section(name: str, score: Score, args: Args) -> str:
-    """Name, piano roll and sound of a piece, all of it as text."""
+    """HTML of a piece: its name, piano roll and sound, embedded as text."""
     import base64
     import io
     from fractions import Fraction
@@ -151,7 +151,7 @@ def section(name: str, score: Score, args: Args) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that is shown as it is."""
+    """Escape text for HTML."""
     import html
 
     return html.escape(text)

@@ -1,4 +1,4 @@
-"""Drive a real track and its dream side by side, on a page in the browser.
+"""Drive a real track and its dream side by side on a page in the browser.
 
 python scripts/play.py                 # prints the page's address; Ctrl-C ends it
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Args(Checked):
-    """Drive a real track and its dream side by side, on a page in the browser.
+    """Drive a real track and its dream side by side on a page in the browser.
 
     You drive by the keyboard, or the agent does; the same actions go to both.
     """
@@ -31,18 +31,18 @@ class Args(Checked):
     )
     """Folder of the agent: its V and M dream, its C drives when asked to."""
     track: Annotated[int, Range(0, 2**31 - 1)] = 1_000_000
-    """Seed of the first track; a new one has the next."""
+    """Seed of the first track; a new track takes the next seed."""
     seconds: Positive = 60.0
     """Length of an episode; the stock game's is 20 s."""
     temperature: Annotated[float, Range(0, 3)] | None = None
-    """Of M's draws, to begin with; None: that of the dream the agent was trained in, or 1 where
+    """Initial temperature of M's draws; None: that of the dream that trained the agent, or 1 if
     its folder has no dream.json."""
     wake_after: Annotated[float, Range(0.1, 60)] | None = 3.0
-    """Seconds after which a dream looks at the track again, to begin with; None for never."""
+    """Initial number of seconds until a dream looks at the track again; None for never."""
     host: str = "127.0.0.1"
     """Address to listen on; any but 127.0.0.1 and ::1 lets other machines reach the page."""
     port: Annotated[int, Range(0, 2**16 - 1)] = 8123
-    """Of the page; 0 takes a free one."""
+    """Port of the page; 0 takes a free one."""
     open: bool = True
     """Open the page in the browser."""
     self_test: bool = False

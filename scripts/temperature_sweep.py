@@ -1,9 +1,10 @@
-"""Train a controller per temperature on one V and M, and set dreamed scores beside real ones.
+"""Train a controller per temperature on one V and M, and compare dreamed with real scores.
 
 python scripts/temperature_sweep.py doom --results docs/results/doom
 
-The study of Ha & Schmidhuber (2018), section 4.3, for any agent: at a low temperature the dream is
-easy to exploit, and what pays there fails in the game; at a high one it is too hard to learn in.
+The study of Ha & Schmidhuber (2018), section 4.3, for any agent. At a low temperature the dream is
+easy to exploit, and its best controllers fail in the game; at a high one it is too hard to learn
+in.
 """
 
 from __future__ import annotations
@@ -20,37 +21,37 @@ from scripts import train_controller, train_in_dream
 from worldmodels.configs import DreamConfig
 
 FIRST_EPISODE = 7000
-"""Place of the first real episode among the seeds kept for choosing; training uses earlier ones."""
+"""Index of the first real episode among the seeds for selection; training uses earlier ones."""
 
 
 @dataclass(frozen=True)
 class Args(Checked):
-    """Train a controller per temperature on one V and M, and set dreamed beside real scores."""
+    """Train a controller per temperature on one V and M, and compare dreamed with real scores."""
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"workers", "results"})
 
     out: Folder = Path("runs/temperatures")
     """Run folder; the table is in sweep.json, the chart in sweep.png."""
     results: Folder | None = None
-    """Also put sweep.json and sweep.png there."""
+    """Folder that also gets sweep.json and sweep.png."""
     agent: Annotated[Path, Input("train_in_dream.py")] = Path("pretrained/carracing-dream")
     """Folder of the agent whose V, M, starts and environment are used; its C is not."""
     temperatures: tuple[NonNegative, ...] = (0.1, 0.5, 1.0, 1.15, 1.3)
-    """Of the dreams, one controller each."""
+    """Temperatures of the dreams, one controller each."""
     controller: train_controller.Args = field(
         default_factory=lambda: train_controller.PRESETS["quick"]
     )
-    """How these are trained; paths, temperature, workers and seeds are set here."""
+    """Training settings of the controllers; paths, temperature, workers and seeds are set here."""
     seeds: Count = 1
     """Controllers per temperature."""
     dreams: Count = 100
-    """Dreams that score a controller, at the temperature it was trained at."""
+    """Dreams that score a controller, at its training temperature."""
     dream_decisions: Count = 333
-    """Decisions after which these end, or earlier where M says so."""
+    """Largest number of decisions of these dreams; M may end them earlier."""
     episodes: Count = 100
     """Real episodes that score a controller, the same for all."""
     episode_steps: Count | None = None
-    """Environment steps of these; None: as many as the environment allows."""
+    """Environment steps of an episode; None: as many as the environment allows."""
     workers: Workers = 2
     """Processes, one controller each; results do not depend on it."""
     seed: Seed = 1
@@ -67,7 +68,7 @@ CAR = replace(
     train_controller.PRESETS["quick"],
     dream=DreamConfig(horizon=30, bf16="auto", reward_clip=(-1.0, 21.0), pace_cap=2.7),
 )
-# Each of the 4 tics of a decision pays 1.
+# Each of the 4 tics of a decision has reward 1.
 DOOM = replace(
     train_in_dream.DOOM, dream=replace(train_in_dream.DOOM.dream, reward_clip=(4.0, 4.0))
 )
@@ -94,11 +95,11 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Trial:
-    """One controller to be trained in the dream, then scored there and in the game."""
+    """One controller to train in the dream, and to score there and in the game."""
 
     temperature: float
     number: int
-    """Among those of this temperature."""
+    """Index among the trials of this temperature."""
     args: Args
     folder: Path
     seed: int
@@ -177,7 +178,7 @@ def _kwargs(args: Args, task: Any) -> dict[str, Any]:
 
 
 def train_and_score(trial: Trial, report: Callable[[int], None]) -> dict[str, Any]:
-    """One trial; one that is done already is only read."""
+    """Run one trial; a finished one is only read."""
     import contextlib
     import time
 
@@ -252,16 +253,16 @@ def train_and_score(trial: Trial, report: Callable[[int], None]) -> dict[str, An
 
 
 def summary(scores: list[float]) -> dict[str, float]:
-    """Mean and deviation (of the scores themselves, divided by N)."""
+    """Mean and standard deviation of the scores (divided by N)."""
     mean = sum(scores) / len(scores)
     deviation = (sum((score - mean) ** 2 for score in scores) / len(scores)) ** 0.5
     return {"mean": round(mean, 1), "std": round(deviation, 1)}
 
 
 def summarize(outcomes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per temperature: what its controllers score on average.
+    """One row per temperature with the mean scores of its controllers.
 
-    Where there are several, `std` is the mean of their deviations.
+    With several, `std` is the mean of their standard deviations.
     """
     rows = []
     for temperature in dict.fromkeys(outcome["temperature"] for outcome in outcomes):
@@ -291,7 +292,7 @@ def table(sweep: dict[str, Any]) -> str:
 
 
 def draw(sweep: dict[str, Any], path: Path) -> None:
-    """Dreamed and real scores by temperature, with deviations."""
+    """Draw dreamed and real scores by temperature, with standard deviations."""
     import matplotlib
 
     matplotlib.use("Agg")

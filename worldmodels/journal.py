@@ -117,7 +117,7 @@ class Journal:
         self.generations.append(generation)
 
     def _put_aside(self, good: bytes, data: bytes, why: str, last: bool) -> None:
-        """Keep the good lines and set the others aside; reports all but a last line cut by a crash."""
+        """Keep the good lines and set the others aside; one cut by a crash gives no message."""
         if not last:
             aside = self.path.with_name(f"{self.path.name}.damaged")
             write_file(aside, data)

@@ -1,7 +1,7 @@
-"""What can be compared with a known optimum, one module for each kind of model.
+"""Certificates of models against known optima, one module for each kind of model.
 
-A module's `CERTIFICATES` are found by its being in this folder, and made in the order of the
-modules' names. Nothing here loads torch before a certificate is made.
+The `CERTIFICATES` of every module in this folder are found, and made in the order of the
+modules' names. No module here loads torch before a certificate is made.
 """
 
 from importlib import import_module
@@ -17,4 +17,4 @@ CERTIFICATES: dict[str, Certificate] = {
     if module.name != "common"
     for name, certificate in import_module(f"{__name__}.{module.name}").CERTIFICATES.items()
 }
-"""By the name that `scripts/certificates.py --only NAME` knows."""
+"""Certificates by the name for `scripts/certificates.py --only NAME`."""

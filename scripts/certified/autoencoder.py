@@ -10,7 +10,7 @@ __all__ = ["CERTIFICATES"]
 
 
 def linear_autoencoder(settings: Settings) -> list[Line]:
-    """A linear autoencoder can not do better than principal components, and does as well."""
+    """A linear autoencoder against principal components, its exact optimum."""
     import torch
 
     from generative.autoencoder import (
@@ -42,8 +42,8 @@ def linear_autoencoder(settings: Settings) -> list[Line]:
 
 
 def autoencoder(settings: Settings) -> list[Line]:
-    """Bent codes keep more than flat ones: squared error of test digits, against as many principal
-    components of the digits that both have seen."""
+    """Nonlinear codes against linear ones: squared error of test digits, against as many principal
+    components of the same training digits."""
     import torch
 
     from generative.autoencoder import ConvAutoencoder, principal_components

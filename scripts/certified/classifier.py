@@ -1,4 +1,4 @@
-"""Classifiers against logistic regression, which is what they are without hidden layers."""
+"""Classifiers against logistic regression, which they equal without hidden layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["CERTIFICATES"]
 
 
 def cnn_digits(settings: Settings) -> list[Line]:
-    """Share of 360 test digits that is taken for another."""
+    """Share of 360 test digits that is misclassified."""
     import torch
 
     from generative.classifier import CNNClassifier
@@ -34,7 +34,7 @@ def cnn_digits(settings: Settings) -> list[Line]:
 
 def logistic_regression_error(digits, max_iter: int) -> float:
     """Error rate on the test digits of logistic regression at its optimum, with the penalty (of
-    ten) that serves the validation digits best."""
+    ten) that is best on the validation digits."""
     import torch
 
     from generative.classifier import MLPClassifier, MLPClassifierConfig

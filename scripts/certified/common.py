@@ -1,4 +1,4 @@
-"""What a certificate is given and what it returns."""
+"""Input and output of a certificate."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["Certificate", "Line", "Settings"]
 
 @dataclass(frozen=True)
 class Settings:
-    """How a certificate is to be made."""
+    """Settings of a certificate."""
 
     work: Path
-    """Folder of its own, empty; runs go here."""
+    """Empty folder of this certificate for runs."""
     seed: int = 1
     data: Path = Path("data")
-    """Folder of the files that a user brings."""
+    """Folder of the files that a user provides."""
     smoke: bool = False
-    """A few steps, to see that everything runs; nothing will hold."""
+    """Take a few steps, to see that everything runs; the bars will be missed."""
 
 
 @dataclass(frozen=True)
@@ -29,30 +29,30 @@ class Line:
 
     what: str
     value: float
-    """What was reached."""
+    """Value that was reached."""
     reference: float | None
-    """The exact optimum, or what a known method reaches; None where there is none."""
+    """Exact optimum, or the value of a known method; None if there is none."""
     reference_name: str
     measure: float
-    """What is held against the bar: as `what` says, the value, its gap, or either as a share."""
+    """Number compared with the bar: as `what` says, the value, its gap, or either as a share."""
     bar: float
-    """The measure has to stay below it."""
+    """Bound below which the measure has to stay."""
 
     @property
     def gap(self) -> float | None:
-        """How far the value lies above the reference, in its units; below it if negative."""
+        """Value minus reference, in its units; negative if the value is lower."""
         return None if self.reference is None else self.value - self.reference
 
     @property
     def holds(self) -> bool:
-        """Whether the measure is below the bar."""
+        """True if the measure is below the bar."""
         return self.measure < self.bar
 
 
 class Certificate(NamedTuple):
-    """A family, and the function that trains it and returns what it measured."""
+    """A family, and the function that trains it and returns the measured lines."""
 
     family: str
     certify: Callable[[Settings], list[Line]]
     given: bool = False
-    """Needs a file that a user brings; while it is missing, the certificate is left out."""
+    """True if it needs a file that a user provides; without it, the certificate is left out."""

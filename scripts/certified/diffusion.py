@@ -1,4 +1,4 @@
-"""Diffusion against the best denoiser there is, and against the data's entropy."""
+"""Diffusion against the optimal denoiser, and against the data's entropy."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def eight_gaussians(settings: Settings) -> list[Line]:
 
 
 def ring(settings: Settings) -> list[Line]:
-    """The same for eight that are narrow, with much room between them."""
+    """The same for eight narrow Gaussians, far apart."""
     return diffusion_lines(settings, "ring", "ring of 8")
 
 
 def checkerboard(settings: Settings) -> list[Line]:
-    """The same for eight squares, but for the simple loss the share of samples outside."""
+    """The same for eight squares, with the share of samples outside in place of the simple loss."""
     return diffusion_lines(settings, "checkerboard", "checkerboard")
 
 
 def diffusion_lines(settings: Settings, preset: str, name: str) -> list[Line]:
-    """One training by the script, and what its result and its samples say."""
+    """Lines from one training by the script, by its result and its samples."""
     from generative.training.run import read_result
     from scripts import train_diffusion
 

@@ -1,4 +1,4 @@
-"""Energies against the entropy of what they learn, Boltzmann machines against sums over states."""
+"""Energies against the entropy of their data, Boltzmann machines against sums over states."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["CERTIFICATES"]
 
 
 def energy_on(preset: str, what: str) -> Callable[[Settings], list[Line]]:
-    """A certificate of the density of points that a preset of train_energy.py learns."""
+    """Certificate of the density of points that a preset of train_energy.py learns."""
 
     def certify(settings: Settings) -> list[Line]:
         from generative.energy import PointEnergy
@@ -31,7 +31,7 @@ def energy_on(preset: str, what: str) -> Callable[[Settings], list[Line]]:
         density = load_density(preset)
         floor, log_partition = density.entropy(), model.log_partition()
         gap = divergence(density, lambda x: model.log_prob(x.float(), log_partition))
-        # Half as far out again, and finer: what the quadrature may have missed.
+        # A finer grid, half as large again, shows the error of the quadrature.
         wide = 150 if settings.smoke else 1350
         again = model.log_partition(Grid((-9.0, -9.0), (9.0, 9.0), (wide, wide)))
         error = abs(again - log_partition)
@@ -61,7 +61,7 @@ def rbm_bars_and_stripes(settings: Settings) -> list[Line]:
     runs = {
         "tempered chains": tempered,
         "exact gradient": train_rbm.PRESETS["exact"],
-        # Of plain steps at four rates and Adam at two, what served CD-1 best.
+        # The best optimiser for CD-1, of plain steps at four rates and Adam at two.
         "CD-1": replace(
             tempered,
             loss=RBMLossConfig("cd", optimizer="adam", lr=3e-3, final_lr=3e-3, ema=0.995),
@@ -82,7 +82,7 @@ def rbm_bars_and_stripes(settings: Settings) -> list[Line]:
 
 
 def rbm_digits(settings: Settings) -> list[Line]:
-    """Binary digits that were not trained on, all states summed up; AIS against that sum."""
+    """Held-out binary digits with all states summed up, and AIS against that sum."""
     from generative.training.run import read_result
     from scripts import train_rbm
 

@@ -1,4 +1,4 @@
-"""Flows against the entropy of what they learn."""
+"""Flows against the entropy of their data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["CERTIFICATES"]
 
 
 def realnvp_on(data: PointData, what: str, bar: float) -> Callable[[Settings], list[Line]]:
-    """A certificate of a density of points: how far above its entropy; the inverse; the
+    """Certificate of a density of points: the excess over its entropy; the inverse; the
     log-determinant."""
 
     def certify(settings: Settings) -> list[Line]:
@@ -34,10 +34,10 @@ def realnvp_on(data: PointData, what: str, bar: float) -> Callable[[Settings], l
 
 
 def ffjord_two_moons(settings: Settings) -> list[Line]:
-    """The same of a continuous flow, by many more steps than it was trained with.
+    """The same of a continuous flow, solved with many more steps than in training.
 
-    A solver that leaves out too much could gain density from nowhere, so that the density
-    integrates to 1 is certified too.
+    An inexact solver could make the density integrate to more than 1, so the integral is certified
+    too.
     """
     from generative.flow import FFJORD
     from generative.known.densities import Standardised, TwoMoons
@@ -58,7 +58,7 @@ def ffjord_two_moons(settings: Settings) -> list[Line]:
 
 
 def entropy_line(settings: Settings, what: str, bar: float) -> Line:
-    """What the flow of the run is above the entropy of its points, by quadrature."""
+    """Excess of the run's flow over the entropy of its points, by quadrature."""
     from generative.training.run import read_result
 
     found = read_result(settings.work)
@@ -85,7 +85,7 @@ def round_trip_line(flow, data: PointData, settings: Settings) -> Line:
 
 
 def log_det_line(flow, data: PointData, settings: Settings, bar: float) -> Line:
-    """The log-determinant against that of autograd's Jacobian, in float64, at 100 points."""
+    """Log-determinant against that of autograd's Jacobian, in float64, at 100 points."""
     import torch
 
     exact, errors = flow.double(), []
@@ -99,14 +99,14 @@ def log_det_line(flow, data: PointData, settings: Settings, bar: float) -> Line:
 
 
 def sample(data: PointData, n: int, settings: Settings):
-    """Points that the seed decides, (n, 2)."""
+    """Points drawn by the seed, (n, 2)."""
     import torch
 
     return load_density(data).sample(n, torch.Generator().manual_seed(settings.seed))
 
 
 def realnvp_digits(settings: Settings) -> list[Line]:
-    """Bits per dimension of digits that were not trained on, beside those of a Gaussian."""
+    """Bits per dimension of held-out digits, beside those of a Gaussian."""
     from scripts import train_realnvp
 
     return digits_lines(train_realnvp, "digits", settings)
@@ -120,7 +120,7 @@ def glow_digits(settings: Settings) -> list[Line]:
 
 
 def digits_lines(script, preset: str, settings: Settings) -> list[Line]:
-    """Trains a preset of a script and reads its result."""
+    """Train a preset of a script and read its result."""
     import torch
 
     from generative.data.digits import load_digits

@@ -1,4 +1,4 @@
-"""GANs on data of which everything is known: 25 narrow Gaussians, and all sprites there are."""
+"""GANs on data that are known completely: 25 narrow Gaussians, and all sprites."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["CERTIFICATES"]
 
 
 def gan_grid_25(settings: Settings) -> list[Line]:
-    """Modes found of a grid of 25 Gaussians, and the share of samples within 3 deviations of one.
+    """Modes found of a grid of 25 Gaussians, and share of samples within 3 deviations of one.
 
     The usual GAN of Goodfellow et al. finds fewer, and the space between the modes is never quite
     empty, because a network maps the connected noise continuously.
@@ -46,7 +46,7 @@ def gan_grid_25(settings: Settings) -> list[Line]:
 
 
 def conditional_gan_sprites(settings: Settings) -> list[Line]:
-    """Whether samples have the colour that was asked for, and how many of all sprites they are.
+    """Share of samples with the requested colour, and number of sprites among them.
 
     A sample too small or too ragged for any sprite of its own colour may be nearest to one of a
     darker colour. The first line counts it as wrong; the second asks for the colour alone.
@@ -71,7 +71,7 @@ def conditional_gan_sprites(settings: Settings) -> list[Line]:
     nearest = coverage(torch.cat(parts), everything, within=math.inf)
     colour = everything.factors[nearest.index, everything.factor_names.index("colour")]
     wrong, not_shown = (float(np.mean(found != asked.numpy())) for found in (colour, shown))
-    # Drawn evenly, so many samples would miss each sprite with this probability.
+    # `num` uniform samples would miss each sprite with this probability.
     missed = math.exp(num * math.log1p(-1 / len(everything)))
     unseen = 1 - nearest.recall
     return [
@@ -82,7 +82,7 @@ def conditional_gan_sprites(settings: Settings) -> list[Line]:
 
 
 def colours_shown(images: np.ndarray) -> np.ndarray:
-    """Colour of each image whatever its shape: the one that most of its pixels are closest to.
+    """Colour of each image regardless of its shape: the closest one of most of its pixels.
 
     Args:
         images: (N, H, W, 3) in [0, 1].

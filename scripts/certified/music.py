@@ -1,4 +1,4 @@
-"""Models of music on chorales that they did not hear: against an LSTM, and against real halves."""
+"""Models of music on held-out chorales: against an LSTM, and against halves of real music."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ __all__ = ["CERTIFICATES"]
 
 
 def transformer_chorales(settings: Settings) -> list[Line]:
-    """Nats of notes and durations of 35 chorales, each voice by itself; an LSTM as large is worse.
+    """Nats of notes and durations of 35 chorales, each voice alone, beside an LSTM of equal size.
 
-    Both are trained alike, in all twelve keys, for as many steps; no melody of the test was trained
-    on in any setting. There is no floor: what a chorale's next note costs at best is not known.
+    Both are trained in the same way, in all twelve keys, for as many steps; no melody of the test
+    was in training in any setting. There is no floor: the entropy of a chorale's next note is not
+    known.
     """
     from generative.training.run import read_result
     from scripts import train_music_transformer as script
@@ -42,11 +43,11 @@ def transformer_chorales(settings: Settings) -> list[Line]:
 
 
 def musegan_chorales(settings: Settings) -> list[Line]:
-    """Distance of samples to held-out bars in four measures of style, by that of two real halves.
+    """Distance of samples from held-out bars in four measures of style, relative to real halves.
 
-    Halves of the real bars are at random, 100 times, and as many samples are drawn; distances are
-    Wasserstein's, of the measures of single pieces, averaged over the tracks. Chorales have no
-    empty bar; there the bar is a thousandth.
+    The real bars are split into random halves 100 times, and as many samples are drawn. Distances
+    are Wasserstein's between the measures of single pieces, averaged over the tracks. Chorales have
+    no empty bar; the bar of this measure is a thousandth.
     """
     from generative.training.run import read_result
     from scripts import train_musegan
@@ -70,9 +71,9 @@ def musegan_chorales(settings: Settings) -> list[Line]:
 
 
 def jsb(preset: str, published: float) -> Callable[[Settings], list[Line]]:
-    """Nats a frame of the 77 test chorales of the usual split, 88 keys at every quarter note.
+    """Nats per frame of the 77 test chorales of the usual split, 88 keys at every quarter note.
 
-    All frames count; the published value leaves out the first of each piece, which is the dearest.
+    All frames count; the published value leaves out the first of each piece, which costs most nats.
     """
 
     def certify(settings: Settings) -> list[Line]:

@@ -1,4 +1,4 @@
-"""PixelCNNs against an entropy, against all images there are, and on digits not trained on."""
+"""PixelCNNs against an entropy, against all possible images, and on held-out digits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["CERTIFICATES"]
 
 
 def bars_and_stripes(settings: Settings) -> list[Line]:
-    """Every 4x4 image of two levels has its probability; those that exist share almost all."""
+    """Total probability of the patterns among all 4x4 images of two levels."""
     import torch
 
     from generative.known.bars_and_stripes import bars_and_stripes as patterns
@@ -53,7 +53,7 @@ def bars_and_stripes(settings: Settings) -> list[Line]:
 
 
 def digits(settings: Settings) -> list[Line]:
-    """Bits per pixel of digits that were not trained on, their classes by Bayes; no leak.
+    """Bits per pixel of held-out digits, with classes summed out by Bayes; no leak of later pixels.
 
     The probability of a digit is the mean over the ten classes of its probability in each, so its
     label is not used.
@@ -96,7 +96,7 @@ def largest_leak(model: PixelCNN, x: Tensor) -> float:
     import torch
 
     _, _, h, w = x.shape
-    # A copy for each pixel: a run backward for each parameter then gives the gradients of them all.
+    # With a copy for each pixel, one backward pass per parameter gives the gradients of all pixels.
     copies = x.repeat(h * w, 1, 1, 1).requires_grad_()
     labels = torch.zeros(h * w, dtype=torch.int64) if model.num_classes else None
     params = model.pixel_params(copies, labels).flatten(2)

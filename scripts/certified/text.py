@@ -11,7 +11,7 @@ __all__ = ["CERTIFICATES"]
 
 
 def lstm_markov(settings: Settings) -> list[Line]:
-    """Letters that each depend on the two before: nats a letter above the entropy."""
+    """Letters that depend on the two before: nats per letter above the entropy."""
     from generative.training.run import read_result
     from scripts import train_recurrent_text
 
@@ -24,7 +24,7 @@ def lstm_markov(settings: Settings) -> list[Line]:
 
 
 def gpt_reviews(settings: Settings) -> list[Line]:
-    """Every review that the grammar has: expected loss and entropy, nats a text."""
+    """Expected loss over all reviews of the grammar, and their entropy, nats per text."""
     import torch
 
     from generative.known.reviews import Reviews
@@ -48,22 +48,22 @@ def gpt_reviews(settings: Settings) -> list[Line]:
 
 
 def gpt_shakespeare(settings: Settings) -> list[Line]:
-    """Nats a character of tiny Shakespeare's last tenth: as many weights, steps and characters as
-    nanoGPT's recipe for a CPU.
+    """Nats per character of tiny Shakespeare's last tenth, with as many weights, steps and
+    characters as nanoGPT's recipe for a CPU.
     """
     nats = shakespeare("characters", settings)
     return [Line("nats a character", nats, 1.88, "nanoGPT, as large", nats, 1.80)]
 
 
 def gpt_nanogpt(settings: Settings) -> list[Line]:
-    """The same by nanoGPT's recipe itself: what its README gives has to come out."""
+    """The same by nanoGPT's recipe itself, which must reach the loss in its README."""
     nats = shakespeare("nanogpt", settings)
     what = "nats a character by nanoGPT's own recipe, and the difference"
     return [Line(what, nats, 1.88, "nanoGPT's README", abs(nats - 1.88), 0.03)]
 
 
 def shakespeare(preset: str, settings: Settings) -> float:
-    """Trains a preset of train_gpt.py on tiny Shakespeare; the loss of its last tenth."""
+    """Train a preset of train_gpt.py on tiny Shakespeare; returns the loss of its last tenth."""
     from generative.training.run import read_result
     from scripts import train_gpt
 
@@ -76,7 +76,7 @@ def shakespeare(preset: str, settings: Settings) -> float:
 
 
 def bidirectional_hidden_markov(settings: Settings) -> list[Line]:
-    """What forward and backward messages know of hidden letters, by two recurrent networks."""
+    """Two recurrent networks on hidden letters, against forward and backward messages."""
     import torch
 
     from generative.known.texts import hidden_markov_text
@@ -89,7 +89,7 @@ def bidirectional_hidden_markov(settings: Settings) -> list[Line]:
     steps = 3 if settings.smoke else 1500
     generator = torch.Generator().manual_seed(settings.seed)
     torch.manual_seed(settings.seed)
-    # The first layer's two messages have to be multiplied, which the second can do.
+    # The second layer can multiply the two messages of the first.
     model = Bidirectional(BidirectionalConfig(text.vocab_size, 32, 64, num_layers=2))
     config = TextLossConfig(lr=5e-3, final_lr=5e-5, clip=1.0, ema=0.99)
     learner = TextLearner(model, config, steps, model.loss)
@@ -116,7 +116,7 @@ def bert_hidden_markov(settings: Settings) -> list[Line]:
 
 
 def t5_hidden_markov(settings: Settings) -> list[Line]:
-    """Pieces of one to several letters, whose lengths have to be guessed too."""
+    """Spans of one to several letters, whose lengths are unknown too."""
     from scripts import train_t5
 
     what = "cut-out pieces of a hidden Markov model, loss above the exact posterior's, as a share"
@@ -124,7 +124,7 @@ def t5_hidden_markov(settings: Settings) -> list[Line]:
 
 
 def excess_line(script, what: str, settings: Settings) -> Line:
-    """Trains the preset hidden-markov of a script and reads its result."""
+    """Train the preset hidden-markov of a script and read its result."""
     from generative.training.run import read_result
 
     args = script.PRESETS["smoke" if settings.smoke else "hidden-markov"]

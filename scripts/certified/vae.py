@@ -49,7 +49,7 @@ def linear_vae(settings: Settings) -> list[Line]:
 
 
 def vae_digits(settings: Settings) -> list[Line]:
-    """Black and white digits that were not trained on, beside a mixture of Bernoullis."""
+    """Held-out black and white digits, beside a mixture of Bernoullis."""
     from generative.data.digits import load_digits
     from generative.training.run import read_result
     from scripts import train_image_vae
@@ -78,7 +78,7 @@ def bernoulli_mixture(train: Tensor, test: Tensor, k: int, seed: int) -> float:
     for _ in range(100):
         size = belongs.sum(0)
         log_weight = ((size + 1) / (size + 1).sum()).log()
-        # Half a white and half a black pixel more in each, so that nothing is impossible.
+        # Half a white and half a black pixel are added to each, so that no image is impossible.
         p = (belongs.T @ train + 0.5) / (size[:, None] + 1)
         log_train, log_test = (
             x @ p.log().T + (1 - x) @ (1 - p).log().T + log_weight for x in (train, test)
