@@ -1,4 +1,4 @@
-"""What has to be at hand before a data set or an environment can be used, for help texts."""
+"""Requirements of data sets and environments, for help texts."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ NEEDS: dict[str, str] = {
     "WorldModels/TakeCover64-v0": "vizdoom (the extra doom)",
     "frames": "recorded episodes (collect_rollouts)",
 }  # fmt: skip
-"""By the name of the data set or environment; "" where nothing is."""
+"""Requirement by the name of the data set or environment."""
 
 
 def what_is_needed(name: str) -> str:
-    """What a data set or an environment needs, in words; "" where it is made or installed."""
+    """Requirement of a data set or an environment, in words; "" if it needs nothing more."""
     return NEEDS.get(name, "")

@@ -90,7 +90,7 @@ class Input:
 
 
 def _tell_ending(args: Any) -> None:
-    """Say what the run came to, where the command had one and it has ended."""
+    """Print the results of the command's run, if it has one that has ended."""
     if "out" not in vars(args):
         return
     run = Path(args.out)
@@ -113,7 +113,7 @@ def _check_inputs(args: Any) -> None:
 
 
 def _inputs(args: Any) -> Iterator[tuple[str, str, Path]]:
-    """Every path with `Input` among the settings: its field, the script that makes it, itself."""
+    """Yield (field, script that makes it, path) of every path with `Input` in the settings."""
     for name, hint in typing.get_type_hints(type(args), include_extras=True).items():
         script, value = _script(hint), getattr(args, name, None)
         for path in value if isinstance(value, tuple) else (value,):
@@ -300,7 +300,7 @@ def _describe(text: str, presets: Mapping[str, Any], default: str, kind: type) -
 
 
 def _costs(settings: Any) -> str:
-    """What a preset takes and needs, in words that end in "; "; "" where that is nothing."""
+    """Steps and requirements of a preset, each ending in "; "; "" if there are none."""
     parts = []
     if isinstance(steps := getattr(settings, "steps", None), int):
         parts.append(f"{steps:,} steps")

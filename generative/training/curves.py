@@ -20,15 +20,15 @@ COLUMNS = 3
 PANEL = (330, 210)
 """Pixels of a panel, (width, height)."""
 MARGINS = (52, 28, 24, 24)
-"""Of a panel: left, top, right and bottom of its axes."""
+"""Margins of a panel in pixels: left, top, right and bottom of its axes."""
 MAX_PANELS = 24
 LOG_FROM = 30
-"""Positive values of which the largest is so many times the smallest get a logarithmic axis."""
+"""Ratio of the largest to the smallest positive value from which on an axis is logarithmic."""
 INK, GREY, PALE, BLUE = (40, 40, 40), (130, 130, 130), (228, 228, 228), (31, 119, 180)
 
 
 def draw_curves(lines: Sequence[Mapping[str, Any]]) -> Image | None:
-    """A panel for each value that was logged, over the steps; None where nothing was.
+    """Draw a panel for each logged value, over the steps; None if there is none.
 
     Args:
         lines: as `read_metrics` gives them.

@@ -1,4 +1,4 @@
-"""What a finished run says: its figures beside the best possible, its files, what comes next."""
+"""Ending of a run: its figures beside the best possible, its files, the next command."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ BEST = {
     "test_nll": ("floor", "floor"),
     "real_mean": ("random_mean", "random actions"),
 }
-"""The figure that another is read beside, by its name in the result, and what to call it."""
+"""Figure to compare with, and its name in the text, by the name of a figure in the result."""
 BESIDE = {"_distance": ("_of_halves", "two halves of the data")}
-"""The same for whole groups of names, by how they end."""
+"""The same for groups of names, by their ending."""
 DIFFERENCES = ("gap", "excess", "simple_excess", "loss_excess")
-"""Not said again: they are the distance between the two."""
+"""Names that are left out, as they are the difference of the two figures."""
 PLACES = {
     "model": "model",
     "controller": "model-0",
@@ -38,14 +38,14 @@ PLACES = {
     "music": "midi",
     "curves": CURVES_NAME,
 }
-"""What a run may hold, by what it is called here."""
+"""Files and folders of a run, by their name in the text."""
 SPEAK_THEMSELVES = frozenset(
     {
         "train_in_dream", "compare_controllers", "compare_families", "compare_memories",
         "temperature_sweep",
     }
 )  # fmt: skip
-"""Commands that say their figures and places in their own words."""
+"""Commands that print their figures and places themselves."""
 EXPLORE = "worldmodels explore {out}"
 NEXT = {
     "collect_rollouts": "worldmodels train_vae quick --rollouts {out}/episodes",
@@ -64,14 +64,14 @@ NEXT = {
     "train_music_transformer": "worldmodels listen --music {out}/midi",
     "train_musegan": "worldmodels listen --music {out}/midi",
 }
-"""The command to try next, "" for none; of others that make a model it is `EXPLORE`."""
+"""Command to try next, "" for none; for others that make a model it is `EXPLORE`."""
 
 
 def describe_run(run: Path) -> str:
-    """The lines in which a finished run tells what it came to; "" where its command does.
+    """Lines about the results of a finished run; "" if its command prints them.
 
     Raises:
-        DamagedFileError: its files have changed since it ended.
+        DamagedFileError: the run's files have changed since it ended.
     """
     kind = read_config(run)[0]
     following = NEXT.get(kind, EXPLORE if (run / "model").is_dir() else "").format(out=run)
@@ -85,7 +85,7 @@ def describe_run(run: Path) -> str:
 
 
 def _figures(run: Path) -> Iterator[tuple[str, str]]:
-    """Name and text of each figure: scores first, or what training logged where there are none."""
+    """Yield name and text of each figure: scores first, then the last logged values."""
     result = {name: x for name, x in read_result(run).items() if isinstance(x, (int, float))}
     lines = read_metrics(run) if (run / METRICS_NAME).is_file() else []
     logged = lines[-1].keys() if lines else ()
@@ -101,7 +101,7 @@ def _figures(run: Path) -> Iterator[tuple[str, str]]:
 
 
 def _partner(name: str, result: Mapping[str, Any]) -> tuple[str, str]:
-    """The name of the figure to read one beside, and what to call it; "" where there is none."""
+    """Name of the figure to compare with, and its name in the text; "" if there is none."""
     partner, words = BEST.get(name, ("", ""))
     for ending, (other, called) in BESIDE.items():
         if name.endswith(ending):

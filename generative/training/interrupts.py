@@ -1,7 +1,7 @@
-"""Ctrl-C while a command still imports: one line and exit status 130, no traceback.
+"""Ctrl-C during the imports of a command: one line and exit status 130, no traceback.
 
-Loaded with `generative`, which is the first thing that every command imports; importing what it
-needs then takes seconds. `generative.training.cli.start` takes over from there.
+It is loaded with `generative`, which every command imports first; the other imports then take
+seconds. `generative.training.cli.start` handles Ctrl-C afterwards.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _stop_imports(number: int, _frame: object) -> None:
 
 
 def end_quietly() -> None:
-    """Until `interrupt_again`, let Ctrl-C end the process at once, in a line."""
+    """Let Ctrl-C end the process at once, with one line, until `interrupt_again`."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop_imports)
 

@@ -1,4 +1,4 @@
-"""Standard streams of a command: some may be closed when it begins, or while it prints."""
+"""Standard streams of a command, which may be closed when it begins or while it prints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["nobody_reads", "open_closed_streams", "tell"]
 
 
 def open_closed_streams() -> None:
-    """A process may be started without standard streams; files would get their numbers."""
+    """Open missing standard streams, or the next opened files would get their numbers."""
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
             os.fstat(number)
@@ -22,7 +22,7 @@ def open_closed_streams() -> None:
 
 
 def nobody_reads() -> bool:
-    """Whether the pipe that takes our output is closed; nothing is written to it any more then."""
+    """True if the pipe that takes our output is closed; nothing is written to it any more then."""
     closed = False
     for stream in (sys.stdout, sys.stderr):
         poll = select.poll()
@@ -37,7 +37,7 @@ def tell(text: str) -> None:
     """Print to a reader who may be gone.
 
     Raises:
-        SystemExit: 141, if he is.
+        SystemExit: 141 if the reader is gone.
     """
     try:
         print(text, flush=True)
