@@ -99,24 +99,22 @@ def with_fixed_weights(memory: MDNRNN) -> MDNRNN:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
-    parser.add_argument("--dreams", type=int, default=4096, help="dreams of a gradient")
-    parser.add_argument("--directions", type=int, default=4, help="random directions")
+    parser.add_argument("--dreams", type=int, default=1024, help="dreams of a gradient")
+    parser.add_argument("--directions", type=int, default=2, help="random directions")
     args = parser.parse_args()
     torch.set_num_threads(1)
     memory = MDNRNN.from_pretrained(PRETRAINED / "memory").requires_grad_(False)
     report: dict[str, dict] = {}
-    # The gradient that leaks through a released brake is no derivative of the return.
-    with mock.patch("worldmodels.actions.BRAKE_LEAK", 0.0):
-        for horizon in (2, 10, 30):
-            report[f"{horizon} decisions"] = measure(memory, horizon, args.dreams, args.directions)
-        report["10 decisions, weights of mixtures fixed"] = measure(
-            with_fixed_weights(memory), 10, args.dreams, args.directions
-        )
-    for case, found in report.items():
+    cases = {f"{n} decisions": (memory, n) for n in (2, 10, 30)}
+    cases["10 decisions, weights of mixtures fixed"] = with_fixed_weights(memory), 10
+    for case, (m, horizon) in cases.items():
+        # The gradient that leaks through a released brake is no derivative of the return.
+        with mock.patch("worldmodels.actions.BRAKE_LEAK", 0.0):
+            report[case] = measure(m, horizon, args.dreams, args.directions)
         print(f"{case:44}{'pathwise':>18}{'differences':>18}")
-        for name, both in found.items():
+        for name, both in report[case].items():
             columns = (f"{x['mean']:9.2f} +/- {x['error']:4.2f}" for x in both.values())
-            print(f"  {name:42}" + "".join(f"{column:>18}" for column in columns))
+            print(f"  {name:42}" + "".join(f"{column:>18}" for column in columns), flush=True)
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
         print(f"written to {args.json}")

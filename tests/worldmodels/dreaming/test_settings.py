@@ -1,17 +1,21 @@
 """dream.json: written, read, refused; and what every dream takes from it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from agents.video import Decision, LoneDream
+from agents.world_model_agent import WorldModelAgent
 from envs.dream import DreamEnv, DreamVectorEnv
 from envs.sb3 import DreamVecEnv
 from generative.training.files import DamagedFileError
 from generative.vae import ConvVAE, ConvVAEConfig
-from worldmodels.configs import DreamConfig, MDNRNNConfig
+from worldmodels.configs import ControllerConfig, DreamConfig, MDNRNNConfig
+from worldmodels.controller import LinearController
 from worldmodels.dreaming.settings import SETTINGS_NAME, load_settings, save_settings
 from worldmodels.dreaming.starts import STARTS_NAME, DreamStarts
 from worldmodels.memory import MDNRNN
@@ -93,3 +97,22 @@ def test_damaged_files_are_named(folder, content):
     for kind in (DreamEnv, DreamVecEnv):
         with pytest.raises(DamagedFileError, match=r"dream\.json"):
             played(kind, folder)
+
+
+def test_an_agent_carries_its_dream_into_films_and_play(folder, tmp_path):
+    world = WorldModel.from_pretrained(folder)
+    controller = LinearController(ControllerConfig(4, 8))
+    WorldModelAgent(world, controller, dream=TRAINED).save_pretrained(tmp_path / "agent")
+    agent = WorldModelAgent.from_pretrained(tmp_path / "agent")
+    assert agent.dream == load_settings(tmp_path / "agent") == TRAINED
+    seen, action = np.zeros((64, 64, 3), np.uint8), np.zeros(3, np.float32)
+    start = Decision(seen, torch.zeros(1, 4), *torch.zeros(2, 1, 8), torch.zeros(1), action)
+    dream = LoneDream(agent, start, None, seed=0)
+    assert dream.config == TRAINED
+    assert dream.step().paid.item() == 0.5
+    assert dream.step().paid.item() == pytest.approx(0.1)
+    assert LoneDream(agent, start, 0.7, seed=0).config == replace(TRAINED, temperature=0.7)
+    agent.dream = None
+    agent.save_pretrained(tmp_path / "another")
+    assert not (tmp_path / "another" / SETTINGS_NAME).exists()
+    assert LoneDream(agent, start, None, seed=0).config.temperature == 1.0
