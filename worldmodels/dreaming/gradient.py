@@ -11,8 +11,9 @@ before it, the product of 1 - p, so the gradient knows how an action changes p (
 ends "expected").
 
 Which of M's Gaussians the next z comes from is drawn, and that choice has no gradient: how an
-action changes the weights of a mixture does not enter. In the committed car's dreams MEASURED
-(`benchmarks/gradient.py`).
+action changes the weights of a mixture does not enter. In the committed car's dreams of 10
+decisions this is less than can be measured: along the gradient the mean return rises by 16.4 +/- 2.5
+(standard error) by back-propagation and by 16.9 +/- 0.7 by differences (`benchmarks/gradient.py`).
 """
 
 from __future__ import annotations
