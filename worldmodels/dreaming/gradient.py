@@ -12,8 +12,9 @@ ends "expected").
 
 Which of M's Gaussians the next z comes from is drawn, and that choice has no gradient: how an
 action changes the weights of a mixture does not enter. In the committed car's dreams of 10
-decisions this is less than can be measured: along the gradient the mean return rises by 16.4 +/- 2.5
-(standard error) by back-propagation and by 16.9 +/- 0.7 by differences (`benchmarks/gradient.py`).
+decisions this is less than can be measured: along the gradient the mean return rises by 16.4 +/-
+2.5 (standard error) by back-propagation and by 16.9 +/- 0.7 by differences
+(`benchmarks/gradient.py`).
 """
 
 from __future__ import annotations
