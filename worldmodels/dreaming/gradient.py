@@ -13,8 +13,9 @@ ends "expected").
 Which of M's Gaussians the next z comes from is drawn, and that choice has no gradient: how an
 action changes the weights of a mixture does not enter. In the committed car's dreams of 10
 decisions this is less than can be measured: along the gradient the mean return rises by 16.4 +/-
-2.5 (standard error) by back-propagation and by 16.9 +/- 0.7 by differences
-(`benchmarks/gradient.py`).
+2.5 (standard error) by back-propagation and by 16.9 +/- 0.7 by differences. Over 30 decisions
+gradients of single dreams are so large that 1,024 of them tell nothing: 25 +/- 60, by differences
+-7 +/- 6 (`benchmarks/gradient.py`).
 """
 
 from __future__ import annotations
