@@ -319,7 +319,7 @@ def test_the_kernel_names_the_decision_of_a_late_nan():
     logits = [[-9.0, -9.0, 9.0], [math.nan, -9.0, math.nan], [-9.0, -9.0, -9.0]]
     for logit in logits:  # the first is lost at the second decision, the last had ended before
         out[:, 1] = logit
-        dream_kernels.settle(out, 0, bias, *limits, uniform, z, *counted, inputs, -1)
+        dream_kernels.settle(out, 0, bias, *limits, uniform, z, 4, *counted, inputs, -1)
     assert np.isnan(alive).tolist() == [True, False, False]
     assert alive[1:].tolist() == [1, 0]
     assert lengths.tolist() == [2, 3, 1]

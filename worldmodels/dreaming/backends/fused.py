@@ -87,13 +87,14 @@ class FusedDream:
         stretch = torch.zeros(lanes, dtype=torch.float32)
         alive = torch.ones_like(stretch)
         lengths, saturation = (x.view(-1).numpy() for x in (tally.lengths, tally.saturation))
-        counted = alive.view(-1).numpy(), stretch.view(-1).numpy(), lengths
         root = np.float32(math.sqrt(config.temperature))
         clip = config.reward_clip or (-math.inf, math.inf)
         limits = [np.float32(x) for x in (mem.reward_scale, *clip)]
         # The kernels see the same memory.
-        z_, state, mask, raw_ = (x.numpy() for x in (z, state, mask, raw))
+        state, mask, raw_ = (x.numpy() for x in (state, mask, raw))
         inputs_, gates_, features_, out_ = map(_array, (inputs, gates, features, out))
+        ends = alive.view(-1).numpy(), stretch.view(-1).numpy(), lengths
+        counted = state, mem.latent_dim, *ends
 
         for t in range(config.horizon):
             kernels.steer(state, weight, bias, raw_, saturation)
@@ -106,9 +107,7 @@ class FusedDream:
             eps = noise.world.eps.numpy()
             kernels.sample_z(out_, self.head_bias, gumbel, eps, root, mem.residual, state, inputs_)
             uniform = eps[0] if noise.end is None else noise.end.numpy()  # not read without an end
-            kernels.settle(
-                out_, tail_at, tail_bias, *limits, uniform, z_, *counted, inputs_, reward_at
-            )
+            kernels.settle(out_, tail_at, tail_bias, *limits, uniform, *counted, inputs_, reward_at)
             if decisions := _stretch_ends(t, config):
                 cap = config.pace_cap
                 tally.returns.add_(stretch if cap is None else stretch.clamp_max(cap * decisions))

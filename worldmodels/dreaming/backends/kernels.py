@@ -239,7 +239,9 @@ def _sum(row):
 
 
 @njit(**_VECTOR)
-def settle(out, at, bias, scale, low, high, uniform, z, alive, stretch, lengths, inputs, reward_at):
+def settle(
+    out, at, bias, scale, low, high, uniform, state, dim, alive, stretch, lengths, inputs, reward_at
+):
     """Count rewards and ends, as `worldmodels.dreaming.step` does.
 
     Args:
@@ -248,7 +250,8 @@ def settle(out, at, bias, scale, low, high, uniform, z, alive, stretch, lengths,
         bias: (1,) without an end, (2,) with one; still to be added to these columns.
         low, high: what a reward is clipped to.
         uniform: (R,); a dream ends where it lies below the probability of the end.
-        z: (P * R, D), as drawn. Where it, the reward or the end is not finite, `alive` becomes NaN.
+        state: (P * R, at least dim), rows begin with z as drawn. Where it, the reward or the end is
+            not finite, `alive` becomes NaN.
         alive, stretch, lengths: (P * R,), changed in place.
         inputs: (P * R, m), for the next step's product; reward / scale is written into column
             `reward_at`, unless that is negative.
@@ -262,7 +265,7 @@ def settle(out, at, bias, scale, low, high, uniform, z, alive, stretch, lengths,
             _store(inputs[lane], reward_at, reward / scale)
         if not alive[lane] > 0:
             continue
-        total = reward + _sum(z[lane])
+        total = reward + _sum(state[lane, :dim])
         if len(bias) == 2:
             end = _ONE / (_ONE + _exp_of_minus(_load(row, at + 1) + bias[1], _SIGMOID_BOUND))
             if uniform[lane % len(uniform)] < end:
