@@ -24,14 +24,13 @@ import gymnasium
 import numpy as np
 
 import envs  # noqa: F401  registers this project's environments
+from agents.collect import EpisodeError, NotFiniteError
 from agents.lanes import play_in_lanes
 from envs.task import Task, game_name, make_env
 from generative.training.files import read_json, write_json
+from generative.training.parallel import ParallelConfig, Report, run_jobs
 from generative.training.settings import from_json
 from worldmodels.actions import NotFiniteActionError
-from worldmodels.collect import EpisodeError, NotFiniteError
-from worldmodels.configs import ParallelConfig
-from worldmodels.parallel import Report, run_jobs
 
 __all__ = [
     "EVALUATION_SEEDS",

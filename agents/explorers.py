@@ -15,26 +15,15 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from agents.agent import Agent
 from agents.random_actions import NoisyActions
 
 _LOW = np.array([-1, 0, 0], np.float32)
 _HIGH = np.array([1, 1, 1], np.float32)
-
-
-class Agent(Protocol):
-    """Anything with Stable-Baselines3's predict."""
-
-    def predict(
-        self,
-        observation: np.ndarray,
-        state: Any = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = True,
-    ) -> tuple[np.ndarray, Any]: ...
 
 
 # ---------------------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from agents.collect import NotFiniteError
 from envs.task import make_env
 from generative.training.progress import progress
 from worldmodels.actions import NotFiniteActionError
-from worldmodels.collect import NotFiniteError
 
 __all__ = ["LANES", "play_in_lanes"]
 

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 
 from agents.configs import POLICY_NAME, Algorithm, NetworkConfig, PolicyConfig, SpaceConfig
 from agents.world_model_agent import AgentConfig, WorldModelAgent
-from envs.latent import look
 from envs.task import Task, action_space
 from generative.training.files import (
     MANIFEST_NAME,
@@ -44,7 +43,7 @@ from generative.training.settings import from_json, to_json
 from worldmodels.actions import check_finite, from_env
 from worldmodels.configs import ControllerConfig
 from worldmodels.memory import Memory, load_memory
-from worldmodels.vision import Vision, load_vision
+from worldmodels.vision import Vision, load_vision, see
 from worldmodels.world_model import WorldModel
 
 __all__ = [
@@ -155,7 +154,9 @@ class PolicyAgent:
         due = countdown == 0
         if due.any():
             seen[due] = np.concatenate([seen[due][..., new.shape[-1] :], new[due]], axis=-1)
-            shown = seen[due] if self.vision is None else look(self.vision, seen[due]).cpu().numpy()
+            shown = (
+                seen[due] if self.vision is None else see(self.vision, seen[due])[0].cpu().numpy()
+            )
             action[due], _ = self.policy.predict(shown, deterministic=deterministic)
             check_finite(action[due])
             countdown[due] = self.config.action_repeat

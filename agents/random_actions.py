@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from agents.agent import Agent
 from generative.training.settings import from_json
 from worldmodels.actions import bounds, from_env
 from worldmodels.configs import ActionHead
-
-if TYPE_CHECKING:
-    from agents.explorers import Agent
 
 __all__ = ["NoisyActions", "RandomActions"]
 

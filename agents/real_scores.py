@@ -12,7 +12,7 @@ import numpy as np
 
 from envs.task import Task, make_env
 from worldmodels.configs import ControllerConfig
-from worldmodels.parallel import Scores
+from worldmodels.scoring import Scores
 
 __all__ = ["RealTracks"]
 
@@ -20,7 +20,7 @@ __all__ = ["RealTracks"]
 class RealTracks:
     """`tracks(candidate, seed)`: the score of a controller on a track, V and M being fixed.
 
-    A problem for `worldmodels.parallel.Evaluation`. What is sent to workers are the names of the
+    A problem for `worldmodels.scoring.Scoring`. What is sent to workers are the names of the
     folders; each loads V and M when it is first called.
 
     Args:

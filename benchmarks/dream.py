@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from generative.training.parallel import Report, Workers
 from generative.training.precision import default_bf16
 from worldmodels.configs import ControllerConfig, DreamConfig, MDNRNNConfig
 from worldmodels.controller import LinearController, car_racing_action, split_candidates
@@ -39,7 +40,6 @@ from worldmodels.dreaming.backends.fused import FusedDream
 from worldmodels.dreaming.rollout import Dream
 from worldmodels.dreaming.starts import DreamStarts
 from worldmodels.memory import MDNRNN
-from worldmodels.parallel import Report, Workers
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained" / "carracing-dream"
 TEMPERATURE = 1.15

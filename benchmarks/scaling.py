@@ -26,8 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from worldmodels.configs import DreamConfig, EvaluationConfig, ParallelConfig
-from worldmodels.parallel import Evaluation
+from generative.training.parallel import ParallelConfig
+from worldmodels.configs import DreamConfig, EvaluationConfig
+from worldmodels.scoring import Scoring
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained/carracing-dream"
 MARKS = "<!-- prediction: begin -->", "<!-- prediction: end -->"
@@ -103,7 +104,7 @@ def bare(problem: Any, jobs: list, workers: int) -> float:
     return steps / seconds
 
 
-def shared(evaluation: Evaluation, candidates: np.ndarray, seeds: np.ndarray) -> float:
+def shared(evaluation: Scoring, candidates: np.ndarray, seeds: np.ndarray) -> float:
     """Steps per second of wall clock of an evaluation with warm workers."""
     evaluation.scores(candidates, seeds)
     evaluation.speed()
@@ -133,7 +134,7 @@ def contest(
         for _ in range(turns):
             rates = {"bare loops": bare(problem, jobs, count)}
             for backend in ("processes", "ray"):
-                with Evaluation(problem, config, ParallelConfig(backend, count)) as evaluation:
+                with Scoring(problem, config, ParallelConfig(backend, count)) as evaluation:
                     rates[backend] = shared(evaluation, candidates, seeds)
             for name, rate in rates.items():
                 found.setdefault(name, {}).setdefault(str(count), []).append(rate)
@@ -146,7 +147,7 @@ def contest(
 def overhead(backend: str, workers: int, popsize: int, episodes: int) -> dict[str, float]:
     """Milliseconds of a generation of free episodes: wall clock, and CPU time of this process."""
     config, spent = EvaluationConfig(episodes), []
-    with Evaluation(nothing, config, ParallelConfig(backend, workers)) as evaluation:
+    with Scoring(nothing, config, ParallelConfig(backend, workers)) as evaluation:
         candidates = np.zeros((popsize, 867))
         for generation in range(8):
             clock, cpu = time.perf_counter(), time.process_time()
@@ -158,7 +159,7 @@ def overhead(backend: str, workers: int, popsize: int, episodes: int) -> dict[st
 
 def one_by_one(popsize: int) -> float:
     """CPU milliseconds of this process per task on Ray, which bounds very many workers."""
-    with Evaluation(nothing, EvaluationConfig(1), ParallelConfig("ray", 2)) as evaluation:
+    with Scoring(nothing, EvaluationConfig(1), ParallelConfig("ray", 2)) as evaluation:
         evaluation._group = lambda seeds: 1
         candidates = np.zeros((popsize, 867))
         evaluation(candidates, 0)

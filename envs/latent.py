@@ -17,50 +17,23 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor, nn
+from torch import Tensor
 
 from envs.task import Preprocess, Task, action_head, preprocess_for
-from generative.training.checks import placed
-from generative.vae import to_float_bchw
 from worldmodels.actions import from_env
 from worldmodels.configs import ActionHead
 from worldmodels.memory import Memory
 from worldmodels.vision import (
-    VectorVision,
     Vision,
     check_observations,
-    encode_mu_logvar,
     load_vision,
+    see,
 )
 from worldmodels.world_model import WorldModel
 
-__all__ = ["ActionRepeat", "LatentObservation", "SeenObservation", "check_environment", "look"]
+__all__ = ["LatentObservation", "SeenObservation", "check_environment"]
 
 Model = WorldModel | Vision | Path | str
-
-
-class ActionRepeat(gymnasium.Wrapper):
-    """Holds every action for `repeat` steps, or until the episode ends; rewards add up.
-
-    What M calls a decision, where the world model was trained with an `action_repeat`.
-    """
-
-    def __init__(self, env: gymnasium.Env, repeat: int):
-        if repeat < 1:
-            raise ValueError(f"repeat is {repeat}; it must be at least 1")
-        super().__init__(env)
-        self.repeat = repeat
-
-    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Up to `repeat` steps of the environment with one action."""
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        total = float(reward)
-        for _ in range(self.repeat - 1):
-            if terminated or truncated:
-                break
-            obs, reward, terminated, truncated, info = self.env.step(action)
-            total += float(reward)
-        return obs, total, terminated, truncated, info
 
 
 class SeenObservation(gymnasium.ObservationWrapper):
@@ -91,7 +64,7 @@ class LatentObservation(gymnasium.Wrapper):
 
     Args:
         env: what V and M were trained on, or one whose observations and actions fit them. One step
-            is one decision; see `ActionRepeat`.
+            is one decision; see `envs.action_repeat`.
         model: a `WorldModel`, a V, the folder of a V, or a folder with vision/ and memory/.
         memory: whether M's h stands behind z; if not given, where the model has an M.
         task: how observations become what V sees, and actions what M reads. If not given, a folder
@@ -170,21 +143,9 @@ class LatentObservation(gymnasium.Wrapper):
 
     def _look(self, obs: Any) -> np.ndarray:
         batch, _ = self._preprocess.batch_of(np.asarray(obs))
-        self._z = look(self.vision, self._preprocess(batch))
+        self._z, _ = see(self.vision, self._preprocess(batch))
         parts = [self._z] if self._state is None else [self._z, self._state[0]]
         return torch.cat(parts, dim=1)[0].float().cpu().numpy()
-
-
-@torch.no_grad()
-def look(vision: Vision, seen: np.ndarray) -> Tensor:
-    """What V makes of frames (N, 64, 64, 3) uint8 or vectors (N, D): its mean, (N, latent_dim)."""
-    assert isinstance(vision, nn.Module)
-    kind = placed(vision)
-    x = torch.from_numpy(seen).to(kind["device"])
-    if not isinstance(vision, VectorVision):
-        x = to_float_bchw(x).contiguous(memory_format=torch.channels_last)
-    x = x.to(kind["dtype"])
-    return encode_mu_logvar(vision, x)[0]
 
 
 def check_environment(env: gymnasium.Env, trained: Task, model: Any) -> None:

@@ -26,9 +26,14 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import TimeLimit
 
+from generative.training.parallel import (
+    ParallelConfig,
+    Worker,
+    WorkerDiedError,
+    last_words,
+    portable,
+)
 from worldmodels.actions import check_finite
-from worldmodels.configs import ParallelConfig
-from worldmodels.parallel import Worker, WorkerDiedError, last_words, portable
 
 __all__ = ["PooledVectorEnv", "fast_car_racing_pool", "car_racing_64_pool"]
 

@@ -8,9 +8,10 @@ import sys
 import gymnasium
 import numpy as np
 
-from worldmodels.configs import EvaluationConfig, EvolutionConfig, ParallelConfig
+from generative.training.parallel import ParallelConfig
+from worldmodels.configs import EvaluationConfig, EvolutionConfig
 from worldmodels.evolution import evolve
-from worldmodels.parallel import Evaluation
+from worldmodels.scoring import Scoring
 
 
 def episode(weights: np.ndarray, seed: int) -> float:
@@ -26,7 +27,7 @@ def episode(weights: np.ndarray, seed: int) -> float:
 if __name__ == "__main__":
     backend, address = sys.argv[1:] + ["processes", "local"][len(sys.argv) - 1 :]
     parallel = ParallelConfig(backend, ray_address=address)
-    with Evaluation(episode, EvaluationConfig(episodes=4), parallel, seed=1) as evaluate:
+    with Scoring(episode, EvaluationConfig(episodes=4), parallel, seed=1) as evaluate:
         config = EvolutionConfig(popsize=16, sigma=0.5, generations=15)
         found = evolve(evaluate, np.zeros(5), config, seed=1, on_generation=lambda g, _: print(
             f"generation {g.index + 1}: mean {g.average:.1f}, best {g.best:.0f}", flush=True

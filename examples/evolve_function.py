@@ -5,9 +5,10 @@ python examples/evolve_function.py
 
 import numpy as np
 
-from worldmodels.configs import EvaluationConfig, EvolutionConfig, ParallelConfig
+from generative.training.parallel import ParallelConfig
+from worldmodels.configs import EvaluationConfig, EvolutionConfig
 from worldmodels.evolution import evolve
-from worldmodels.parallel import Evaluation
+from worldmodels.scoring import Scoring
 
 
 def minus_rosenbrock(x: np.ndarray, _seed: int) -> float:
@@ -17,6 +18,6 @@ def minus_rosenbrock(x: np.ndarray, _seed: int) -> float:
 
 if __name__ == "__main__":
     config = EvolutionConfig(popsize=12, sigma=0.5, generations=2000, restarts=3)
-    with Evaluation(minus_rosenbrock, EvaluationConfig(1), ParallelConfig("serial")) as evaluate:
+    with Scoring(minus_rosenbrock, EvaluationConfig(1), ParallelConfig("serial")) as evaluate:
         found = evolve(evaluate, np.zeros(10), config, seed=1)
     print(f"{len(found.generations)} generations ({found.reason}): {np.round(found.mean, 4)}")

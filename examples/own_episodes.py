@@ -4,18 +4,21 @@ python examples/own_episodes.py
 
 It writes small .npz files as your program would, imports them, makes V, trains M in half a minute,
 and asks M what the ball will do. Here two numbers are seen, place and speed; where pictures are
-(uint8, any size), scripts/train_vae.py takes the place of scripts/standardise_vectors.py.
+(uint8, any size), `train_vae` takes the place of `scale_vectors`.
 """
 
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from scripts import encode_rollouts, import_episodes, standardise_vectors, train_mdnrnn
+from agents.rounds.encoding import Encoding, encode
+from agents.rounds.memory import MDNRNNTraining, train_memory
+from agents.rounds.own_episodes import Importing, import_episodes
+from agents.rounds.vision import VectorScaling, scale_vectors
+from worldmodels.configs import MDNRNNConfig, MemoryLossConfig
 from worldmodels.memory import MDNRNN
 from worldmodels.sequences import EncodedRollouts
 
@@ -56,16 +59,30 @@ def main(folder: Path, episodes: int = 60, steps: int = 500) -> tuple[float, flo
             ends=episode["ends"],
         )
 
-    imported = import_episodes.Args(source=own, out=folder / "import", low=(-1.0,), high=(1.0,))
-    rollouts = (import_episodes.main(imported),)
-    vision = standardise_vectors.main(standardise_vectors.Args(rollouts=rollouts, out=folder / "v"))
-    encoded = encode_rollouts.main(
-        encode_rollouts.Args(out=folder / "z", rollouts=rollouts, vision=vision)
+    rollouts = (
+        import_episodes(Importing(source=own, out=folder / "import", low=(-1.0,), high=(1.0,))),
     )
-    m = train_mdnrnn.PRESETS["smoke"]
-    m = replace(m, model=replace(m.model, latent_dim=2, action_dim=1, hidden_dim=32, residual=True))
-    m = replace(m, loss=replace(m.loss, lr=5e-3), steps=steps, batch_size=32, length=16)
-    trained = train_mdnrnn.main(replace(m, encoded=(encoded,), out=folder / "m"))
+    vision = scale_vectors(VectorScaling(rollouts=rollouts, out=folder / "v"))
+    encoded = encode(Encoding(rollouts=rollouts, vision=vision, out=folder / "z"))
+    sizes = MDNRNNConfig(
+        latent_dim=2,
+        action_dim=1,
+        hidden_dim=32,
+        predict_reward=True,
+        predict_end=True,
+        residual=True,
+    )
+    trained = train_memory(
+        MDNRNNTraining(
+            out=folder / "m",
+            encoded=(encoded,),
+            model=sizes,
+            loss=MemoryLossConfig(lr=5e-3),
+            steps=steps,
+            batch_size=32,
+            length=16,
+        )
+    )
 
     memory, data = MDNRNN.from_pretrained(trained), EncodedRollouts.load(encoded)
     first = slice(0, data.starts[1])  # one episode

@@ -10,7 +10,8 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
-from envs.latent import ActionRepeat, LatentObservation
+from envs.action_repeat import ActionRepeat
+from envs.latent import LatentObservation
 
 if __name__ == "__main__":
     decisions = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000

@@ -56,7 +56,7 @@ def main(args: Args) -> None:
     if args.only and args.only not in CERTIFICATES:
         raise ValueError(f"there is no certificate {args.only!r}; {', '.join(CERTIFICATES)}")
     from generative.training.files import write_file, write_json
-    from worldmodels.parallel import Workers
+    from generative.training.parallel import Workers
 
     file = args.docs / "results" / "certificates.json"
     file.parent.mkdir(parents=True, exist_ok=True)

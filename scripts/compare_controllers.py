@@ -13,12 +13,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+from agents.rounds.controller import (
+    ControllerSettings,
+    ControllerTraining,
+    Search,
+    search_dream,
+    write_starts,
+)
+from agents.rounds.settings import RoundsSettings
 from generative.training.cli import Input, start
 from generative.training.files import read_json, write_json
 from generative.training.ranges import Checked, Count, Folder, Seed, Workers
 from generative.training.run import Run, read_config
-from generative.training.settings import from_json
-from scripts import train_controller, train_in_dream
+from generative.training.settings import from_json, recast
 from worldmodels.configs import EvolutionConfig
 
 REAL_ENV = "WorldModels/CarRacing64-v0"
@@ -90,7 +97,7 @@ class Source:
 
     agent: Path
     """Folder of an agent with its V and M."""
-    controller: train_controller.Args
+    controller: ControllerTraining
     """Training settings of the run's C."""
 
     @classmethod
@@ -103,7 +110,7 @@ class Source:
         kind, settings = read_config(run)
         if kind != "train_in_dream":
             raise ValueError(f"{run} is a run of {kind}; pass one of train_in_dream.py")
-        args = from_json(train_in_dream.Args, settings)
+        args = from_json(RoundsSettings, settings)
         if args.env:
             raise ValueError(
                 f"{run} was trained for {args.env}, and trials drive CarRacing; pass a run for that"
@@ -113,7 +120,7 @@ class Source:
         if not -rounds <= index < rounds or not (folder / "choose" / "result.json").exists():
             raise ValueError(f"{run} has {rounds} rounds, and round {index} is not finished")
         _, settings = read_config(folder / "controller")
-        return cls(folder / "choose" / "agent", from_json(train_controller.Args, settings))
+        return cls(folder / "choose" / "agent", from_json(ControllerTraining, settings))
 
 
 @dataclass(frozen=True)
@@ -124,14 +131,14 @@ class Trial:
     budget: int
     number: int
     """Index among the trials that differ in their seed alone."""
-    args: train_controller.Args
+    args: ControllerTraining
     source: Source
     folder: Path
     tracks: tuple[int, ...]
     episode_steps: int
 
 
-def methods(args: Args, base: train_controller.Args) -> dict[tuple[str, int], Any]:
+def methods(args: Args, base: ControllerTraining) -> dict[tuple[str, int], Any]:
     """Settings by (kind, budget): the gradient, CMA-ES, and CMA-ES followed by the gradient."""
     variants = {}
     base = replace(base, evolution=args.evolution)
@@ -139,7 +146,7 @@ def methods(args: Args, base: train_controller.Args) -> dict[tuple[str, int], An
         zip(args.gradient_steps, args.generations, strict=True)
     ):
 
-        def with_budget(method: str, steps: int, generations: int) -> train_controller.Args:
+        def with_budget(method: str, steps: int, generations: int) -> ControllerTraining:
             return replace(
                 base,
                 method=method,
@@ -154,10 +161,10 @@ def methods(args: Args, base: train_controller.Args) -> dict[tuple[str, int], An
     return variants
 
 
-def dreams(args: Args, base: train_controller.Args) -> dict[tuple[str, int], Any]:
+def dreams(args: Args, base: ControllerTraining) -> dict[tuple[str, int], Any]:
     """Settings by (kind, 0): those of the run, then with one setting changed at a time."""
 
-    def changed(**fields: Any) -> train_controller.Args:
+    def changed(**fields: Any) -> ControllerTraining:
         return replace(base, dream=replace(base.dream, **fields))
 
     cap = base.dream.pace_cap
@@ -180,7 +187,7 @@ def dreams(args: Args, base: train_controller.Args) -> dict[tuple[str, int], Any
     return {(kind, 0): variant for kind, variant in variants.items()}
 
 
-STUDIES: dict[str, Callable[[Args, train_controller.Args], dict[tuple[str, int], Any]]] = {
+STUDIES: dict[str, Callable[[Args, ControllerTraining], dict[tuple[str, int], Any]]] = {
     "methods": methods,
     "dreams": dreams,
 }
@@ -189,8 +196,8 @@ STUDIES: dict[str, Callable[[Args, train_controller.Args], dict[tuple[str, int],
 def main(args: Args) -> Path:
     """Returns the file of the comparison."""
     from agents.evaluation import SELECTION_SEEDS
+    from generative.training.parallel import run_jobs
     from generative.training.precision import bf16_of_run
-    from worldmodels.parallel import run_jobs
 
     with Run.open(args, kind="compare_controllers") as run:
         report = run.path / "comparison.json"
@@ -258,11 +265,13 @@ def train_and_drive(trial: Trial, report: Callable[[int], None]) -> dict[str, An
         begun = time.process_time()
         memory = load_memory(trial.args.memory)
         starts = trial.folder / "starts.safetensors"
-        clip = train_controller.write_starts(trial.args, memory, starts)
+        clip = write_starts(trial.args, memory, starts)
         agent = WorldModelAgent.from_pretrained(trial.source.agent)
         controller = LinearController(agent.controller.config)
-        search = train_controller.Search(
-            replace(trial.args, dream=replace(trial.args.dream, reward_clip=clip)),
+        dream = replace(trial.args.dream, reward_clip=clip)
+        search = Search(
+            recast(ControllerSettings, trial.args, dream=dream),
+            trial.args.memory,
             starts,
             controller.to_vector().numpy(),
             controller.config,
@@ -270,7 +279,7 @@ def train_and_drive(trial: Trial, report: Callable[[int], None]) -> dict[str, An
             trial.args.seed,
             "cpu",
         )
-        found = train_controller.search_dream(search, lambda steps: report(0))
+        found = search_dream(search, lambda steps: report(0))
         seconds = time.process_time() - begun
         agent.world.memory = memory
         agent.controller = controller.load_vector(torch.as_tensor(found.vector))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from generative.text.config import BERTConfig, TextLossConfig, bert_block
 from generative.training.cli import Input, start
 from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
+from generative.training.reports import add_to_report
 from generative.training.run import Run
-from scripts.common.reports import add_to_report
 from scripts.common.text import TextSource, load_texts
 
 if TYPE_CHECKING:

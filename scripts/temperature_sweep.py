@@ -10,13 +10,22 @@ in.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+from agents.rounds.controller import (
+    QUICK_CONTROLLER,
+    ControllerSettings,
+    ControllerTraining,
+    Search,
+    search_dream,
+)
+from agents.rounds.settings import without_places
 from generative.training.cli import Input, start
 from generative.training.ranges import Checked, Count, Folder, NonNegative, Seed, Workers
 from generative.training.run import Run
+from generative.training.settings import recast
 from scripts import train_controller, train_in_dream
 from worldmodels.configs import DreamConfig
 
@@ -38,10 +47,8 @@ class Args(Checked):
     """Folder of the agent whose V, M, starts and environment are used; its C is not."""
     temperatures: tuple[NonNegative, ...] = (0.1, 0.5, 1.0, 1.15, 1.3)
     """Temperatures of the dreams, one controller each."""
-    controller: train_controller.Args = field(
-        default_factory=lambda: train_controller.PRESETS["quick"]
-    )
-    """Training settings of the controllers; paths, temperature, workers and seeds are set here."""
+    controller: ControllerSettings = QUICK_CONTROLLER
+    """Training settings of the controllers; the temperature of their dreams is set here."""
     seeds: Count = 1
     """Controllers per temperature."""
     dreams: Count = 100
@@ -60,12 +67,19 @@ class Args(Checked):
         super().__post_init__()
         if not self.temperatures:
             raise ValueError("temperatures is empty; give at least one")
-        if self.controller.where != "dream":
-            raise ValueError("real episodes have no temperature: controller.where must be dream")
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older runs held places of the controller's training, which were not used."""
+        controller = settings.get("controller")
+        if not isinstance(controller, dict):
+            return settings
+        kinds = ControllerSettings, ControllerTraining
+        return {**settings, "controller": without_places(controller, *kinds)}
 
 
 CAR = replace(
-    train_controller.PRESETS["quick"],
+    QUICK_CONTROLLER,
     dream=DreamConfig(horizon=30, bf16="auto", reward_clip=(-1.0, 21.0), pace_cap=2.7),
 )
 # Each of the 4 tics of a decision has reward 1.
@@ -83,7 +97,7 @@ PRESETS = {
     ),
     "smoke": Args(
         temperatures=(0.5, 1.15),
-        controller=train_controller.PRESETS["smoke"],
+        controller=recast(ControllerSettings, train_controller.PRESETS["smoke"]),
         dreams=4,
         dream_decisions=6,
         episodes=2,
@@ -116,8 +130,8 @@ def main(args: Args) -> Path:
         write_file,
         write_json,
     )
+    from generative.training.parallel import run_jobs
     from generative.training.precision import bf16_of_run
-    from worldmodels.parallel import run_jobs
 
     with Run.open(args, kind="temperature_sweep") as run:
         report = run.path / "sweep.json"
@@ -210,8 +224,9 @@ def train_and_score(trial: Trial, report: Callable[[int], None]) -> dict[str, An
     )
     dream = replace(args.controller.dream, temperature=trial.temperature)
     starts = args.agent / STARTS_NAME
-    search = train_controller.Search(
-        replace(args.controller, memory=args.agent / "memory", dream=dream),
+    search = Search(
+        replace(args.controller, dream=dream),
+        args.agent / "memory",
         starts,
         controller.to_vector().numpy(),
         controller.config,
@@ -220,7 +235,7 @@ def train_and_score(trial: Trial, report: Callable[[int], None]) -> dict[str, An
         "cpu",
     )
     begun = time.process_time()
-    found = train_controller.search_dream(search, lambda steps: report(0))
+    found = search_dream(search, lambda steps: report(0))
     seconds = time.process_time() - begun
     agent.controller = controller.load_vector(torch.as_tensor(found.vector))
     agent.controller.save_pretrained(trial.folder / "controller")

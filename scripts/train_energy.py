@@ -12,11 +12,11 @@ from generative.energy.config import (
     LangevinConfig,
     PointEnergyConfig,
 )
+from generative.known.points import PointData, Points
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
 from scripts.common.images import Batches, ImageData, load_images
-from scripts.common.points import PointData, Points
 
 
 @dataclass(frozen=True)

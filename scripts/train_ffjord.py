@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from generative.flow.config import FFJORDConfig, FlowLossConfig
+from generative.known.points import PointData
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, CountOrZero, Device, Folder, Seed, Workers
 from generative.training.run import Run
-from scripts.common.points import PointData
 from scripts.train_realnvp import Plane
 
 MATCHING = FlowLossConfig(lr=4e-3, final_lr=4e-5, clip=1.0, ema=0.998)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, get_args
 import numpy as np
 
 from generative.gan.config import GAN_BOOK, GANConfig, GANLossConfig
+from generative.known.points import PointData, Points
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
+from generative.training.reports import add_to_report
 from generative.training.run import Run
 from scripts.common.images import Batches, ImageData, load_images
-from scripts.common.points import PointData, Points
-from scripts.common.reports import add_to_report
 
 if TYPE_CHECKING:
     from generative.data.image_set import ImageSet

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Ending, Folder, Range, Seed, Workers
+from generative.training.reports import add_to_report
 from generative.training.run import Run
 from generative.vae.config import ImageVAEConfig, ImageVAELossConfig
 from scripts.common.images import Batches, ImageData, load_images
-from scripts.common.reports import add_to_report
 
 if TYPE_CHECKING:
     from generative.data.image_set import ImageSet

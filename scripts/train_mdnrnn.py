@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from agents.rounds.memory import QUICK_MDNRNN, train_memory
+from agents.rounds.memory import MDNRNNTraining as Args
 from generative.training.cli import start
-from generative.training.ranges import Folder
-from scripts.common.memory import MemoryArgs, train_memory
-from worldmodels.configs import BOOK_MDNRNN, PAPER_MDNRNN, MDNRNNConfig, MemoryLossConfig
-
-
-@dataclass(frozen=True)
-class Args(MemoryArgs):
-    """Train M, the MDN-RNN, on encoded episodes."""
-
-    out: Folder = Path("runs/mdnrnn")
-    """Run folder; the trained M is in its `model` folder."""
-    model: MDNRNNConfig = PAPER_MDNRNN
-
+from generative.training.settings import recast
+from worldmodels.configs import BOOK_MDNRNN, MDNRNNConfig, MemoryLossConfig
 
 PRESETS = {
     "paper": Args(loss=MemoryLossConfig(final_lr="paper")),
     "book": Args(model=BOOK_MDNRNN, steps=4000),
-    "quick": Args(
-        model=MDNRNNConfig(
-            predict_reward=True, predict_end=True, residual=True, dropout=0.1, reward_scale=3.0
-        ),
-        loss=MemoryLossConfig(lr=2e-3, final_lr=1e-4, bf16="auto"),
-        steps=800,
-        batch_size=32,
-        length=64,
-    ),
+    "quick": recast(Args, QUICK_MDNRNN),
     "smoke": Args(
         model=MDNRNNConfig(hidden_dim=16, predict_reward=True, predict_end=True),
         steps=5,
@@ -43,9 +25,7 @@ PRESETS = {
 
 def main(args: Args) -> Path:
     """Returns the folder of the trained M."""
-    from worldmodels.memory import MDNRNN
-
-    return train_memory(args, "train_mdnrnn", lambda: MDNRNN(args.model))
+    return train_memory(args)
 
 
 if __name__ == "__main__":

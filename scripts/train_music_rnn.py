@@ -18,9 +18,9 @@ from generative.training.ranges import (
     Seed,
     Workers,
 )
+from generative.training.reports import add_to_report
 from generative.training.run import Run
 from scripts.common.music import RollData
-from scripts.common.reports import add_to_report
 
 
 @dataclass(frozen=True)

@@ -146,9 +146,9 @@ def main(args: Args) -> Path:
     import torch
 
     from agents.ppo import make_learner, train
+    from agents.rounds.recording import track_seed
     from generative.training.progress import progress
     from generative.training.signals import stop_signals
-    from scripts.collect_rollouts import track_seed
 
     with Run.open(args, kind="train_ppo") as run, stop_signals() as stop:
         folder = run.path / "agent"
@@ -224,7 +224,8 @@ def make_env(args: Args, run: Run) -> VecEnv:
 
     import gymnasium
 
-    from envs.latent import ActionRepeat, LatentObservation, SeenObservation, check_environment
+    from envs.action_repeat import ActionRepeat
+    from envs.latent import LatentObservation, SeenObservation, check_environment
 
     task, world = task_of(args), load_world(args)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from generative.flow.config import FlowLossConfig, ImageRealNVPConfig, RealNVPConfig
+from generative.known.points import PointData, Points
 from generative.training.cli import start
 from generative.training.ranges import (
     Checked,
@@ -19,9 +20,8 @@ from generative.training.ranges import (
     Seed,
     Workers,
 )
+from generative.training.reports import add_to_report
 from generative.training.run import Run
-from scripts.common.points import PointData, Points
-from scripts.common.reports import add_to_report
 
 if TYPE_CHECKING:
     from torch import Tensor

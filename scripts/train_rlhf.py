@@ -12,8 +12,8 @@ from generative.rlhf.config import DPOConfig, GRPOConfig, PPOConfig
 from generative.text.config import GPTConfig, TextLossConfig, gpt2_block
 from generative.training.cli import Input, start
 from generative.training.ranges import Checked, Count, Device, Ending, Folder, Range, Seed, Workers
+from generative.training.reports import add_to_report
 from generative.training.run import Run
-from scripts.common.reports import add_to_report
 
 if TYPE_CHECKING:
     from torch import Tensor

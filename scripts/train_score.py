@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, get_args
 
+from generative.known.points import PointData, Points
 from generative.score_matching.config import ScoreConfig, ScoreLossConfig
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
 from scripts.common.images import Batches, ImageData, load_images
-from scripts.common.points import PointData, Points
 
 
 @dataclass(frozen=True)

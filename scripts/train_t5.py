@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from generative.text.config import BlockConfig, T5Config, TextLossConfig, t5_block
 from generative.training.cli import start
 from generative.training.ranges import Count, Device, Ending, Folder, Range, Seed, Workers
+from generative.training.reports import add_to_report
 from generative.training.run import Run
-from scripts.common.reports import add_to_report
 from scripts.common.text import Texts, TextSource, load_texts
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from generative.gan.config import BOOK, WGANConfig, WGANLossConfig
+from generative.known.points import PointData
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
+from generative.training.reports import add_to_report
 from generative.training.run import Run
 from scripts.common.images import ImageData
-from scripts.common.points import PointData
-from scripts.common.reports import add_to_report
 from scripts.train_gan import task_of
 
 

@@ -294,10 +294,10 @@ def given_relative(folder: Path) -> dict[str, Any]:
 
 
 def given_search(folder: Path) -> dict[str, Any]:
-    configs = ("EvaluationConfig", "EvolutionConfig", "ParallelConfig")
     return {
-        **names("worldmodels.configs", *configs),
-        **stands_in("worldmodels.parallel", "Evaluation"),
+        **names("worldmodels.configs", "EvaluationConfig", "EvolutionConfig"),
+        **names("generative.training.parallel", "ParallelConfig"),
+        **stands_in("worldmodels.scoring", "Scoring"),
         **stands_in("worldmodels.evolution", "evolve"),
         "episode": lambda candidate, seed: 0.0,
     }
@@ -362,7 +362,7 @@ GIVEN: dict[str, Given] = {
     "worldmodels.evolution": lambda _: names("worldmodels.configs", "EvolutionConfig"),
     "worldmodels.export": given_agents,
     "worldmodels.importers": given_importers,
-    "worldmodels.parallel": given_search,
+    "worldmodels.scoring": given_search,
     "envs": given_environments,
     "agents": given_agents,
     "agents.policy_agent": given_policy,

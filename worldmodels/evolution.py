@@ -5,7 +5,7 @@ draws from NumPy can change a run. Every generation is written to a journal befo
 begins. Resuming replays the journal: the same asks, the recorded scores, the same state. At 867
 parameters and 64 candidates that takes some 20 milliseconds per generation.
 
-`worldmodels.parallel.Evaluation` is an evaluate for many cores or machines.
+`worldmodels.scoring.Scoring` is an evaluate for many cores or machines.
 
     config = EvolutionConfig(generations=50)
     result = evolve(lambda x, generation: -(x**2).sum(1), np.ones(10), config, seed=1)

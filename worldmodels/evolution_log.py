@@ -26,7 +26,7 @@ class EvolutionLog:
     Args:
         folder: folder of the journal and of the metrics.
         bar: advanced with every generation.
-        speed: numbers to show beside the bar, such as `Evaluation.speed`.
+        speed: numbers to show beside the bar, such as `Scoring.speed`.
         of: see `Journal`.
     """
 

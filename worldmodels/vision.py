@@ -1,7 +1,7 @@
 """V, the vision: any model of `generative` that encodes frames to vectors and decodes them.
 
     vision = load_vision("pretrained/carracing-dream/vision")   # a ConvVAE, a ConvAutoencoder, ...
-    mu, logvar = encode_mu_logvar(vision, x)        # x (B, 3, 64, 64) in [0, 1] -> (B, D) twice
+    mu, logvar = see(vision, frames)                # uint8 (B, 64, 64, 3) -> (B, D) twice
     images = vision.decode(mu)
 
 The rest of a world model needs two properties of z. First, each of its numbers should be about as
@@ -20,13 +20,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from generative.autoencoder import ConvAutoencoder, LinearAutoencoder
-from generative.training.checks import check_dtype, check_vectors
+from generative.training.checks import check_dtype, check_vectors, placed
 from generative.training.pretrained import Pretrained, saved_class
-from generative.vae import ConvVAE, ImageVAE, LinearVAE
+from generative.vae import ConvVAE, ImageVAE, LinearVAE, to_float_bchw
 from worldmodels.configs import VectorVisionConfig
 
 __all__ = [
@@ -41,7 +42,9 @@ __all__ = [
     "check_vision",
     "encode_mu_logvar",
     "load_vision",
+    "see",
     "standardise",
+    "to_images",
 ]
 
 FRAME_SHAPE = (3, 64, 64)
@@ -180,6 +183,27 @@ def encode_mu_logvar(vision: Vision, x: Tensor) -> tuple[Tensor, Tensor]:
         return posterior(x)
     z = vision.encode(x)
     return z, torch.full_like(z, NO_NOISE)
+
+
+@torch.no_grad()
+def see(vision: Vision, seen: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
+    """Frames (N, 64, 64, 3) uint8 or vectors (N, D) -> mean and log variance of z, each (N, D).
+
+    They are computed on V's device and in its type; no gradient is kept.
+    """
+    assert isinstance(vision, nn.Module)
+    kind = placed(vision)
+    x = torch.as_tensor(seen).to(kind["device"])
+    x = x if isinstance(vision, VectorVision) else to_images(x)
+    return encode_mu_logvar(vision, x.to(kind["dtype"]))
+
+
+def to_images(frames: Tensor) -> Tensor:
+    """uint8 frames (N, H, W, C) -> float32 images (N, C, H, W) in [0, 1].
+
+    Channels are last in memory, which convolutions are quicker on.
+    """
+    return to_float_bchw(frames).contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()

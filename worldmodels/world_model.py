@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from generative.training.checks import placed
-from generative.vae import sample_gaussian, to_float_bchw, to_uint8_bhwc
+from generative.vae import sample_gaussian, to_uint8_bhwc
 from worldmodels.actions import check_finite
 from worldmodels.configs import DreamConfig
 from worldmodels.dreaming.step import DreamState, Outcome, draw_noise, dream_step, lost, not_finite
@@ -25,8 +24,8 @@ from worldmodels.vision import (
     VectorVision,
     Vision,
     check_vision,
-    encode_mu_logvar,
     load_vision,
+    see,
 )
 
 __all__ = ["Imagined", "WorldModel"]
@@ -97,11 +96,7 @@ class WorldModel(nn.Module):
     @torch.no_grad()
     def encode_mu_logvar(self, frames: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
         """uint8 frames (B, 64, 64, 3) or float32 vectors (B, D) -> mu, logvar, (B, latent_dim)."""
-        frames, dtype = torch.as_tensor(frames).to(self.device), placed(self)["dtype"]
-        if self.sees_vectors:
-            return encode_mu_logvar(self.vision, frames.to(dtype))
-        x = to_float_bchw(frames).to(dtype).contiguous(memory_format=torch.channels_last)
-        return encode_mu_logvar(self.vision, x)
+        return see(self.vision, frames)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> np.ndarray:

@@ -56,7 +56,6 @@ NEXT = {
     "encode_rollouts": "worldmodels train_mdnrnn quick --encoded {out}/data",
     "train_mdnrnn": "worldmodels train_controller quick --memory {out}/model",
     "train_transformer_memory": "worldmodels train_controller quick --memory {out}/model",
-    "train_in_dream": "worldmodels play {out}/agent",
     "train_ppo": "worldmodels evaluate {out}/agent",
     "fine_tune_bert": "",
     "train_bert": "worldmodels fine_tune_bert --start-from {out}/model",

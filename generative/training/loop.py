@@ -72,7 +72,7 @@ def fit(
         SystemExit: SIGTERM (143) or Ctrl-C (130); the step was finished and saved.
     """
     window = _Window(what, run.seed)
-    step = _resume(learner, window, run, steps)
+    step = _resume(learner, window, run, steps, what)
     saved_at = time.monotonic()
     with (
         stop_signals() as stop,
@@ -99,7 +99,7 @@ def fit(
                 stop.exit(f"{what}: saved at step {step} of {steps}")
 
 
-def _resume(learner: Learner, window: _Window, run: Run, steps: int) -> int:
+def _resume(learner: Learner, window: _Window, run: Run, steps: int, what: str) -> int:
     """Load the newest whole checkpoint, if there is one; returns its step."""
     latest = run.checkpoints.load_latest()
     if latest is None:
@@ -109,6 +109,8 @@ def _resume(learner: Learner, window: _Window, run: Run, steps: int) -> int:
         raise ValueError(f"{run.path} has had {step} steps, more than the {steps} asked for")
     learner.load_state_dict(state["learner"])
     window.load_state_dict(state["window"])
+    if step < steps:
+        print(f"{what}: going on at step {step} of {steps}", flush=True)
     return step
 
 

@@ -42,7 +42,13 @@ from generative.training.files import (
 )
 from generative.training.lock import LOCK_NAME, FolderLock, RunInUseError
 from generative.training.metrics import Metrics
-from generative.training.settings import differences, from_json, may_change, to_json
+from generative.training.settings import (
+    differences,
+    from_json,
+    may_change,
+    to_json,
+    upgraded,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -419,7 +425,7 @@ def _changes(old: dict[str, Any], args: Any) -> tuple[dict[str, Any], dict[str, 
 
     `out`, and paths that moved along with it, may differ and are left out.
     """
-    changed = differences(old, to_json(args))
+    changed = differences(upgraded(type(args), old), to_json(args))
     moved = changed.get("out")
     if moved:
         changed = {n: pair for n, pair in changed.items() if not _moved_along(pair, moved)}

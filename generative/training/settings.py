@@ -60,6 +60,27 @@ def from_json(kind: type[T], data: Any, where: str = "") -> T:
     return _read(kind, data, where)
 
 
+def recast(kind: type[T], source: Any, **changes: Any) -> T:
+    """A dataclass of `kind` made of the fields that source has by the same names, and of changes.
+
+    Makes a stage's run of its settings, given where it runs; and takes the settings out of a run.
+    """
+    shared = {name for name in _names(kind) if hasattr(source, name)} - set(changes)
+    return kind(**{name: getattr(source, name) for name in shared}, **changes)
+
+
+def upgraded(kind: type, data: dict[str, Any]) -> dict[str, Any]:
+    """Settings in JSON form that an older version wrote, as this version writes them.
+
+    A dataclass whose fields have changed has a class method `upgrade` for this.
+
+    Raises:
+        ValueError: they mean what can no longer be done; says what to do instead.
+    """
+    upgrade = getattr(kind, "upgrade", None)
+    return data if upgrade is None else upgrade(data)
+
+
 def flatten(data: Any, prefix: str = "") -> dict[str, Any]:
     """Values of nested JSON objects by dotted name: {"model.latent_dim": 32}."""
     if not isinstance(data, dict) or not data:
@@ -149,7 +170,7 @@ def _read_sequence(origin: type, args: tuple[Any, ...], data: list[Any], where: 
 
 
 def _read_dataclass(kind: Any, data: dict[str, Any], where: str) -> Any:
-    names = _names(kind)
+    names, data = _names(kind), upgraded(kind, data)
     unknown, missing = sorted(set(data) - names), sorted(names - set(data))
     if unknown or missing:
         text = [f"unknown: {cut(', '.join(unknown), 60)}"] * bool(unknown)

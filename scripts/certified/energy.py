@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from generative.known.points import load_density
 from scripts.certified.common import Certificate, Line, Settings
-from scripts.common.points import load_density
 
 __all__ = ["CERTIFICATES"]
 

@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+from generative.known.points import PointData, load_density
 from scripts.certified.common import Certificate, Line, Settings
-from scripts.common.points import PointData, load_density
 
 __all__ = ["CERTIFICATES"]
 

@@ -142,8 +142,8 @@ def train_writer(args: Any, kind: str, network: Callable[[Any], Any], what: str)
 
     from generative.text.tokens import TextLearner
     from generative.training.loop import fit
+    from generative.training.reports import add_to_report
     from generative.training.run import Run
-    from scripts.common.reports import add_to_report
 
     with Run.open(args, kind=kind) as run:
         if run.done:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+from generative.known.points import PointData, load_density
 from scripts.common.images import ImageData, load_images
-from scripts.common.points import PointData, load_density
 
 if TYPE_CHECKING:
     import numpy as np

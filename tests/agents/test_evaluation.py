@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from agents.collect import EpisodeError
 from agents.evaluation import (
     EVALUATION_SEEDS,
     SELECTION_SEEDS,
@@ -24,11 +25,10 @@ from agents.evaluation import (
 )
 from agents.world_model_agent import AgentConfig, WorldModelAgent
 from envs.car_racing import FastCarRacing
+from generative.training.parallel import WorkerDiedError
 from generative.vae import ConvVAE, ConvVAEConfig
-from worldmodels.collect import EpisodeError
 from worldmodels.controller import ControllerConfig, LinearController
 from worldmodels.memory import MDNRNN, MDNRNNConfig
-from worldmodels.parallel import WorkerDiedError
 from worldmodels.world_model import WorldModel
 
 FAST = "WorldModels/FastCarRacing-v0"

@@ -4,9 +4,9 @@ import gymnasium
 import numpy as np
 import pytest
 
+from agents.collect import NotFiniteError
 from agents.evaluation import evaluate
 from agents.lanes import LANES, play_in_lanes
-from worldmodels.collect import NotFiniteError
 
 
 class Balances:

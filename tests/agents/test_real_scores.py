@@ -7,21 +7,17 @@ import numpy as np
 import pytest
 import torch
 
+from agents.collect import NotFiniteError
 from agents.real_scores import RealTracks
 from agents.world_model_agent import AgentConfig, WorldModelAgent
+from generative.training.parallel import ParallelConfig
 from generative.vae import ConvVAE
 from generative.vae.config import ConvVAEConfig
 from tests.commands import children
-from worldmodels.collect import NotFiniteError
-from worldmodels.configs import (
-    ControllerConfig,
-    EvaluationConfig,
-    MDNRNNConfig,
-    ParallelConfig,
-)
+from worldmodels.configs import ControllerConfig, EvaluationConfig, MDNRNNConfig
 from worldmodels.controller import LinearController
 from worldmodels.memory import MDNRNN
-from worldmodels.parallel import Evaluation, evaluate
+from worldmodels.scoring import Scoring, score_candidates
 from worldmodels.world_model import WorldModel
 
 SEEDS = [5, 17]
@@ -75,7 +71,7 @@ def expected(models, candidates):
 
 
 def scores_of(tracks, candidates, parallel=None):
-    return evaluate(tracks, candidates, np.tile(SEEDS, (len(candidates), 1)), parallel)
+    return score_candidates(tracks, candidates, np.tile(SEEDS, (len(candidates), 1)), parallel)
 
 
 def test_scores_are_those_of_a_loop_written_out(models, candidates, expected):
@@ -136,7 +132,7 @@ def test_a_score_that_is_not_finite_is_told(models, candidates):
         scores_of(tracks, broken)
     # As the last of its generation, if that is asked for.
     config = EvaluationConfig(2, on_nan="worst")
-    with Evaluation(tracks, config, seed_of=lambda g, i, j: SEEDS[j]) as evaluation:
+    with Scoring(tracks, config, seed_of=lambda g, i, j: SEEDS[j]) as evaluation:
         found, plain = evaluation(broken, 0), scores_of(tracks, candidates).mean(1)
     assert found[1] < min(plain[0], plain[2])
     np.testing.assert_array_equal(found[[0, 2]], plain[[0, 2]])

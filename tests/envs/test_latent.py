@@ -14,7 +14,8 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 import envs
 from agents.configs import NetworkConfig, PolicyConfig
 from agents.policy_agent import PolicyAgent, build_policy, space_to_config
-from envs.latent import ActionRepeat, LatentObservation, SeenObservation
+from envs.action_repeat import ActionRepeat
+from envs.latent import LatentObservation, SeenObservation
 from envs.task import Preprocess, Task
 from generative.vae import ConvVAE, ConvVAEConfig
 from worldmodels.configs import ActionHead

@@ -16,8 +16,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from envs.pool import PooledVectorEnv
+from generative.training.parallel import WorkerDiedError
 from tests.commands import ROOT, alive
-from worldmodels.parallel import WorkerDiedError
 
 
 class Counter(gymnasium.Env):

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from generative.training.parallel import ParallelConfig
 from tests.worldmodels.problems import Logged
-from worldmodels.configs import EvaluationConfig, EvolutionConfig, ParallelConfig
+from worldmodels.configs import EvaluationConfig, EvolutionConfig
 from worldmodels.evolution import evolve
 from worldmodels.evolution_log import EvolutionLog
-from worldmodels.parallel import Evaluation
+from worldmodels.scoring import Scoring
 
 
 def main(folder: Path, backend: str, workers: int, seconds: float) -> None:
@@ -22,7 +23,7 @@ def main(folder: Path, backend: str, workers: int, seconds: float) -> None:
     calls.mkdir(parents=True, exist_ok=True)
     with (
         exit_on_signals(),
-        Evaluation(
+        Scoring(
             Logged(calls, seconds), EvaluationConfig(2), ParallelConfig(backend, workers), seed=1
         ) as evaluation,
         EvolutionLog(folder, tensorboard=False) as log,

@@ -17,11 +17,12 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from generative.training.parallel import NoWorkersError, ParallelConfig
 from tests.commands import ROOT, alive
 from tests.worldmodels.problems import Batch, Logged, broken, sphere
-from worldmodels.configs import EvaluationConfig, EvolutionConfig, ParallelConfig
+from worldmodels.configs import EvaluationConfig, EvolutionConfig
 from worldmodels.evolution import evolve
-from worldmodels.parallel import Evaluation, NoWorkersError
+from worldmodels.scoring import Scoring
 
 SMALL = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 QUICK_TO_NOTICE = {
@@ -86,7 +87,7 @@ def on_ray(**settings):
 def search(problem, parallel, generations=4, popsize=8, episodes=2, **config):
     """(what evolution found, the scheduler's counts of lost, repeated and copied jobs)."""
     evaluation = EvaluationConfig(episodes, **config)
-    with Evaluation(problem, evaluation, parallel, seed=1) as evaluate:
+    with Scoring(problem, evaluation, parallel, seed=1) as evaluate:
         result = evolve(evaluate, np.zeros(4), EvolutionConfig(popsize, 0.5, generations), 1)
         scheduler = evaluate._scheduler
         counts = (scheduler.lost, scheduler.repeated, scheduler.copied) if scheduler else None
@@ -215,7 +216,7 @@ def test_a_node_lost_in_the_middle_of_a_generation(two, tmp_path):
 
 
 def test_all_nodes_gone_then_one_returns(two, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr("worldmodels.parallel.scheduler.WARN_AFTER", 3.0)
+    monkeypatch.setattr("generative.training.parallel.scheduler.WARN_AFTER", 3.0)
     problem = Logged(tmp_path, 0.1)
 
     def outage():
@@ -232,7 +233,7 @@ def test_all_nodes_gone_then_one_returns(two, tmp_path, monkeypatch, capfd):
 
 
 def test_nothing_to_run_on_is_an_error_after_a_set_time(nodes, monkeypatch, capfd):
-    monkeypatch.setattr("worldmodels.parallel.scheduler.WARN_AFTER", 1.0)
+    monkeypatch.setattr("generative.training.parallel.scheduler.WARN_AFTER", 1.0)
     nodes.set(0)
     began = time.monotonic()
     with pytest.raises(NoWorkersError, match=r"no worker for 4 s: a worker needs 1 CPU.*again"):
@@ -252,8 +253,8 @@ def test_nodes_that_join_are_put_to_use(nodes, tmp_path):
 def test_an_address_without_a_cluster_is_said(nodes):
     """In a process of its own: this one has joined one already."""
     script = (
-        "from worldmodels.configs import ParallelConfig\n"
-        "from worldmodels.parallel.ray_pool import connect\n"
+        "from generative.training.parallel import ParallelConfig\n"
+        "from generative.training.parallel.ray_pool import connect\n"
         "connect(ParallelConfig('ray', ray_address='127.0.0.1:1'))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -265,11 +266,12 @@ ALONE = """
 import os, signal, sys
 import numpy as np
 from tests.worldmodels.problems import sphere
-from worldmodels.configs import EvaluationConfig, ParallelConfig
-from worldmodels.parallel import Evaluation
+from worldmodels.configs import EvaluationConfig
+from generative.training.parallel import ParallelConfig
+from worldmodels.scoring import Scoring
 if __name__ == "__main__":
-    other = Evaluation(sphere, EvaluationConfig(1), ParallelConfig("processes", 1))
-    evaluate = Evaluation(sphere, EvaluationConfig(1), ParallelConfig("ray", 1))
+    other = Scoring(sphere, EvaluationConfig(1), ParallelConfig("processes", 1))
+    evaluate = Scoring(sphere, EvaluationConfig(1), ParallelConfig("ray", 1))
     evaluate(np.zeros((2, 3)), 0)
     assert os.listdir(os.environ["TMPDIR"])
     if sys.argv[1] == "close":

@@ -23,6 +23,7 @@ import torch
 
 from agents.configs import NetworkConfig, PolicyConfig, SpaceConfig
 from agents.loading import load_agent
+from agents.rounds import own_episodes
 from generative.data.cifar10 import load_cifar10
 from generative.data.idx import read_idx
 from generative.data.images import load_images, read_image
@@ -39,7 +40,6 @@ from generative.training.lock import FolderLock
 from generative.training.pretrained import Pretrained
 from generative.training.settings import to_json
 from generative.vae import ConvVAE, ConvVAEConfig, ImageVAE, ImageVAEConfig
-from scripts import import_episodes
 from tests.generative.families import FAMILIES
 from tests.reliability.memory import MIB, little_memory
 from worldmodels.configs import MDNRNNConfig
@@ -498,7 +498,7 @@ def test_episodes_of_a_user(tmp_path, monkeypatch, kind):
             for name in ("frames", "actions", "rewards", "ends"):
                 archive.writestr(f"{name}.npy", raw.getvalue())
     with little_memory(), pytest.raises(ValueError, match=rf"{path}: "):
-        import_episodes.read(path, repeat_last=False)
+        own_episodes.read(path, repeat_last=False)
 
 
 def test_recorded_episodes_are_bounded(tmp_path):
@@ -729,7 +729,7 @@ def own_episode(folder: Path):
         path, frames=np.zeros((3, 8, 8, 3), np.uint8), actions=np.zeros(2, np.int64),
         rewards=np.zeros(2), ends=np.zeros(2, bool),
     )  # fmt: skip
-    return [path], lambda: import_episodes.read(path, repeat_last=False)
+    return [path], lambda: own_episodes.read(path, repeat_last=False)
 
 
 def idx_file(folder: Path):

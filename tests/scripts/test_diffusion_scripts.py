@@ -10,11 +10,11 @@ from PIL import Image
 
 from generative.diffusion import ImageDiffusion, MixtureDenoiser, PointDiffusion
 from generative.diffusion.config import ImageDiffusionConfig, PointDiffusionConfig, UNetConfig
+from generative.known.points import load_density
 from generative.training.run import read_result
 from scripts import explore, train_diffusion
 from scripts.certified.common import Settings
 from scripts.certified.diffusion import CERTIFICATES
-from scripts.common.points import load_density
 from scripts.explored import diffusion as explored
 
 torch.set_num_threads(1)

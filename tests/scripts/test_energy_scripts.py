@@ -12,12 +12,12 @@ from PIL import Image
 
 from generative.energy.config import ConvEnergyConfig, LangevinConfig
 from generative.known.densities import Mixture, eight_gaussians
+from generative.known.points import load_density
 from generative.rbm import RBM
 from generative.rbm.config import DBNConfig, RBMConfig
 from generative.score_matching import ScoreNetwork
 from generative.score_matching.config import ScoreConfig
 from scripts import explore, train_energy, train_rbm, train_score
-from scripts.common.points import load_density
 
 torch.set_num_threads(1)
 

@@ -14,10 +14,10 @@ import pytest
 
 import scripts.__main__ as console
 from generative.data.needs import NEEDS, what_is_needed
+from generative.known.points import PointData
 from generative.training import cli
 from scripts.common.images import ImageData
 from scripts.common.music import RollData, StreamData, VoiceData
-from scripts.common.points import PointData
 from scripts.common.text import TextData
 from tests.commands import ROOT, imported, run_script
 

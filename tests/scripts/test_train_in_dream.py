@@ -214,10 +214,11 @@ def test_m_can_be_a_transformer(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (
-            ("--controller.where", "real", "--controller.method", "cma"),
-            "controller.where must be dream",
-        ),
+        (("--controller.where", "real"), "Unrecognized options: --controller.where"),
+        (("--vision.seed", "3"), "Unrecognized options: --vision.seed"),
+        (("--memory.model.latent-dim", "64"), "here it follows from V: leave it out"),
+        (("--memory.model.action-dim", "2"), "here it follows from the actions"),
+        (("--controller.dream.reward-clip", "-1", "9"), "it follows from --controller.reward-q"),
         (("--memory.model.no-predict-reward",), "memory.model.predict_reward"),
         (("--controller.dream.pace-cap", "3"), "here it follows from --pace: set that"),
         (("--rounds", "0"), "rounds is 0, and must be at least 1"),

@@ -12,6 +12,7 @@ import safetensors.numpy
 import torch
 
 import scripts.train_in_dream as dream_script
+from agents.rounds.vision import AutoencoderSettings
 from agents.world_model_agent import WorldModelAgent
 from generative.autoencoder import ConvAutoencoder, ConvAutoencoderConfig
 from generative.training.cli import parse
@@ -153,7 +154,7 @@ def test_presets_differ_in_v_alone():
     for name, args in dream_script.PRESETS.items():
         if name.endswith("-autoencoder"):
             plain = dream_script.PRESETS[name.removesuffix("-autoencoder")]
-            assert type(args.vision) is train_vision.Args
+            assert type(args.vision) is AutoencoderSettings
             assert vars(args) == {**vars(plain), "vision": args.vision}
             assert args.vision.model.latent_dim == plain.vision.model.latent_dim
             assert args.vision.steps == plain.vision.steps

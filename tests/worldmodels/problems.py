@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from worldmodels.parallel import Scores
+from worldmodels.scoring import Scores
 
 
 def sphere(candidate: np.ndarray, seed: int) -> Scores:

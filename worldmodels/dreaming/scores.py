@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from worldmodels.configs import ControllerConfig, DreamConfig
-from worldmodels.parallel import Scores
+from worldmodels.scoring import Scores
 
 __all__ = ["DreamReturns", "same_generation"]
 
 
 class DreamReturns:
-    """Imagined returns of candidates, a `BatchProblem` for `worldmodels.parallel.Evaluation`.
+    """Imagined returns of candidates, a `BatchProblem` for `worldmodels.scoring.Scoring`.
 
     All dreams of a generation begin at the same moments and meet the same noise, whoever dreams
     them: so their seed is the generation (`same_generation`), and the numbers come from it and the

@@ -29,7 +29,7 @@ class FusedDream:
     decision, and writes a new tensor every time.)
 
     The kernels use one core. To use more, run as many processes of one torch thread each
-    (`worldmodels.parallel`).
+    (`worldmodels.scoring`).
 
     Args:
         dream: of an MDN-RNN; its weights are those that `dream.world` has joined.

@@ -13,16 +13,16 @@ import gymnasium
 import numpy as np
 import pytest
 
-from generative.training.files import DamagedFileError
-from worldmodels.collect import (
+from agents.collect import (
     DriverSpec,
     EpisodeError,
     EpisodeSpec,
     collect,
     make_driver,
-    run_episode,
+    record_episode,
 )
-from worldmodels.parallel import WorkerDiedError
+from generative.training.files import DamagedFileError
+from generative.training.parallel import WorkerDiedError
 from worldmodels.rollouts import RolloutStore
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 def importable(monkeypatch):
     """Workers import the drivers below by the name of this file, from this process's path."""
     monkeypatch.syspath_prepend(str(ROOT))
-    assert __name__ == "tests.worldmodels.test_collect"
+    assert __name__ == "tests.agents.test_collect"
 
 
 class CountingEnv(gymnasium.Env):
@@ -139,7 +139,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def run_one(spec: EpisodeSpec, seed: int = 0):
-    return run_episode(make_counting_env(spec), spec.driver.factory(seed=seed), spec)
+    return record_episode(make_counting_env(spec), spec.driver.factory(seed=seed), spec)
 
 
 # --- one episode ----------------------------------------------------------------------------------

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
+from generative.known.points import PointData, Points, load_density
+from generative.training.reports import add_to_report
 from generative.training.run import Run
-from scripts.common.points import PointData, Points, load_density
-from scripts.common.reports import add_to_report
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from generative.training.parallel import ParallelConfig, WorkerDiedError
 from tests.commands import children
 from tests.worldmodels import problems
-from worldmodels.configs import EvaluationConfig, EvolutionConfig, ParallelConfig
+from worldmodels.configs import EvaluationConfig, EvolutionConfig
 from worldmodels.evolution import evolve
-from worldmodels.parallel import Evaluation, EvaluationError, WorkerDiedError, evaluate
-from worldmodels.parallel.evaluation import episode_seed, mean_scores, still_racing
+from worldmodels.scoring import (
+    Scoring,
+    ScoringError,
+    episode_seed,
+    mean_scores,
+    score_candidates,
+    still_racing,
+)
 
 SERIAL, TWO = ParallelConfig(), ParallelConfig("processes", 2)
 CANDIDATES = np.random.default_rng(0).standard_normal((6, 4))
@@ -25,12 +32,12 @@ def test_scores_are_those_of_a_loop():
         for candidate, row in zip(CANDIDATES, seeds, strict=True)
     ]
     for parallel in (SERIAL, TWO):
-        found = evaluate(problems.sphere, CANDIDATES, seeds, parallel)
+        found = score_candidates(problems.sphere, CANDIDATES, seeds, parallel)
         np.testing.assert_array_equal(found, expected)
 
 
 def test_mean_over_episodes_that_all_candidates_share():
-    with Evaluation(problems.sphere, EvaluationConfig(3), seed=5) as evaluation:
+    with Scoring(problems.sphere, EvaluationConfig(3), seed=5) as evaluation:
         found = evaluation(CANDIDATES, 2)
         speed = evaluation.speed()
     seeds = [episode_seed(5, 2, 0, j) for j in range(3)]
@@ -42,7 +49,7 @@ def test_mean_over_episodes_that_all_candidates_share():
 
 def test_or_episodes_of_their_own():
     config = EvaluationConfig(3, same_episodes=False)
-    with Evaluation(problems.sphere, config, seed=5) as evaluation:
+    with Scoring(problems.sphere, config, seed=5) as evaluation:
         found = evaluation(CANDIDATES, 2)
     expected = [
         np.mean([problems.sphere(c, episode_seed(5, 2, i, j)).scores for j in range(3)])
@@ -64,7 +71,7 @@ def test_what_goes_together_does_not_depend_on_the_workers(workers):
     config = EvaluationConfig(2, candidates_per_task=4)
     found = []
     for parallel in (SERIAL, ParallelConfig("processes", workers)):
-        with Evaluation(problems.Batch(), config, parallel, seed=1) as evaluation:
+        with Scoring(problems.Batch(), config, parallel, seed=1) as evaluation:
             found.append([evaluation(CANDIDATES, generation) for generation in range(3)])
     np.testing.assert_array_equal(*found)
     sums = CANDIDATES.sum(1)
@@ -76,7 +83,7 @@ def test_what_goes_together_does_not_depend_on_the_workers(workers):
 def test_evolution_is_the_same_in_processes():
     config, results = EvolutionConfig(8, 0.5, 6), []
     for parallel in (SERIAL, TWO):
-        with Evaluation(problems.sphere, EvaluationConfig(2), parallel, seed=3) as evaluation:
+        with Scoring(problems.sphere, EvaluationConfig(2), parallel, seed=3) as evaluation:
             results.append(evolve(evaluation, np.zeros(4), config, seed=3))
     assert np.array_equal(results[0].mean, results[1].mean)
     assert results[0].generations == results[1].generations
@@ -90,7 +97,7 @@ def test_evolution_is_the_same_in_processes():
 @pytest.mark.parametrize("parallel", [SERIAL, TWO])
 def test_not_finite_stops_and_says_where(parallel):
     config = EvaluationConfig(2)
-    with Evaluation(problems.nan_for_some, config, parallel, seed=5) as evaluation:
+    with Scoring(problems.nan_for_some, config, parallel, seed=5) as evaluation:
         bad = int(np.flatnonzero(CANDIDATES[:, 0] > 0)[0])
         seed = episode_seed(5, 4, 0, 0)
         words = rf"generation 4, candidate {bad}, seed {seed}: score nan"
@@ -102,7 +109,7 @@ def test_not_finite_stops_and_says_where(parallel):
 @pytest.mark.parametrize("parallel", [SERIAL, TWO])
 def test_or_comes_last_if_asked_for(problem, parallel, capfd):
     config = EvaluationConfig(2, on_nan="worst")
-    with Evaluation(problem, config, parallel, seed=5) as evaluation:
+    with Scoring(problem, config, parallel, seed=5) as evaluation:
         found = evaluation(CANDIDATES, 4)
         good = CANDIDATES[:, 0] <= 0
         np.testing.assert_allclose(found[good], CANDIDATES[good].sum(1), rtol=1e-12)
@@ -117,8 +124,8 @@ def test_or_comes_last_if_asked_for(problem, parallel, capfd):
 @pytest.mark.parametrize(
     ("problem", "error", "words"),
     [
-        (problems.word, EvaluationError, r"scored seed \d+ with .*'fast'.*; a number is needed"),
-        (problems.BadShape(), EvaluationError, r"shape \(6, 1\) for 6 candidates and 2 episodes"),
+        (problems.word, ScoringError, r"scored seed \d+ with .*'fast'.*; a number is needed"),
+        (problems.BadShape(), ScoringError, r"shape \(6, 1\) for 6 candidates and 2 episodes"),
         (problems.broken, ZeroDivisionError, "axle"),
         (problems.raises_not_finite, FloatingPointError, r"Axle-v0, seed \d+: reward at step 3"),
     ],
@@ -126,7 +133,7 @@ def test_or_comes_last_if_asked_for(problem, parallel, capfd):
 def test_what_is_no_score_stops_with_its_reason(problem, error, words, parallel):
     before = children(os.getpid())
     config = EvaluationConfig(2)
-    with pytest.raises(error, match=words) as caught, Evaluation(problem, config, parallel) as e:
+    with pytest.raises(error, match=words) as caught, Scoring(problem, config, parallel) as e:
         e(CANDIDATES, 0)
     if error is ZeroDivisionError:
         assert "after 3 steps" in caught.value.__notes__[0]
@@ -141,9 +148,9 @@ def test_settings_that_cannot_work():
         with pytest.raises(ValueError, match=next(iter(wrong))):
             ParallelConfig(**wrong)
     with pytest.raises(ValueError, match="one batch; set racing to 0"):
-        Evaluation(problems.Batch(), EvaluationConfig(8, racing=2))
+        Scoring(problems.Batch(), EvaluationConfig(8, racing=2))
     with pytest.raises(ValueError, match=r"seeds \(5, 2\)"):
-        evaluate(problems.sphere, CANDIDATES, np.zeros((5, 2), int))
+        score_candidates(problems.sphere, CANDIDATES, np.zeros((5, 2), int))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -169,14 +176,14 @@ def test_racing_saves_episodes_and_leaves_the_others_scores_alone(tmp_path):
     full, racing = EvaluationConfig(8), EvaluationConfig(8, racing=3)
     candidates = np.concatenate([CANDIDATES[:3], CANDIDATES[3:] + 100])
     problem = problems.Logged(tmp_path)
-    with Evaluation(problem, racing, seed=1) as evaluation:
+    with Scoring(problem, racing, seed=1) as evaluation:
         found = evaluation(candidates, 0)
-    with Evaluation(problems.sphere, full, seed=1) as evaluation:
+    with Scoring(problems.sphere, full, seed=1) as evaluation:
         expected = evaluation(candidates, 0)
     assert problem.calls() == 3 * 8 + 3 * 3
     np.testing.assert_allclose(found[:3], expected[:3], rtol=1e-12)
     assert found[3:].max() < found[:3].min()
-    with Evaluation(problems.sphere, replace(racing), TWO, seed=1) as evaluation:
+    with Scoring(problems.sphere, replace(racing), TWO, seed=1) as evaluation:
         np.testing.assert_array_equal(evaluation(candidates, 0), found)
 
 
@@ -196,7 +203,7 @@ def test_racing_keeps_the_order_where_episodes_differ(easier, same_episodes, rac
 
     candidates = np.random.default_rng(3).permutation(8)[:, None].astype(float)
     config = EvaluationConfig(8, racing=racing, same_episodes=same_episodes)
-    with Evaluation(problem, config, seed_of=seed_of) as evaluation:
+    with Scoring(problem, config, seed_of=seed_of) as evaluation:
         found = evaluation(candidates, 0)
     assert found.argsort().tolist() == candidates[:, 0].argsort().tolist()
     share = racing / 8 if easier else 1 - racing / 8
@@ -223,7 +230,7 @@ def test_a_late_score_that_is_not_finite_comes_last_of_all():
         lost = seed == late and candidate[0] == candidates[4, 0]
         return math.nan if lost else -float(np.square(candidate).sum())
 
-    with Evaluation(problem, EvaluationConfig(8, racing=3, on_nan="worst"), seed=1) as evaluation:
+    with Scoring(problem, EvaluationConfig(8, racing=3, on_nan="worst"), seed=1) as evaluation:
         found = evaluation(candidates, 0)
     assert found.argmin() == 4
     assert np.isfinite(found).all()
@@ -232,7 +239,7 @@ def test_a_late_score_that_is_not_finite_comes_last_of_all():
 def test_racing_names_the_candidate_and_the_seed_of_a_late_score_that_is_not_finite():
     late = episode_seed(1, 0, 0, 5)
     candidates = np.concatenate([CANDIDATES[:3] + 100, CANDIDATES[3:]])  # the first three drop out
-    with Evaluation(problems.NanAt(late), EvaluationConfig(8, racing=3), seed=1) as evaluation:
+    with Scoring(problems.NanAt(late), EvaluationConfig(8, racing=3), seed=1) as evaluation:
         told = pytest.raises(FloatingPointError, match=rf"candidate 3, seed {late}: score nan")
         with told:
             evaluation(candidates, 0)
@@ -248,11 +255,11 @@ def lossy(folder, first, **settings):
     problem = problems.Logged(folder, 0.02, first)
     parallel = replace(TWO, **settings)
     candidates = np.random.default_rng(1).standard_normal((12, 4))
-    with Evaluation(problem, EvaluationConfig(3), parallel, seed=1) as evaluation:
+    with Scoring(problem, EvaluationConfig(3), parallel, seed=1) as evaluation:
         found = evaluation(candidates, 0)
         scheduler = evaluation._scheduler
         counts = scheduler.lost, scheduler.repeated, scheduler.copied
-    with Evaluation(problems.sphere, EvaluationConfig(3), seed=1) as evaluation:
+    with Scoring(problems.sphere, EvaluationConfig(3), seed=1) as evaluation:
         np.testing.assert_array_equal(found, evaluation(candidates, 0))
     assert problem.episodes() == 36
     return problem, counts
@@ -280,7 +287,7 @@ def test_a_straggler_is_overtaken_and_its_late_answer_ignored(tmp_path, capfd):
 def test_an_episode_that_kills_every_worker_is_given_up():
     parallel = replace(TWO, attempts=3)
     told = pytest.raises(WorkerDiedError, match=r"exit code 9\) on job 1 of 1, for the 3\. time")
-    with Evaluation(dies, EvaluationConfig(1), parallel) as evaluation, told:
+    with Scoring(dies, EvaluationConfig(1), parallel) as evaluation, told:
         evaluation(CANDIDATES[:1], 0)
 
 

@@ -18,10 +18,8 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
-from generative.training.progress import progress
-from generative.training.signals import STOPPING, exit_on_signals
-from worldmodels.configs import ParallelConfig
-from worldmodels.parallel.scheduler import (
+from generative.training.parallel.config import ParallelConfig
+from generative.training.parallel.scheduler import (
     Died,
     Done,
     Event,
@@ -32,6 +30,8 @@ from worldmodels.parallel.scheduler import (
     Steps,
     WorkerDiedError,
 )
+from generative.training.progress import progress
+from generative.training.signals import STOPPING, exit_on_signals
 
 __all__ = [
     "ProcessPool",

@@ -14,8 +14,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
+from generative.training.parallel.config import ParallelConfig
 from generative.training.signals import exit_if_stopped
-from worldmodels.configs import ParallelConfig
 
 __all__ = [
     "Died",

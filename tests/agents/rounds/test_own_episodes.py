@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agents.rounds import own_episodes
 from envs.task import Preprocess, Task
 from generative.training.cli import parse
 from scripts import import_episodes as script
@@ -88,7 +89,7 @@ def test_the_last_frame_is_repeated_on_request(tmp_path):
 
 def test_an_import_goes_on_where_it_stopped(tmp_path, monkeypatch):
     source = write(tmp_path / "a", *(arrays(seed) for seed in range(3)))
-    convert, count = script.to_episode, []
+    convert, count = own_episodes.to_episode, []
 
     def fails_at_the_second(*args):
         count.append(1)
@@ -96,7 +97,7 @@ def test_an_import_goes_on_where_it_stopped(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return convert(*args)
 
-    monkeypatch.setattr(script, "to_episode", fails_at_the_second)
+    monkeypatch.setattr(own_episodes, "to_episode", fails_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         run(source, "--num-actions", "3")
     assert len(run(source, "--num-actions", "3")) == 3
@@ -212,7 +213,7 @@ def test_a_cut_file_and_an_empty_folder_are_told(tmp_path):
 
 
 def test_the_example_learns_what_moves(tmp_path):
-    path = Path(__file__).parents[2] / "examples" / "own_episodes.py"
+    path = Path(__file__).parents[3] / "examples" / "own_episodes.py"
     spec = importlib.util.spec_from_file_location("own_episodes", path)
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from generative.training.parallel.config import ParallelConfig
+from generative.training.parallel.processes import THREAD_VARIABLES, portable
+from generative.training.parallel.scheduler import Died, Done, Event, Failed, Ready, Report
 from generative.training.signals import STOPPING
-from worldmodels.configs import ParallelConfig
-from worldmodels.parallel.processes import THREAD_VARIABLES, portable
-from worldmodels.parallel.scheduler import Died, Done, Event, Failed, Ready, Report
 
 __all__ = ["RayPool", "connect"]
 
@@ -288,7 +288,7 @@ def connect(config: ParallelConfig) -> Callable[[], None]:
 
 def _start_guard(folder: str) -> subprocess.Popen[bytes]:
     """Start the guard that cleans up after Ray when this process ends; see `guard.py`."""
-    from worldmodels.parallel import guard
+    from generative.training.parallel import guard
 
     return subprocess.Popen(
         [sys.executable, "-S", "-E", guard.__file__, str(os.getpid()), folder],

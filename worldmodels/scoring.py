@@ -4,7 +4,7 @@
         ...
         return score
 
-    with Evaluation(episode, EvaluationConfig(4), ParallelConfig("processes"), seed=1) as evaluate:
+    with Scoring(episode, EvaluationConfig(4), ParallelConfig("processes"), seed=1) as evaluate:
         best = evolve(evaluate, np.zeros(5), EvolutionConfig(popsize=16), seed=1).mean
 
 Every episode's seed comes from (run seed, generation, candidate, episode), and the settings fix
@@ -25,11 +25,12 @@ from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 
-from worldmodels.configs import EvaluationConfig, ParallelConfig
-from worldmodels.parallel.processes import ProcessPool, one_thread
-from worldmodels.parallel.scheduler import Pool, Report, Scheduler
+from generative.training.parallel import ParallelConfig
+from generative.training.parallel.processes import ProcessPool, one_thread
+from generative.training.parallel.scheduler import Pool, Report, Scheduler
+from worldmodels.configs import EvaluationConfig
 
-__all__ = ["BatchProblem", "Episode", "Evaluation", "EvaluationError", "Scores", "evaluate"]
+__all__ = ["BatchProblem", "Episode", "Scoring", "ScoringError", "Scores", "score_candidates"]
 
 WORTHWHILE = 0.05
 """Seconds of work for which the time to send it to a worker is negligible."""
@@ -39,7 +40,7 @@ SeedOf = Callable[[int, int, int], int]
 """(generation, candidate, episode) -> seed of the episode."""
 
 
-class EvaluationError(RuntimeError):
+class ScoringError(RuntimeError):
     """A candidate could not be scored: the problem returned no score."""
 
 
@@ -79,7 +80,7 @@ class _Answer(NamedTuple):
     seconds: float
 
 
-class Evaluation:
+class Scoring:
     """`evaluation(candidates, generation)` -> mean scores (P,), for `evolve`.
 
     Args:
@@ -118,7 +119,7 @@ class Evaluation:
 
         Raises:
             FloatingPointError: a score is not finite; says generation, candidate and seed.
-            EvaluationError: a score is no number.
+            ScoringError: a score is no number.
             WorkerDiedError, NoWorkersError: see `Scheduler.run`.
             Exception: what the problem raised.
         """
@@ -218,7 +219,7 @@ class Evaluation:
         if parallel.backend == "processes":
             pool = ProcessPool(function, parallel.workers or len(os.sched_getaffinity(0)))
         else:
-            from worldmodels.parallel.ray_pool import RayPool
+            from generative.training.parallel.ray_pool import RayPool
 
             pool = RayPool(function, parallel)
         return Scheduler(pool, parallel, lambda task: parallel.deadline * task.seeds.size)
@@ -267,7 +268,7 @@ class Evaluation:
             raise FloatingPointError(f"{what}, and no other score of the generation is finite")
 
 
-def evaluate(
+def score_candidates(
     problem: Episode | BatchProblem,
     candidates: np.ndarray,
     seeds: np.ndarray,
@@ -276,10 +277,10 @@ def evaluate(
 ) -> np.ndarray:
     """Scores (P, E) of candidates (P, n) in the episodes of these seeds (P, E).
 
-    Starts the workers and ends them; `Evaluation` keeps them from call to call.
+    Starts the workers and ends them; `Scoring` keeps them from call to call.
     """
     config = EvaluationConfig(candidates_per_task=candidates_per_task)
-    with Evaluation(problem, config, parallel) as evaluation:
+    with Scoring(problem, config, parallel) as evaluation:
         return evaluation.scores(candidates, seeds)
 
 
@@ -349,11 +350,11 @@ class _Scorer:
         try:
             scores = np.asarray(scores, float)
         except (TypeError, ValueError) as error:
-            raise EvaluationError(
+            raise ScoringError(
                 f"the problem scored seed {task.seeds.flat[0]} with {scores!r}; a number is needed"
             ) from error
         if scores.shape != task.seeds.shape:
-            raise EvaluationError(
+            raise ScoringError(
                 f"the problem returned scores of shape {scores.shape} for {len(task.seeds)} "
                 f"candidates and {task.seeds.shape[1]} episodes each"
             )

@@ -7,15 +7,15 @@ import types
 
 import pytest
 
-from scripts.common import rounds
+from agents.rounds import timing
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that is set by hand, looked at whenever it may have gone on."""
     clock = types.SimpleNamespace(now=100.0)
-    monkeypatch.setattr(rounds, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
-    monkeypatch.setattr(rounds, "SECONDS_KEPT", 0.001)
+    monkeypatch.setattr(timing, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(timing, "SECONDS_KEPT", 0.001)
     return clock
 
 
@@ -28,7 +28,7 @@ def seconds(file) -> float:
 
 
 def test_time_adds_up_over_processes_that_were_killed(tmp_path, clock):
-    file, told = tmp_path / "round-00" / "vision.seconds", {}
+    file = tmp_path / "round-00" / "vision.seconds"
 
     def work(duration, how="done"):
         def run():
@@ -53,19 +53,17 @@ def test_time_adds_up_over_processes_that_were_killed(tmp_path, clock):
         ("killed", 2000, Killed),
     ):
         with pytest.raises(end):
-            rounds._timed(file, told, "vision", work(duration, how))
+            timing.timed(file, work(duration, how))
         clock.now += 50_000  # until somebody continues it
     shutil.copy(tmp_path / "as it was left", file)
-    assert rounds._timed(file, told, "vision", work(110)) == "result"
-    assert told == {"vision": 3110.0}
+    assert timing.timed(file, work(110)) == ("result", 3110.0)
     clock.now += 50_000
 
     def again():
         clock.now += 7  # to find that it is done
         return "result"
 
-    assert rounds._timed(file, told, "vision", again) == "result"
-    assert told == {"vision": 3110.0}
+    assert timing.timed(file, again) == ("result", 3110.0)
 
 
 NUMBERS = ('"x"', "-1", "NaN", "Infinity", "null", "true")
@@ -75,12 +73,11 @@ NUMBERS = ('"x"', "-1", "NaN", "Infinity", "null", "true")
     "content", ["", "{", "null", "[]", "{}", *[f'{{"seconds": {number}}}' for number in NUMBERS]]
 )
 def test_a_damaged_time_is_said_and_stops_nothing(tmp_path, clock, content, capsys):
-    file, told = tmp_path / "memory.seconds", {}
+    file = tmp_path / "memory.seconds"
     file.write_text(content)
 
     def work():
         clock.now += 5
 
-    rounds._timed(file, told, "memory", work)
-    assert told == {"memory": 5.0}
+    assert timing.timed(file, work) == (None, 5.0)
     assert f"{file}: is damaged" in capsys.readouterr().err

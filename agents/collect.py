@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 
 from generative.training.files import DamagedFileError
+from generative.training.parallel import ParallelConfig, ProcessPool, Report, Scheduler
 from generative.training.progress import progress
-from worldmodels.configs import ParallelConfig
-from worldmodels.parallel import ProcessPool, Report, Scheduler
 from worldmodels.rollouts import Episode, EpisodeRecord, RolloutStore
 
 
@@ -115,7 +114,7 @@ def make_driver(spec: EpisodeSpec) -> Any:
     return spec.driver.factory(seed=seed, **spec.driver.kwargs)
 
 
-def run_episode(
+def record_episode(
     env: Any, driver: Any, spec: EpisodeSpec, report: Report = lambda n: None
 ) -> Episode:
     """Drives one episode and records it.
@@ -289,7 +288,7 @@ class _Job:
     ) -> tuple[EpisodeRecord, bytes]:
         try:
             with contextlib.closing(self.make_env(spec)) as env:
-                episode = run_episode(env, self.make_driver(spec), spec, report)
+                episode = record_episode(env, self.make_driver(spec), spec, report)
         except (EpisodeError, DamagedFileError):
             raise  # a damaged model is not the episode's doing, and its message names the file
         except Exception as error:

@@ -9,11 +9,17 @@ import time
 import pytest
 import torch
 
+from generative.training.parallel import (
+    ParallelConfig,
+    Scheduler,
+    WorkerDiedError,
+    Workers,
+    one_thread,
+    run_jobs,
+)
 from generative.training.signals import stop_signals
 from tests.commands import ROOT, alive, children
-from tests.worldmodels.parallel_jobs import chaotic, work
-from worldmodels.configs import ParallelConfig
-from worldmodels.parallel import Scheduler, WorkerDiedError, Workers, one_thread, run_jobs
+from tests.generative.training.parallel.jobs import chaotic, work
 
 
 @pytest.fixture
@@ -50,7 +56,7 @@ def test_no_jobs():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_steps_are_counted(monkeypatch, workers):
-    from worldmodels.parallel import processes
+    from generative.training.parallel import processes
 
     bars = []
     real = processes.progress
@@ -126,8 +132,9 @@ def test_signals_while_workers_start_are_left_to_their_parent():
 UNGUARDED = """
 import numpy as np
 from tests.worldmodels.problems import sphere
-from worldmodels.parallel import Evaluation, ParallelConfig
-Evaluation(sphere, None, ParallelConfig("processes", 2))(np.zeros((4, 3)), 0)
+from worldmodels.scoring import Scoring
+from generative.training.parallel import ParallelConfig
+Scoring(sphere, None, ParallelConfig("processes", 2))(np.zeros((4, 3)), 0)
 """
 
 
@@ -145,12 +152,13 @@ def test_a_script_without_a_guard_is_told_what_is_missing(tmp_path):
 LEFT_OPEN = """
 import numpy as np
 import sys
-from tests.worldmodels.parallel_jobs import work
+from tests.generative.training.parallel.jobs import work
 from tests.worldmodels.problems import sphere
-from worldmodels.parallel import Evaluation, ParallelConfig, Workers
+from worldmodels.scoring import Scoring
+from generative.training.parallel import ParallelConfig, Workers
 if __name__ == "__main__":
     workers = Workers(work, 1)
-    evaluate = Evaluation(sphere, None, ParallelConfig("processes", 1))
+    evaluate = Scoring(sphere, None, ParallelConfig("processes", 1))
     evaluate(np.zeros((2, 3)), 0)
     print(workers.run([("sleep", 0)])[0][2], flush=True)
     if sys.argv[1] == "error":
@@ -189,8 +197,8 @@ def test_the_first_signal_ends_the_wait_for_workers(monkeypatch, capsys):
 
 SCRIPT = """
 import sys
-from tests.worldmodels.parallel_jobs import work
-from worldmodels.parallel import run_jobs
+from tests.generative.training.parallel.jobs import work
+from generative.training.parallel import run_jobs
 if __name__ == "__main__":
     folder, workers = sys.argv[1], int(sys.argv[2])
     jobs = [("mark", f"{folder}/{i}") for i in range(max(1, workers))]

@@ -1,14 +1,10 @@
-"""The rounds of scripts/train_in_dream.py: collect, train V and M, dream, choose."""
+"""The rounds: collect, train V and M, dream, choose; then choose between the rounds."""
 
 from __future__ import annotations
 
-import contextlib
-import math
 import shutil
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,21 +13,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agents.report.records import Candidate, RoundRecord, append_round
-from generative.training.files import read_json, write_json
+from agents.rounds.controller import ControllerTraining, dream_returns, train_controller
+from agents.rounds.encoding import Encoding, encode
+from agents.rounds.memory import (
+    MDNRNNSettings,
+    MDNRNNTraining,
+    TransformerTraining,
+    train_memory,
+)
+from agents.rounds.recording import CAR_ENV, Recording, check_anywhere, record_episodes, task_of
+from agents.rounds.settings import RoundsSettings
+from agents.rounds.timing import read_seconds, timed
+from agents.rounds.vision import (
+    AutoencoderTraining,
+    VAESettings,
+    VAETraining,
+    VectorScaling,
+    VectorSettings,
+    scale_vectors,
+    train_autoencoder,
+    train_vae,
+)
 from generative.training.precision import bf16_of_run
 from generative.training.run import RESULT_NAME, Run, read_config, read_result
-from generative.training.settings import from_json, to_json
-from scripts import (
-    collect_rollouts,
-    encode_rollouts,
-    standardise_vectors,
-    train_controller,
-    train_mdnrnn,
-    train_transformer_memory,
-    train_vae,
-    train_vision,
-)
-from scripts.common.dream_settings import Args, MemorySettings, VisionArgs
+from generative.training.settings import from_json, recast, to_json
 from worldmodels.configs import (
     CAR_RACING,
     ActionHead,
@@ -45,9 +50,6 @@ if TYPE_CHECKING:
 
 LAP_REWARD, LAP_STEPS = 1000.0, 1000
 """A whole lap pays 1,000, and the game ends after 1,000 environment steps."""
-
-SECONDS_KEPT = 5.0
-"""Seconds after which a stage notes how long it has worked: no more is lost when it is killed."""
 
 NUM_STARTS = 1000
 """Moments that are kept beside the finished agent."""
@@ -65,11 +67,17 @@ class Choice:
 class Rounds:
     """The state that passes from round to round, all of it in files."""
 
-    def __init__(self, args: Args, run: Run):
-        self.task = collect_rollouts.task_of(args.env, args.env_kwargs)
+    def __init__(self, args: RoundsSettings, run: Run):
+        """Check what could fail late: device, environment, tracks, settings of every stage.
+
+        Raises:
+            ValueError: something does not fit; says what.
+        """
+        self.task = task_of(args.env, args.env_kwargs)
         if self.task is not None:
             check_task(args, self.task)
-        self.args, self.run = _with_precision(args, run), run
+        check_tracks(args)
+        self.args, self.run, self.device = _with_precision(args, run), run, run.device
         self.recordings: list[Path] = []
         self.encodings: list[Path] = []
         self.vision: Path | None = None
@@ -77,34 +85,42 @@ class Rounds:
         self.controller: Path | None = None
         self.agent: Path | None = None
         self.records: list[RoundRecord] = []
+        for index in (0, 1):  # later rounds have the settings of the second
+            self.collecting(index)
+            self.seeing(index)
+            self.dreaming(index)
 
     def play(self, index: int) -> None:
         """One round; stages that are done already are skipped."""
+        if not (self._out(index, "choose") / RESULT_NAME).exists():
+            print(f"\nround {index + 1} of {self.args.rounds}", flush=True)
         folder = self.run.path / f"round-{index:02d}"
         seconds: dict[str, float] = {}
 
-        def stage(name: str, main: Callable[[Any], Any], args: Any) -> Any:
-            return _timed(folder / f"{name}.seconds", seconds, name, lambda: main(args))
+        def stage(name: str, work: Callable[[Any], Any], args: Any) -> Any:
+            result, seconds[name] = timed(folder / f"{name}.seconds", lambda: work(args))
+            return result
 
-        self.recordings.append(stage("collect", collect_rollouts.main, self._collect(index)))
+        self.recordings.append(stage("collect", record_episodes, self.collecting(index)))
         if index < self.args.vision_rounds:
-            self.vision = stage("vision", _train_vision, self._vision(index))
-            encode = self.recordings  # V has changed: everything is encoded anew
+            self.vision = stage("vision", _train_vision, self.seeing(index))
+            to_encode = self.recordings  # V has changed: everything is encoded anew
             self.encodings = []
         else:
-            encode = self.recordings[-1:]
-        self.encodings.append(
-            stage("encode", encode_rollouts.main, self._encode(index, tuple(encode)))
-        )
-        self.memory = stage("memory", _train_memory, self._memory(index))
-        controllers = stage("controller", train_controller.main, self._controller(index))
+            to_encode = self.recordings[-1:]
+        self.encodings.append(stage("encode", encode, self.encoding(index, tuple(to_encode))))
+        self.memory = stage("memory", train_memory, self.remembering(index))
+        controllers = stage("controller", train_controller, self.dreaming(index))
         agent: Path = stage("choose", lambda found: self._choose(index, found), controllers)
         self.agent, self.controller = agent, agent / "controller"
         self._record(index, seconds)
+        print(summary(self.args, self.records), flush=True)
 
-    def _collect(self, index: int) -> collect_rollouts.Args:
+    def collecting(self, index: int) -> Recording:
+        """The stage that records, in a round."""
         settings = self.args.first if index == 0 else self.args.collect
-        return replace(
+        return recast(
+            Recording,
             settings,
             out=self._out(index, "collect"),
             env=self.args.env,
@@ -115,38 +131,41 @@ class Rounds:
             seed=self._seed("collect", index),
         )
 
-    def _vision(self, index: int) -> VisionArgs:
+    def seeing(self, index: int) -> VAETraining | AutoencoderTraining | VectorScaling:
+        """The stage that trains V, in a round."""
         settings = self.args.vision
-        if isinstance(settings, standardise_vectors.Args):
-            return replace(
-                settings,
-                out=self._out(index, "vision"),
-                rollouts=tuple(self.recordings),
-                seed=self._seed("vision", index),
-            )
-        return replace(
+        where = {
+            "out": self._out(index, "vision"),
+            "rollouts": tuple(self.recordings),
+            "seed": self._seed("vision", index),
+        }
+        if isinstance(settings, VectorSettings):
+            return recast(VectorScaling, settings, **where)
+        return recast(
+            VAETraining if isinstance(settings, VAESettings) else AutoencoderTraining,
             settings,
-            out=self._out(index, "vision"),
-            rollouts=tuple(self.recordings),
+            **where,
             start_from=self.vision,
             steps=settings.steps if index == 0 else self.args.vision_steps,
             threads=self.args.threads,
             device=self.args.device,
-            seed=self._seed("vision", index),
         )
 
-    def _encode(self, index: int, recordings: tuple[Path, ...]) -> encode_rollouts.Args:
+    def encoding(self, index: int, recordings: tuple[Path, ...]) -> Encoding:
+        """The stage that encodes recordings by the V of a round."""
         assert self.vision is not None
-        return encode_rollouts.Args(
+        return Encoding(
             out=self._out(index, "encode"),
             rollouts=recordings,
             vision=self.vision,
             device=self.args.device,
         )
 
-    def _memory(self, index: int) -> MemorySettings:
+    def remembering(self, index: int) -> MDNRNNTraining | TransformerTraining:
+        """The stage that trains M, in a round."""
         settings = self.args.memory
-        return replace(
+        return recast(
+            MDNRNNTraining if isinstance(settings, MDNRNNSettings) else TransformerTraining,
             settings,
             out=self._out(index, "memory"),
             encoded=tuple(self.encodings),
@@ -162,7 +181,7 @@ class Rounds:
     def _memory_model(self) -> MemoryConfig:
         """M's sizes, which follow from V, from the environment's actions and its rewards."""
         vision, model = self.args.vision, self.args.memory.model
-        if isinstance(vision, standardise_vectors.Args):
+        if isinstance(vision, VectorSettings):
             assert self.task is not None  # or `check_task` had refused
             [latent_dim] = self.task.preprocess.seen_shape
         else:
@@ -184,16 +203,21 @@ class Rounds:
     def _action(self) -> ActionHead:
         return self.task.action if self.task else CAR_RACING
 
-    def _controller(self, index: int) -> train_controller.Args:
-        return replace(
+    def dreaming(self, index: int) -> ControllerTraining:
+        """The stage that trains C, in a round."""
+        places: dict[str, Path] = {}
+        if self.vision is not None and self.memory is not None:
+            places = {"vision": self.vision, "memory": self.memory}
+        return recast(
+            ControllerTraining,
             self.args.controller,
+            **places,
             action=self._action,
             out=self._out(index, "controller"),
-            vision=self.vision,
-            memory=self.memory,
             encoded=tuple(self.encodings),
             dream=self._dream,
-            workers=self.args.workers,
+            # Processes would share the one GPU, and dreams fill it.
+            workers=self.args.workers if self.device.type == "cpu" else 0,
             device=self.args.device,
             seed=self._seed("controller", index),
         )
@@ -262,7 +286,7 @@ class Rounds:
             settings.features,
             self._action,
         )
-        return train_controller.dream_returns(
+        return dream_returns(
             Dream(memory, sizes, self._dreamed(index)),
             DreamStarts.load(self._out(index, "controller") / "starts.safetensors"),
             vectors,
@@ -274,7 +298,7 @@ class Rounds:
     def seconds(self) -> float:
         """Wall clock of everything up to the finished agent."""
         stages = [sum(record.seconds.values()) for record in self.records]
-        return sum(stages) + _read_seconds(self.run.path / "final.seconds")
+        return sum(stages) + read_seconds(self.run.path / "final.seconds")
 
     @property
     def selection_episodes(self) -> int:
@@ -307,7 +331,7 @@ class Rounds:
 
     def finish(self) -> None:
         """Choose between the best of all rounds; the winner becomes the run's agent."""
-        _timed(self.run.path / "final.seconds", {}, "final", self._final)
+        timed(self.run.path / "final.seconds", self._final)
 
     def _final(self) -> None:
         """Drive the best candidates again, on tracks of their own, and keep the winner."""
@@ -361,7 +385,7 @@ class Rounds:
             folders,
             SELECTION_SEEDS[first : first + episodes],
             workers=self.args.workers,
-            env_id=self.task.env_id if self.task else collect_rollouts.CAR_ENV,
+            env_id=self.task.env_id if self.task else CAR_ENV,
             env_kwargs=self.env_kwargs,
         )
 
@@ -434,14 +458,14 @@ class Rounds:
         return self.run.seed_for(name, index) % 2**31
 
 
-def _with_precision(args: Args, run: Run) -> Args:
+def _with_precision(args: RoundsSettings, run: Run) -> RoundsSettings:
     """The settings with one precision for all stages, which the run keeps."""
 
     def chosen(settings: Any) -> Any:
         return replace(settings, bf16=bf16_of_run(settings.bf16, run))
 
     vision, controller = args.vision, args.controller
-    if isinstance(vision, train_vae.Args):
+    if isinstance(vision, VAESettings):
         vision = replace(vision, loss=chosen(vision.loss))
     return replace(
         args,
@@ -451,24 +475,28 @@ def _with_precision(args: Args, run: Run) -> Args:
     )
 
 
-def _train_vision(args: VisionArgs) -> Path:
-    """Make V by the script that its settings belong to."""
-    if isinstance(args, standardise_vectors.Args):
-        return standardise_vectors.main(args)
-    return train_vae.main(args) if isinstance(args, train_vae.Args) else train_vision.main(args)
+def _train_vision(args: VAETraining | AutoencoderTraining | VectorScaling) -> Path:
+    if isinstance(args, VectorScaling):
+        return scale_vectors(args)
+    return train_vae(args) if isinstance(args, VAETraining) else train_autoencoder(args)
 
 
-def _train_memory(args: MemorySettings) -> Path:
-    """Make M by the script that its settings belong to."""
-    if isinstance(args, train_mdnrnn.Args):
-        return train_mdnrnn.main(args)
-    return train_transformer_memory.main(args)
+def check_tracks(args: RoundsSettings) -> None:
+    """Raise ValueError where there are fewer tracks for choosing than choices need."""
+    from agents.evaluation import SELECTION_SEEDS
+
+    tracks = (args.rounds + 1) * max(args.choose_episodes, args.final_episodes)
+    if tracks > len(SELECTION_SEEDS):
+        raise ValueError(
+            f"{args.rounds} rounds and the choice at the end need {tracks} tracks, there are "
+            f"{len(SELECTION_SEEDS)}; lower rounds, choose_episodes or final_episodes"
+        )
 
 
-def check_task(args: Args, task: Task) -> None:
+def check_task(args: RoundsSettings, task: Task) -> None:
     """Raise ValueError where the settings are for another kind of environment."""
     vectors = task.preprocess.kind == "vector"
-    if vectors != isinstance(args.vision, standardise_vectors.Args):
+    if vectors != isinstance(args.vision, VectorSettings):
         shows = "vectors" if vectors else "images"
         raise ValueError(
             f"{task.env_id} shows {shows} of {task.preprocess.shape}, and this V is "
@@ -476,7 +504,7 @@ def check_task(args: Args, task: Task) -> None:
             f"{'vector' if vectors else 'image'}"
         )
     for name in ("first", "collect"):
-        collect_rollouts.check_anywhere(getattr(args, name).anywhere, task, f"{name}.anywhere")
+        check_anywhere(getattr(args, name).anywhere, task, f"{name}.anywhere")
     if args.pace is not None and task.preprocess.kind != "car_racing":
         raise ValueError(
             f"pace is {args.pace}, a share of CarRacing's lap, and env {task.env_id}; begin with "
@@ -488,51 +516,44 @@ def _folder_name(candidate: str) -> str:
     return candidate.replace(" ", "-")
 
 
-def _timed(file: Path, seconds: dict[str, float], name: str, work: Callable[[], Any]) -> Any:
-    """Do the work of a stage; `file` adds up the wall clock of every process that did some."""
-    if file.exists() and (file.with_suffix("") / RESULT_NAME).exists():
-        result = work()  # which is done
-    else:
-        with _adding_to(file):
-            result = work()
-    seconds[name] = _read_seconds(file)
-    return result
+def summary(args: RoundsSettings, records: list[RoundRecord]) -> str:
+    """A line about the last of these rounds, and the time that the rest will take."""
+    last = records[-1]
+    left = seconds_left(args, records) / 60
+    return (
+        f"round {last.index + 1} of {args.rounds}: real score {last.real_mean:.0f} "
+        f"({len(last.real_scores)} episodes), dreamed {last.dream_score():.0f}, "
+        f"{sum(last.seconds.values()) / 60:.1f} minutes; about {left:.1f} minutes left"
+    )
 
 
-@contextlib.contextmanager
-def _adding_to(file: Path) -> Iterator[None]:
-    """Add the time in this block to that in the file, now and then: the process may be killed."""
-    before, begun, over = _read_seconds(file), time.monotonic(), threading.Event()
+def seconds_left(args: RoundsSettings, records: list[RoundRecord]) -> float:
+    """What the rounds to come, the choice at the end and the score should take.
 
-    def write() -> None:
-        write_json(file, {"seconds": round(before + time.monotonic() - begun, 1)})
-
-    def keep() -> None:
-        with contextlib.suppress(OSError):  # the work, or the end, meets it too
-            while not over.wait(SECONDS_KEPT):
-                write()
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    keeper = threading.Thread(target=keep, daemon=True)
-    keeper.start()
-    try:
-        yield
-    finally:
-        over.set()
-        keeper.join()
-        with contextlib.suppress(OSError):
-            write()
+    A stage should be as quick as in the last round, by the step, the recording or the episode.
+    """
+    last = records[-1]
+    now, seconds = _amounts(args, last.index), 0.0
+    for index in range(last.index + 1, args.rounds):
+        then = _amounts(args, index)
+        seconds += sum(
+            spent * then[name] / now[name] for name, spent in last.seconds.items() if now[name]
+        )
+    driven = sum(len(candidate.real_scores) for candidate in last.candidates)
+    finalists = min(args.final_agents, now["choose"] * args.rounds)
+    episodes = finalists * args.final_episodes + args.test_episodes
+    return seconds + episodes * last.seconds["choose"] / driven
 
 
-def _read_seconds(file: Path) -> float:
-    """Seconds in a file; 0 if there is none, and, after a word, if it is damaged."""
-    if not file.exists():
-        return 0.0
-    try:
-        seconds = from_json(dict[str, float], read_json(file))["seconds"]
-        if not 0 <= seconds < math.inf:
-            raise ValueError(f"seconds is {seconds}")
-        return seconds
-    except (ValueError, KeyError) as error:
-        print(f"{file}: is damaged ({error}); what it counted is lost", file=sys.stderr)
-        return 0.0
+def _amounts(args: RoundsSettings, index: int) -> dict[str, int]:
+    """How much each stage of a round has to do; comparable between rounds."""
+    first, sees = index == 0, index < args.vision_rounds
+    recording = args.first if first else args.collect
+    return {
+        "collect": recording.episodes * recording.decisions,
+        "vision": sees * (getattr(args.vision, "steps", 1) if first else args.vision_steps),
+        "encode": index + 1 if sees else 1,
+        "memory": args.memory.steps if first else args.memory_steps,
+        "controller": 1,
+        "choose": args.controller.searches + (not first),
+    }

@@ -1,7 +1,7 @@
 """Recorded tracks stay apart from those for choosing and for the score."""
 
 from agents.evaluation import EVALUATION_SEEDS, SELECTION_SEEDS
-from scripts.collect_rollouts import track_seed
+from agents.rounds.recording import track_seed
 
 
 def test_reserved_tracks_are_never_recorded():
