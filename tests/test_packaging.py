@@ -73,6 +73,15 @@ def test_imports_point_one_way():
     assert not wrong
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
+def test_examples_need_no_checkout(path):
+    """A wheel has our packages under their names, and `scripts` under another."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    named = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    named += [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    assert "scripts" not in {name.partition(".")[0] for name in named}
+
+
 def test_agents_import_each_other_in_no_circle():
     graph = {
         module: {other for other in others if other.startswith("agents")}
