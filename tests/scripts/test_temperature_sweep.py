@@ -129,5 +129,3 @@ def test_refuses_what_makes_no_sweep():
     smoke = script.PRESETS["smoke"]
     with pytest.raises(ValueError, match="temperatures is empty"):
         replace(smoke, temperatures=())
-    with pytest.raises(ValueError, match="where must be dream"):
-        replace(smoke, controller=replace(smoke.controller, where="real"))
