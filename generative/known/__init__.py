@@ -2,5 +2,5 @@
 
 `densities` has points, `texts` Markov and hidden Markov texts, `reviews` and `requests` answers
 that are right or liked, `sprites` and `bars_and_stripes` images of known factors. `quadrature` and
-`two_samples` compare a model with them.
+`two_samples` compare a model with them; `points` gives a run its batches of a density.
 """

@@ -237,10 +237,12 @@ def test_a_checkpoint_of_another_run_is_not_taken(never_stopped, tmp_path, capsy
     assert outcome(out) == never_stopped
 
 
-def test_a_run_that_is_moved_and_extended_knows_its_checkpoints(tmp_path):
+def test_a_run_that_is_moved_and_extended_knows_its_checkpoints(tmp_path, capsys):
     linear_run.main(tmp_path / "a", 20)
+    assert "going on" not in capsys.readouterr().out
     (tmp_path / "a").rename(tmp_path / "b")
     linear_run.main(tmp_path / "b", STEPS)
+    assert f"going on at step 20 of {STEPS}" in capsys.readouterr().out
     linear_run.main(tmp_path / "whole", STEPS)
     assert outcome(tmp_path / "b")[0] == outcome(tmp_path / "whole")[0]
 
