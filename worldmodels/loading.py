@@ -15,7 +15,7 @@ MODELS: dict[str, str] = {
     **generative.loading.MODELS,
     "LinearController": "worldmodels.controller",
     "MDNRNN": "worldmodels.memory",
-    "TransformerMemory": "worldmodels.transformer_memory",
+    "TransformerMemory": "worldmodels.memory",
     "VectorVision": "worldmodels.vision",
 }
 """The module of each class of model, by the name that a saved model carries."""
