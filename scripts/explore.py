@@ -141,8 +141,8 @@ def open_subject(args: Args) -> Subject:
     run = folder.parent if (folder.parent / CONFIG_NAME).is_file() else None
     settings = read_config(run)[1] if run is not None else {}
     known, data_dir = settings.get("data", ""), settings.get("data_dir", "data")
-    if "rollouts" in settings:  # a V of a world model
-        known, data_dir = "frames", settings["rollouts"][0]
+    if rollouts := settings.get("rollouts"):  # a V of a world model
+        known, data_dir = "frames", rollouts[0]
     elif args.data == "frames" and known != "frames":
         data_dir = "runs/rollouts/episodes"
     from generative.training.devices import find_device
@@ -154,8 +154,8 @@ def open_subject(args: Args) -> Subject:
         folder=folder,
         run=run,
         settings=settings,
-        data=args.data or known,
-        data_dir=args.data_dir or Path(data_dir),
+        data=args.data or str(known),
+        data_dir=args.data_dir or Path(str(data_dir)),
         pictures=args.pictures or (Path("runs") if run is None else run) / "explore",
         device=device,
         seed=args.seed,

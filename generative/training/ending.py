@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from generative.training.curves import CURVES_NAME
+from generative.training.files import DamagedFileError
 from generative.training.metrics import IMAGES_NAME, METRICS_NAME, TEXTS_NAME, read_metrics
 from generative.training.run import read_config, read_result
 
@@ -86,7 +87,10 @@ def describe_run(run: Path) -> str:
 def _figures(run: Path) -> Iterator[tuple[str, str]]:
     """Yield name and text of each figure: scores first, then the last logged values."""
     result = {name: x for name, x in read_result(run).items() if isinstance(x, (int, float))}
-    lines = read_metrics(run) if (run / METRICS_NAME).is_file() else []
+    try:
+        lines = read_metrics(run) if (run / METRICS_NAME).is_file() else []
+    except DamagedFileError:  # the result is whole, so nothing is lost
+        lines = []
     logged = lines[-1].keys() if lines else ()
     scores = {name: x for name, x in result.items() if name not in logged}
     training = {name: x for name, x in result.items() if name in logged}

@@ -42,6 +42,12 @@ def test_figures_beside_their_floor_places_and_what_to_try_next(tmp_path):
     ]
 
 
+def test_damaged_metrics_leave_the_figures(tmp_path):
+    train(Args(tmp_path / "run"))
+    (tmp_path / "run" / "metrics.jsonl").write_text("{}\n")
+    assert "  nll       1.25  (floor 1, 0.25 above)\n" in describe_run(tmp_path / "run")
+
+
 def test_a_command_says_it_when_it_ends_and_when_it_had_ended(tmp_path, capsys):
     for _ in range(2):
         start(train, {"a": Args()}, argv=["--out", str(tmp_path / "run")], prog="worldmodels x")
