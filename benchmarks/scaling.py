@@ -43,7 +43,7 @@ def nothing(candidate: np.ndarray, seed: int) -> float:
 
 
 def real_tracks() -> Any:
-    """V and M of the committed agent, which look at every frame, as in the paper."""
+    """V and M of the committed agent, which read every frame, as in the paper."""
     from agents.real_scores import RealTracks
 
     limits = {"max_episode_steps": STEPS}

@@ -50,8 +50,8 @@ def download(sources: Iterable[Source], folder: Path | str) -> None:
 
     Raises:
         ConnectionError: the server cannot be reached or breaks off; says what to do by hand.
-        DamagedFileError: a checksum is wrong, of what came or of a file that was there before;
-            names the file and both checksums.
+        DamagedFileError: the checksum of a download or of an existing file is wrong; names the
+            file and both checksums.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

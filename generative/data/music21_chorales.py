@@ -107,7 +107,7 @@ def _split(names: list[str], scores: list[Score]) -> ScoreSet:
 
 
 def distinct(scores: Iterable[Score]) -> list[int]:
-    """Numbers of the scores whose notes are not those of an earlier one, in any key."""
+    """Indices of the scores that do not repeat the notes of an earlier one in any key."""
     seen, kept = set(), []
     for i, score in enumerate(scores):
         lowest = min((note.pitch for note in score.notes), default=0)

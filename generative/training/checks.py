@@ -31,7 +31,7 @@ CASTS = {
 
 
 def placed(model: nn.Module) -> dict[str, Any]:
-    """{"device": ..., "dtype": ...} of a model's weights, for what is drawn or made for it."""
+    """{"device": ..., "dtype": ...} of a model's weights, for tensors drawn or made for it."""
     weight = _weight(model)
     weight = torch.empty(0) if weight is None else weight
     return {"device": weight.device, "dtype": weight.dtype}

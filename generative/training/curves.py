@@ -101,7 +101,7 @@ def _widened(low: float, high: float) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float, most: int) -> list[float]:
-    """Round numbers of a range, at most so many and one more."""
+    """Round numbers in a range, at most `most` + 1 of them."""
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)

@@ -107,7 +107,7 @@ class Worker:
         main: importable in a new process, as what it is given.
     Attributes:
         pipe: our end of it.
-        end: ends the process, whatever it does.
+        end: ends the process in any state.
     """
 
     def __init__(self, main: Callable[..., None], *arguments: Any):
