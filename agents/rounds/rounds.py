@@ -446,8 +446,8 @@ class Rounds:
         highest = max(candidate.dream_return for candidate in candidates)
         if self.args.pace is not None and highest > LAP_REWARD:
             print(
-                f"ALARM: round {index + 1} dreams of {highest:.0f}; no episode of the real game pays "
-                f"more than {LAP_REWARD:.0f}, so C exploits an error of M",
+                f"ALARM: round {index + 1} dreams of {highest:.0f}; no episode of the real game "
+                f"pays more than {LAP_REWARD:.0f}, so C exploits an error of M",
                 file=sys.stderr,
             )
 
