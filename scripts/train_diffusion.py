@@ -81,7 +81,8 @@ def _image(
     schedule: ScheduleConfig = FINE,
 ) -> ImageDiffusionConfig:
     """A corrected model: every block is told the noise level, groups are normalised."""
-    network = UNetConfig(channels, norm="group", conditioning="blocks", attention=True)
+    bottom = (len(channels) - 1,)
+    network = UNetConfig(channels, norm="group", conditioning="blocks", attention=bottom)
     shape = (colours, side, side)
     return ImageDiffusionConfig(shape, network, schedule, "velocity", steps=50, levels=levels)
 

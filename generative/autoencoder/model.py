@@ -26,6 +26,8 @@ from generative.autoencoder.config import (
     ConvAutoencoderConfig,
     LinearAutoencoderConfig,
 )
+from generative.nets.conv import doubling_layers, halving_layers
+from generative.nets.init import glorot_
 from generative.training.checks import check_images, check_some, check_vectors
 from generative.training.optimisation import Optimisation
 from generative.training.pretrained import Pretrained
@@ -59,27 +61,18 @@ class ConvAutoencoder(Pretrained, nn.Module):
         self.config = config = config or ConvAutoencoderConfig()
         channels, (c, h, w) = config.channels, config.image_shape
         small = (channels[-1], h >> len(channels), w >> len(channels))
-        self.encoder = nn.Sequential()
-        for before, after in zip((c, *channels), channels, strict=False):
-            # "same" padding of an even side puts its single row and column at the end.
-            self.encoder.append(nn.ZeroPad2d((0, 1, 0, 1)))
-            self.encoder.append(nn.Conv2d(before, after, 3, stride=2))
-            self.encoder.append(nn.ReLU())
-        self.encoder.append(nn.Flatten())
-        self.encoder.append(nn.Linear(math.prod(small), config.latent_dim))
-        self.decoder = nn.Sequential(
-            nn.Linear(config.latent_dim, math.prod(small)), nn.Unflatten(1, small)
+        self.encoder = nn.Sequential(
+            *halving_layers((c, *channels), lambda _: [nn.ReLU()]),
+            nn.Flatten(),
+            nn.Linear(math.prod(small), config.latent_dim),
         )
-        for before, after in zip((channels[-1], *channels[::-1]), channels[::-1], strict=False):
-            self.decoder.append(nn.ConvTranspose2d(before, after, 3, stride=2))
-            self.decoder.append(nn.ZeroPad2d((0, -1, 0, -1)))  # takes that row and column away
-            self.decoder.append(nn.ReLU())
-        self.decoder.append(nn.Conv2d(channels[0], c, 3, padding=1))
-        for layer in self.modules():
-            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-                nn.init.xavier_uniform_(layer.weight)  # the book's framework begins so
-                assert layer.bias is not None
-                nn.init.zeros_(layer.bias)
+        self.decoder = nn.Sequential(
+            nn.Linear(config.latent_dim, math.prod(small)),
+            nn.Unflatten(1, small),
+            *doubling_layers((channels[-1], *channels[::-1]), lambda _: [nn.ReLU()]),
+            nn.Conv2d(channels[0], c, 3, padding=1),
+        )
+        glorot_(self)
 
     def encode(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> codes (B, latent_dim).

@@ -28,6 +28,3 @@ from .model import (
 from .model import (
     random_shift as random_shift,
 )
-from .model import (
-    same_padding as same_padding,
-)

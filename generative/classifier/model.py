@@ -24,6 +24,8 @@ from generative.classifier.config import (
     CNNClassifierConfig,
     MLPClassifierConfig,
 )
+from generative.nets.conv import same_pad
+from generative.nets.init import glorot_
 from generative.training.checks import check_images, check_labels, check_some
 from generative.training.optimisation import Optimisation, parameter_groups
 from generative.training.pretrained import Pretrained
@@ -39,7 +41,6 @@ __all__ = [
     "classifier_loss",
     "confusion_matrix",
     "random_shift",
-    "same_padding",
 ]
 
 
@@ -62,7 +63,7 @@ class MLPClassifier(Pretrained, nn.Module):
             self.net.append(nn.ReLU())
             dim = width
         self.net.append(nn.Linear(dim, config.num_classes))
-        _begin_as_the_book(self)
+        glorot_(self)
 
     def logits(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> scores before the softmax, (B, num_classes).
@@ -102,8 +103,7 @@ class CNNClassifier(Pretrained, nn.Module):
         for after, kernel, stride in zip(
             config.channels, config.kernels, config.strides, strict=True
         ):
-            (top, bottom), (left, right) = (same_padding(side, kernel, stride) for side in sides)
-            self.net.append(nn.ZeroPad2d((left, right, top, bottom)))
+            self.net.append(same_pad(sides, kernel, stride))
             self.net.append(nn.Conv2d(c, after, kernel, stride))
             if config.batch_norm:
                 self.net.append(nn.BatchNorm2d(after, config.norm_eps, config.norm_momentum))
@@ -119,7 +119,7 @@ class CNNClassifier(Pretrained, nn.Module):
             self.net.append(nn.LeakyReLU(config.slope))
         self.net.append(nn.Dropout(config.dropout))
         self.net.append(nn.Linear(dim, config.num_classes))
-        _begin_as_the_book(self)
+        glorot_(self)
 
     def logits(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> scores before the softmax, (B, num_classes).
@@ -140,23 +140,6 @@ class CNNClassifier(Pretrained, nn.Module):
     def loss(self, x: Tensor, labels: Tensor) -> ClassifierLosses:
         """Cross-entropy of images (B, C, H, W) with their classes, int64 (B,)."""
         return classifier_loss(self.logits(check_some(x, self)), labels)
-
-
-def same_padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after so that a convolution leaves ceil(side / stride) pixels.
-
-    The odd one goes behind, as in the book's framework (Dumoulin & Visin 2016 for the arithmetic).
-    """
-    total = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
-    return total // 2, total - total // 2
-
-
-def _begin_as_the_book(model: nn.Module) -> None:
-    for layer in model.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            nn.init.xavier_uniform_(layer.weight)  # the book's framework begins so
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
 
 
 class ClassifierLosses(NamedTuple):

@@ -35,12 +35,6 @@ from .model import (
 from .networks import (
     DenoisingMLP as DenoisingMLP,
 )
-from .networks import (
-    UNet as UNet,
-)
-from .networks import (
-    sinusoidal_embedding as sinusoidal_embedding,
-)
 from .samplers import (
     Clip as Clip,
 )
@@ -73,9 +67,6 @@ from .samplers import (
 )
 from .samplers import (
     ode_log_prob as ode_log_prob,
-)
-from .samplers import (
-    slerp as slerp,
 )
 from .samplers import (
     variational_gap as variational_gap,

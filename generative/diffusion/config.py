@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from generative.nets.config import UNetConfig
 from generative.training.ranges import (
     Checked,
     Choices,
@@ -15,8 +16,16 @@ from generative.training.ranges import (
     Share,
     Size,
     Waves,
-    Widths,
 )
+
+__all__ = [
+    "DiffusionLossConfig",
+    "ImageDiffusionConfig",
+    "PointDiffusionConfig",
+    "ScheduleConfig",
+    "UNetConfig",
+    "last_signal",
+]
 
 
 @dataclass(frozen=True)
@@ -52,38 +61,6 @@ class ScheduleConfig(Checked):
                 f"betas go from {self.beta_start} to {self.beta_end}; give two numbers between 0 "
                 "and 1, the first not the larger"
             )
-
-
-@dataclass(frozen=True)
-class UNetConfig(Checked):
-    """A U-Net that estimates noise; the defaults are the book's."""
-
-    channels: Widths = (32, 64, 96, 128)
-    """Feature maps at each resolution; the last are at the bottom, every other is halved after."""
-    depth: Depth = 2
-    """Residual blocks at each resolution, on the way down and on the way up."""
-    embedding_dim: Size = 32
-    """Sines and cosines that tell the network the noise variance."""
-    max_frequency: Positive = 1000.0
-    """The fastest of them, in turns between variance 0 and 1; the slowest makes one turn."""
-    norm: Literal["batch", "group"] = "batch"
-    """Of every block. Batch statistics mix all noise levels of a batch, the book's way; those of
-    groups of channels are an image's own (Wu & He 2018)."""
-    conditioning: Literal["input", "blocks"] = "input"
-    """Where the noise variance is told: beside the image only, or to every block as well."""
-    attention: bool = False
-    """Self-attention between all places at the bottom (Ho et al. 2020)."""
-    dropout: Share = 0.0
-    """Share of features left out in training, in every block."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if len(self.channels) < 2:
-            raise ValueError(f"channels is {self.channels}; give two numbers or more")
-        if self.embedding_dim < 4 or self.embedding_dim % 2:
-            raise ValueError(f"embedding_dim is {self.embedding_dim}; give an even number from 4")
-        if not self.max_frequency > 1:
-            raise ValueError(f"max_frequency is {self.max_frequency}; it must be above 1")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from generative.diffusion.config import (
     ImageDiffusionConfig,
     PointDiffusionConfig,
 )
-from generative.diffusion.networks import DenoisingMLP, UNet
+from generative.diffusion.networks import DenoisingMLP
 from generative.diffusion.samplers import (
     Clip,
     Denoiser,
@@ -29,6 +29,7 @@ from generative.diffusion.samplers import (
     variational_gap,
 )
 from generative.diffusion.schedules import Schedule, signal_and_noise
+from generative.nets.unet import UNet
 from generative.training.checks import (
     at_least_float32,
     check_batch,
@@ -264,6 +265,15 @@ class ImageDiffusion(Pretrained, nn.Module):
     )
     mean: Tensor
     std: Tensor
+
+    @classmethod
+    def complete_config(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """Models that were saved before attention had a place to choose have it at the bottom."""
+        network = config.get("network")
+        if not isinstance(network, dict) or not isinstance(network.get("attention"), bool):
+            return config
+        bottom = [len(network.get("channels", [])) - 1] if network["attention"] else []
+        return {**config, "network": {**network, "attention": bottom}}
 
     def __init__(self, config: ImageDiffusionConfig | None = None):
         super().__init__()

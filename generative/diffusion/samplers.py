@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from generative.diffusion.schedules import signal_and_noise
+from generative.solvers import equal_steps, rk4
 from generative.training.checks import at_least_float32, checked
 from generative.training.ranges import Count, Probability, Quantile
 
@@ -33,7 +34,6 @@ __all__ = [
     "noising_path",
     "ode_flow",
     "ode_log_prob",
-    "slerp",
     "variational_gap",
 ]
 
@@ -193,29 +193,6 @@ def noising_path(
         yield x
 
 
-def slerp(a: Tensor, b: Tensor, u: Tensor, angle: float | None = None) -> Tensor:
-    """Between two noises on the arc from a (u = 0) to b (u = 1) (Shoemake 1985).
-
-    sin((1 - u) w) / sin(w) a + sin(u w) / sin(w) b. Straight lines would pass through noises that
-    are too small. Noises of many numbers stand at a right angle to each other, nearly: for
-    angle = pi / 2 this is the book's formula, and keeps the variance.
-
-    Args:
-        a, b: noises of one shape.
-        u: where, (N,).
-        angle: w; None for the angle between a and b.
-    Returns:
-        (N, *a.shape)
-    """
-    u = u.to(a).view(-1, *[1] * a.dim())
-    if angle is None:
-        cosine = (a * b).sum() / (a.norm() * b.norm())
-        angle = float(torch.arccos(cosine.clamp(-1, 1)))
-    if math.sin(angle) < 1e-4:  # the same direction, or opposite ones, between which no arc is told
-        return (1 - u) * a + u * b
-    return (((1 - u) * angle).sin() * a + (u * angle).sin() * b) / math.sin(angle)
-
-
 # ---------------------------------------------------------------------------------------------
 # The probability-flow equation
 # ---------------------------------------------------------------------------------------------
@@ -236,7 +213,7 @@ def ode_flow(denoise: Denoiser, x: Tensor, start: float, end: float, num_steps: 
         velocity = _velocity(denoise, x, log_snr)
         return velocity, x.new_zeros(())
 
-    return _runge_kutta(rate, x, start, end, num_steps)[0]
+    return rk4(rate, x, equal_steps(start, end, num_steps))[0]
 
 
 @checked
@@ -287,7 +264,7 @@ def ode_log_prob(
         return (velocity, divergence) if keep else (velocity.detach(), divergence.detach())
 
     signal = math.sqrt(_sigmoid(start))
-    z, log_det = _runge_kutta(rate, signal * x, start, end, num_steps)
+    z, log_det = rk4(rate, signal * x, equal_steps(start, end, num_steps))
     size = math.prod(x.shape[1:])
     log_normal = -0.5 * (z.square().flatten(1).sum(1) + size * math.log(2 * math.pi))
     return log_normal + log_det + size * math.log(signal)
@@ -332,26 +309,6 @@ def _velocity(denoise: Denoiser, x: Tensor, log_snr: float) -> Tensor:
     noise, _ = denoise(x, _level(x, log_snr))
     rest = _sigmoid(-log_snr)
     return 0.5 * (rest * x - math.sqrt(rest) * noise)
-
-
-def _runge_kutta(
-    rate: Callable[[float, Tensor], tuple[Tensor, Tensor]],
-    x: Tensor,
-    start: float,
-    end: float,
-    num_steps: int,
-) -> tuple[Tensor, Tensor]:
-    """x at the end, and the integral of the second rate along the path."""
-    h, total = (end - start) / num_steps, x.new_zeros(())
-    for i in range(num_steps):
-        t = start + i * h
-        k1, r1 = rate(t, x)
-        k2, r2 = rate(t + h / 2, x + h / 2 * k1)
-        k3, r3 = rate(t + h / 2, x + h / 2 * k2)
-        k4, r4 = rate(t + h, x + h * k3)
-        x = x + h / 6 * (k1 + 2 * (k2 + k3) + k4)
-        total = total + h / 6 * (r1 + 2 * (r2 + r3) + r4)
-    return x, total
 
 
 def _clipped(

@@ -32,7 +32,9 @@ from generative.energy.config import (
     PointEnergyConfig,
 )
 from generative.known.quadrature import Grid, log_normaliser
-from generative.nets.waves import Waves
+from generative.nets.conv import same_pad
+from generative.nets.embeddings import Waves
+from generative.nets.init import glorot_
 from generative.training.checks import check_images, check_some, check_vectors, checked, placed
 from generative.training.optimisation import Optimisation
 from generative.training.pretrained import Pretrained
@@ -196,16 +198,14 @@ class ConvEnergy(Pretrained, nn.Module):
         self.network = nn.Sequential()
         for i, after in enumerate(config.channels):
             kernel = 3 if i else 5
-            self.network.append(
-                nn.ZeroPad2d((*_same_padding(w, kernel), *_same_padding(h, kernel)))
-            )
+            self.network.append(same_pad((h, w), kernel, 2))
             self.network.append(nn.Conv2d(c, after, kernel, stride=2))
             self.network.append(nn.SiLU())
             c, h, w = after, (h + 1) // 2, (w + 1) // 2
         self.network.append(nn.Flatten())
         self.network.append(nn.Linear(c * h * w, config.hidden_dim)).append(nn.SiLU())
         self.network.append(nn.Linear(config.hidden_dim, 1))
-        _glorot(self.network)
+        glorot_(self.network)
 
     def energy(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> energies (B,); low for what is plausible.
@@ -271,7 +271,7 @@ class PointEnergy(Pretrained, nn.Module):
             layers += [nn.Linear(width, config.hidden_dim), nn.SiLU()]
             width = config.hidden_dim
         self.network = nn.Sequential(*layers, nn.Linear(width, 1))
-        _glorot(self.network)
+        glorot_(self.network)
 
     def energy(self, x: Tensor) -> Tensor:
         """Points (B, D) -> energies (B,).
@@ -357,19 +357,6 @@ class PointEnergy(Pretrained, nn.Module):
 
     def _f(self, y: Tensor) -> Tensor:
         return self.network(self.waves(y)).squeeze(1)
-
-
-def _same_padding(side: int, kernel: int) -> tuple[int, int]:
-    """Zeros before and after an axis so that a stride of 2 gives half of it, rounded up."""
-    missing = kernel - 2 + side % 2
-    return missing // 2, missing - missing // 2  # the larger part behind, as the book's framework
-
-
-def _glorot(network: nn.Module) -> None:
-    for layer in network.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            nn.init.xavier_uniform_(layer.weight)  # the book's framework begins so
-            nn.init.zeros_(cast("Tensor", layer.bias))
 
 
 EnergyModel: TypeAlias = ConvEnergy | PointEnergy

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple, cast
 
 import torch
@@ -29,6 +29,8 @@ from torch.nn import functional as F
 
 from generative.flow.chain import FlowLearner, standard_normal_log_prob
 from generative.flow.config import FFJORDConfig, FlowLossConfig
+from generative.nets.embeddings import Waves
+from generative.solvers import Velocity, equal_steps, rk4, shifted_steps
 from generative.training.checks import at_least_float32, check_some, check_vectors, checked, placed
 from generative.training.gradients import graph_if_wanted
 from generative.training.pretrained import Pretrained
@@ -43,13 +45,7 @@ __all__ = [
     "VelocityNet",
     "adaptive",
     "draw_directions",
-    "equal_steps",
-    "rk4",
-    "shifted_steps",
 ]
-
-Velocity = Callable[[float, Tensor], tuple[Tensor, Tensor]]
-"""(t, z (B, D)) -> dz/dt (B, D), and what is summed up along the path, (B, R)."""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -57,51 +53,10 @@ Velocity = Callable[[float, Tensor], tuple[Tensor, Tensor]]
 # ---------------------------------------------------------------------------------------------
 
 
-def rk4(velocity: Velocity, z: Tensor, times: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Classical Runge-Kutta of order 4.
-
-    Args:
-        velocity: dz/dt and further rates, none of which it may depend on.
-        z: at the first of the times, of any shape.
-        times: from each to the next is one step, which asks for the velocity four times; they may
-            fall.
-    Returns:
-        z at the last time, and the integrals of the rates (B, R), by Simpson's rule on the path.
-    """
-    total: Tensor | float = 0.0
-    for t, after in itertools.pairwise(times):
-        h = after - t
-        k1, r1 = velocity(t, z)
-        k2, r2 = velocity(t + h / 2, z + h / 2 * k1)
-        k3, r3 = velocity(t + h / 2, z + h / 2 * k2)
-        k4, r4 = velocity(t + h, z + h * k3)
-        z = z + h / 6 * (k1 + 2 * (k2 + k3) + k4)
-        total = total + h / 6 * (r1 + 2 * (r2 + r3) + r4)
-    assert isinstance(total, Tensor)
-    return z, total
-
-
-@checked
-def equal_steps(t0: float, t1: float, num_steps: Count) -> list[float]:
-    """num_steps + 1 times from t0 to t1."""
-    return [t0 + (t1 - t0) * i / num_steps for i in range(num_steps + 1)]
-
-
-def shifted_steps(t0: float, t1: float, num_steps: int, shift: float) -> list[float]:
-    """The same moved on by a share of a step, with the rest of one at either end.
-
-    A flow that always meets the same times learns to be rough between them, where nobody looks,
-    and so to gain density from nowhere. With a random shift in (0, 1) every time is met, and the
-    errors of the log-determinant mostly cancel over the steps of a training.
-    """
-    inner = [t0 + (t1 - t0) * (i + shift) / num_steps for i in range(num_steps)]
-    return [t0, *inner, t1]
-
-
 def adaptive(
     velocity: Velocity, z: Tensor, t0: float, t1: float, tolerance: float
 ) -> tuple[Tensor, Tensor]:
-    """The same by torchdiffeq's Dormand-Prince method of order 5, whose steps follow the error.
+    """`rk4` by torchdiffeq's Dormand-Prince method of order 5, whose steps follow the error.
 
     Args:
         tolerance: relative and absolute, of every step.
@@ -134,13 +89,10 @@ def adaptive(
 class VelocityNet(nn.Module):
     """A network that sees the time in every layer and carries derivatives along."""
 
-    waves: Tensor
-
     def __init__(self, config: FFJORDConfig):
         super().__init__()
         self.activation = config.activation
-        waves = math.pi / 4 * 2.0 ** torch.arange(config.num_waves)
-        self.register_buffer("waves", waves, persistent=False)
+        self.waves = Waves(math.pi / 4, config.num_waves)
         widths = [
             config.dim * (1 + 2 * config.num_waves),
             *[config.hidden_dim] * config.num_hidden,
@@ -162,12 +114,7 @@ class VelocityNet(nn.Module):
         Returns:
             f (B, D) and (df/dz) directions, (K, B, D).
         """
-        if len(self.waves):
-            phases = (z[..., None] * self.waves).flatten(-2)
-            turns = (directions[..., None] * self.waves).flatten(-2)
-            sin, cos = phases.sin(), phases.cos()
-            z = torch.cat([z, sin, cos], -1)
-            directions = torch.cat([directions, turns * cos, -turns * sin], -1)
+        z, directions = self.waves.along(z, directions)
         layers = cast("list[nn.Linear]", list(self.layers))
         for layer, gate, shift in zip(layers, self.gates, self.shifts, strict=True):
             opened = torch.sigmoid(gate(t))

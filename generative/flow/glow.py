@@ -34,6 +34,7 @@ from generative.flow.chain import (
     standard_normal_log_prob,
 )
 from generative.flow.config import GlowConfig
+from generative.nets.init import zero_
 from generative.training.checks import (
     at_least_float32,
     check_images,
@@ -161,7 +162,7 @@ class Split(nn.Module):
         super().__init__()
         self.num_kept = channels - channels // 2
         prior = nn.Conv2d(self.num_kept, 2 * (channels // 2), 3, padding=1)
-        self.prior = _zero(prior) if learnt_prior else None
+        self.prior = zero_(prior) if learnt_prior else None
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, C, H, W) -> kept half, half put aside, log |det| (B,)."""
@@ -279,14 +280,7 @@ def _network(in_channels: int, out_channels: int, config: GlowConfig) -> nn.Sequ
         layers += [nn.ReLU(), *drop, nn.Conv2d(width, width, 1)]
     per_entry = 2 if config.coupling == "affine" else 3 * config.num_bins - 1
     last = nn.Conv2d(width, out_channels * per_entry, 3, padding=1)
-    return nn.Sequential(*layers, nn.ReLU(), *drop, _zero(last))
-
-
-def _zero(layer: nn.Conv2d) -> nn.Conv2d:
-    nn.init.zeros_(layer.weight)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
-    return layer
+    return nn.Sequential(*layers, nn.ReLU(), *drop, zero_(last))
 
 
 # ---------------------------------------------------------------------------------------------

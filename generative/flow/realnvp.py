@@ -33,7 +33,8 @@ from generative.flow.chain import (
     standard_normal_log_prob,
 )
 from generative.flow.config import ImageRealNVPConfig, RealNVPConfig
-from generative.nets.waves import Waves
+from generative.nets.embeddings import Waves
+from generative.nets.init import glorot_
 from generative.training.checks import check_images, check_some, check_vectors, checked, placed
 from generative.training.gradients import graph_if_wanted
 from generative.training.pretrained import Pretrained
@@ -153,14 +154,11 @@ def _mlp(in_dim: int, out_dim: int, config: RealNVPConfig) -> nn.Sequential:
         if config.dropout:
             layers.append(nn.Dropout(config.dropout))
         width = config.hidden_dim
-    last = nn.Linear(width, out_dim)
-    for layer in [*layers, last]:
-        if isinstance(layer, nn.Linear):
-            nn.init.xavier_uniform_(layer.weight)  # the book's framework begins so
-            nn.init.zeros_(layer.bias)
+    network = nn.Sequential(*layers, nn.Linear(width, out_dim))
+    glorot_(network)
     if config.zero_init:
-        nn.init.zeros_(last.weight)
-    return nn.Sequential(*layers, last)
+        nn.init.zeros_(cast("nn.Linear", network[-1]).weight)
+    return network
 
 
 # ---------------------------------------------------------------------------------------------

@@ -27,7 +27,8 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from generative.gan.config import GANConfig, GANLossConfig
-from generative.nets.waves import Waves
+from generative.nets.embeddings import Waves
+from generative.nets.init import glorot_, normal_
 from generative.training.checks import (
     at_least_float32,
     check_images,
@@ -180,14 +181,10 @@ def _small_sides(config: GANConfig) -> tuple[int, int]:
 
 
 def _initialise(network: nn.Module, config: GANConfig) -> None:
-    for layer in network.modules():
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            if config.init == "normal" and len(config.shape) == 3:
-                nn.init.normal_(layer.weight, 0.0, 0.02)  # Radford et al. 2016
-            else:
-                nn.init.xavier_uniform_(layer.weight)  # the book's framework begins so
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    if config.init == "normal" and len(config.shape) == 3:
+        normal_(network)
+    else:
+        glorot_(network)
 
 
 def to_network(x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generative.musegan.config import MuseGANConfig
+from generative.nets.conv import same_pad
 
 __all__ = ["Critic", "Generator", "Noise", "onsets"]
 
@@ -223,9 +224,9 @@ class Critic(nn.Module):
         layers: list[nn.Module] = []
         sizes = itertools.pairwise((second, *widths))
         for (before, after), kernel, stride in zip(sizes, kernels, strides, strict=True):
-            (top, bottom), (left, right) = _same(sides, kernel, stride)
-            if top or bottom:
-                layers.append(nn.ZeroPad2d((left, right, top, bottom)))
+            pad = same_pad(sides, kernel, stride)
+            if any(pad.padding):
+                layers.append(pad)
             layers += [nn.Conv2d(before, after, kernel, stride), nn.LeakyReLU(0.3)]
             sides = tuple(-(-n // s) for n, s in zip(sides, stride, strict=True))
         self.layers = nn.Sequential(
@@ -275,17 +276,6 @@ def chroma(x: Tensor) -> Tensor:
     last[-1, -1] = 0  # the last pitch stands for silence
     classes = (sounds * last).sum(-2, keepdim=True).expand_as(sounds)
     return 2 * classes.flatten(-2) - 1
-
-
-def _same(
-    sides: Sequence[int], kernel: Sequence[int], stride: Sequence[int]
-) -> list[tuple[int, int]]:
-    """ "Same" padding: output sides are ceil(side / stride), the odd pixel is at the end."""
-    pairs = []
-    for n, k, s in zip(sides, kernel, stride, strict=True):
-        total = max((-(-n // s) - 1) * s + k - n, 0)
-        pairs.append((total // 2, total - total // 2))
-    return pairs
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:

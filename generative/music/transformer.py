@@ -37,6 +37,7 @@ from generative.music.tokens import (
     score_of_stream,
     score_of_streams,
 )
+from generative.nets.embeddings import sine_positions
 from generative.nets.relative import RelativePositions, skew
 from generative.nets.transformer import TransformerBlock, init_weights, make_norm
 from generative.sampling import sample_logits
@@ -53,7 +54,6 @@ __all__ = [
     "RelativePositions",
     "encode_pieces",
     "pad_tokens",
-    "sine_positions",
     "skew",
     "vocabularies",
     "windows",
@@ -75,22 +75,6 @@ class MusicLoss(NamedTuple):
 # ---------------------------------------------------------------------------------------------
 # Positions
 # ---------------------------------------------------------------------------------------------
-
-
-def sine_positions(
-    length: int,
-    dim: int,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """Sines and cosines of the position at wavelengths from 2 pi to 20,000 pi, (length, dim).
-
-    Channels 2i and 2i + 1 are the sine and the cosine of position / 10000^(2i / dim) (Vaswani et
-    al. 2017, 3.5). Every position has a vector, also beyond those of training.
-    """
-    i = torch.arange(0, dim, 2, device=device, dtype=dtype)
-    angle = torch.arange(length, device=device)[:, None] / 10_000 ** (i / dim)
-    return torch.stack([angle.sin(), angle.cos()], 2).flatten(1)[:, :dim]
 
 
 class Clock(nn.Module):

@@ -1,4 +1,4 @@
-"""Multi-head attention: causal or not, with a cache, maps on request, and room for relative terms.
+"""Attention: multi-head, causal or not, with a cache, maps and relative terms; between places.
 
     attention = MultiHeadAttention(dim=256, num_heads=4, causal=True)
     y = attention(x)                           # (B, T, 256) -> (B, T, 256)
@@ -14,6 +14,7 @@ that the keys stand at, which is what the causal mask and a relative term go by.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -21,7 +22,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["KeyValueCache", "MultiHeadAttention", "RelativeTerm", "causal_mask", "padding_mask"]
+__all__ = [
+    "KeyValueCache",
+    "MultiHeadAttention",
+    "RelativeTerm",
+    "SpatialAttention",
+    "causal_mask",
+    "padding_mask",
+]
 
 RelativeTerm: TypeAlias = Callable[[Tensor, int], Tensor]
 """(queries (B, H, Tq, D), number of keys Tk) -> what is added to their products with the keys,
@@ -154,6 +162,37 @@ class MultiHeadAttention(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:
         """(B, T, H * D) -> (B, H, T, D)."""
         return x.unflatten(2, (self.num_heads, self.key_dim)).transpose(1, 2)
+
+
+class SpatialAttention(nn.Module):
+    """Every place of (B, C, H, W) looks at every other and adds what it finds to itself; one head.
+
+    One 1x1 convolution gives queries, keys and values (Ho et al. 2020), so its weights are not
+    those of a `MultiHeadAttention`. With a context_dim a place also looks at a sequence.
+
+    Args:
+        channels: C.
+        context_dim: width of the sequence that `forward` is given; 0 for none.
+    """
+
+    def __init__(self, channels: int, context_dim: int = 0):
+        super().__init__()
+        self.norm = nn.GroupNorm(math.gcd(8, channels), channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+        self.cross = (
+            MultiHeadAttention(channels, 1, context_dim=context_dim) if context_dim else None
+        )
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """x (B, C, H, W), and a context (B, S, context_dim) if there is one -> (B, C, H, W)."""
+        q, k, v = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).chunk(3, 2)
+        found = F.scaled_dot_product_attention(q, k, v)
+        x = x + self.out(found.transpose(1, 2).unflatten(2, x.shape[2:]))
+        if self.cross is None or context is None:
+            return x
+        seen = self.cross(x.flatten(2).transpose(1, 2), context)
+        return x + seen.transpose(1, 2).unflatten(2, x.shape[2:])
 
 
 def causal_mask(

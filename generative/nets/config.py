@@ -1,13 +1,21 @@
-"""Settings of a Transformer block, which GPT, BERT, T5 and the music models have in common."""
+"""Settings of the networks that several families build: Transformer block, U-Net."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from generative.training.ranges import Checked, Positive, Share, Size, SizeOrZero
+from generative.training.ranges import (
+    Checked,
+    Depth,
+    Positive,
+    Share,
+    Size,
+    SizeOrZero,
+    Widths,
+)
 
-__all__ = ["BlockConfig", "bert_block", "gpt2_block", "t5_block"]
+__all__ = ["BlockConfig", "UNetConfig", "bert_block", "gpt2_block", "t5_block"]
 
 
 @dataclass(frozen=True)
@@ -77,3 +85,41 @@ def t5_block(dim: int, num_heads: int, dropout: float = 0.1) -> BlockConfig:
         dim, num_heads, 0, 4 * dim, "pre", "rms", dropout=dropout, attention_dropout=dropout,
         bias=False, scale=False,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class UNetConfig(Checked):
+    """U-Net from noisy images to an estimate of their shape; the defaults are the book's."""
+
+    channels: Widths = (32, 64, 96, 128)
+    """Feature maps at each resolution; the last are at the bottom, every other is halved after."""
+    depth: Depth = 2
+    """Residual blocks at each resolution, on the way down and on the way up."""
+    embedding_dim: Size = 32
+    """Sines and cosines that tell the network the noise variance."""
+    max_frequency: Positive = 1000.0
+    """The fastest of them, in turns between variance 0 and 1; the slowest makes one turn."""
+    norm: Literal["batch", "group"] = "batch"
+    """Of every block. Batch statistics mix all noise levels of a batch, the book's way; those of
+    groups of channels are an image's own (Wu & He 2018)."""
+    conditioning: Literal["input", "blocks"] = "input"
+    """Where the noise variance is told: beside the image only, or to every block as well."""
+    attention: tuple[SizeOrZero, ...] = ()
+    """Resolutions with self-attention between all places (Ho et al. 2020): 0 is that of the image,
+    each further one has half its sides, the last is the bottom."""
+    dropout: Share = 0.0
+    """Share of features left out in training, in every block."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.channels) < 2:
+            raise ValueError(f"channels is {self.channels}; give two numbers or more")
+        if self.embedding_dim < 4 or self.embedding_dim % 2:
+            raise ValueError(f"embedding_dim is {self.embedding_dim}; give an even number from 4")
+        if any(level >= len(self.channels) for level in self.attention):
+            raise ValueError(
+                f"attention is at resolutions {self.attention}; there are "
+                f"{len(self.channels)}: give numbers from 0 to {len(self.channels) - 1}"
+            )
+        if not self.max_frequency > 1:
+            raise ValueError(f"max_frequency is {self.max_frequency}; it must be above 1")

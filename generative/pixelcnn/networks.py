@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generative.nets.init import glorot_
 from generative.pixelcnn.config import GatedConfig, PlainConfig
 
 __all__ = ["GatedNet", "MaskedConv2d", "PlainNet"]
@@ -108,7 +109,7 @@ class PlainNet(nn.Module):
         for _ in range(config.num_last):
             self.last.append(MaskedConv2d(dim, dim, 1, "B", colours)).append(nn.ReLU())
         self.last.append(MaskedConv2d(dim, num_params, 1, "B", colours))
-        _glorot(self)
+        glorot_(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> (B, P, H, W)."""
@@ -169,7 +170,7 @@ class GatedNet(nn.Module):
             nn.Dropout2d(config.dropout),
             MaskedConv2d(dim, num_params, 1, "B", colours),
         )
-        _glorot(self)
+        glorot_(self)
 
     def forward(
         self, x: Tensor, labels: Tensor | None = None, views: Tensor | None = None
@@ -282,11 +283,3 @@ def _with_ends(x: Tensor) -> Tensor:
 def _gate(wide: Tensor) -> Tensor:
     signal, gate = wide.chunk(2, 1)
     return signal.tanh() * gate.sigmoid()
-
-
-def _glorot(network: nn.Module) -> None:
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.xavier_uniform_(layer.weight)  # the book's framework begins so
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)

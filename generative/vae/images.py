@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generative.nets.conv import doubling_layers, halving_layers
+from generative.nets.init import glorot_
 from generative.training.checks import check_images, check_some, check_vectors, checked, placed
 from generative.training.gradients import graph_if_wanted
 from generative.training.optimisation import Optimisation, parameter_groups
@@ -51,31 +54,25 @@ MAX_LOGVAR = 8.0
 
 def conv_encoder(config: ImageVAEConfig) -> nn.Sequential:
     """Convolutions of stride 2, (B, C, H, W) -> (B, features)."""
-    layers: list[nn.Module] = []
-    before = config.image_shape[0]
-    for after in config.channels:
-        # "same" padding of an even side puts its single row and column at the end.
-        layers += [nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(before, after, 3, stride=2)]
-        layers += _activation(nn.BatchNorm2d, after, config)
-        before = after
-    return nn.Sequential(*layers, nn.Flatten())
+    widths = (config.image_shape[0], *config.channels)
+    return nn.Sequential(*halving_layers(widths, _behind(config)), nn.Flatten())
 
 
 def conv_decoder(config: ImageVAEConfig) -> nn.Sequential:
     """Transposed convolutions of stride 2, z (B, D) -> pixels before the sigmoid (B, C, H, W)."""
-    before = config.channels[-1]
-    small = (before, *(side >> len(config.channels) for side in config.image_shape[1:]))
+    widths = config.channels[::-1]
+    small = (widths[0], *(side >> len(widths) for side in config.image_shape[1:]))
     features = math.prod(small)
     layers: list[nn.Module] = [nn.Linear(config.latent_dim, features)]
     if config.batch_norm:
         layers += _activation(nn.BatchNorm1d, features, config)
     layers.append(nn.Unflatten(1, small))
-    for after in reversed(config.channels):
-        # The transposed "same" padding takes that row and column away.
-        layers += [nn.ConvTranspose2d(before, after, 3, stride=2), nn.ZeroPad2d((0, -1, 0, -1))]
-        layers += _activation(nn.BatchNorm2d, after, config)
-        before = after
-    return nn.Sequential(*layers, nn.Conv2d(before, config.image_shape[0], 3, padding=1))
+    layers += doubling_layers((widths[0], *widths), _behind(config))
+    return nn.Sequential(*layers, nn.Conv2d(widths[-1], config.image_shape[0], 3, padding=1))
+
+
+def _behind(config: ImageVAEConfig) -> Callable[[int], list[nn.Module]]:
+    return lambda width: _activation(nn.BatchNorm2d, width, config)
 
 
 def _activation(norm: type[nn.Module], width: int, config: ImageVAEConfig) -> list[nn.Module]:
@@ -152,11 +149,7 @@ class ImageVAE(Pretrained, nn.Module):
             self.prior = MixturePrior(latent_dim, config.prior_components)
         if config.likelihood == "gaussian" and not config.pixel_std:
             self.pixel_logvar = nn.Parameter(torch.tensor(2 * math.log(FIRST_STD)))
-        for layer in self.modules():
-            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-                nn.init.xavier_uniform_(layer.weight)  # the book's framework begins so
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        glorot_(self)
 
     def encode_mu_logvar(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, C, H, W) in [0, 1] -> mu and logvar of q(z | x), each (B, latent_dim).

@@ -83,7 +83,7 @@ def of_images(subject: Subject, settings: Settings) -> dict[str, Any]:
     """Pictures by name."""
     import torch
 
-    from generative.diffusion import slerp
+    from generative.interpolation import slerp
     from generative.training.pictures import image_grid, strips
 
     model, generator = subject.model, subject.generator()
@@ -221,7 +221,7 @@ def embedding() -> Figure:
     import torch
     from matplotlib.figure import Figure
 
-    from generative.diffusion import sinusoidal_embedding
+    from generative.nets.embeddings import sinusoidal_embedding
 
     figure = Figure(figsize=(8, 3), layout="constrained")
     axis = figure.subplots()

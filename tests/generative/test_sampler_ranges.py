@@ -23,12 +23,13 @@ from generative.diffusion import (
     variational_gap,
 )
 from generative.energy import langevin, langevin_path, mala
-from generative.flow.ffjord import FFJORD, FFJORDConfig, equal_steps
+from generative.flow.ffjord import FFJORD, FFJORDConfig
 from generative.known.densities import TwoMoons, checkerboard
 from generative.known.two_samples import energy_test
 from generative.mdn import Mixture
 from generative.sampling import sample_logits, shape_logits
 from generative.score_matching import annealed_langevin, annealed_langevin_path
+from generative.solvers import equal_steps
 from generative.text.tokens import generate
 from generative.training.checks import checked
 from generative.training.ranges import Count, NonNegative, Probability

@@ -17,7 +17,6 @@ from generative.classifier import (
     classifier_loss,
     confusion_matrix,
     random_shift,
-    same_padding,
 )
 from generative.data.digits import load_digits
 from scripts.train_classifier import PRESETS
@@ -83,20 +82,6 @@ def test_constants_are_those_of_the_books_framework():
         limit = math.sqrt(6 / (fan_in + fan_out))
         assert 0.9 * limit < layer.weight.abs().max() <= limit
         assert not layer.bias.any()
-
-
-@pytest.mark.parametrize(
-    ("side", "kernel", "stride"),
-    [(8, 3, 1), (8, 3, 2), (7, 3, 2), (8, 4, 2), (5, 3, 3), (6, 1, 2), (9, 5, 1)],
-)
-def test_same_padding_keeps_ceil_of_side_by_stride(side, kernel, stride):
-    before, after = same_padding(side, kernel, stride)
-    starts = [r * stride - before for r in range(math.ceil(side / stride))]
-    assert starts[-1] + kernel <= side + after < starts[-1] + kernel + stride
-    assert after - before in (0, 1)
-    out = nn.functional.conv1d(torch.zeros(1, 1, side + before + after), torch.zeros(1, 1, kernel),
-                               stride=stride)  # fmt: skip
-    assert out.shape[-1] == math.ceil(side / stride)
 
 
 def test_loss_and_accuracy_by_a_loop():

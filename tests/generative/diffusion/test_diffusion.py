@@ -19,7 +19,6 @@ from generative.diffusion import (
     PointDiffusionConfig,
     Schedule,
     ScheduleConfig,
-    UNet,
     UNetConfig,
     clip_data,
     cosine_betas,
@@ -36,8 +35,6 @@ from generative.diffusion import (
     ode_log_prob,
     scaled_linear_betas,
     signal_and_noise,
-    sinusoidal_embedding,
-    slerp,
     variational_gap,
 )
 from generative.diffusion.config import last_signal
@@ -409,25 +406,6 @@ def test_variational_bound_is_tight_for_the_exact_denoiser():
     assert float(gap.mean()) == pytest.approx(float(entropy) - first, abs=0.05)
 
 
-def test_slerp_by_the_book_keeps_the_variance():
-    a, b = torch.randn(2, 3, 64, 64, generator=generator())
-    u = torch.linspace(0, 1, 11)
-    between = slerp(a, b, u, math.pi / 2)
-    assert between.shape == (11, 3, 64, 64)
-    for i in (0, 3, 10):
-        expected = b * math.sin(math.pi / 2 * u[i]) + a * math.cos(math.pi / 2 * u[i])
-        torch.testing.assert_close(between[i], expected)
-    assert float((between.std((1, 2, 3)) - 1).abs().max()) < 0.02
-
-
-def test_slerp_goes_along_the_circle():
-    a, b = torch.tensor([1.0, 0.0]), torch.tensor([math.cos(2.0), math.sin(2.0)])
-    u = torch.tensor([0.0, 0.25, 1.0])
-    expected = torch.stack([(2 * u).cos(), (2 * u).sin()], 1)
-    torch.testing.assert_close(slerp(a, b, u), expected)
-    torch.testing.assert_close(slerp(a, a, u), a.expand(3, 2))
-
-
 # ---------------------------------------------------------------------------------------------
 # Samplers, against another library
 # ---------------------------------------------------------------------------------------------
@@ -510,38 +488,6 @@ def test_sizes_are_the_books():
         29_792, 18_496, 57_536, 73_856, 144_672, 166_080, 270_720, 295_168,
         298_272, 267_552, 139_456, 118_976, 40_032, 29_792,
     ]  # fmt: skip
-
-
-def test_a_new_network_estimates_no_noise():
-    network = UNet(3, UNetConfig((8, 16)))
-    x = torch.randn(2, 3, 16, 16)
-    assert torch.equal(network(x, torch.zeros(2)), torch.zeros(2, 3, 16, 16))
-
-
-def test_embedding_by_a_loop():
-    x = torch.tensor([0.0, 0.25, 0.9])
-    found = sinusoidal_embedding(x)
-    assert found.shape == (3, 32)
-    ratio = math.log(1000) / 15
-    for row, value in zip(found, x.tolist(), strict=True):
-        for i in range(16):
-            angle = 2 * math.pi * math.exp(i * ratio) * value
-            assert float(row[i]) == pytest.approx(math.sin(angle), abs=2e-3)
-            assert float(row[16 + i]) == pytest.approx(math.cos(angle), abs=2e-3)
-    assert math.exp(ratio) == pytest.approx(1.58489, abs=1e-5)
-
-
-def test_every_block_can_be_told_the_noise_level():
-    torch.manual_seed(0)
-    config = UNetConfig((8, 16), norm="group", conditioning="blocks", attention=True, dropout=0.1)
-    network = UNet(1, config).eval()
-    torch.nn.init.normal_(network.last.weight)
-    x = torch.randn(1, 1, 8, 8).expand(2, -1, -1, -1)
-    y = network(x, torch.tensor([-1.0, 3.0]))
-    assert not torch.allclose(y[0], y[1])
-    y.square().sum().backward()
-    for name, parameter in network.named_parameters():
-        assert parameter.grad.any(), name
 
 
 # ---------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ FAMILIES = {
             ImageDiffusionConfig(
                 (1, 8, 8),
                 UNetConfig(
-                    (8, 16), depth=1, norm="group", conditioning="blocks", attention=True
+                    (8, 16), depth=1, norm="group", conditioning="blocks", attention=(1,)
                 ),
                 ScheduleConfig(max_signal=0.999),
                 "velocity",

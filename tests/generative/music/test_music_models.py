@@ -32,7 +32,6 @@ from generative.music.transformer import (
     RelativePositions,
     encode_pieces,
     pad_tokens,
-    sine_positions,
     vocabularies,
     windows,
 )
@@ -71,14 +70,6 @@ def test_parameters_are_the_books():
         MusicTransformer(MusicTransformerConfig())
     with pytest.raises(ValueError, match=r"block.dim is 256.*need 128"):
         MusicTransformerConfig(("a b",))
-
-
-def test_sine_positions_by_their_formula():
-    found = sine_positions(60, 7)
-    for position, channel in ((0, 0), (3, 1), (59, 4), (17, 6)):
-        angle = position / 10_000 ** (2 * (channel // 2) / 7)
-        expected = math.cos(angle) if channel % 2 else math.sin(angle)
-        assert found[position, channel] == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("num_queries", [1, 4, 9])
