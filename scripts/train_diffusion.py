@@ -174,9 +174,7 @@ class Plane:
 
     def model(self):
         """With fresh weights."""
-        from generative.diffusion import PointDiffusion
-
-        return PointDiffusion(self.args.point)
+        return self.args.point.build()
 
     def picture(self, model):
         """Data beside samples."""
@@ -229,9 +227,8 @@ class Images:
         import numpy as np
 
         from generative.data.image_set import evenly
-        from generative.diffusion import ImageDiffusion
 
-        model = ImageDiffusion(self.args.image)
+        model = self.args.image.build()
         some: np.ndarray = evenly(len(self.train), 10_000)
         model.initialise(self.train.as_tensor(some))
         return model

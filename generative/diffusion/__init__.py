@@ -3,7 +3,7 @@
 The book's model (Foster 2023, chapter 8), DDPM (Ho, Jain & Abbeel 2020) and DDIM (Song, Meng &
 Ermon 2021) differ in schedule, loss and sampler, which are settings here:
 
-    model = ImageDiffusion.from_pretrained("runs/diffusion/model")
+    model = Diffusion.from_pretrained("runs/diffusion/model")
     images = model.sample(16)                            # (16, 3, 64, 64) in [0, 1], 20 steps
     better = model.sample(16, steps=200, eta=1.0)        # DDPM
 

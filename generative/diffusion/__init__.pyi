@@ -14,17 +14,12 @@ from .config import (
     UNetConfig as UNetConfig,
 )
 from .exact import MixtureDenoiser as MixtureDenoiser
+from .model import Diffusion as Diffusion
 from .model import (
     DiffusionLearner as DiffusionLearner,
 )
 from .model import (
     DiffusionLosses as DiffusionLosses,
-)
-from .model import (
-    ImageDiffusion as ImageDiffusion,
-)
-from .model import (
-    PointDiffusion as PointDiffusion,
 )
 from .model import (
     diffusion_loss as diffusion_loss,

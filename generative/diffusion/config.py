@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from generative.nets.config import UNetConfig
 from generative.training.ranges import (
@@ -17,6 +17,9 @@ from generative.training.ranges import (
     Size,
     Waves,
 )
+
+if TYPE_CHECKING:
+    from generative.diffusion.model import Diffusion
 
 __all__ = [
     "DiffusionLossConfig",
@@ -89,6 +92,17 @@ class ImageDiffusionConfig(Checked):
             )
         _check_prediction(self.schedule, self.prediction)
 
+    def build(self) -> Diffusion:
+        """Diffusion of pixels around a U-Net."""
+        from generative.diffusion.model import Diffusion
+        from generative.nets.unet import UNet
+
+        network = UNet(self.image_shape[0], self.network)
+        return Diffusion(
+            network, self.image_shape, self.schedule, self.prediction, self.steps,
+            levels=self.levels, config=self,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class PointDiffusionConfig(Checked):
@@ -118,6 +132,16 @@ class PointDiffusionConfig(Checked):
         if self.embedding_dim < 4 or self.embedding_dim % 2:
             raise ValueError(f"embedding_dim is {self.embedding_dim}; give an even number from 4")
         _check_prediction(self.schedule, self.prediction)
+
+    def build(self) -> Diffusion:
+        """Diffusion of vectors around a perceptron; `log_prob` is quick enough for these."""
+        from generative.diffusion.model import Diffusion
+        from generative.diffusion.networks import DenoisingMLP
+
+        return Diffusion(
+            DenoisingMLP(self), (self.dim,), self.schedule, self.prediction, self.steps,
+            solver="rk4", ode_steps=self.ode_steps, config=self,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

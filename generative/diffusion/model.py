@@ -1,10 +1,10 @@
-"""Diffusion models of vectors and of images: loss, sampling, likelihood; and their learner."""
+"""Diffusion around any network: loss, sampling, likelihood; and its learner."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -15,8 +15,8 @@ from generative.diffusion.config import (
     DiffusionLossConfig,
     ImageDiffusionConfig,
     PointDiffusionConfig,
+    ScheduleConfig,
 )
-from generative.diffusion.networks import DenoisingMLP
 from generative.diffusion.samplers import (
     Clip,
     Denoiser,
@@ -29,7 +29,6 @@ from generative.diffusion.samplers import (
     variational_gap,
 )
 from generative.diffusion.schedules import Schedule, signal_and_noise
-from generative.nets.unet import UNet
 from generative.training.checks import (
     at_least_float32,
     check_batch,
@@ -46,10 +45,9 @@ from generative.training.pretrained import Pretrained
 from generative.training.ranges import Count, CountOrZero, Probability, Quantile
 
 __all__ = [
+    "Diffusion",
     "DiffusionLearner",
     "DiffusionLosses",
-    "ImageDiffusion",
-    "PointDiffusion",
     "diffusion_loss",
     "estimates",
 ]
@@ -141,156 +139,87 @@ def _draw_levels(
 # ---------------------------------------------------------------------------------------------
 
 
-class PointDiffusion(Pretrained, nn.Module):
-    """Diffusion of vectors (B, D), which should have mean 0 and variance 1 on each axis."""
+class Diffusion(Pretrained, nn.Module):
+    """Diffusion of examples of any shape: vectors, images, latents, next frames.
 
-    config_class = PointDiffusionConfig
-    capabilities: ClassVar[frozenset[str]] = frozenset(
-        {"loss", "sample", "log_prob", "encode", "decode"}
-    )
+    Of pixels, black is -1 and white is 1 until `initialise` sets mean and deviation of each channel
+    from data. Other examples should have mean 0 and variance 1.
 
-    def __init__(self, config: PointDiffusionConfig | None = None):
-        super().__init__()
-        self.config = config = config or PointDiffusionConfig()
-        self.schedule = Schedule(config.schedule)
-        self.network = DenoisingMLP(config)
+    `PointDiffusionConfig().build()` and `ImageDiffusionConfig().build()` are models whose config is
+    saved with them and read by `from_pretrained`. One that is put together by hand is saved by its
+    weights: put it together again and call `load_weights(folder)`.
 
-    @classmethod
-    def complete_config(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Models that were saved before there was `num_waves` have none."""
-        return {"num_waves": 0, **config}
+        model = Diffusion(UNet(4, UNetConfig()), (4, 32, 32), ScheduleConfig(), "velocity")
 
-    def denoise(self, x: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
-        """x_t (B, D) and log_snr (B,) -> estimates of (noise, data)."""
-        check_vectors(x, self.config.dim, "points", self)
-        return estimates(self.network(x, log_snr), x, log_snr, self.config.prediction)
-
-    def loss(
-        self,
-        x: Tensor,
-        config: DiffusionLossConfig = BOOK,
-        generator: torch.Generator | None = None,
-    ) -> DiffusionLosses:
-        """Error of the noise, at random levels of noise.
-
-        Raises:
-            ValueError: another shape than (B, D), or integers.
-        """
-        x = check_some(check_vectors(x, self.config.dim, "points", self), self)
-        return diffusion_loss(self.denoise, x, self.schedule, config, generator)
-
-    @checked
-    @torch.no_grad()
-    def sample(
-        self,
-        n: CountOrZero,
-        generator: torch.Generator | None = None,
-        steps: Count | None = None,
-        eta: Probability = 0.0,
-        spacing: str = "time",
-        clip: tuple[float, float] | None = None,
-        quantile: Quantile | None = None,
-    ) -> Tensor:
-        """n points (n, D).
-
-        Args:
-            steps: config.steps if not given.
-            eta: 0 for DDIM, 1 for DDPM.
-            spacing: of the steps, "time" or "log-snr"; see `Schedule.steps`.
-            clip: range that the numbers of points have, if they have one.
-            quantile: how estimates are brought back into it; see `clip_data`.
-        """
-        z = torch.randn(n, self.config.dim, generator=generator, **placed(self))
-        path = self.path(z, steps, eta, generator, spacing, clip, quantile)
-        return deque(path, maxlen=1).pop().x
-
-    @checked
-    def path(
-        self,
-        z: Tensor,
-        steps: Count | None = None,
-        eta: Probability = 0.0,
-        generator: torch.Generator | None = None,
-        spacing: str = "time",
-        clip: tuple[float, float] | None = None,
-        quantile: Quantile | None = None,
-    ) -> Iterator[Step]:
-        """Every step of `sample` from normal noise z (B, D); the arguments are the same."""
-        check_vectors(z, self.config.dim, "z", self)
-        stations = self.schedule.steps(steps or self.config.steps, spacing)
-        within = _within(clip, quantile)
-        return denoising_path(self.denoise, z, stations, eta, generator, within)
-
-    @graph_if_wanted
-    def log_prob(self, x: Tensor) -> Tensor:
-        """log density of each point, (B, D) -> (B,), nats, by the probability flow.
-
-        Of what the flow makes of standard normal noise, which is the distribution of `decode` and,
-        for many steps, of `sample`; with the little noise that is left at t = 0 (a standard
-        deviation of 0.01 for linear betas).
-        """
-        x = check_vectors(x, self.config.dim, "points", self)
-        return ode_log_prob(self.denoise, x, *self.schedule.ends, self.config.ode_steps)
-
-    @graph_if_wanted
-    def encode(self, x: Tensor) -> Tensor:
-        """x (B, D) -> z (B, D), standard normal if x is drawn from the model."""
-        x = check_vectors(x, self.config.dim, "points", self)
-        high, low = self.schedule.ends
-        return ode_flow(self.denoise, self._signal * x, high, low, self.config.ode_steps)
-
-    @graph_if_wanted
-    def decode(self, z: Tensor) -> Tensor:
-        """z (B, D) -> x (B, D), the inverse of `encode` up to the solver's error."""
-        z = check_vectors(z, self.config.dim, "z", self)
-        high, low = self.schedule.ends
-        return ode_flow(self.denoise, z, low, high, self.config.ode_steps) / self._signal
-
-    @property
-    def _signal(self) -> float:
-        """Signal rate at t = 0."""
-        return 1 / math.sqrt(1 + math.exp(-self.schedule.ends[0]))
-
-
-class ImageDiffusion(Pretrained, nn.Module):
-    """Diffusion of images (B, C, H, W) in [0, 1].
-
-    `initialise` sets mean and deviation of each channel from data; until then black is -1 and
-    white is 1.
+    Args:
+        network: (x_t (B, *shape), log_snr (B,)) -> (B, *shape), with a third argument where a
+            context is given.
+        shape: of an example.
+        schedule: of the signal.
+        prediction: "noise", or "velocity"; see `estimates`.
+        steps: of sampling, unless another number is asked for.
+        levels: values that a pixel in [0, 1] can have, where examples are images; else None.
+        solver: of `encode` and `decode`: "ddim", in `steps` steps as in sampling, or "rk4", in
+            `ode_steps` Runge-Kutta steps.
+        ode_steps: also of `log_prob`.
+        config: the recipe of the model, if it has one.
     """
 
-    config_class = ImageDiffusionConfig
-    capabilities: ClassVar[frozenset[str]] = frozenset(
-        {"loss", "sample", "bound", "encode", "decode"}
-    )
+    builds: ClassVar[Mapping[str, type]] = {
+        "ImageDiffusion": ImageDiffusionConfig,
+        "PointDiffusion": PointDiffusionConfig,
+    }
     mean: Tensor
     std: Tensor
 
+    def __init__(
+        self,
+        network: nn.Module,
+        shape: tuple[int, ...],
+        schedule: ScheduleConfig,
+        prediction: str = "noise",
+        steps: int = 20,
+        *,
+        levels: int | None = None,
+        solver: str = "ddim",
+        ode_steps: int = 64,
+        config: ImageDiffusionConfig | PointDiffusionConfig | None = None,
+    ):
+        super().__init__()
+        self.config, self.shape, self.schedule = config, shape, Schedule(schedule)
+        self.prediction, self.steps, self.levels = prediction, steps, levels
+        self.solver, self.ode_steps = solver, ode_steps
+        self.network = network
+        if levels is not None:
+            self.register_buffer("mean", torch.full((shape[0], 1, 1), 0.5))
+            self.register_buffer("std", torch.full((shape[0], 1, 1), 0.5))
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """Verbs that are quick enough to be of use, or have a meaning, for such examples."""
+        own = {"log_prob"} if self.solver == "rk4" else set()
+        own |= {"bound"} if self.levels is not None else set()
+        return frozenset({"loss", "sample", "encode", "decode"} | own)
+
     @classmethod
     def complete_config(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Models that were saved before attention had a place to choose have it at the bottom."""
-        network = config.get("network")
+        """Older points have no waves, and older U-Nets attend at the bottom or nowhere."""
+        if "network" not in config:
+            return {"num_waves": 0, **config}
+        network = config["network"]
         if not isinstance(network, dict) or not isinstance(network.get("attention"), bool):
             return config
         bottom = [len(network.get("channels", [])) - 1] if network["attention"] else []
         return {**config, "network": {**network, "attention": bottom}}
-
-    def __init__(self, config: ImageDiffusionConfig | None = None):
-        super().__init__()
-        self.config = config = config or ImageDiffusionConfig()
-        self.schedule = Schedule(config.schedule)
-        self.network = UNet(config.image_shape[0], config.network)
-        shape = (config.image_shape[0], 1, 1)
-        self.register_buffer("mean", torch.full(shape, 0.5))
-        self.register_buffer("std", torch.full(shape, 0.5))
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
         """Take mean and deviation of each channel from images (B, C, H, W); all of them, or many.
 
         Raises:
-            ValueError: a channel is the same everywhere.
+            ValueError: a channel is the same everywhere, or examples are no images.
         """
+        self._need_pixels("initialise")
         x = check_some(self._check(x), self)
         std, mean = torch.std_mean(x, (0, 2, 3), keepdim=True, correction=0)
         if not bool((std > 0).all()):
@@ -301,24 +230,28 @@ class ImageDiffusion(Pretrained, nn.Module):
         self.mean.copy_(mean[0])
         self.std.copy_(std[0])
 
-    def denoise(self, x: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised x_t (B, C, H, W) and log_snr (B,) -> estimates of (noise, data)."""
-        check_batch(x, self.config.image_shape, "images", self)
-        return estimates(self.network(x, log_snr), x, log_snr, self.config.prediction)
+    def denoise(
+        self, x: Tensor, log_snr: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Normalised x_t (B, *shape) and log_snr (B,) -> estimates of (noise, data)."""
+        check_batch(x, self.shape, "x_t", self)
+        given = () if context is None else (context,)
+        return estimates(self.network(x, log_snr, *given), x, log_snr, self.prediction)
 
     def loss(
         self,
         x: Tensor,
         config: DiffusionLossConfig = BOOK,
         generator: torch.Generator | None = None,
+        context: Tensor | None = None,
     ) -> DiffusionLosses:
         """Error of the noise, at random levels of noise.
 
         Raises:
-            ValueError: another shape, integer pixels, or pixels outside [0, 1].
+            ValueError: another shape than (B, *shape), integers, or pixels outside [0, 1].
         """
         x = self.normalise(check_some(self._check(x), self))
-        return diffusion_loss(self.denoise, x, self.schedule, config, generator)
+        return diffusion_loss(self._given(context), x, self.schedule, config, generator)
 
     @checked
     @torch.no_grad()
@@ -329,37 +262,24 @@ class ImageDiffusion(Pretrained, nn.Module):
         steps: Count | None = None,
         eta: Probability = 0.0,
         spacing: str = "time",
-        clip: tuple[float, float] | None = PIXELS,
+        clip: tuple[float, float] | str | None = "own",
         quantile: Quantile | None = None,
+        context: Tensor | None = None,
     ) -> Tensor:
-        """n images (n, C, H, W) in [0, 1].
+        """n examples (n, *shape); pixels are in [0, 1].
 
         Args:
-            steps: config.steps if not given.
+            steps: the model's own number if not given.
             eta: 0 for DDIM, 1 for DDPM.
             spacing: of the steps, "time" or "log-snr"; see `Schedule.steps`.
-            clip: range of pixels, into which every estimate of the image is brought; None leaves
-                them, and only the last one is clipped.
+            clip: range into which every estimate of an example is brought: "own" for that of
+                pixels, where examples have them; or (low, high). None leaves the estimates, and of
+                pixels clips only the last one.
             quantile: None clips. A share such as 0.995 keeps contrasts; see `clip_data`.
+            context: of each example, as the network takes it.
         """
-        z = torch.randn(n, *self.config.image_shape, generator=generator, **placed(self))
-        return self.decode(z, steps, eta, generator, spacing, clip, quantile)
-
-    @checked
-    @torch.no_grad()
-    def decode(
-        self,
-        z: Tensor,
-        steps: Count | None = None,
-        eta: Probability = 0.0,
-        generator: torch.Generator | None = None,
-        spacing: str = "time",
-        clip: tuple[float, float] | None = PIXELS,
-        quantile: Quantile | None = None,
-    ) -> Tensor:
-        """Noise z (B, C, H, W) -> images in [0, 1]; the same noise always gives the same image, if
-        eta is 0. Arguments are those of `sample`."""
-        path = self.path(z, steps, eta, generator, spacing, clip, quantile)
+        z = torch.randn(n, *self.shape, generator=generator, **placed(self))
+        path = self.path(z, steps, eta, generator, spacing, clip, quantile, context)
         return self.denormalise(deque(path, maxlen=1).pop().x)
 
     @checked
@@ -370,37 +290,88 @@ class ImageDiffusion(Pretrained, nn.Module):
         eta: Probability = 0.0,
         generator: torch.Generator | None = None,
         spacing: str = "time",
-        clip: tuple[float, float] | None = PIXELS,
+        clip: tuple[float, float] | str | None = "own",
         quantile: Quantile | None = None,
+        context: Tensor | None = None,
     ) -> Iterator[Step]:
-        """Every step of `decode`, of images as `normalise` makes them."""
-        check_batch(z, self.config.image_shape, "z", self)
-        stations = self.schedule.steps(steps or self.config.steps, spacing)
-        within = _within(clip, quantile, self.mean, self.std)
-        return denoising_path(self.denoise, z, stations, eta, generator, within)
+        """Every step of `sample` from normal noise z (B, *shape), of examples as `normalise` makes
+        them; the arguments are the same."""
+        self._check_noise(z)
+        stations = self.schedule.steps(steps or self.steps, spacing)
+        within = self._within(clip, quantile)
+        return denoising_path(self._given(context), z, stations, eta, generator, within)
 
-    @checked
-    @torch.no_grad()
+    @graph_if_wanted
     def encode(
-        self,
-        x: Tensor,
-        steps: Count | None = None,
-        clip: tuple[float, float] | None = PIXELS,
-        quantile: Quantile | None = None,
+        self, x: Tensor, steps: int | None = None, context: Tensor | None = None, **settings: Any
     ) -> Tensor:
-        """Images -> the noise z (B, C, H, W) that DDIM would make them of, run in reverse.
+        """Examples -> the noise z (B, *shape) of which `decode` makes them.
 
-        Arguments are those of `sample`.
+        Standard normal if x is drawn from the model. By "ddim" without gradient.
+
+        Args:
+            steps: of the solver; its own number if not given.
+            settings: clip and quantile of solver "ddim"; see `sample`.
+        Raises:
+            ValueError: settings that the solver has not, or another shape.
         """
-        stations = self.schedule.steps(steps or self.config.steps)
-        within = _within(clip, quantile, self.mean, self.std)
-        path = noising_path(self.denoise, self.normalise(self._check(x)), stations, within)
-        return deque(path, maxlen=1).pop()
+        x = self.normalise(self._check(x))
+        if self.solver == "ddim":
+            return self._noise_of(x, steps, context, **settings)
+        self._no_more(settings)
+        high, low = self.schedule.ends
+        num = steps or self.ode_steps
+        return ode_flow(self._given(context), self._signal * x, high, low, num)
+
+    @graph_if_wanted
+    def decode(
+        self, z: Tensor, steps: int | None = None, context: Tensor | None = None, **settings: Any
+    ) -> Tensor:
+        """Noise z (B, *shape) -> examples, the inverse of `encode` up to the solver's error.
+
+        By "ddim" without gradient, and with eta 0 always the same.
+
+        Args:
+            steps: of the solver; its own number if not given.
+            settings: eta, generator, spacing, clip and quantile of solver "ddim"; see `sample`.
+        Raises:
+            ValueError: settings that the solver has not, or another shape.
+        """
+        if self.solver == "ddim":
+            with torch.no_grad():
+                path = self.path(z, steps, context=context, **settings)
+                return self.denormalise(deque(path, maxlen=1).pop().x)
+        self._no_more(settings)
+        high, low = self.schedule.ends
+        num = steps or self.ode_steps
+        z = self._check_noise(z)
+        return self.denormalise(ode_flow(self._given(context), z, low, high, num) / self._signal)
+
+    @graph_if_wanted
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """log density of each example, (B, *shape) -> (B,), nats, by the probability flow.
+
+        Of what the flow makes of standard normal noise, which is the distribution of `decode` and,
+        for many steps, of `sample`; with the little noise that is left at t = 0 (a standard
+        deviation of 0.01 for linear betas). It takes one backward pass for each number of an
+        example in each of 4 `ode_steps` calls of the network.
+
+        Raises:
+            ValueError: another shape, or pixels, whose levels have `bound`.
+        """
+        if self.levels is not None:
+            raise ValueError("pixels have probabilities of levels and no density; use bound")
+        x = self._check(x)
+        return ode_log_prob(self._given(context), x, *self.schedule.ends, self.ode_steps)
 
     @checked
     @torch.no_grad()
     def bound(
-        self, x: Tensor, num_draws: Count = 32, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        num_draws: Count = 32,
+        generator: torch.Generator | None = None,
+        context: Tensor | None = None,
     ) -> Tensor:
         """Lower bound of the log probability of each image, (B, C, H, W) -> (B,), nats.
 
@@ -410,28 +381,68 @@ class ImageDiffusion(Pretrained, nn.Module):
         Args:
             num_draws: noise levels that are tried for each image.
         Raises:
-            ValueError: a pixel is none of config.levels values.
+            ValueError: a pixel is none of the model's levels, or examples are no images.
         """
+        self._need_pixels("bound")
         x = self._check(x)
         high, low = self.schedule.ends
-        rest = variational_gap(self.denoise, self.normalise(x), high, low, num_draws, generator)
+        normal, denoise = self.normalise(x), self._given(context)
+        rest = variational_gap(denoise, normal, high, low, num_draws, generator)
         return self._log_prob_of_levels(x, high, generator) - rest
 
     def normalise(self, x: Tensor) -> Tensor:
-        """Images in [0, 1] -> mean 0 and deviation 1."""
-        return (x - self.mean) / self.std
+        """Pixels in [0, 1] -> mean 0 and deviation 1; other examples as they are."""
+        return x if self.levels is None else (x - self.mean) / self.std
 
     def denormalise(self, x: Tensor) -> Tensor:
-        """The inverse, clipped to [0, 1]."""
-        return (self.mean + self.std * x).clamp(0, 1)
+        """The inverse; pixels are clipped to [0, 1]."""
+        return x if self.levels is None else (self.mean + self.std * x).clamp(0, 1)
+
+    @checked
+    @torch.no_grad()
+    def _noise_of(
+        self,
+        x: Tensor,
+        steps: Count | None,
+        context: Tensor | None,
+        clip: tuple[float, float] | str | None = "own",
+        quantile: Quantile | None = None,
+    ) -> Tensor:
+        """`encode` by DDIM run in reverse, of normalised examples."""
+        stations = self.schedule.steps(steps or self.steps)
+        within = self._within(clip, quantile)
+        path = noising_path(self._given(context), x, stations, within)
+        return deque(path, maxlen=1).pop()
+
+    def _given(self, context: Tensor | None) -> Denoiser:
+        return self.denoise if context is None else partial(self.denoise, context=context)
+
+    def _within(
+        self, clip: tuple[float, float] | str | None, quantile: float | None
+    ) -> Clip | None:
+        """`clip_data` into a range, of examples as `normalise` makes them."""
+        if clip == "own":
+            clip = None if self.levels is None else PIXELS
+        if clip is None and quantile is None:
+            return None
+        if not isinstance(clip, tuple) or not -math.inf < clip[0] < clip[1] < math.inf:
+            raise ValueError(
+                f"clip is {clip} and quantile {quantile}; give the lowest and the highest number "
+                "of an example, or None for both"
+            )
+        low, high = clip
+        if self.levels is not None:
+            low, high = ((end - self.mean) / self.std for end in clip)
+        return partial(clip_data, low=low, high=high, quantile=quantile)
 
     def _log_prob_of_levels(
         self, x: Tensor, log_snr: float, generator: torch.Generator | None
     ) -> Tensor:
         """log p(x | x_t) when x_t has the least noise: levels in proportion to how well they
         explain what is seen, pixel by pixel; (B,)."""
-        last = self.config.levels - 1
-        level = to_levels(x, self.config.levels)
+        levels = self.levels or 0
+        last = levels - 1
+        level = to_levels(x, levels)
         # In units of one level: its noise, and where among the levels the pixel seems to be.
         width = math.exp(-log_snr / 2) * self.std * last
         eps = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
@@ -446,25 +457,27 @@ class ImageDiffusion(Pretrained, nn.Module):
         return log_prob
 
     def _check(self, x: Tensor) -> Tensor:
-        return check_images(x, self.config.image_shape, self)
+        if self.levels is not None:
+            return check_images(x, self.shape, self)
+        if len(self.shape) == 1:
+            return check_vectors(x, self.shape[0], "points", self)
+        return check_batch(x, self.shape, "examples", self)
 
+    def _check_noise(self, z: Tensor) -> Tensor:
+        return check_batch(z, self.shape, "z", self)
 
-def _within(
-    clip: tuple[float, float] | None,
-    quantile: float | None,
-    mean: Tensor | float = 0.0,
-    std: Tensor | float = 1.0,
-) -> Clip | None:
-    """`clip_data` into a range of numbers of which mean and deviation were taken out."""
-    if clip is None and quantile is None:
-        return None
-    if clip is None or not -math.inf < clip[0] < clip[1] < math.inf:
-        raise ValueError(
-            f"clip is {clip} and quantile {quantile}; give the lowest and the highest number of an "
-            "example, or None for both"
-        )
-    low, high = ((end - mean) / std for end in clip)
-    return partial(clip_data, low=low, high=high, quantile=quantile)
+    def _need_pixels(self, what: str) -> None:
+        if self.levels is None:
+            raise ValueError(f"{what} is for images of some levels; this model has none")
+
+    def _no_more(self, settings: dict[str, Any]) -> None:
+        if settings:
+            raise ValueError(f"solver {self.solver!r} has no {', '.join(settings)}; leave it out")
+
+    @property
+    def _signal(self) -> float:
+        """Signal rate at t = 0."""
+        return 1 / math.sqrt(1 + math.exp(-self.schedule.ends[0]))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -475,9 +488,7 @@ def _within(
 class DiffusionLearner:
     """AdamW on the error of the noise; `kept` has the average of the weights."""
 
-    def __init__(
-        self, model: PointDiffusion | ImageDiffusion, config: DiffusionLossConfig, steps: int
-    ):
+    def __init__(self, model: Diffusion, config: DiffusionLossConfig, steps: int):
         self.model, self.config = model, config
         optimizer = torch.optim.AdamW(
             parameter_groups(model, config.weight_decay), lr=config.lr, eps=config.adam_eps
@@ -487,13 +498,14 @@ class DiffusionLearner:
         )
 
     @property
-    def kept(self) -> Any:
+    def kept(self) -> Diffusion:
         """A copy of the model with the weights that sampling and scoring should use."""
         return self.optimisation.kept
 
-    def update(self, batch: Tensor) -> dict[str, Tensor | float]:
-        """One step on points (B, D) or images (B, C, H, W), as the model takes them."""
-        losses = self.model.loss(batch, self.config)
+    def update(self, batch: Tensor | tuple[Tensor, Tensor]) -> dict[str, Tensor | float]:
+        """One step on examples (B, *shape), or on (examples, context)."""
+        x, context = (batch, None) if isinstance(batch, Tensor) else batch
+        losses = self.model.loss(x, self.config, context=context)
         self.optimisation.step(losses.loss)
         return {name: value.detach() for name, value in losses._asdict().items()}
 

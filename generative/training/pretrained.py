@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import safetensors.torch
 import torch
@@ -47,17 +47,29 @@ MAX_TABLE_BYTES = 64 * 2**20
 
 
 class Pretrained:
-    """Adds `save_pretrained` and `from_pretrained` to an `nn.Module` that is built from one config.
+    """Adds `save_pretrained` and `from_pretrained` to an `nn.Module`.
 
-    A subclass sets `config_class`, takes the config as the only required argument of `__init__` and
-    keeps it as `self.config`.
+    A model that is its own network sets `config_class`, takes the config as `__init__`'s only
+    needed argument and keeps it as `self.config`.
 
         class ConvVAE(Pretrained, nn.Module):
             config_class = ConvVAEConfig
+
+    A model around networks that are passed in sets `builds`, its recipes by the names that they
+    have in saved folders. A recipe's `build()` chooses the networks and sets `model.config`.
+
+        class Diffusion(Pretrained, nn.Module):
+            builds = {"ImageDiffusion": ImageDiffusionConfig}
+
+    Such a model can also be put together by hand. It then has no config, `save_pretrained` writes
+    its weights, and `load_weights` of a model that is put together in the same way reads them.
     """
 
     config_class: ClassVar[type]
-    config: Any
+    builds: ClassVar[Mapping[str, type]] = {}
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Beginnings of weights' names in older folders, and what they are called now."""
+    config: Any = None
 
     def save_pretrained(self, folder: Path | str, dtype: torch.dtype | None = None) -> None:
         """Write config.json, model.safetensors and manifest.json into folder.
@@ -81,7 +93,7 @@ class Pretrained:
                 kind = str(stored.dtype).removeprefix("torch.")
                 raise ValueError(f"weight {name} is not finite as {kind}; it was not saved")
             weights[name] = stored.contiguous()
-        config = {"class": type(self).__name__, "format": 1, "config": to_json(self.config)}
+        config = {"class": self._saved_name(), "format": 1, "config": to_json(self.config)}
         files = {CONFIG_NAME: json_bytes(config), WEIGHTS_NAME: safetensors.torch.save(weights)}
         write_folder(Path(folder), files)
 
@@ -93,32 +105,44 @@ class Pretrained:
         Raises:
             FileNotFoundError: there is no such folder.
             DamagedFileError: a file is missing, cut, changed, or does not fit the others.
-            ValueError: the folder holds another class of model, or is the run that made one.
+            ValueError: the folder holds another class of model, one that was put together by hand,
+                or is the run that made one.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"{folder}: no such folder; pass one with {with_article(cls.__name__)}"
-            )
-        if (folder / "model").is_dir():
-            raise ValueError(f"{folder} is the folder of a run; pass its model, {folder / 'model'}")
+        folder = cls._check_folder(folder)
         entries = read_manifest(folder, {CONFIG_NAME, WEIGHTS_NAME})
         config_path, path = folder / CONFIG_NAME, folder / WEIGHTS_NAME
         config = cls._read_config(config_path, entries[CONFIG_NAME])
         # Sizes are compared before memory is allocated for them.
-        empty = without_memory(lambda: cls(config), config_path)  # type: ignore[call-arg]
+        empty = without_memory(lambda: cls._make(config), config_path)
         expected = empty.state_dict()
         tables = sum(x.nbytes for name, x in empty.named_buffers() if name not in expected)
         if tables > MAX_TABLE_BYTES + sum(x.nbytes for x in expected.values()):
             raise DamagedFileError(f"{config_path}: its sizes need {tables} bytes beside weights")
-        most = MAX_HEADER_BYTES + sum(8 * (1 + tensor.numel()) for tensor in expected.values())
-        weights = read_weights(read_listed(path, entries[WEIGHTS_NAME], most), path, expected)
+        weights = cls._read_weights(path, entries[WEIGHTS_NAME], expected)
         with torch.random.fork_rng(devices=[]):  # initial weights must not use up random numbers
-            model = cls(config)  # type: ignore[call-arg]
-        assert isinstance(model, nn.Module)
+            model = cls._make(config)
         model.float()  # whatever torch's default is
         model.load_state_dict(weights)
-        return model.to(device).eval()
+        return cast("Self", model.to(device).eval())
+
+    def load_weights(self, folder: Path | str) -> None:
+        """Take over the weights that `save_pretrained` wrote of a model of the same networks.
+
+        This is how a model that was put together by hand is read back: put it together again, and
+        load. Names, shapes and types are compared first; the model then has the folder's numbers,
+        on its own device.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+            DamagedFileError: a file is missing, cut, changed, or holds other weights.
+            ValueError: the folder is the run that made a model.
+        """
+        assert isinstance(self, nn.Module)
+        folder = self._check_folder(folder)
+        entries = read_manifest(folder, {CONFIG_NAME, WEIGHTS_NAME})
+        expected = self.state_dict()
+        weights = self._read_weights(folder / WEIGHTS_NAME, entries[WEIGHTS_NAME], expected)
+        self.load_state_dict(weights)
 
     def continue_from(self, folder: Path | str) -> None:
         """Take over the weights of a saved model of the same class and sizes.
@@ -141,20 +165,53 @@ class Pretrained:
         return config
 
     @classmethod
+    def _make(cls, config: Any) -> nn.Module:
+        return config.build() if cls.builds else cast("Any", cls)(config)
+
+    def _saved_name(self) -> str:
+        """Class in config.json: the name of the recipe, or of the class."""
+        names = [name for name, kind in self.builds.items() if type(self.config) is kind]
+        return names[0] if names else type(self).__name__
+
+    @classmethod
+    def _check_folder(cls, folder: Path | str) -> Path:
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{folder}: no such folder; pass one with {with_article(cls.__name__)}"
+            )
+        if (folder / "model").is_dir():
+            raise ValueError(f"{folder} is the folder of a run; pass its model, {folder / 'model'}")
+        return folder
+
+    @classmethod
+    def _read_weights(
+        cls, path: Path, entry: dict[str, Any], expected: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        most = MAX_HEADER_BYTES + sum(8 * (1 + tensor.numel()) for tensor in expected.values())
+        return read_weights(read_listed(path, entry, most), path, expected, cls.renamed)
+
+    @classmethod
     def _read_config(cls, path: Path, entry: dict[str, Any]) -> Any:
         content = parse_json(read_listed(path, entry, MAX_CONFIG_BYTES), path)
         if not isinstance(content, dict) or content.get("format") != 1:
             raise DamagedFileError(f"{path}: is not the config of a saved model of format 1")
-        name = content.get("class")
-        if name != cls.__name__:
+        name = str(content.get("class"))
+        recipes = cls.builds or {cls.__name__: cls.config_class}
+        if cls.builds and name == cls.__name__ and content.get("config") is None:
             raise ValueError(
-                f"{path.parent} holds {with_article(cut(str(name), 60))}, not "
+                f"{path.parent} holds the weights of {with_article(name)} that was put together by "
+                "hand; put it together again and call its load_weights"
+            )
+        if name not in recipes:
+            raise ValueError(
+                f"{path.parent} holds {with_article(cut(name, 60))}, not "
                 f"{with_article(cls.__name__)}; pass the folder of {with_article(cls.__name__)}"
             )
         config = content.get("config")
         with reading(path):
             config = cls.complete_config(config) if isinstance(config, dict) else config
-            return from_json(cls.config_class, config)
+            return from_json(recipes[name], config)
 
 
 def class_name(folder: Path | str) -> str:
@@ -227,18 +284,33 @@ def without_memory(build: Callable[[], nn.Module], path: Path) -> nn.Module:
         handle.remove()
 
 
-def read_weights(data: bytes, path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def read_weights(
+    data: bytes,
+    path: Path,
+    expected: Mapping[str, Tensor],
+    renamed: Mapping[str, str] | None = None,
+) -> dict[str, Tensor]:
     """Read the tensors of a safetensors file, if they are those of a model.
 
     Args:
         data: content of the file.
         path: named in errors.
         expected: tensors of the model, of which only types and shapes matter (on the meta device).
+        renamed: beginnings of older names, and what they are called now.
     Raises:
         DamagedFileError: names, shapes or types differ, which is found before anything is
             allocated, or a weight is not finite.
     """
-    header = read_header(data, path)
+
+    def now(name: str) -> str:
+        if name in expected:
+            return name
+        for before, after in (renamed or {}).items():
+            if name.startswith(before):
+                return after + name.removeprefix(before)
+        return name
+
+    header = {now(name): entry for name, entry in read_header(data, path).items()}
     missing, strange = sorted(set(expected) - set(header)), sorted(set(header) - set(expected))
     if missing or strange:
         raise DamagedFileError(
@@ -257,7 +329,7 @@ def read_weights(data: bytes, path: Path, expected: Mapping[str, Tensor]) -> dic
             raise DamagedFileError(
                 f"{path}: {name} is of type {kind}, needed is {' or '.join(sorted(needed))}"
             )
-    tensors = read_tensors(data, path)
+    tensors = {now(name): tensor for name, tensor in read_tensors(data, path).items()}
     for name, tensor in tensors.items():
         # aminmax, which is NaN if any entry is, is several times as fast as isfinite.
         ends = tensor.aminmax() if tensor.is_floating_point() and tensor.numel() else ()

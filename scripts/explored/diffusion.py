@@ -60,10 +60,9 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
     between noises; test images, their noise, and the images made of it. In the plane: clouds of
     points in their place, and the density.
     """
-    from generative.diffusion import PointDiffusion
     from generative.training.files import write_json
 
-    of = of_points if isinstance(subject.model, PointDiffusion) else of_images
+    of = of_points if len(subject.model.shape) == 1 else of_images
     for name, picture in of(subject, settings).items():
         subject.save(name, picture)
     subject.save_figure("schedules", schedules())

@@ -55,7 +55,9 @@ def test_declared_verbs_are_there(name):
     model = FAMILIES[name].make()
     for verb in declared - {"loss"}:
         assert callable(getattr(model, verb)), verb
-    assert {verb for verb in VOCABULARY if hasattr(model, verb)} == declared
+    # A model of several builds has verbs that are of no use for some of them.
+    there = {verb for verb in VOCABULARY if hasattr(model, verb)}
+    assert there == declared or (type(model).builds and there > declared)
 
 
 @having("loss")

@@ -9,9 +9,7 @@ import pytest
 import torch
 
 from generative.diffusion import (
-    ImageDiffusion,
     ImageDiffusionConfig,
-    PointDiffusion,
     PointDiffusionConfig,
     Schedule,
     UNetConfig,
@@ -53,13 +51,11 @@ def untouched(*_args, **_kwargs):
 
 
 def points(**options):
-    return PointDiffusion(PointDiffusionConfig(hidden_dim=4, num_hidden=1)).sample(
-        **{"n": 2, **options}
-    )
+    return PointDiffusionConfig(hidden_dim=4, num_hidden=1).build().sample(**{"n": 2, **options})
 
 
 def images():
-    return ImageDiffusion(ImageDiffusionConfig((1, 4, 4), UNetConfig((4, 8), depth=1), levels=3))
+    return ImageDiffusionConfig((1, 4, 4), UNetConfig((4, 8), depth=1), levels=3).build()
 
 
 def flow():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.diffusion import ImageDiffusion, MixtureDenoiser, PointDiffusion
+from generative.diffusion import Diffusion, MixtureDenoiser
 from generative.diffusion.config import ImageDiffusionConfig, PointDiffusionConfig, UNetConfig
 from generative.known.points import load_density
 from generative.training.run import read_result
@@ -26,7 +26,7 @@ def test_points_are_scored_against_the_best_there_is(tmp_path):
         train_diffusion.PRESETS["eight-gaussians"],
         out=tmp_path / "run", point=TINY, steps=10, batch_size=64, samples=100,
     )  # fmt: skip
-    model = PointDiffusion.from_pretrained(train_diffusion.main(args))
+    model = Diffusion.from_pretrained(train_diffusion.main(args))
     result = read_result(tmp_path / "run")
     assert result["gap"] == pytest.approx(result["nll"] - result["floor"])
     assert result["simple_excess"] > 0
@@ -42,7 +42,7 @@ def test_points_are_scored_against_the_best_there_is(tmp_path):
 
 def test_the_exact_denoiser_has_no_excess():
     density = load_density("two-moons")
-    model, exact = PointDiffusion(TINY), MixtureDenoiser.of(density)
+    model, exact = TINY.build(), MixtureDenoiser.of(density)
     model.denoise = lambda x, log_snr: exact(x, log_snr)
     assert train_diffusion.simple_loss(model, density, n=2000)["simple_excess"] < 1e-9
 
@@ -57,7 +57,7 @@ def test_certificates_run(name, tmp_path):
 def test_exploration_of_images(tmp_path):
     torch.manual_seed(0)
     config = ImageDiffusionConfig((3, 32, 32), UNetConfig((4, 8), depth=1), steps=3)
-    ImageDiffusion(config).save_pretrained(tmp_path / "model")
+    config.build().save_pretrained(tmp_path / "model")
     args = replace(
         explore.PRESETS["smoke"],
         folder=tmp_path / "model", pictures=tmp_path / "out", data="sprites",
@@ -76,7 +76,7 @@ def test_exploration_of_images(tmp_path):
 
 def test_exploration_of_points(tmp_path):
     torch.manual_seed(0)
-    PointDiffusion(TINY).save_pretrained(tmp_path / "model")
+    TINY.build().save_pretrained(tmp_path / "model")
     tiny = replace(
         train_diffusion.PRESETS["two-moons"],
         point=TINY, steps=2, batch_size=8, samples=20, log_every=1,
@@ -100,7 +100,7 @@ def test_exploration_of_points(tmp_path):
 
 
 def test_exploration_tells_what_is_missing(tmp_path):
-    PointDiffusion(TINY).save_pretrained(tmp_path / "model")
+    TINY.build().save_pretrained(tmp_path / "model")
     args = explore.Args(tmp_path / "model", tmp_path / "out", "sprites")
     with pytest.raises(ValueError, match=r"a model of points and data is 'sprites'; pass what it"):
         explore.main(args)

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from generative.diffusion import (
+    Diffusion,
     DiffusionLearner,
     DiffusionLossConfig,
-    ImageDiffusion,
     ImageDiffusionConfig,
     MixtureDenoiser,
-    PointDiffusion,
     PointDiffusionConfig,
     Schedule,
     ScheduleConfig,
@@ -39,9 +39,11 @@ from generative.diffusion import (
 )
 from generative.diffusion.config import last_signal
 from generative.known.densities import Gaussian, Standardised, TwoMoons, eight_gaussians
-from generative.training.files import json_bytes, write_folder
+from generative.nets.unet import UNet
+from generative.training.files import DamagedFileError, json_bytes, write_folder
 
 torch.set_num_threads(1)
+IMAGES = ImageDiffusionConfig((1, 8, 8), UNetConfig((4, 8)), levels=3)
 WHY_DIFFUSERS = "checks against the library diffusers: pip install diffusers"
 
 
@@ -301,11 +303,9 @@ def test_clipping_to_the_range_of_data():
 
 def test_images_are_sampled_within_the_range_of_pixels():
     """Every estimate is clipped before the step is made of it; by hand, for one that is far off."""
-    model = ImageDiffusion(
-        ImageDiffusionConfig(
-            (1, 4, 4), UNetConfig((4, 8), depth=1), ScheduleConfig("cosine"), "velocity", steps=5
-        )
-    )
+    model = ImageDiffusionConfig(
+        (1, 4, 4), UNetConfig((4, 8), depth=1), ScheduleConfig("cosine"), "velocity", steps=5
+    ).build()
     model.mean.fill_(0.3)
     model.std.fill_(0.2)
     seen = []
@@ -479,7 +479,7 @@ def test_ddim_steps_equal_those_of_diffusers(diffusers, eta, prediction):
 
 
 def test_sizes_are_the_books():
-    model = ImageDiffusion()
+    model = ImageDiffusionConfig().build()
     assert sum(p.numel() for p in model.parameters()) == 1_950_627
     statistics = [b for name, b in model.network.named_buffers() if "running" in name]
     assert sum(b.numel() for b in statistics) == 2_880
@@ -562,7 +562,7 @@ def test_noise_levels_in_training(even, drawn):
 def test_average_of_weights_and_batch_statistics():
     torch.manual_seed(0)
     config = ImageDiffusionConfig((1, 8, 8), UNetConfig((4, 8), depth=1))
-    model = ImageDiffusion(config)
+    model = config.build()
     learner = DiffusionLearner(model, DiffusionLossConfig(ema=0.9), steps=30)
     names = ["network.last.weight", "network.down.0.norm.running_mean"]
     expected = None
@@ -581,7 +581,7 @@ def test_average_of_weights_and_batch_statistics():
 
 
 def test_images_are_normalised_by_their_channels():
-    model = ImageDiffusion(ImageDiffusionConfig((3, 8, 8), UNetConfig((4, 8), depth=1)))
+    model = ImageDiffusionConfig((3, 8, 8), UNetConfig((4, 8), depth=1)).build()
     x = (
         torch.rand(50, 3, 8, 8, generator=generator())
         * torch.tensor([0.2, 0.5, 1.0])[:, None, None]
@@ -613,7 +613,7 @@ def test_bound_of_fair_bits_is_tight():
     config = ImageDiffusionConfig(
         (1, 4, 4), UNetConfig((4, 8), depth=1), ScheduleConfig(max_signal=0.9999), levels=2
     )
-    model = ImageDiffusion(config)
+    model = config.build()
     model.network = Known()
     x = torch.randint(0, 2, (800, 1, 4, 4), generator=generator()).float()
     bound = model.bound(x, num_draws=64, generator=generator(1))
@@ -628,7 +628,7 @@ def test_bound_of_fair_bits_is_tight():
 def test_more_levels_explain_a_pixel_by_its_neighbours():
     """The part of the bound that is between levels, by a sum over them."""
     config = ImageDiffusionConfig((1, 2, 2), UNetConfig((4, 8), depth=1), levels=5)
-    model = ImageDiffusion(config)
+    model = config.build()
     x = torch.tensor([[[[0.0, 0.25], [0.75, 1.0]]]])
     log_snr = 1.5
     found = model._log_prob_of_levels(x, log_snr, generator(4))
@@ -647,7 +647,7 @@ def test_encode_and_decode_images():
     config = ImageDiffusionConfig(
         (1, 4, 4), UNetConfig((4, 8), depth=1), ScheduleConfig(max_signal=0.999)
     )
-    model = ImageDiffusion(config)
+    model = config.build()
     model.network = Known()
     x = torch.randint(0, 2, (6, 1, 4, 4), generator=generator()).float()
     z = model.encode(x, steps=200)
@@ -658,7 +658,7 @@ def test_encode_and_decode_images():
 def test_a_model_in_evaluation_mode_keeps_no_graph():
     """Through 64 steps of the solver; in training mode, or of an input, there is a gradient."""
     torch.manual_seed(0)
-    model = PointDiffusion(PointDiffusionConfig(hidden_dim=8, num_hidden=1, ode_steps=4))
+    model = PointDiffusionConfig(hidden_dim=8, num_hidden=1, ode_steps=4).build()
     torch.nn.init.normal_(model.network.last.weight, std=0.3)
     x = torch.randn(3, 2, generator=generator())
     for method in (model.log_prob, model.encode, model.decode):
@@ -674,7 +674,7 @@ def test_a_model_in_evaluation_mode_keeps_no_graph():
 
 def test_points_there_and_back():
     torch.manual_seed(0)
-    model = PointDiffusion(PointDiffusionConfig(hidden_dim=16, num_hidden=2))
+    model = PointDiffusionConfig(hidden_dim=16, num_hidden=2).build()
     torch.nn.init.normal_(model.network.last.weight, std=0.3)
     x = torch.randn(20, 2, generator=generator())
     with torch.no_grad():
@@ -690,7 +690,7 @@ def test_points_there_and_back():
 
 
 def test_models_of_points_from_before_there_were_waves_are_loaded(tmp_path):
-    model = PointDiffusion(PointDiffusionConfig(hidden_dim=8, num_hidden=1, num_waves=0))
+    model = PointDiffusionConfig(hidden_dim=8, num_hidden=1, num_waves=0).build()
     model.save_pretrained(tmp_path / "model")
     saved = json.loads((tmp_path / "model" / "config.json").read_text())
     del saved["config"]["num_waves"]
@@ -699,14 +699,84 @@ def test_models_of_points_from_before_there_were_waves_are_loaded(tmp_path):
         "model.safetensors": (tmp_path / "model" / "model.safetensors").read_bytes(),
     }
     write_folder(tmp_path / "older", files)
-    again = PointDiffusion.from_pretrained(tmp_path / "older")
+    again = Diffusion.from_pretrained(tmp_path / "older")
     assert again.config == model.config
     assert torch.equal(again.sample(3, generator()), model.sample(3, generator()))
 
 
+def test_images_from_before_attention_had_a_place_are_loaded(tmp_path):
+    for i, (attention, before) in enumerate((((1,), True), ((), False))):
+        network = UNetConfig((4, 8), 1, attention=attention)
+        model = ImageDiffusionConfig((1, 4, 4), network).build().eval()
+        model.save_pretrained(tmp_path / "model")
+        saved = json.loads((tmp_path / "model" / "config.json").read_text())
+        saved["config"]["network"]["attention"] = before
+        weights = (tmp_path / "model" / "model.safetensors").read_bytes()
+        files = {"config.json": json_bytes(saved), "model.safetensors": weights}
+        write_folder(tmp_path / f"older {i}", files)
+        again = Diffusion.from_pretrained(tmp_path / f"older {i}")
+        assert again.config == model.config
+        assert torch.equal(again.sample(2, generator()), model.sample(2, generator()))
+
+
+class Mover(nn.Module):
+    """A network that is put together elsewhere: of a frame and of what is done to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = UNet(2, UNetConfig((4, 8), 1, norm="group"), context_dim=3)
+
+    def forward(self, x: torch.Tensor, log_snr: torch.Tensor, context: torch.Tensor):
+        return self.network(x, log_snr, context)
+
+
+def by_hand() -> Diffusion:
+    torch.manual_seed(0)
+    return Diffusion(Mover(), (2, 4, 4), ScheduleConfig(max_signal=0.999), "velocity", steps=3)
+
+
+def test_a_model_put_together_by_hand_works_everywhere(tmp_path):
+    """Latents with a context: trained, sampled, taken there and back, saved by its weights."""
+    model = by_hand()
+    x, context = torch.randn(6, 2, 4, 4), torch.randn(6, 3)
+    before = model.network.network.told.weight.clone()
+    learner = DiffusionLearner(model, DiffusionLossConfig(error="squared"), steps=4)
+    for _ in range(4):
+        learner.update((x, context))
+    assert not torch.equal(model.network.network.told.weight, before)
+    kept = learner.kept
+    assert kept.capabilities == {"loss", "sample", "encode", "decode"}
+    samples = kept.sample(6, generator(), context=context)
+    assert samples.shape == (6, 2, 4, 4)
+    assert not torch.equal(kept.sample(6, generator(), context=-context), samples)
+    z = kept.encode(x, steps=300, context=context)
+    torch.testing.assert_close(kept.decode(z, 300, context), x, rtol=0, atol=0.2)
+    kept.save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"Diffusion that was put together by hand.*load_weights"):
+        Diffusion.from_pretrained(tmp_path / "model")
+    again = by_hand().eval()
+    again.load_weights(tmp_path / "model")
+    assert torch.equal(again.sample(6, generator(), context=context), samples)
+    other = Diffusion(UNet(2, UNetConfig((4, 8), 1)), (2, 4, 4), ScheduleConfig())
+    with pytest.raises(DamagedFileError, match="missing weights"):
+        other.load_weights(tmp_path / "model")
+
+
+def test_verbs_that_a_model_has_not_say_so():
+    latents, images = by_hand(), IMAGES.build()
+    points = PointDiffusionConfig(hidden_dim=8, num_hidden=1).build()
+    for call in (lambda: latents.bound(torch.zeros(1, 2, 4, 4)), lambda: points.initialise(0)):
+        with pytest.raises(ValueError, match="is for images of some levels"):
+            call()
+    with pytest.raises(ValueError, match="use bound"):
+        images.log_prob(torch.zeros(1, 1, 8, 8))
+    with pytest.raises(ValueError, match=r"solver 'rk4' has no eta, clip"):
+        points.decode(torch.zeros(1, 2), eta=1.0, clip=None)
+
+
 def test_gradient_of_the_loss_reaches_every_weight_of_a_model_of_points():
     torch.manual_seed(0)
-    model = PointDiffusion(PointDiffusionConfig(hidden_dim=8, num_hidden=2))
+    model = PointDiffusionConfig(hidden_dim=8, num_hidden=2).build()
     torch.nn.init.normal_(model.network.last.weight)
     model.loss(torch.randn(16, 2)).loss.backward()
     for name, parameter in model.named_parameters():
@@ -717,7 +787,7 @@ def test_learns_one_gaussian():
     """The simple loss comes to its floor, samples to their moments."""
     density = gaussian((0.0, 0.0), (0.4, 1.3))
     torch.manual_seed(0)
-    model = PointDiffusion(PointDiffusionConfig(hidden_dim=32, num_hidden=2))
+    model = PointDiffusionConfig(hidden_dim=32, num_hidden=2).build()
     config = DiffusionLossConfig(error="squared", even=True, lr=1e-2, final_lr=1e-4, ema=0.98)
     learner = DiffusionLearner(model, config, steps=300)
     for step in range(300):
@@ -798,9 +868,7 @@ def test_noise_is_not_predicted_where_no_signal_is_left(schedule):
             "'full'; give 'exact' or 'hutchinson'",
         ),
         (
-            lambda: ImageDiffusion(
-                ImageDiffusionConfig((1, 8, 8), UNetConfig((4, 8)), levels=3)
-            ).bound(torch.full((1, 1, 8, 8), 0.3)),
+            lambda: IMAGES.build().bound(torch.full((1, 1, 8, 8), 0.3)),
             "multiples of 1/2",
         ),
     ],

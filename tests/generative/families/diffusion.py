@@ -7,9 +7,7 @@ import torch
 from generative.diffusion import (
     DiffusionLearner,
     DiffusionLossConfig,
-    ImageDiffusion,
     ImageDiffusionConfig,
-    PointDiffusion,
     PointDiffusionConfig,
     ScheduleConfig,
     UNetConfig,
@@ -18,9 +16,7 @@ from tests.generative.families.common import Family, pictures, points, wrong_ima
 
 FAMILIES = {
     "PointDiffusion": Family(
-        make=lambda: PointDiffusion(
-            PointDiffusionConfig(hidden_dim=32, num_hidden=2, steps=10, ode_steps=40)
-        ),
+        make=PointDiffusionConfig(hidden_dim=32, num_hidden=2, steps=10, ode_steps=40).build,
         examples=points,
         learner=lambda model, steps: DiffusionLearner(
             model,
@@ -40,9 +36,9 @@ FAMILIES = {
         loss=lambda model, x: -model.log_prob(x).mean(),
     ),
     "ImageDiffusion": Family(
-        make=lambda: ImageDiffusion(
-            ImageDiffusionConfig((3, 8, 8), UNetConfig((8, 16), depth=1), steps=4, levels=11)
-        ),
+        make=ImageDiffusionConfig(
+            (3, 8, 8), UNetConfig((8, 16), depth=1), steps=4, levels=11
+        ).build,
         examples=pictures(3, 8),
         learner=lambda model, steps: DiffusionLearner(
             model, DiffusionLossConfig(lr=1e-2, final_lr=1e-3, ema=0.9), steps
@@ -55,8 +51,7 @@ FAMILIES = {
         script="train_diffusion",
     ),
     "corrected ImageDiffusion": Family(
-        make=lambda: ImageDiffusion(
-            ImageDiffusionConfig(
+        make=lambda: ImageDiffusionConfig(
                 (1, 8, 8),
                 UNetConfig(
                     (8, 16), depth=1, norm="group", conditioning="blocks", attention=(1,)
@@ -65,8 +60,7 @@ FAMILIES = {
                 "velocity",
                 steps=4,
                 levels=11,
-            )
-        ),
+            ).build(),
         examples=pictures(1, 8),
         learner=lambda model, steps: DiffusionLearner(
             model,
