@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-from generative.gan.config import BOOK, ConditionalGANConfig, GANLossConfig, WGANLossConfig
+from generative.gan.config import WGAN_BOOK, ConditionalGANConfig, GANLossConfig, WGANLossConfig
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
@@ -48,7 +48,7 @@ class Args(Checked):
 
 DEFAULT_PRESET = "sprites"
 PRESETS = {
-    "book": Args(model=ConditionalGANConfig(dropout=0.3), loss=BOOK),
+    "book": Args(model=ConditionalGANConfig(dropout=0.3), loss=WGAN_BOOK),
     "corrected": Args(loss=AVERAGED),
     "fashion": Args(
         data="fashion-mnist",
@@ -89,7 +89,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained GAN."""
     import torch
 
-    from generative.gan import ConditionalGAN, GANLearner, WGANLearner
+    from generative.gan import GANLearner, WGANLearner
     from generative.training.loop import fit
 
     with Run.open(args, kind="train_conditional_gan") as run:
@@ -99,7 +99,7 @@ def main(args: Args) -> Path:
             torch.set_num_threads(args.threads)
         task = Images(run, args.label)
         torch.manual_seed(run.seed_for("weights"))
-        model = ConditionalGAN(args.model).to(run.device)
+        model = args.model.build().to(run.device)
         if isinstance(args.loss, WGANLossConfig):
             learner = WGANLearner(model, args.loss, args.steps)
         else:

@@ -50,7 +50,7 @@ class Args(Checked):
 
 
 DEFAULT_PRESET = "sprites"
-# The book's labels lie beyond 0 and 1, so its loss falls for ever and its discriminator ends sure
+# The book's labels lie beyond 0 and 1, so its loss falls for ever and its critic ends sure
 # of everything; labels moved inward and a penalty on its slope keep it from that.
 REPAIRED = GANLossConfig(r1=1.0, beta2=0.99, ema=0.999)
 # What comes far in a few minutes of one processor (Huang et al. 2024): losses of pairs, which leave
@@ -60,7 +60,7 @@ PAIRS = GANLossConfig(
     r1=1.0,
     r2=1.0,
     lr=2e-3,
-    discriminator_lr=2e-3,
+    critic_lr=2e-3,
     lr_end=0.01,
     beta1=0.0,
     beta2=0.9,
@@ -120,7 +120,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained GAN."""
     import torch
 
-    from generative.gan import GAN, GANLearner
+    from generative.gan import GANLearner
     from generative.training.loop import fit
 
     with Run.open(args, kind="train_gan") as run:
@@ -130,7 +130,7 @@ def main(args: Args) -> Path:
             torch.set_num_threads(args.threads)
         task = task_of(run)
         torch.manual_seed(run.seed_for("weights"))
-        learner = GANLearner(GAN(args.model).to(run.device), args.loss, args.steps)
+        learner = GANLearner(args.model.build().to(run.device), args.loss, args.steps)
 
         def show(step: int) -> None:
             if step % args.picture_every == 0 or step == args.steps:

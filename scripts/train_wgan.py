@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from generative.gan.config import BOOK, WGANConfig, WGANLossConfig
+from generative.gan.config import WGAN_BOOK, WGANConfig, WGANLossConfig
 from generative.known.points import PointData
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
@@ -56,7 +56,7 @@ GRID = Args(
 PRESETS = {
     # The book takes the critic's slope outside of where it says it does, may divide by zero there,
     # and drops features at random from the function whose slope it holds at 1.
-    "book": Args(model=WGANConfig(dropout=0.3), loss=BOOK),
+    "book": Args(model=WGANConfig(dropout=0.3), loss=WGAN_BOOK),
     "corrected": Args(loss=AVERAGED),
     "clipping": Args(
         loss=WGANLossConfig(
@@ -66,7 +66,7 @@ PRESETS = {
     ),
     "grid-25": GRID,
     "grid-25-book": replace(
-        GRID, loss=replace(GRID.loss, alpha=BOOK.alpha, norm_eps=BOOK.norm_eps)
+        GRID, loss=replace(GRID.loss, alpha=WGAN_BOOK.alpha, norm_eps=WGAN_BOOK.norm_eps)
     ),
     "sprites": Args(
         data="sprites",
@@ -99,7 +99,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained GAN."""
     import torch
 
-    from generative.gan import WGAN, WGANLearner
+    from generative.gan import WGANLearner
     from generative.training.loop import fit
 
     with Run.open(args, kind="train_wgan") as run:
@@ -109,7 +109,7 @@ def main(args: Args) -> Path:
             torch.set_num_threads(args.threads)
         task = task_of(run)
         torch.manual_seed(run.seed_for("weights"))
-        learner = WGANLearner(WGAN(args.model).to(run.device), args.loss, args.steps)
+        learner = WGANLearner(args.model.build().to(run.device), args.loss, args.steps)
 
         def show(step: int) -> None:
             if step % args.picture_every == 0 or step == args.steps:

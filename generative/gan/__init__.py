@@ -1,7 +1,8 @@
 """Generative adversarial networks: a generator against a critic (Foster 2023, chapter 4).
 
-`model` has the GAN, `wgan` the one with a Wasserstein critic, `conditional` both of them with a
-class that is asked for.
+`model` has the pair, `networks` generators and critics with a class that is asked for or without,
+`losses` what they minimise, `learner` the training as a GAN or a Wasserstein GAN, `measures` how
+good the examples are.
 """
 
 import lazy_loader

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from generative.training.ranges import (
     Checked,
@@ -18,10 +18,13 @@ from generative.training.ranges import (
     Widths,
 )
 
+if TYPE_CHECKING:
+    from generative.gan.model import GAN
+
 
 @dataclass(frozen=True)
 class GANConfig(Checked):
-    """A generator and the network that judges it; the defaults are the book's DCGAN (chapter 4).
+    """A generator and its critic; the defaults are the book's DCGAN (chapter 4).
 
     Images are made by convolutions, points by layers that are fully connected.
     """
@@ -31,21 +34,21 @@ class GANConfig(Checked):
     latent_dim: Size = 100
     """Numbers that the generator makes an example of."""
     widths: Widths = (64, 128, 256, 512)
-    """Feature maps of the judge's convolutions of stride 2, from the image on; the generator has
+    """Feature maps of the critic's convolutions of stride 2, from the image on; the generator has
     them in reverse. For points: units of the hidden layers of both."""
     batch_norm: Literal["both", "generator", "none"] = "both"
     """Which network normalises over the batch, its layers next to the data left out."""
     bias: bool = False
     """In the layers that no batch normalisation follows."""
     dropout: Share = 0.3
-    """Share of features that the judge leaves out in training."""
+    """Share of features that the critic leaves out in training."""
     upsample: Literal["transposed", "nearest"] = "transposed"
     """How the generator doubles a side: a transposed convolution, or repeated pixels and then a
     convolution, which leaves no chequered patterns."""
     spectral_norm: bool = False
-    """Divide the judge's weights by their largest singular values (Miyato et al. 2018)."""
+    """Divide the critic's weights by their largest singular values (Miyato et al. 2018)."""
     num_waves: Waves = 0
-    """Points: the judge also sees sines and cosines of so many wavelengths from 4 down by halves,
+    """Points: the critic also sees sines and cosines of so many wavelengths from 4 down by halves,
     with which it can tell fine detail."""
     init: Literal["glorot", "normal"] = "glorot"
     """First weights: uniform as in the book's framework, or normal with deviation 0.02 as in the
@@ -65,6 +68,13 @@ class GANConfig(Checked):
             raise ValueError(f"batch_norm is {self.batch_norm!r}; networks of points have 'none'")
         if len(self.shape) == 3 and self.num_waves:
             raise ValueError(f"num_waves is {self.num_waves}; only points of shape (D,) have waves")
+
+    def build(self) -> GAN:
+        """Generator and critic of images or of points."""
+        from generative.gan.model import GAN
+        from generative.gan.networks import Critic, Generator
+
+        return GAN(Generator(self), Critic(self), self.shape, self.latent_dim, config=self)
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,15 @@ class ConditionalGANConfig(WGANConfig):
     class, or by the product of its last features and a vector of the class (Miyato & Koyama 2018).
     """
 
+    def build(self) -> GAN:
+        """Generator and critic that are told the label."""
+        from generative.gan.model import GAN
+        from generative.gan.networks import ConditionalGenerator, PlanesCritic, ProjectionCritic
+
+        critic = PlanesCritic if self.conditioning == "planes" else ProjectionCritic
+        pair = ConditionalGenerator(self), critic(self)
+        return GAN(*pair, self.shape, self.latent_dim, self.num_classes, config=self)
+
 
 @dataclass(frozen=True)
 class GANLossConfig(Checked):
@@ -114,27 +133,26 @@ class GANLossConfig(Checked):
     """bce: keep probabilities this far from 0 and 1, as the book's framework does (1e-7); beyond,
     there is no gradient. 0 computes with logits, without that limit."""
     label_noise: Share = 0.1
-    """bce: the discriminator's labels are moved by up to so much, at random."""
+    """bce: the critic's labels are moved by up to so much, at random."""
     noise_direction: Literal["outward", "inward"] = "inward"
     """Inward, between 0 and 1, or outward as in the book, to below 0 and above 1."""
     flip: Share = 0.0
-    """bce: share of the discriminator's labels that are turned round, at random."""
+    """bce: share of the critic's labels that are turned round, at random."""
     r1: NonNegative = 0.0
-    """Adds r1 / 2 times the squared gradient of the score at real examples (Mescheder et al. 2018).
-    """
+    """Adds r1 / 2 times the squared slope of heights at real examples (Mescheder et al. 2018)."""
     r2: NonNegative = 0.0
     """The same at generated ones (Roth et al. 2017)."""
     penalty_end: Quantile = 1.0
     """Share of r1 and r2 that is left at the last step (geometric): the more lasts, the smoother
-    the scores, and the less sharp what the generator learns of them."""
-    discriminator_steps: Size = 1
-    """Steps of the discriminator in an update."""
+    the heights, and the less sharp what the generator learns of them."""
+    critic_steps: Size = 1
+    """Steps of the critic in an update."""
     generator_steps: Size = 1
-    """Steps of the generator in an update; more than the discriminator's provoke mode collapse."""
+    """Steps of the generator in an update; more than the critic's provoke mode collapse."""
     lr: NonNegative = 2e-4
     """Adam's learning rate for the generator."""
-    discriminator_lr: NonNegative = 2e-4
-    """The same for the discriminator."""
+    critic_lr: NonNegative = 2e-4
+    """The same for the critic."""
     lr_end: Probability = 1.0
     """Share of both that is left at the last step (cosine; 1: constant, as in the book)."""
     beta1: Share = 0.5
@@ -172,7 +190,7 @@ cut off, and beyond that no gradient."""
 @dataclass(frozen=True)
 class WGANLossConfig(Checked):
     """How a Wasserstein GAN is trained; the defaults are the book's, with the penalty as published
-    (Gulrajani et al. 2017); see `BOOK`."""
+    (Gulrajani et al. 2017); see `WGAN_BOOK`."""
 
     lipschitz: Literal["penalty", "clipping"] = "penalty"
     """What keeps the critic's slope near or below 1: a penalty on its gradient (Gulrajani et al.
@@ -207,6 +225,6 @@ class WGANLossConfig(Checked):
     weights."""
 
 
-BOOK = WGANLossConfig(alpha="normal", norm_eps=0.0)
+WGAN_BOOK = WGANLossConfig(alpha="normal", norm_eps=0.0)
 """The book's program: the penalty is taken beyond real and generated examples in two of three
 cases, and a slope of 0 ends in NaN. Its critic has a dropout of 0.3."""

@@ -10,7 +10,7 @@ A score is an image: time and pitch are its sides, tracks its channels. Each tra
 of bars, which sees four noises: chords (different in each bar, shared by the tracks), style (the
 same everywhere), melody (different in each bar and track) and groove (different in each track, the
 same in each bar) (Dong et al. 2018; Foster 2023, chapter 11). A critic that convolves over bars,
-pitch and time is trained with the gradient penalty of `generative.gan.wgan`.
+pitch and time is trained with the gradient penalty of `generative.gan`.
 
 With `given="track"` the generator gets one track and accompanies it; with `given="bar"` it gets
 the previous bar, and `gan.go_on(rolls, 8)` makes a piece of any length.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -23,13 +24,14 @@ class MuseGAN(Pretrained, nn.Module):
     """Generator and critic; rolls have values in [0, 1]."""
 
     config_class = MuseGANConfig
+    renamed: ClassVar[Mapping[str, str]] = {"discriminator.": "critic."}
     capabilities: ClassVar[frozenset[str]] = frozenset({"sample"})
 
     def __init__(self, config: MuseGANConfig | None = None):
         super().__init__()
         self.config = config = config or MuseGANConfig()
         self.generator = Generator(config)
-        self.discriminator = Critic(config)
+        self.critic = Critic(config)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -59,15 +61,15 @@ class MuseGAN(Pretrained, nn.Module):
         known = self._check_given(given, len(noise.style))
         return (self.generator(noise, known) + 1) / 2
 
-    def score(self, rolls: Tensor, given: Tensor | None = None) -> Tensor:
-        """The critic's output for each piece, (B, tracks, bars, steps, pitches) -> (B,).
+    def heights(self, rolls: Tensor, given: Tensor | None = None) -> Tensor:
+        """The critic's height of each piece, (B, tracks, bars, steps, pitches) -> (B,).
 
         Raises:
             ValueError: wrong shape or type, or a value outside [0, 1].
         """
         rolls = check_images(rolls, self.shape, self, "rolls")
         known = self._check_given(given, len(rolls)) if self.config.given == "bar" else None
-        return self.discriminator(2 * rolls - 1, known)
+        return self.critic(2 * rolls - 1, known)
 
     @torch.no_grad()
     def sample(

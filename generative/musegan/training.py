@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from generative.gan import gradient_penalty
-from generative.gan.model import AdversarialLearner, energy_coefficient
+from generative.gan import AdversarialLearner, energy_coefficient, gradient_penalty
 from generative.musegan.config import MuseGANLossConfig
 from generative.musegan.model import MuseGAN
 from generative.training.checks import check_images, check_some
@@ -27,7 +26,7 @@ def track_penalty(
 ) -> Tensor:
     """Gradient penalty of the book's program, with one norm per track.
 
-    Rolls (B, tracks, ...); see `generative.gan.wgan.gradient_penalty` for the paper's.
+    Rolls (B, tracks, ...); see `generative.gan.losses.gradient_penalty` for the paper's.
     """
     draw = torch.rand if alpha == "uniform" else torch.randn
     share = draw(len(real), *[1] * (real.dim() - 1), device=real.device, dtype=real.dtype)
@@ -80,8 +79,8 @@ class MuseGANLearner(AdversarialLearner[MuseGAN]):
         penalty: Any = track_penalty if config.penalty_norm == "track" else gradient_penalty
         c_gp = penalty(critic, real, fake, alpha=config.alpha, norm_eps=config.norm_eps)
         c_loss = c_wass + config.penalty * c_gp
-        self.move("discriminator", self.gradients("discriminator", c_loss))
+        self.move("critic", self.gradients("critic", c_loss))
         return {"c_loss": c_loss.detach(), "c_wass": c_wass.detach(), "c_gp": c_gp.detach()}
 
     def _height(self, x: Tensor, known: Tensor | None) -> Tensor:
-        return self.model.discriminator(x, known if self.model.config.given == "bar" else None)
+        return self.model.critic(x, known if self.model.config.given == "bar" else None)

@@ -54,14 +54,14 @@ def conditional_gan_sprites(settings: Settings) -> list[Line]:
     import numpy as np
     import torch
 
-    from generative.gan import ConditionalGAN, coverage
+    from generative.gan import GAN, coverage
     from generative.known.sprites import sprites
     from scripts import train_conditional_gan
 
     args = replace(train_conditional_gan.PRESETS["sprites"], out=settings.work, seed=settings.seed)
     if settings.smoke:
         args = replace(args, steps=3, batch_size=8)
-    gan = ConditionalGAN.from_pretrained(train_conditional_gan.main(args))
+    gan = GAN.from_pretrained(train_conditional_gan.main(args))
     everything = sprites()
     num = 120 if settings.smoke else 5 * len(everything)
     asked = torch.arange(num) % gan.config.num_classes

@@ -1,4 +1,4 @@
-"""A trained GAN: samples, what lies between them, what they were copied from, scores."""
+"""A trained GAN: samples, what lies between them, what they were copied from, heights."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from generative.data.image_set import ImageSet
-    from generative.gan import GAN, WGAN, ConditionalGAN
-
-    AnyGAN = GAN | WGAN | ConditionalGAN
+    from generative.gan import GAN
 
 CLASSES = ("GAN", "WGAN", "ConditionalGAN")
 
@@ -37,17 +35,17 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
     """Pictures; returns how samples compare with images.
 
     They are the energy coefficient of samples and test images, how far samples are from the nearest
-    training image, the mean score of training images, test images and samples, and of sprites
+    training image, the mean height of training images, test images and samples, and of sprites
     precision and recall.
     """
     import torch
 
-    from generative.gan import ConditionalGAN
-    from generative.gan.model import coverage, draw_z, energy_coefficient, nearest_images
+    from generative.gan import coverage, energy_coefficient, nearest_images
+    from generative.gan.model import draw_z
     from generative.training.pictures import image_grid, point_clouds, strips
 
     gan, generator = subject.model, subject.generator()
-    shape = gan.config.shape
+    shape = gan.shape
     if len(shape) != 3:
         subject.save("samples", point_clouds([gan.sample(3000, generator)]))
         return {}
@@ -65,25 +63,25 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
         index, _ = nearest_images(made[:10], train)
         copied_from = train.as_tensor(index.cpu().numpy(), subject.device)
         subject.save("nearest", strips(made[:10], copied_from, scale=scale))
-        if isinstance(gan, ConditionalGAN):
+        if gan.num_classes:
             subject.save("classes", image_grid(class_switch(gan, z[:10]), columns=10, scale=scale))
 
         samples = gan.sample(num_samples, generator)
         found = energy_coefficient(test.as_tensor(slice(1000), subject.device), samples, most=1000)
         _, distance = nearest_images(samples[:1000], train)
         label = settings.label or tuple(subject.setting("label", ("class",)))
-        scores = {
-            "training": scores_of(gan, images, "train", label),
-            "test": scores_of(gan, images, "test", label),
+        heights = {
+            "training": heights_of(gan, images, "train", label),
+            "test": heights_of(gan, images, "test", label),
         }
-        scores["generated"] = gan.score(samples[:1000], *labels_of(gan, min(1000, len(samples))))
-        subject.save_figure("scores", histogram(scores), dpi=100)
+        heights["generated"] = gan.heights(samples[:1000], *labels_of(gan, min(1000, len(samples))))
+        subject.save_figure("heights", histogram(heights), dpi=100)
         result = {
             "samples": len(samples),
             "energy": float(found.energy),
             "spread": float(found.spread),
             "nearest_training_image": float(distance.mean()),
-            **{f"score_{name}": float(values.mean()) for name, values in scores.items()},
+            **{f"height_{name}": float(values.mean()) for name, values in heights.items()},
         }
         if subject.data == "sprites":
             covered = coverage(samples, subject.images(shape))
@@ -91,16 +89,16 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
     return result
 
 
-def labels_of(gan: AnyGAN, n: int) -> tuple[Tensor, ...]:
+def labels_of(gan: GAN, n: int) -> tuple[Tensor, ...]:
     """Classes 0, 1, 2, ... in turn for a conditional GAN, nothing for the others."""
     import torch
 
-    num_classes = getattr(gan.config, "num_classes", 0)
+    num_classes = gan.num_classes
     device = next(gan.parameters()).device
     return (torch.arange(n, device=device) % num_classes,) if num_classes else ()
 
 
-def between(gan: AnyGAN, z: Tensor, num: int = 10) -> Tensor:
+def between(gan: GAN, z: Tensor, num: int = 10) -> Tensor:
     """Images on the way from one z to the next, for each pair of them, (len(z) / 2 * num, ...).
 
     The way is along a great circle, so that all z on it are as long as normal noise is. A
@@ -108,28 +106,27 @@ def between(gan: AnyGAN, z: Tensor, num: int = 10) -> Tensor:
     """
     import torch
 
-    a, b = z[0::2, None], z[1::2, None]
-    u = torch.linspace(0, 1, num, device=z.device)[:, None]
-    cosine = (a * b).sum(-1, keepdim=True) / (a.norm(dim=-1) * b.norm(dim=-1))[..., None]
-    angle = cosine.clamp(-0.999, 0.999).acos()
-    way = (((1 - u) * angle).sin() * a + (u * angle).sin() * b) / angle.sin()
+    from generative.interpolation import slerp
+
+    u = torch.linspace(0, 1, num)
+    way = torch.stack([slerp(a, b, u) for a, b in zip(z[0::2], z[1::2], strict=True)])
     way = way.flatten(0, 1)
     labels = (torch.zeros_like(label.expand(len(way))) for label in labels_of(gan, 1))
     return gan.generate(way, *labels)
 
 
-def class_switch(gan: ConditionalGAN, z: Tensor) -> Tensor:
+def class_switch(gan: GAN, z: Tensor) -> Tensor:
     """The same noise with each label in turn, one row of len(z) images for each class."""
     import torch
 
-    classes = torch.arange(gan.config.num_classes, device=z.device)
+    classes = torch.arange(gan.num_classes, device=z.device)
     return gan.generate(z.repeat(len(classes), 1), classes.repeat_interleave(len(z)))
 
 
-def scores_of(
-    gan: AnyGAN, images: ImageSet, part: str, label: tuple[str, ...], most: int = 1000
+def heights_of(
+    gan: GAN, images: ImageSet, part: str, label: tuple[str, ...], most: int = 1000
 ) -> Tensor:
-    """Scores of the first images of a part of the set."""
+    """Heights that the critic gives the first images of a part of the set."""
     import torch
 
     from generative.data.image_set import PARTS
@@ -138,24 +135,24 @@ def scores_of(
     device = next(gan.parameters()).device
     rows, labels = (images.split == PARTS.index(part)).nonzero()[0][:most], ()
     if labels_of(gan, 1):
-        classes = classes_of(images, label, gan.config.num_classes)[rows]
+        classes = classes_of(images, label, gan.num_classes)[rows]
         labels = (torch.from_numpy(classes).to(device),)
-    return gan.score(images.as_tensor(rows, device), *labels)
+    return gan.heights(images.as_tensor(rows, device), *labels)
 
 
-def histogram(scores: dict[str, Tensor]) -> Figure:
-    """Figure: how the scores of each kind of image are distributed."""
+def histogram(heights: dict[str, Tensor]) -> Figure:
+    """Draw the distribution of heights of each kind of image."""
     import numpy as np
     from matplotlib.figure import Figure
 
-    values = {name: s.cpu().numpy() for name, s in scores.items()}
+    values = {name: s.cpu().numpy() for name, s in heights.items()}
     everything = np.concatenate(list(values.values()))
     edges = np.linspace(everything.min(), everything.max() + 1e-6, 50)
     figure = Figure(figsize=(6, 3), layout="constrained")
     axes = figure.subplots()
     for name, s in values.items():
         axes.hist(s, edges, density=True, histtype="step", label=name)
-    axes.set_xlabel("score")
+    axes.set_xlabel("height")
     axes.set_yticks([])
     axes.legend()
     return figure

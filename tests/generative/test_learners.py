@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from generative.gan import WGAN, WGANLearner
+from generative.gan import WGANLearner
 from generative.gan.config import (
-    BOOK,
     GAN_BOOK,
+    WGAN_BOOK,
     ConditionalGANConfig,
     GANLossConfig,
     WGANConfig,
@@ -222,7 +222,7 @@ def test_defaults_are_as_published_and_the_books_stand_beside_them():
     for config in (WGANLossConfig(), MuseGANLossConfig()):
         assert (config.alpha, config.norm_eps > 0) == ("uniform", True)
     assert WGANConfig().dropout == ConditionalGANConfig().dropout == 0
-    assert (BOOK.alpha, BOOK.norm_eps) == ("normal", 0)
+    assert (WGAN_BOOK.alpha, WGAN_BOOK.norm_eps) == ("normal", 0)
     assert MuseGANLossConfig().penalty_norm == "piece"
     book = (MUSEGAN_BOOK.alpha, MUSEGAN_BOOK.norm_eps, MUSEGAN_BOOK.penalty_norm)
     assert book == ("normal", 0, "track")
@@ -247,7 +247,7 @@ def own_statistics(generator: nn.Module, z: torch.Tensor) -> nn.Module:
 def test_kept_generator_has_batch_statistics_of_its_own():
     """Far nearer to what its weights give on fresh noise than those of the last weights are."""
     torch.manual_seed(0)
-    model = WGAN(WGANConfig((1, 8, 8), latent_dim=4, widths=(8, 8)))
+    model = WGANConfig((1, 8, 8), latent_dim=4, widths=(8, 8)).build()
     learner = WGANLearner(model, WGANLossConfig(lr=5e-3, critic_lr=5e-3, beta1=0.0, ema=0.98), 150)
     x = torch.zeros(32, 1, 8, 8)
     x[:16, :, :4], x[16:, :, :, 4:] = 0.9, 0.6

@@ -6,9 +6,6 @@ import torch
 from torch import Tensor
 
 from generative.gan import (
-    GAN,
-    WGAN,
-    ConditionalGAN,
     ConditionalGANConfig,
     GANConfig,
     GANLearner,
@@ -20,7 +17,7 @@ from generative.gan import (
 from tests.generative.families.common import Family, pictures, points, wrong_images
 
 PAIRS = GANLossConfig(
-    objective="relativistic", r1=0.3, r2=0.3, lr=4e-3, discriminator_lr=4e-3, lr_end=0.1, beta1=0.0,
+    objective="relativistic", r1=0.3, r2=0.3, lr=4e-3, critic_lr=4e-3, lr_end=0.1, beta1=0.0,
     beta2=0.9, ema=0.9,
 )  # fmt: skip
 
@@ -31,17 +28,17 @@ def with_labels(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def height(model, x: Tensor) -> Tensor:
     """GANs have no single loss; wrong input is told so by the score."""
-    return model.score(x).mean()
+    return model.heights(x).mean()
 
 
 FAMILIES = {
     "GAN": Family(
-        make=lambda: GAN(GANConfig((3, 16, 16), 8, (8, 16), dropout=0.0, spectral_norm=True)),
+        make=lambda: GANConfig((3, 16, 16), 8, (8, 16), dropout=0.0, spectral_norm=True).build(),
         examples=pictures(3, 16),
         learner=lambda model, steps: GANLearner(
             model,
             GANLossConfig(
-                noise_direction="inward", clip=0.0, lr=4e-3, discriminator_lr=4e-3, lr_end=0.1
+                noise_direction="inward", clip=0.0, lr=4e-3, critic_lr=4e-3, lr_end=0.1
             ),
             steps,
         ),
@@ -54,11 +51,9 @@ FAMILIES = {
         loss=height,
     ),
     "GAN of points": Family(
-        make=lambda: GAN(
-            GANConfig(
+        make=lambda: GANConfig(
                 (2,), 2, (32, 32), batch_norm="none", bias=True, dropout=0.0, num_waves=3
-            )
-        ),
+            ).build(),
         examples=points,
         learner=lambda model, steps: GANLearner(model, PAIRS, steps),
         logged="energy",
@@ -72,7 +67,7 @@ FAMILIES = {
         loss=height,
     ),
     "WGAN": Family(
-        make=lambda: WGAN(WGANConfig((3, 16, 16), 8, (8, 16), batch_norm="none", dropout=0.0)),
+        make=lambda: WGANConfig((3, 16, 16), 8, (8, 16), batch_norm="none", dropout=0.0).build(),
         examples=pictures(3, 16),
         learner=lambda model, steps: WGANLearner(
             model,
@@ -90,12 +85,10 @@ FAMILIES = {
         loss=height,
     ),
     "ConditionalGAN": Family(
-        make=lambda: ConditionalGAN(
-            ConditionalGANConfig(
+        make=lambda: ConditionalGANConfig(
                 (3, 16, 16), 8, (8, 16), batch_norm="none", dropout=0.0, num_classes=3,
                 conditioning="projection",
-            )
-        ),
+            ).build(),
         examples=pictures(3, 16),
         learner=lambda model, steps: GANLearner(model, PAIRS, steps),
         logged="energy",
@@ -104,7 +97,7 @@ FAMILIES = {
         wrong=wrong_images(3, 16),
         sample_range=(0.0, 1.0),
         script="train_conditional_gan",
-        loss=lambda model, x: model.score(x, torch.zeros(len(x), dtype=torch.int64)).mean(),
+        loss=lambda model, x: model.heights(x, torch.zeros(len(x), dtype=torch.int64)).mean(),
         to_batch=with_labels,
     ),
 }  # fmt: skip

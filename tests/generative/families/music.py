@@ -113,7 +113,7 @@ def musegan(output: str, below: float, given: str = "nothing", script: str | Non
         ),
         sample_range=(0.0, 1.0),
         script=script,
-        loss=lambda model, x: model.score(x).mean(),
+        loss=lambda model, x: model.heights(x).mean(),
     )
 
 

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from generative.gan import (
-    ConditionalGAN,
     ConditionalGANConfig,
     GANLearner,
     GANLossConfig,
@@ -31,18 +30,18 @@ def generator(seed: int) -> torch.Generator:
 
 
 def test_sizes_are_the_books():
-    model = ConditionalGAN()
-    assert count(model.discriminator) == 662_977
+    model = ConditionalGANConfig().build()
+    assert count(model.critic) == 662_977
     assert count(model.generator) == 728_963
     assert sum(b.numel() for n, b in model.named_buffers() if "running" in n) == 896
     assert model.sample(3, labels=1).shape == (3, 3, 64, 64)
 
 
 def test_critic_sees_planes_of_the_label():
-    model, seen = ConditionalGAN(TINY).eval(), []
-    model.discriminator.features[0].register_forward_hook(lambda _, args, __: seen.append(args[0]))
+    model, seen = TINY.build().eval(), []
+    model.critic.features[0].register_forward_hook(lambda _, args, __: seen.append(args[0]))
     x = torch.rand(3, 3, 8, 8)
-    model.score(x, torch.tensor([2, 0, 1]))
+    model.heights(x, torch.tensor([2, 0, 1]))
     assert seen[0].shape == (3, 6, 8, 8)
     torch.testing.assert_close(seen[0][:, :3], 2 * x - 1)
     planes = torch.eye(3)[[2, 0, 1]]
@@ -50,7 +49,7 @@ def test_critic_sees_planes_of_the_label():
 
 
 def test_generator_gets_the_label_behind_the_noise():
-    model, seen = ConditionalGAN(TINY).eval(), []
+    model, seen = TINY.build().eval(), []
     model.generator.layers[0].register_forward_hook(lambda _, args, __: seen.append(args[0]))
     z = torch.randn(2, 4)
     model.generate(z, torch.tensor([1, 2]))
@@ -58,18 +57,18 @@ def test_generator_gets_the_label_behind_the_noise():
 
 
 def test_projection_by_hand():
-    model = ConditionalGAN(PROJECTION).eval()
+    model = PROJECTION.build().eval()
     x, labels = torch.rand(5, 3, 8, 8), torch.tensor([0, 1, 2, 1, 0])
-    critic = model.discriminator
+    critic = model.critic
     features = critic.features(2 * x - 1)
     assert features.shape == (5, 6, 2, 2)
     plain = torch.einsum("bchw,chw->b", features, critic.head.weight[0]) + critic.head.bias
     given = torch.einsum("bchw,bc->b", features, critic.vectors.weight[labels])
-    torch.testing.assert_close(model.score(x, labels), plain + given)
+    torch.testing.assert_close(model.heights(x, labels), plain + given)
 
 
 def test_samples_can_be_asked_for_in_three_ways():
-    model = ConditionalGAN(TINY).eval()
+    model = TINY.build().eval()
     drawn = [
         model.sample(4, generator(0), labels)
         for labels in (None, torch.tensor([0, 1, 2, 0]), 1, torch.full((4,), 1))
@@ -84,7 +83,7 @@ def test_samples_can_be_asked_for_in_three_ways():
 @pytest.mark.parametrize("kind", ["gan", "wgan"])
 def test_gradients_reach_every_parameter(config, kind):
     torch.manual_seed(0)
-    model = ConditionalGAN(config)
+    model = config.build()
     if kind == "gan":
         learner = GANLearner(model, GANLossConfig(r1=1.0), steps=1)
     else:
@@ -93,7 +92,7 @@ def test_gradients_reach_every_parameter(config, kind):
     learner.update((torch.rand(12, 3, 8, 8), torch.arange(12) % 3))
     for name, parameter in model.named_parameters():
         # A constant added to every height changes neither distance nor slope.
-        if kind == "wgan" and name == "discriminator.head.bias":
+        if kind == "wgan" and name == "critic.head.bias":
             continue
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -107,7 +106,7 @@ def test_spectral_norm_bounds_the_vectors_of_a_projection_too():
         (4,), 2, (16,), batch_norm="none", num_classes=3, conditioning="projection",
         spectral_norm=True,
     )  # fmt: skip
-    critic = ConditionalGAN(config).discriminator.eval()
+    critic = config.build().critic.eval()
     with torch.no_grad():
         critic.vectors.weight.mul_(50)
         x = torch.randn(200, 4)
@@ -126,10 +125,10 @@ def test_the_label_is_heard(kind, conditioning):
     config = ConditionalGANConfig(
         (2,), 2, (32, 32), batch_norm="none", dropout=0.0, conditioning=conditioning
     )
-    model = ConditionalGAN(config)
+    model = config.build()
     if kind == "gan":
         loss = GANLossConfig(
-            objective="relativistic", r1=0.1, r2=0.1, lr=2e-3, discriminator_lr=2e-3, beta1=0.0
+            objective="relativistic", r1=0.1, r2=0.1, lr=2e-3, critic_lr=2e-3, beta1=0.0
         )
         learner = GANLearner(model, loss, steps=200)
     else:
@@ -150,17 +149,17 @@ def test_the_label_is_heard(kind, conditioning):
     ("make", "message"),
     [
         (lambda: ConditionalGANConfig(num_classes=1), "num_classes is 1"),
-        (lambda: ConditionalGAN(TINY).sample(2, labels=3), "from 3 to 3; this GAN knows 0 to 2"),
+        (lambda: TINY.build().sample(2, labels=3), "from 3 to 3; this GAN knows 0 to 2"),
         (
-            lambda: ConditionalGAN(TINY).sample(2, labels=torch.zeros(3).long()),
+            lambda: TINY.build().sample(2, labels=torch.zeros(3).long()),
             r"\(3,\).*int64 \(2",
         ),
         (
-            lambda: ConditionalGAN(TINY).score(torch.rand(2, 3, 8, 8), torch.zeros(2)),
+            lambda: TINY.build().heights(torch.rand(2, 3, 8, 8), torch.zeros(2)),
             "float32; 2 examples need int64",
         ),
         (
-            lambda: ConditionalGAN(TINY).score(torch.rand(2, 3, 8, 9), torch.zeros(2).long()),
+            lambda: TINY.build().heights(torch.rand(2, 3, 8, 9), torch.zeros(2).long()),
             r"\(2, 3, 8, 9\)",
         ),
     ],

@@ -2,21 +2,27 @@
 
 import copy
 import itertools
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 from torch import nn
 from torch.nn import functional as F
 
 from generative.gan import (
     GAN,
+    ConditionalGANConfig,
     GANConfig,
     GANLearner,
     GANLossConfig,
+    WGANConfig,
+    WGANLearner,
+    WGANLossConfig,
     coverage,
-    discriminator_loss,
+    critic_loss,
     energy_coefficient,
     generator_loss,
     nearest_images,
@@ -24,9 +30,11 @@ from generative.gan import (
 )
 from generative.gan.config import GAN_BOOK
 from generative.known.sprites import sprites
+from generative.training.files import json_bytes, write_folder
 
 torch.set_num_threads(1)
 
+WRONG = torch.ones(2, 1, 4, 4)
 EXACT = GANLossConfig(label_noise=0.0, clip=0.0)
 TINY = GANConfig((1, 8, 8), latent_dim=3, widths=(4, 6))
 
@@ -40,10 +48,10 @@ def generator(seed: int) -> torch.Generator:
 
 
 def test_sizes_are_the_books():
-    model = GAN()
-    assert count(model.discriminator) == 2_763_520
+    model = GANConfig().build()
+    assert count(model.critic) == 2_763_520
     assert count(model.generator) == 3_574_656
-    for network, statistics in ((model.discriminator, 1_792), (model.generator, 1_920)):
+    for network, statistics in ((model.critic, 1_792), (model.generator, 1_920)):
         buffers = [b for name, b in network.named_buffers() if "running" in name]
         assert sum(b.numel() for b in buffers) == statistics
     layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
@@ -55,7 +63,7 @@ def test_sizes_are_the_books():
 
 @pytest.mark.parametrize("upsample", ["transposed", "nearest"])
 def test_shapes_are_the_books(upsample):
-    model = GAN(GANConfig(upsample=upsample)).eval()
+    model = GANConfig(upsample=upsample).build().eval()
     x, sides = torch.zeros(2, 100), []
     for layer in model.generator.layers:
         x = layer(x)
@@ -63,14 +71,14 @@ def test_shapes_are_the_books(upsample):
             sides.append(tuple(x.shape[1:]))
     assert sides == [(512, 4, 4), (256, 8, 8), (128, 16, 16), (64, 32, 32)]
     assert x.shape == (2, 1, 64, 64)
-    assert model.score(torch.rand(2, 1, 64, 64)).shape == (2,)
+    assert model.heights(torch.rand(2, 1, 64, 64)).shape == (2,)
     assert count(model.generator) == 3_574_656
 
 
 def test_nearest_doubling_by_a_loop():
     """Pixel (r, c) of "same" padding with a 4x4 kernel reads r - 1 .. r + 2 of repeated pixels."""
     torch.manual_seed(0)
-    model = GAN(GANConfig((1, 4, 4), 2, widths=(1,), upsample="nearest", batch_norm="none"))
+    model = GANConfig((1, 4, 4), 2, widths=(1,), upsample="nearest", batch_norm="none").build()
     up, pad, convolution = model.generator.layers[-4:-1]
     x = torch.rand(1, 1, 2, 2)
     padded = np.zeros((7, 7))
@@ -82,10 +90,10 @@ def test_nearest_doubling_by_a_loop():
 
 
 def test_images_are_scaled_for_the_networks_and_back():
-    model = GAN(TINY).eval()
+    model = TINY.build().eval()
     z, x = torch.randn(3, 3), torch.rand(3, 1, 8, 8)
     torch.testing.assert_close(2 * model.generate(z) - 1, model.generator(z))
-    torch.testing.assert_close(model.score(x), model.discriminator(2 * x - 1))
+    torch.testing.assert_close(model.heights(x), model.critic(2 * x - 1))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -93,13 +101,13 @@ def test_images_are_scaled_for_the_networks_and_back():
 # ---------------------------------------------------------------------------------------------
 
 
-def test_best_discriminator_is_the_log_ratio_and_its_loss_the_jensen_shannon_divergence():
+def test_best_critic_is_the_log_ratio_and_its_loss_the_jensen_shannon_divergence():
     """Goodfellow et al. 2014, proposition 1, on three outcomes."""
     p, q = torch.tensor([5, 3, 2]), torch.tensor([1, 3, 6])
     table = (p / q).log().double().requires_grad_()
     outcomes = torch.arange(3)
     real, fake = table[outcomes.repeat_interleave(p)], table[outcomes.repeat_interleave(q)]
-    loss = discriminator_loss(real, fake, EXACT)
+    loss = critic_loss(real, fake, EXACT)
     (slope,) = torch.autograd.grad(loss, table)
     torch.testing.assert_close(slope, torch.zeros(3).double(), atol=1e-7, rtol=0)
     middle = (p + q) / 20
@@ -114,7 +122,7 @@ def test_cross_entropy_on_logits_and_on_clipped_probabilities():
         + F.binary_cross_entropy(fake.sigmoid(), torch.zeros(2))
     ) / 2
     for config in (EXACT, GANLossConfig(label_noise=0.0, clip=1e-7)):
-        torch.testing.assert_close(discriminator_loss(real, fake, config), expected)
+        torch.testing.assert_close(critic_loss(real, fake, config), expected)
         torch.testing.assert_close(generator_loss(fake, real, config), -fake.sigmoid().log().mean())
 
 
@@ -124,11 +132,11 @@ def test_the_books_labels_make_its_loss_negative_and_its_gradient_zero():
     config = GAN_BOOK
     real = torch.full((20_000,), 40.0, requires_grad=True)
     torch.manual_seed(0)
-    loss = discriminator_loss(real, -real, config)
+    loss = critic_loss(real, -real, config)
     assert float(loss) == pytest.approx(0.05 * math.log(1e-7), rel=0.02)
     assert not torch.autograd.grad(loss, real)[0].any()
     assert float(generator_loss(-real, real, config)) == pytest.approx(-math.log(1e-7), rel=1e-3)
-    slope = torch.autograd.grad(discriminator_loss(real, -real, GANLossConfig()), real)[0]
+    slope = torch.autograd.grad(critic_loss(real, -real, GANLossConfig()), real)[0]
     assert (slope > 0).all()  # it is told to be less sure
 
 
@@ -144,7 +152,7 @@ def test_labels(config, real, fake):
     """The slope of the cross-entropy in a logit of 0 is 1/2 - label."""
     torch.manual_seed(0)
     logits = torch.zeros(2, 10_000, requires_grad=True)
-    (slope,) = torch.autograd.grad(discriminator_loss(*logits, config), logits)
+    (slope,) = torch.autograd.grad(critic_loss(*logits, config), logits)
     labels = 0.5 - slope * 20_000
     for found, (low, high), right in zip(labels, (real, fake), (1.0, 0.0), strict=True):
         assert low - 1e-5 <= float(found.min())
@@ -156,11 +164,11 @@ def test_labels(config, real, fake):
 def test_other_objectives_by_hand():
     real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-2.0, 1.0])
     hinge, pairs = (GANLossConfig(objective=name) for name in ("hinge", "relativistic"))
-    assert float(discriminator_loss(real, fake, hinge)) == pytest.approx((0 + 0.5 + 0 + 2) / 2)
+    assert float(critic_loss(real, fake, hinge)) == pytest.approx((0 + 0.5 + 0 + 2) / 2)
     assert float(generator_loss(fake, real, hinge)) == pytest.approx(0.5)
     log1p = [math.log1p(math.exp(d)) for d in (-4.0, 0.5)]
-    assert float(discriminator_loss(real, fake, pairs)) == pytest.approx(sum(log1p) / 2)
-    assert float(discriminator_loss(fake, real, pairs)) == float(generator_loss(fake, real, pairs))
+    assert float(critic_loss(real, fake, pairs)) == pytest.approx(sum(log1p) / 2)
+    assert float(critic_loss(fake, real, pairs)) == float(generator_loss(fake, real, pairs))
 
 
 def test_squared_slope_of_a_linear_score_and_of_a_square():
@@ -180,8 +188,8 @@ def test_a_step_takes_both_gradients_before_either_network_moves():
     """Against two plain backward passes, each with its own copy of the model."""
     torch.manual_seed(0)
     config = GANConfig((2,), 2, (8,), batch_norm="none", bias=True, dropout=0.0)
-    loss = GANLossConfig(label_noise=0.0, clip=0.0, r1=0.7, r2=0.4, lr=1e-3, discriminator_lr=3e-3)
-    model, x = GAN(config), torch.randn(6, 2)
+    loss = GANLossConfig(label_noise=0.0, clip=0.0, r1=0.7, r2=0.4, lr=1e-3, critic_lr=3e-3)
+    model, x = config.build(), torch.randn(6, 2)
     judge, maker = copy.deepcopy(model), copy.deepcopy(model)
     learner = GANLearner(model, loss, steps=10)
     torch.manual_seed(5)
@@ -191,16 +199,16 @@ def test_a_step_takes_both_gradients_before_either_network_moves():
 
     fake = judge.generator(z).detach().requires_grad_()
     real = x.clone().requires_grad_()
-    d_loss = (F.softplus(-judge.discriminator(real)) + F.softplus(judge.discriminator(fake))).mean()
+    c_loss = (F.softplus(-judge.critic(real)) + F.softplus(judge.critic(fake))).mean()
     for weight, points in ((0.7, real), (0.4, fake)):
-        (slope,) = torch.autograd.grad(judge.discriminator(points).sum(), points, create_graph=True)
-        d_loss = d_loss + weight * slope.square().sum(1).mean()
-    (d_loss / 2).backward()
-    F.softplus(-maker.discriminator(maker.generator(z))).mean().backward()
-    for network, lr in ((judge.discriminator, 3e-3), (maker.generator, 1e-3)):
+        (slope,) = torch.autograd.grad(judge.critic(points).sum(), points, create_graph=True)
+        c_loss = c_loss + weight * slope.square().sum(1).mean()
+    (c_loss / 2).backward()
+    F.softplus(-maker.critic(maker.generator(z))).mean().backward()
+    for network, lr in ((judge.critic, 3e-3), (maker.generator, 1e-3)):
         torch.optim.Adam(network.parameters(), lr=lr, betas=(0.5, 0.999), eps=1e-7).step()
     for ours, theirs in (
-        (model.discriminator, judge.discriminator),
+        (model.critic, judge.critic),
         (model.generator, maker.generator),
     ):
         for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
@@ -217,7 +225,7 @@ def test_a_step_takes_both_gradients_before_either_network_moves():
 )
 def test_gradients_reach_every_parameter(config):
     torch.manual_seed(0)
-    model = GAN(config)
+    model = config.build()
     x = torch.rand(16, *config.shape)
     GANLearner(model, GANLossConfig(r1=1.0), steps=1).update(x)
     for name, parameter in model.named_parameters():
@@ -228,9 +236,9 @@ def test_gradients_reach_every_parameter(config):
 
 def test_more_steps_of_one_network_leave_the_other():
     moved = {}
-    for name in ("discriminator", "generator"):
+    for name in ("critic", "generator"):
         torch.manual_seed(0)
-        model = GAN(TINY)
+        model = TINY.build()
         learner = GANLearner(model, GANLossConfig(**{f"{name}_steps": 3}), steps=1)
         learner.update(torch.rand(4, 1, 8, 8))
         steps = {
@@ -239,14 +247,14 @@ def test_more_steps_of_one_network_leave_the_other():
         }
         moved[name] = steps
     assert moved == {
-        "discriminator": {"discriminator": {3}, "generator": {1}},
-        "generator": {"discriminator": {1}, "generator": {3}},
+        "critic": {"critic": {3}, "generator": {1}},
+        "generator": {"critic": {1}, "generator": {3}},
     }
 
 
 def test_what_is_kept_is_the_average_generator():
     torch.manual_seed(0)
-    model = GAN(GANConfig((2,), 2, (4,), batch_norm="none", bias=True))
+    model = GANConfig((2,), 2, (4,), batch_norm="none", bias=True).build()
     learner = GANLearner(model, GANLossConfig(lr=0.1, ema=0.6), steps=4)
     average = None
     for n in range(4):
@@ -258,23 +266,23 @@ def test_what_is_kept_is_the_average_generator():
     torch.testing.assert_close(kept.generator.layers[0].weight, average)
     assert not torch.allclose(kept.generator.layers[0].weight, model.generator.layers[0].weight)
     assert not kept.training
-    for a, b in zip(kept.discriminator.parameters(), model.discriminator.parameters(), strict=True):
+    for a, b in zip(kept.critic.parameters(), model.critic.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_learning_rates_and_penalties_fall():
     config = GANLossConfig(
-        objective="relativistic", r1=2.0, penalty_end=0.25, lr=1.0, discriminator_lr=2.0,
+        objective="relativistic", r1=2.0, penalty_end=0.25, lr=1.0, critic_lr=2.0,
         lr_end=0.1, beta1=0.0,
     )  # fmt: skip
-    model = GAN(GANConfig((2,), 2, (4,), batch_norm="none", bias=True, dropout=0.0))
+    model = GANConfig((2,), 2, (4,), batch_norm="none", bias=True, dropout=0.0).build()
     learner = GANLearner(model, config, steps=2)
     x = torch.randn(4, 2, requires_grad=True)
     weights = []
     for _ in range(3):
-        before = squared_slope(model.discriminator(x), x).detach()
+        before = squared_slope(model.critic(x), x).detach()
         weights.append(float(learner.update(x.detach())["penalty"] / before))
-    rates = [learner.optimizers[n].param_groups[0]["lr"] for n in ("generator", "discriminator")]
+    rates = [learner.optimizers[n].param_groups[0]["lr"] for n in ("generator", "critic")]
     assert weights == pytest.approx([1.0, 0.5, 0.25], rel=1e-4)
     assert rates[1] == pytest.approx(2 * rates[0])
 
@@ -282,14 +290,14 @@ def test_learning_rates_and_penalties_fall():
 def test_spectral_norm_bounds_the_slope_of_every_layer():
     torch.manual_seed(0)
     config = GANConfig((4,), 2, (16, 16), batch_norm="none", dropout=0.0, spectral_norm=True)
-    model = GAN(config)
+    model = config.build()
     for _ in range(50):  # each pass in training mode improves the estimate
-        model.discriminator(torch.randn(2, 4))
-    for layer in (*model.discriminator.features, model.discriminator.head):
+        model.critic(torch.randn(2, 4))
+    for layer in (*model.critic.features, model.critic.head):
         if isinstance(layer, nn.Linear):
             assert float(torch.linalg.matrix_norm(layer.weight.detach(), 2)) < 1.01
     x = torch.randn(50, 4, requires_grad=True)
-    (slope,) = torch.autograd.grad(model.score(x).sum(), x)
+    (slope,) = torch.autograd.grad(model.heights(x).sum(), x)
     assert float(slope.norm(dim=1).max()) < 1.02
 
 
@@ -363,10 +371,62 @@ def test_coverage_of_sprites():
         (lambda: GANLossConfig(penalty_end=0.0), "penalty_end is 0.0, and must be above 0"),
         (lambda: GANLossConfig(generator_steps=0), "generator_steps is 0, and must be at least 1"),
         (lambda: GANLossConfig(ema=1.0), "ema is 1.0"),
-        (lambda: GAN(TINY).generate(torch.zeros(2, 4)), r"z of shape \(2, 4\).*\(B, 3\)"),
-        (lambda: GANLearner(GAN(TINY), EXACT, 1).update(torch.ones(2, 1, 4, 4)), r"\(2, 1, 4, 4\)"),
+        (lambda: TINY.build().generate(torch.zeros(2, 4)), r"z of shape \(2, 4\).*\(B, 3\)"),
+        (
+            lambda: GANLearner(TINY.build(), EXACT, 1).update(WRONG),
+            r"\(2, 1, 4, 4\)",
+        ),
     ],
 )
 def test_what_cannot_be_is_explained(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_pair_put_together_by_hand_works_everywhere(tmp_path):
+    def pair() -> GAN:
+        torch.manual_seed(0)
+        maker = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+        critic = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1), nn.Flatten(0))
+        return GAN(maker, critic, (2,), 3)
+
+    model, x = pair(), torch.randn(16, 2)
+    for kind, config in ((GANLearner, GANLossConfig(ema=0.5)), (WGANLearner, WGANLossConfig())):
+        before = model.heights(x)
+        learner = kind(model, config, 3)
+        logged = learner.update(x)
+        assert {"c_loss", "g_loss", "energy", "spread"} <= set(logged)
+        assert not torch.equal(model.heights(x), before)
+    kept = learner.kept
+    samples = kept.sample(5, torch.Generator().manual_seed(0))
+    kept.save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"a GAN that was put together by hand.*load_weights"):
+        GAN.from_pretrained(tmp_path / "model")
+    again = pair()
+    again.load_weights(tmp_path / "model")
+    assert torch.equal(again.sample(5, torch.Generator().manual_seed(0)), samples)
+    with pytest.raises(ValueError, match="has no labels"):
+        kept.sample(2, labels=0)
+
+
+@pytest.mark.parametrize("kind", ["GAN", "WGAN", "ConditionalGAN"])
+def test_pairs_from_before_the_critic_was_called_so_are_loaded(kind, tmp_path):
+    configs = {
+        "GAN": TINY,
+        "WGAN": WGANConfig((1, 8, 8), 3, (4, 6)),
+        "ConditionalGAN": ConditionalGANConfig((1, 8, 8), 3, (4, 6), num_classes=3),
+    }
+    model = configs[kind].build().eval()
+    model.save_pretrained(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["class"] == kind
+    weights = {
+        name.replace("critic.", "discriminator."): tensor
+        for name, tensor in model.state_dict().items()
+    }
+    files = {"config.json": json_bytes(config), "model.safetensors": save(weights)}
+    write_folder(tmp_path / "older", files)
+    again = GAN.from_pretrained(tmp_path / "older")
+    assert again.config == model.config
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from generative.gan import WGAN, WGANConfig, WGANLearner, WGANLossConfig, gradient_penalty
+from generative.gan import WGANConfig, WGANLearner, WGANLossConfig, gradient_penalty
 
 torch.set_num_threads(1)
 
@@ -17,13 +17,13 @@ def count(module: nn.Module) -> int:
 
 
 def test_sizes_are_the_books():
-    model = WGAN()
-    assert count(model.discriminator) == 2_764_737
+    model = WGANConfig().build()
+    assert count(model.critic) == 2_764_737
     assert count(model.generator) == 3_806_083
     assert sum(b.numel() for n, b in model.named_buffers() if "running" in n) == 1_920
-    convolutions = [m for m in model.discriminator.modules() if isinstance(m, nn.Conv2d)]
+    convolutions = [m for m in model.critic.modules() if isinstance(m, nn.Conv2d)]
     assert [count(layer) for layer in convolutions] == [3_136, 131_200, 524_544, 2_097_664, 8_193]
-    assert not [m for m in model.discriminator.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert not [m for m in model.critic.modules() if isinstance(m, nn.BatchNorm2d)]
 
 
 @pytest.mark.parametrize("alpha", ["uniform", "normal"])
@@ -94,8 +94,8 @@ class Line(nn.Module):
 def test_critic_measures_the_distance_of_two_points():
     """Of points d apart a linear critic of slope s gives s d - 10 (s - 1)^2, most at 1 + d / 20."""
     torch.manual_seed(0)
-    model = WGAN(POINTS)
-    model.discriminator = Line()
+    model = POINTS.build()
+    model.critic = Line()
     with torch.no_grad():
         for parameter in model.generator.parameters():
             parameter.zero_()  # makes the origin, and at learning rate 0 goes on to
@@ -108,7 +108,7 @@ def test_critic_measures_the_distance_of_two_points():
         logged = learner.update(real)
     slope = 1 + 3 / 20
     torch.testing.assert_close(
-        model.discriminator.w.detach(), slope * torch.tensor([0.6, 0.8]), rtol=1e-3, atol=0
+        model.critic.w.detach(), slope * torch.tensor([0.6, 0.8]), rtol=1e-3, atol=0
     )
     assert float(logged["c_wass"]) == pytest.approx(-3 * slope, rel=1e-3)
     assert float(logged["c_gp"]) == pytest.approx((slope - 1) ** 2, rel=1e-2)
@@ -118,7 +118,7 @@ def test_critic_measures_the_distance_of_two_points():
 
 def test_steps_of_critic_and_generator():
     torch.manual_seed(0)
-    model = WGAN(POINTS)
+    model = POINTS.build()
     learner = WGANLearner(model, CORRECTED, steps=2)
     for _ in range(2):
         learner.update(torch.randn(4, 2))
@@ -126,28 +126,28 @@ def test_steps_of_critic_and_generator():
         name: {int(state["step"]) for state in optimizer.state.values()}
         for name, optimizer in learner.optimizers.items()
     }
-    assert steps == {"discriminator": {6}, "generator": {2}}
+    assert steps == {"critic": {6}, "generator": {2}}
 
 
 def test_clipping_keeps_weights_small_and_has_no_penalty():
     torch.manual_seed(0)
-    model = WGAN(POINTS)
+    model = POINTS.build()
     config = WGANLossConfig(
         lipschitz="clipping", optimizer="rmsprop", critic_lr=1e-2, critic_steps=5
     )
     logged = WGANLearner(model, config, steps=1).update(torch.randn(8, 2))
-    weights = torch.cat([p.detach().flatten() for p in model.discriminator.parameters()])
+    weights = torch.cat([p.detach().flatten() for p in model.critic.parameters()])
     assert float(weights.abs().max()) == pytest.approx(0.01)
     assert set(logged) == {"c_loss", "g_loss", "energy", "spread"}
 
 
 def test_gradients_reach_every_parameter():
     torch.manual_seed(0)
-    model = WGAN(WGANConfig((3, 16, 16), 4, (4, 8)))
+    model = WGANConfig((3, 16, 16), 4, (4, 8)).build()
     WGANLearner(model, CORRECTED, steps=1).update(torch.rand(8, 3, 16, 16))
     for name, parameter in model.named_parameters():
         # A constant added to every height changes neither distance nor slope.
-        if name != "discriminator.head.bias":
+        if name != "critic.head.bias":
             assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name
             assert parameter.grad.any(), name
@@ -161,7 +161,7 @@ def test_gradients_reach_every_parameter():
         (lambda: WGANLossConfig(norm_eps=-1.0), "norm_eps is -1.0, and must be at least 0"),
         (lambda: WGANLossConfig(critic_steps=0), "critic_steps is 0, and must be at least 1"),
         (lambda: WGANLossConfig(lr_end=2.0), "lr_end is 2.0, and must be at least 0 and at most 1"),
-        (lambda: WGAN(POINTS).score(torch.zeros(2, 3)), r"\(2, 3\).*\(B, 2\)"),
+        (lambda: POINTS.build().heights(torch.zeros(2, 3)), r"\(2, 3\).*\(B, 2\)"),
     ],
 )
 def test_what_cannot_be_is_explained(make, message):

@@ -37,7 +37,7 @@ def num_weights(network) -> int:
 def test_parameters_are_the_books():
     gan = MuseGAN()
     assert num_weights(gan.generator) == 6_576_612
-    assert num_weights(gan.discriminator) == 1_446_401
+    assert num_weights(gan.critic) == 1_446_401
     assert num_weights(gan.generator.chords) == 101_472
     assert num_weights(gan.generator.bars["2"]) == 1_517_313
 

@@ -1,0 +1,88 @@
+"""What generator and critic minimise, of the critic's heights and of their slopes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generative.gan.config import GANLossConfig
+
+__all__ = ["critic_loss", "generator_loss", "gradient_penalty", "squared_slope"]
+
+
+def critic_loss(real: Tensor, fake: Tensor, config: GANLossConfig) -> Tensor:
+    """What the critic minimises, of its heights (B,) of real and of generated examples."""
+    if config.objective == "hinge":
+        return (F.relu(1 - real) + F.relu(1 + fake)).mean()
+    if config.objective == "relativistic":
+        return F.softplus(fake - real).mean()
+    real_labels = _noisy_labels(torch.ones_like(real), config)
+    fake_labels = _noisy_labels(torch.zeros_like(fake), config)
+    of_real = _cross_entropy(real, real_labels, config)
+    return (of_real + _cross_entropy(fake, fake_labels, config)) / 2
+
+
+def generator_loss(fake: Tensor, real: Tensor, config: GANLossConfig) -> Tensor:
+    """What the generator minimises, of the same heights; only relativistic looks at `real`."""
+    if config.objective == "hinge":
+        return -fake.mean()
+    if config.objective == "relativistic":
+        return F.softplus(real - fake).mean()
+    return _cross_entropy(fake, torch.ones_like(fake), config)
+
+
+def _noisy_labels(labels: Tensor, config: GANLossConfig) -> Tensor:
+    """Labels of 0 and 1, some of them turned round, all of them moved."""
+    if config.flip:
+        labels = torch.where(torch.rand_like(labels) < config.flip, 1 - labels, labels)
+    if config.label_noise:
+        outward = 2 * labels - 1 if config.noise_direction == "outward" else 1 - 2 * labels
+        labels = labels + config.label_noise * torch.rand_like(labels) * outward
+    return labels
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, config: GANLossConfig) -> Tensor:
+    if not config.clip:
+        return F.binary_cross_entropy_with_logits(logits, labels)
+    p = logits.sigmoid().clamp(config.clip, 1 - config.clip)
+    return -(labels * p.log() + (1 - labels) * (1 - p).log()).mean()
+
+
+def squared_slope(heights: Tensor, x: Tensor) -> Tensor:
+    """Mean over the batch of |d height / d x|^2, which can be differentiated again.
+
+    Args:
+        heights: (B,), each computed of one row of x.
+        x: (B, ...) with requires_grad.
+    """
+    (slope,) = torch.autograd.grad(heights.sum(), x, create_graph=True)
+    return slope.flatten(1).square().sum(1).mean()
+
+
+def gradient_penalty(
+    critic: nn.Module,
+    real: Tensor,
+    fake: Tensor,
+    *given: Tensor,
+    alpha: str = "uniform",
+    norm_eps: float = 1e-12,
+) -> Tensor:
+    """Mean of (|d critic(x) / dx| - 1)^2 at x between real and generated examples.
+
+    x = real + alpha (fake - real), one alpha for each pair (Gulrajani et al. 2017, section 4).
+
+    Args:
+        critic: (B, ...) and what is given -> (B,).
+        real, fake: examples, (B, ...).
+        given: e.g. labels, which stay as they are.
+        alpha: "uniform" in [0, 1], or "normal" as in the book's program.
+        norm_eps: added to the squared norm under the root. Where the gradient is exactly 0, the
+            root has none without it, and training ends in NaN.
+    """
+    draw = torch.rand if alpha == "uniform" else torch.randn
+    share = draw(len(real), *[1] * (real.dim() - 1), device=real.device, dtype=real.dtype)
+    x = (real + share * (fake - real)).detach().requires_grad_()
+    (slope,) = torch.autograd.grad(critic(x, *given).sum(), x, create_graph=True)
+    norm = (slope.flatten(1).square().sum(1) + norm_eps).sqrt()
+    return (norm - 1).square().mean()
