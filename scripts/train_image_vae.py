@@ -138,7 +138,7 @@ def main(args: Args) -> Path:
 
     from generative.training.loop import fit
     from generative.training.pictures import image_grid, strips
-    from generative.vae import ImageVAE, ImageVAELearner
+    from generative.vae import ImageVAELearner
 
     with Run.open(args, kind="train_image_vae") as run:
         if run.done:
@@ -149,7 +149,7 @@ def main(args: Args) -> Path:
         images = black_and_white(images, args.threshold) if args.threshold else images
         test = images.part("test")
         torch.manual_seed(run.seed_for("weights"))
-        model = ImageVAE(args.model).to(run.device)
+        model = args.model.build().to(run.device)
         learner = ImageVAELearner(model, args.loss, args.steps)
         batch = Batches(images.part(*args.parts), run, args.batch_size)
         scale = max(1, 64 // args.model.image_shape[1])

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from generative.autoencoder import ConvAutoencoder, LinearAutoencoder
 from generative.training.checks import check_dtype, check_vectors, placed
 from generative.training.pretrained import Pretrained, saved_class
-from generative.vae import ConvVAE, ImageVAE, LinearVAE, to_float_bchw
+from generative.vae import VAE, ConvVAE, LinearVAE, to_float_bchw
 from worldmodels.configs import VectorVisionConfig
 
 __all__ = [
@@ -88,10 +88,10 @@ class VectorVision(Pretrained, nn.Module):
         return check_dtype(z, "z", self) * self.std + self.mean
 
 
-VisionModel = ConvVAE | ImageVAE | LinearVAE | ConvAutoencoder | LinearAutoencoder | VectorVision
+VisionModel = ConvVAE | VAE | LinearVAE | ConvAutoencoder | LinearAutoencoder | VectorVision
 
 FAMILIES: dict[str, type[VisionModel]] = {
-    family.__name__: family for family in get_args(VisionModel)
+    name: family for family in get_args(VisionModel) for name in family.builds or (family.__name__,)
 }
 """Classes that can be V, by their name in a saved model."""
 

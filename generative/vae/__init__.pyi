@@ -13,6 +13,11 @@ from .config import (
 from .config import (
     VAELossConfig as VAELossConfig,
 )
+from .distributions import BernoulliPixels as BernoulliPixels
+from .distributions import GaussianHead as GaussianHead
+from .distributions import GaussianPixels as GaussianPixels
+from .distributions import MixturePrior as MixturePrior
+from .distributions import StandardNormal as StandardNormal
 from .frames import (
     ConvVAE as ConvVAE,
 )
@@ -46,8 +51,6 @@ from .gaussian import (
 from .gaussian import (
     sample_gaussian as sample_gaussian,
 )
-from .images import ImageVAE as ImageVAE
-from .images import ImageVAELearner as ImageVAELearner
 from .linear import (
     LinearVAE as LinearVAE,
 )
@@ -57,3 +60,5 @@ from .linear import (
 from .linear import (
     probabilistic_pca as probabilistic_pca,
 )
+from .model import VAE as VAE
+from .model import ImageVAELearner as ImageVAELearner

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from generative.training.precision import BF16
 from generative.training.ranges import (
@@ -17,6 +17,9 @@ from generative.training.ranges import (
     Size,
     Sizes,
 )
+
+if TYPE_CHECKING:
+    from generative.vae.model import VAE
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,41 @@ class ImageVAEConfig(Checked):
                 f"pixel_std is {self.pixel_std}, but the likelihood {self.likelihood}; "
                 "only a gaussian has one"
             )
+
+    def build(self) -> VAE:
+        """A VAE of images, convolutional or of plain layers."""
+        from torch import nn
+
+        from generative.nets.init import glorot_
+        from generative.vae import distributions
+        from generative.vae.model import VAE
+        from generative.vae.networks import conv_decoder, conv_encoder, mlp
+
+        size = math.prod(self.image_shape)
+        if self.channels:
+            encoder, decoder = conv_encoder(self), conv_decoder(self)
+            places = math.prod(side >> len(self.channels) for side in self.image_shape[1:])
+            features = self.channels[-1] * places
+        else:
+            features = self.hidden_dim
+            encoder = nn.Sequential(nn.Flatten(), *mlp(size, self))
+            last = nn.Linear(features, size), nn.Unflatten(1, self.image_shape)
+            decoder = nn.Sequential(*mlp(self.latent_dim, self), *last)
+        posterior = distributions.GaussianHead(features, self.latent_dim)
+        prior = (
+            distributions.MixturePrior(self.latent_dim, self.prior_components)
+            if self.prior_components > 1
+            else distributions.StandardNormal(self.latent_dim)
+        )
+        likelihood = (
+            distributions.GaussianPixels(self.pixel_std)
+            if self.likelihood == "gaussian"
+            else distributions.BernoulliPixels()
+        )
+        networks = encoder, posterior, decoder
+        model = VAE(*networks, likelihood, prior, self.image_shape, config=self)
+        glorot_(model)
+        return model
 
 
 @dataclass(frozen=True)

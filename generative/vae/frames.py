@@ -111,9 +111,12 @@ class ConvVAE(Pretrained, nn.Module):
         features = self.encoder(check_images(x, self.image_shape, self, pixels=False))
         return self.to_mu(features), self.to_logvar(features)
 
-    def encode(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Images -> one draw of z ~ N(mu, exp(logvar)), (B, latent_dim)."""
-        return sample_gaussian(*self.encode_mu_logvar(x), generator=generator)
+    def encode(
+        self, x: Tensor, sample: bool = False, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Images (B, C, H, W) -> the mean of q(z | x), or one draw of it, (B, latent_dim)."""
+        mu, logvar = self.encode_mu_logvar(x)
+        return sample_gaussian(mu, logvar, generator) if sample else mu
 
     def decode_logits(self, z: Tensor) -> Tensor:
         """z (B, latent_dim) -> images before the sigmoid, (B, 3, 64, 64)."""
@@ -169,7 +172,7 @@ class ConvVAE(Pretrained, nn.Module):
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Images -> images through the latent mean (no noise)."""
-        return self.decode(self.encode_mu_logvar(x)[0])
+        return self.decode(self.encode(x))
 
     @checked
     @torch.no_grad()

@@ -73,9 +73,12 @@ class LinearVAE(Pretrained, nn.Module):
         mu = self.encoder(check_images(x, self.config.image_shape, self).flatten(1))
         return mu, self.code_logvar.expand_as(mu)
 
-    def encode(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Images (B, C, H, W) -> one draw of z ~ q(z | x), (B, latent_dim)."""
-        return sample_gaussian(*self.encode_mu_logvar(x), generator=generator)
+    def encode(
+        self, x: Tensor, sample: bool = False, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Images (B, C, H, W) -> the mean of q(z | x), or one draw of it, (B, latent_dim)."""
+        mu, logvar = self.encode_mu_logvar(x)
+        return sample_gaussian(mu, logvar, generator) if sample else mu
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, latent_dim) -> the mean of p(x | z), (B, C, H, W); not confined to [0, 1]."""
@@ -84,7 +87,7 @@ class LinearVAE(Pretrained, nn.Module):
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Images -> images, by way of the mean of q(z | x)."""
-        return self.decode(self.encode_mu_logvar(x)[0])
+        return self.decode(self.encode(x))
 
     @checked
     @torch.no_grad()

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from generative.data.image_set import ImageSet
-    from generative.vae import ConvVAE, ImageVAE, LinearVAE
+    from generative.vae import VAE, ConvVAE, LinearVAE
 
-    AnyVAE = ConvVAE | ImageVAE | LinearVAE
+    AnyVAE = ConvVAE | VAE | LinearVAE
 
 CLASSES = ("ConvVAE", "ImageVAE", "LinearVAE")
 
@@ -131,8 +131,8 @@ def log_prior(model: AnyVAE, z: Tensor) -> Tensor:
     """log p(z) of codes (N, latent_dim), (N,), nats."""
     from generative.vae import gaussian_log_prob
 
-    own = getattr(model, "log_prior", None)
-    return own(z) if own is not None else gaussian_log_prob(z, 0.0, 0.0).sum(-1)
+    prior = getattr(model, "prior", None)
+    return prior.log_prob(z) if prior is not None else gaussian_log_prob(z, 0.0, 0.0).sum(-1)
 
 
 def encode_all(model: AnyVAE, images: ImageSet) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from generative.known.sprites import sprites
 from generative.training.cli import parse
-from generative.vae import ImageVAE, LinearVAE
+from generative.vae import VAE, LinearVAE
 from generative.vae.config import ImageVAEConfig, ImageVAELossConfig, LinearVAEConfig
 from scripts import explore, train_image_vae
 from scripts.explored import vae as explored
@@ -29,7 +29,7 @@ def plane_model(tmp_path_factory):
     """A tiny VAE with a code of two numbers, for 3x32x32."""
     folder = tmp_path_factory.mktemp("models") / "plane"
     torch.manual_seed(0)
-    ImageVAE(ImageVAEConfig((3, 32, 32), latent_dim=2, channels=(4, 8))).save_pretrained(folder)
+    ImageVAEConfig((3, 32, 32), latent_dim=2, channels=(4, 8)).build().save_pretrained(folder)
     return folder
 
 
@@ -45,7 +45,7 @@ def test_digits_in_black_and_white_are_scored_by_two_bounds(tmp_path):
         score_draws=20,
         score_images=150,
     )
-    model = ImageVAE.from_pretrained(train_image_vae.main(args))
+    model = VAE.from_pretrained(train_image_vae.main(args))
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     # No better than 64 log 2 nats by throwing coins, and more draws are not worse.
     assert 15 < result["test_nats"] < result["test_elbo_nats"] < 64 * np.log(2) + 1
@@ -71,7 +71,7 @@ def test_every_preset_makes_a_model_that_learns(preset):
 
     args = train_image_vae.PRESETS[preset]
     torch.manual_seed(0)
-    learner = ImageVAELearner(ImageVAE(args.model), args.loss, args.steps)
+    learner = ImageVAELearner(args.model.build(), args.loss, args.steps)
     values = learner.update(torch.rand(4, *args.model.image_shape))
     assert all(value.isfinite() for value in values.values())
 
@@ -127,7 +127,7 @@ def test_a_linear_vae_and_one_of_a_world_model_are_explored_too(tmp_path):
 
 
 def test_morphs_begin_and_end_with_the_images(plane_model):
-    model, images = ImageVAE.from_pretrained(plane_model), sprites()[:4]
+    model, images = VAE.from_pretrained(plane_model), sprites()[:4]
     with torch.no_grad():
         (row, _) = explored.morph_rows(model, images, 2)
         ends = images.as_tensor(slice(2))

@@ -19,7 +19,6 @@ from generative.training.files import DamagedFileError, json_bytes, read_json, w
 from generative.vae import (
     ConvVAE,
     ConvVAEConfig,
-    ImageVAE,
     ImageVAEConfig,
     LinearVAE,
     LinearVAEConfig,
@@ -45,7 +44,7 @@ D = 4
 SHAPE = (3, 64, 64)
 MAKE = {
     "ConvVAE": lambda: ConvVAE(ConvVAEConfig(D, (2, 3, 4, 5))),
-    "ImageVAE": lambda: ImageVAE(ImageVAEConfig(SHAPE, D, channels=(2, 3))),
+    "ImageVAE": lambda: ImageVAEConfig(SHAPE, D, channels=(2, 3)).build(),
     "LinearVAE": lambda: LinearVAE(LinearVAEConfig(SHAPE, D)),
     "ConvAutoencoder": lambda: ConvAutoencoder(ConvAutoencoderConfig(SHAPE, D, (2, 3))),
     "LinearAutoencoder": lambda: LinearAutoencoder(LinearAutoencoderConfig(SHAPE, D)),

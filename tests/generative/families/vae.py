@@ -5,7 +5,6 @@ from __future__ import annotations
 from generative.vae import (
     ConvVAE,
     ConvVAEConfig,
-    ImageVAE,
     ImageVAEConfig,
     ImageVAELearner,
     ImageVAELossConfig,
@@ -39,9 +38,9 @@ FAMILIES = {
         to_batch=to_frames,
     ),
     "ImageVAE": Family(
-        make=lambda: ImageVAE(
-            ImageVAEConfig((3, 16, 16), 4, (8, 16), batch_norm=True, likelihood="gaussian")
-        ),
+        make=ImageVAEConfig(
+            (3, 16, 16), 4, (8, 16), batch_norm=True, likelihood="gaussian"
+        ).build,
         examples=pictures(3, 16),
         learner=lambda model, steps: ImageVAELearner(
             model, ImageVAELossConfig(lr=1e-2, final_lr=1e-3, free_bits=0.1, ema=0.9), steps
@@ -54,9 +53,9 @@ FAMILIES = {
         script="train_image_vae",
     ),
     "importance-weighted VAE": Family(
-        make=lambda: ImageVAE(
-            ImageVAEConfig((1, 8, 8), 4, channels=(), hidden_dim=32, prior_components=3)
-        ),
+        make=ImageVAEConfig(
+            (1, 8, 8), 4, channels=(), hidden_dim=32, prior_components=3
+        ).build,
         examples=lambda n: pictures(1, 8)(n).round(),
         learner=lambda model, steps: ImageVAELearner(
             model, ImageVAELossConfig(lr=1e-2, final_lr=1e-3, num_draws=5, warmup=20), steps

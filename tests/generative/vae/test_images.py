@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 from torch import nn
 from torch.distributions import (
     Bernoulli,
@@ -19,13 +20,16 @@ from torch.distributions import (
 )
 
 from generative.data.digits import load_digits
+from generative.training.files import write_folder
 from generative.vae import (
-    ImageVAE,
+    VAE,
+    GaussianHead,
     ImageVAEConfig,
     ImageVAELearner,
     ImageVAELossConfig,
     LinearVAE,
     LinearVAEConfig,
+    StandardNormal,
     gaussian_log_prob,
     importance_bound,
     probabilistic_pca,
@@ -36,10 +40,10 @@ torch.set_num_threads(1)
 TINY = ImageVAEConfig((1, 2, 2), latent_dim=1, channels=(), hidden_dim=8, num_hidden=1)
 
 
-def tiny(config: ImageVAEConfig = TINY, seed: int = 0) -> ImageVAE:
+def tiny(config: ImageVAEConfig = TINY, seed: int = 0) -> VAE:
     """A VAE whose code matters, in float64."""
     torch.manual_seed(seed)
-    model = ImageVAE(config).double().eval()
+    model = config.build().double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2).add_(0.1 * torch.randn_like(parameter))
@@ -63,21 +67,21 @@ def count(*modules: nn.Module, trainable: bool = True) -> int:
 
 
 def test_sizes_are_the_books():
-    model = ImageVAE(PRESETS["book"].model)
-    assert count(model.encoder, model.to_mu, model.to_logvar) == 100_868
+    model = PRESETS["book"].model.build()
+    assert count(model.encoder, model.posterior.to_mu, model.posterior.to_logvar) == 100_868
     assert count(model.decoder) == 246_273
     assert count(model) == 347_141
 
 
 def test_sizes_for_faces_are_the_books():
-    model = ImageVAE(replace(PRESETS["celeba-book"].model, pixel_std=1.0))
-    encoder = (model.encoder, model.to_mu, model.to_logvar)
+    model = replace(PRESETS["celeba-book"].model, pixel_std=1.0).build()
+    encoder = (model.encoder, model.posterior.to_mu, model.posterior.to_logvar)
     assert (count(*encoder, trainable=False), count(*encoder)) == (653_584, 652_560)
     assert (count(model.decoder, trainable=False), count(model.decoder)) == (700_803, 698_755)
 
 
 def test_shapes_are_the_books():
-    model, seen = ImageVAE(PRESETS["celeba-book"].model), []
+    model, seen = PRESETS["celeba-book"].model.build(), []
     x = torch.zeros(2, 3, 32, 32)
     for layer in model.encoder:
         x = layer(x)
@@ -99,7 +103,7 @@ def all_images() -> torch.Tensor:
     return torch.tensor(rows, dtype=torch.float64).unflatten(1, (1, 2, 2))
 
 
-def exact_log_prob(model: ImageVAE, x: torch.Tensor) -> torch.Tensor:
+def exact_log_prob(model: VAE, x: torch.Tensor) -> torch.Tensor:
     """log of the integral over a code of one dimension, by the midpoint rule."""
     z = torch.linspace(-9, 9, 4001, dtype=torch.float64)[:, None]
     pixels = Independent(Bernoulli(logits=model.decode_logits(z)[:, None]), 3)
@@ -165,7 +169,7 @@ def test_draws_in_parts_are_all_counted():
 def test_gaussian_likelihood_is_that_of_torch_distributions(std):
     model = tiny(replace(TINY, likelihood="gaussian", pixel_std=std))
     x, logits = torch.rand(2, 5, 1, 2, 2, dtype=torch.float64)
-    deviation = std or (model.pixel_logvar / 2).exp()
+    deviation = std or (model.likelihood.logvar / 2).exp()
     expected = Independent(Normal(logits.sigmoid(), deviation), 3).log_prob(x)
     torch.testing.assert_close(model.log_likelihood(logits, x), expected)
 
@@ -185,7 +189,7 @@ def test_gaussian_log_prob_is_that_of_torch_distributions():
 def test_the_books_loss_by_hand(recon, weight):
     model, x = tiny(), torch.rand(3, 1, 2, 2, dtype=torch.float64)
     losses = model.loss(x, ImageVAELossConfig(recon=recon, recon_weight=weight), generator(5))
-    made = model.decode(model.encode(x, generator(5))).detach().numpy().flatten()
+    made = model.decode(model.encode(x, True, generator(5))).detach().numpy().flatten()
     a = x.numpy().flatten()
     per_pixel = {
         "bce": -(a * np.log(made) + (1 - a) * np.log(1 - made)),
@@ -250,9 +254,9 @@ def test_bound_with_a_mixture_prior_reaches_the_integral():
     z = torch.linspace(-15, 15, 6001, dtype=torch.float64)[:, None]
     with torch.no_grad():
         # q as wide as p: where it is narrow or elsewhere, no number of draws would find all of p.
-        for tensor in (model.to_logvar.weight, model.to_logvar.bias):
+        for tensor in (model.posterior.to_logvar.weight, model.posterior.to_logvar.bias):
             tensor.zero_()
-        for tensor in (model.prior.mu, model.prior.logvar, model.to_mu.weight):
+        for tensor in (model.prior.mu, model.prior.logvar, model.posterior.to_mu.weight):
             tensor.mul_(0.3)
         pixels = Independent(Bernoulli(logits=model.decode_logits(z)[:, None]), 3)
         log_joint = pixels.log_prob(x) + model.prior.log_prob(z)[:, None]
@@ -262,6 +266,69 @@ def test_bound_with_a_mixture_prior_reaches_the_integral():
     torch.testing.assert_close(tight, exact, rtol=0, atol=0.03)
     with pytest.raises(ValueError, match="but p\\(z\\) a mixture"):
         model.loss(x, ImageVAELossConfig(free_bits=0.1))
+
+
+def test_a_code_is_the_mean_unless_a_draw_is_asked_for():
+    model, x = tiny(replace(TINY, latent_dim=3)), all_images()
+    mu, logvar = model.encode_mu_logvar(x)
+    state = torch.get_rng_state()
+    assert torch.equal(model.encode(x), mu)
+    assert torch.equal(torch.get_rng_state(), state)
+    eps = torch.randn(mu.shape, generator=generator(4), dtype=mu.dtype)
+    torch.testing.assert_close(
+        model.encode(x, sample=True, generator=generator(4)), mu + (logvar / 2).exp() * eps
+    )
+
+
+class Counts(nn.Module):
+    """A likelihood of another kind: Poisson counts of up to 10, seen as shares of 10."""
+
+    def mean(self, out: torch.Tensor) -> torch.Tensor:
+        return (out.exp() / 10).clamp(0, 1)
+
+    def log_prob(self, out: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return torch.distributions.Poisson(out.exp()).log_prob((10 * x).round())
+
+
+def test_a_vae_put_together_by_hand_works_everywhere(tmp_path):
+    def by_hand() -> VAE:
+        torch.manual_seed(0)
+        encoder = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.Tanh())
+        decoder = nn.Sequential(nn.Linear(2, 4), nn.Unflatten(1, (1, 2, 2)))
+        prior = StandardNormal(2)
+        return VAE(encoder, GaussianHead(8, 2), decoder, Counts(), prior, (1, 2, 2))
+
+    model, x = by_hand(), all_images().float()
+    learner = ImageVAELearner(model, ImageVAELossConfig(lr=0.05, final_lr=0.01), steps=60)
+    losses = [float(learner.update(x)["loss"]) for _ in range(60)]
+    assert losses[-1] < losses[0] - 5
+    kept = learner.kept
+    bound, many = kept.bound(x, 1, generator(1)), kept.bound(x, 200, generator(1))
+    assert float(many.mean()) > float(bound.mean())
+    samples = kept.sample(5, generator(2))
+    assert samples.shape == (5, 1, 2, 2)
+    kept.save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"a VAE that was put together by hand.*load_weights"):
+        VAE.from_pretrained(tmp_path / "model")
+    again = by_hand()
+    again.load_weights(tmp_path / "model")
+    assert torch.equal(again.sample(5, generator(2)), samples)
+
+
+def test_folders_from_before_a_vae_had_distributions_are_loaded(tmp_path):
+    config = ImageVAEConfig((1, 4, 4), 3, (2,), likelihood="gaussian", prior_components=2)
+    model = config.build().eval()
+    model.save_pretrained(tmp_path / "model")
+    weights = {
+        name.replace("posterior.", "").replace("likelihood.logvar", "pixel_logvar"): tensor
+        for name, tensor in model.state_dict().items()
+    }
+    assert {"to_mu.weight", "to_logvar.bias", "pixel_logvar", "prior.mu"} <= set(weights)
+    saved = (tmp_path / "model" / "config.json").read_bytes()
+    write_folder(tmp_path / "older", {"config.json": saved, "model.safetensors": save(weights)})
+    again = VAE.from_pretrained(tmp_path / "older")
+    assert again.config == config
+    assert torch.equal(again.sample(4, generator()), model.sample(4, generator()))
 
 
 def test_warmup_lets_the_kl_in_slowly():
@@ -283,9 +350,13 @@ def test_learner_keeps_the_average_of_its_weights():
         for step in range(20):
             torch.manual_seed(step)
             learner.update(all_images())
-    assert torch.equal(plain.model.to_mu.weight, averaged.model.to_mu.weight)
-    assert torch.equal(plain.kept.to_mu.weight, plain.model.to_mu.weight)
-    assert not torch.equal(averaged.kept.to_mu.weight, averaged.model.to_mu.weight)
+    weights = [
+        model.posterior.to_mu.weight
+        for model in (plain.model, averaged.model, plain.kept, averaged.kept)
+    ]
+    assert torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[0], weights[3])
     assert not averaged.kept.training
 
 

@@ -59,7 +59,7 @@ def test_submodels_agree():
     mu, logvar = vae.encode_mu_logvar(x)
     assert mu.shape == logvar.shape == (3, 4)
     seeded = [torch.Generator().manual_seed(7) for _ in range(3)]
-    z = vae.encode(x, seeded[0])
+    z = vae.encode(x, True, seeded[0])
     eps = torch.randn(3, 4, generator=seeded[1])
     torch.testing.assert_close(z, mu + logvar.exp().sqrt() * eps)
     recon, mu_again, logvar_again = vae(x, seeded[2])
