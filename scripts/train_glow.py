@@ -106,7 +106,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained flow."""
     import torch
 
-    from generative.flow import FlowLearner, Glow
+    from generative.flow import FlowLearner
     from generative.training.loop import fit
     from generative.training.pictures import image_grid
 
@@ -120,7 +120,7 @@ def main(args: Args) -> Path:
         train = images.part("train", "val")
         batch = Batches(train, run, args.batch_size)
         torch.manual_seed(run.seed_for("weights"))
-        model = Glow(config).to(run.device)
+        model = config.build().to(run.device)
         model.initialise(
             train.as_tensor(run.rng("first").integers(len(train), size=256), run.device)
         )

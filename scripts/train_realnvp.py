@@ -115,7 +115,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained flow."""
     import torch
 
-    from generative.flow import FlowLearner, ImageRealNVP, RealNVP
+    from generative.flow import FlowLearner
     from generative.training.loop import fit
 
     with Run.open(args, kind="train_realnvp") as run:
@@ -127,9 +127,9 @@ def main(args: Args) -> Path:
         torch.manual_seed(run.seed_for("weights"))
         if isinstance(task, Digits):
             config = ImageRealNVPConfig(args.model, task.levels, args.margin)
-            model = ImageRealNVP(config).to(run.device)
+            model = config.build().to(run.device)
         else:
-            model = RealNVP(args.model).to(run.device)
+            model = args.model.build().to(run.device)
         model.initialise(task.first.to(run.device))
         learner = FlowLearner(model, args.loss, args.steps)
 

@@ -1,7 +1,7 @@
 """Normalizing flows: maps that can be undone, and so an exact density (Foster 2023, chapter 6).
 
-`chain` has what flows share: layers, losses and the learner; `realnvp`, `glow` and `ffjord` have
-a family each.
+`chain` makes a flow of any list of layers, `realnvp` and `glow` have couplings for it, `images`
+puts noise on pixels of few levels, `learner` trains; `ffjord` is a flow in continuous time.
 """
 
 import lazy_loader

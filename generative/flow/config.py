@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from generative.training.ranges import (
     Checked,
@@ -19,6 +19,10 @@ from generative.training.ranges import (
     Waves,
     Widths,
 )
+
+if TYPE_CHECKING:
+    from generative.flow.chain import Chain
+    from generative.flow.images import ImageFlow
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,13 @@ class RealNVPConfig(Checked):
         if len(self.shape) == 1 and set(self.masks) != {"alternate"}:
             raise ValueError(f"masks are {self.masks}; points of shape {self.shape} alternate only")
 
+    def build(self) -> Chain:
+        """A chain of couplings on vectors, also where `shape` is that of images."""
+        from generative.flow.chain import Chain
+        from generative.flow.realnvp import coupling_layers
+
+        return Chain(coupling_layers(self), (math.prod(self.shape),), config=self)
+
 
 @dataclass(frozen=True)
 class ImageRealNVPConfig(Checked):
@@ -85,6 +96,16 @@ class ImageRealNVPConfig(Checked):
             raise ValueError(f"flow.shape is {self.flow.shape}; images need (C, H, W)")
         if not 0 < self.margin < 0.5:
             raise ValueError(f"margin is {self.margin}; give a number between 0 and 0.5")
+
+    def build(self) -> ImageFlow:
+        """A chain of couplings behind dequantisation."""
+        from generative.flow.chain import Chain, Flatten
+        from generative.flow.images import Dequantiser, ImageFlow
+        from generative.flow.realnvp import coupling_layers
+
+        shape = self.flow.shape
+        chain = Chain([*coupling_layers(self.flow), Flatten(shape)], shape)
+        return ImageFlow(chain, Dequantiser(self.levels, self.margin), shape, config=self)
 
 
 @dataclass(frozen=True)
@@ -132,6 +153,14 @@ class GlowConfig(Checked):
             )
         if self.margin >= 0.5:
             raise ValueError(f"margin is {self.margin}; give 0, or a number below 0.5")
+
+    def build(self) -> ImageFlow:
+        """A multi-scale flow behind dequantisation."""
+        from generative.flow.glow import MultiScale
+        from generative.flow.images import Dequantiser, ImageFlow
+
+        dequantiser = Dequantiser(self.levels, self.margin)
+        return ImageFlow(MultiScale(self), dequantiser, self.image_shape, config=self)
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.flow.chain import FlowLearner, standard_normal_log_prob
+from generative.flow.chain import standard_normal_log_prob
 from generative.flow.config import FFJORDConfig, FlowLossConfig
+from generative.flow.learner import FlowLearner
 from generative.nets.embeddings import Waves
 from generative.solvers import Velocity, equal_steps, rk4, shifted_steps
 from generative.training.checks import at_least_float32, check_some, check_vectors, checked, placed

@@ -6,7 +6,7 @@ far-reaching (Dinh, Sohl-Dickstein & Bengio 2017, section 3.6). Glow mixes the c
 invertible 1x1 convolution (Kingma & Dhariwal 2018), RealNVP by turning their order round, with
 couplings between the black and the white pixels of a checkerboard in front.
 
-    glow = Glow.from_pretrained("runs/glow/model")
+    glow = ImageFlow.from_pretrained("runs/glow/model")
     glow.sample(16, temperature=0.7)             # (16, C, H, W), on the levels of the data
     z = glow.encode(images)                      # (B, C*H*W)
     glow.decode(0.5 * (z[:1] + z[1:2]))          # between the first image and the second
@@ -18,41 +18,23 @@ the log probability (`bound`).
 from __future__ import annotations
 
 import math
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.flow.chain import (
-    ActNorm,
-    Dequantiser,
-    ImageFlowLosses,
-    Layer,
-    image_flow_losses,
-    rational_quadratic,
-    standard_normal_log_prob,
-)
+from generative.flow.chain import ActNorm, Layer
 from generative.flow.config import GlowConfig
+from generative.flow.splines import rational_quadratic
 from generative.nets.init import zero_
-from generative.training.checks import (
-    at_least_float32,
-    check_images,
-    check_some,
-    check_vectors,
-    checked,
-    placed,
-)
-from generative.training.gradients import graph_if_wanted
-from generative.training.pretrained import Pretrained
-from generative.training.ranges import Count, CountOrZero, NonNegative
+from generative.training.checks import at_least_float32, placed
 
 __all__ = [
     "CheckerboardCoupling",
     "ConvCoupling",
-    "Glow",
-    "GlowConfig",
     "InvertibleConv",
+    "MultiScale",
     "ReverseChannels",
     "Split",
     "Squeeze",
@@ -109,15 +91,11 @@ class InvertibleConv(nn.Module):
     def __init__(self, channels: int, lu: bool):
         super().__init__()
         self.lu = lu
-        rotation = torch.empty(channels, channels)
-        measured = rotation.is_meta  # of any size, to compare it with what a file holds
-        if not measured:  # on the CPU whatever the default is
-            rotation = torch.linalg.qr(torch.randn(channels, channels, device="cpu")).Q
+        rotation = torch.linalg.qr(torch.randn(channels, channels)).Q
         if not lu:
             self.weight = nn.Parameter(rotation)
             return
-        factors = [rotation] * 3 if measured else torch.linalg.lu(rotation)
-        permutation, lower, upper = factors
+        permutation, lower, upper = torch.linalg.lu(rotation)
         self.register_buffer("permutation", permutation)
         self.register_buffer("sign", upper.diagonal().sign())
         self.lower = nn.Parameter(lower.tril(-1))
@@ -288,21 +266,13 @@ def _network(in_channels: int, out_channels: int, config: GlowConfig) -> nn.Sequ
 # ---------------------------------------------------------------------------------------------
 
 
-class Glow(Pretrained, nn.Module):
-    """Multi-scale flow on images (B, C, H, W) in [0, 1] whose pixels have few levels."""
+class MultiScale(nn.Module):
+    """Flow on real-valued images (B, C, H, W) that finishes half of its code at every scale."""
 
-    config_class = GlowConfig
-    capabilities: ClassVar[frozenset[str]] = frozenset(
-        {"loss", "sample", "bound", "encode", "decode"}
-    )
-
-    def __init__(self, config: GlowConfig | None = None):
+    def __init__(self, config: GlowConfig):
         super().__init__()
-        self.config = config = config or GlowConfig()
-        self.dequantiser = Dequantiser(config.levels, config.margin)
         self.scales, self.splits = nn.ModuleList(), nn.ModuleList()
         c, h, w = config.image_shape
-        self.dim = c * h * w
         self.code_shapes: list[tuple[int, int, int]] = []
         for scale in range(config.num_scales):
             layers = nn.ModuleList()
@@ -323,55 +293,12 @@ class Glow(Pretrained, nn.Module):
                 layers.append(ActNorm(c))  # a normal density with a mean and a deviation
         self.code_shapes.append((c, h, w))
 
-    def loss(self, x: Tensor, generator: torch.Generator | None = None) -> ImageFlowLosses:
-        """Mean negative log-likelihood of images (B, C, H, W), with fresh noise."""
-        x = check_some(self._check(x), self)
-        log_prob = self._noisy_log_prob(self.dequantiser.noisy(x, generator))
-        return image_flow_losses(log_prob, self.dim)
-
-    @graph_if_wanted
-    @checked
-    def bound(
-        self, x: Tensor, num_draws: Count = 16, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Lower bound of the log probability of each image, (B, C, H, W) -> (B,), nats.
-
-        The average of log p over `num_draws` draws of the noise. Divide by -log(2) * C * H * W for
-        bits per dimension.
-        """
-        x = self._check(x)
-        noisy = (self.dequantiser.noisy(x, generator) for _ in range(num_draws))
-        return torch.stack([self._noisy_log_prob(y) for y in noisy]).mean(0)
-
     def encode(self, x: Tensor) -> Tensor:
-        """Images -> z (B, C*H*W), every pixel taken in the middle of its level.
-
-        The finest code comes first, that of the last scale at the end.
-        """
-        v, _ = self.dequantiser.squash(self.dequantiser.centred(self._check(x)))
-        return self.encode_log_det(v)[0]
-
-    def decode(self, z: Tensor) -> Tensor:
-        """z (B, C*H*W) -> images whose pixels are levels; of the z of an image, that image."""
-        return self.dequantiser.images(self.decode_real(z))
-
-    @checked
-    @torch.no_grad()
-    def sample(
-        self,
-        n: CountOrZero,
-        generator: torch.Generator | None = None,
-        temperature: NonNegative = 1.0,
-    ) -> Tensor:
-        """n images (n, C, H, W): `decode` of z of standard deviation `temperature`.
-
-        Below 1 samples are more usual and less varied (Kingma & Dhariwal 2018 show 0.7).
-        """
-        z = torch.randn(n, self.dim, generator=generator, **placed(self))
-        return self.decode(temperature * z)
+        """Images (B, C, H, W) -> z (B, C*H*W), the finest code first, the last scale's last."""
+        return self.encode_log_det(x)[0]
 
     def encode_log_det(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Real-valued images (B, C, H, W) -> z (B, C*H*W) and log |det dz/dv| (B,)."""
+        """Images (B, C, H, W) -> z (B, C*H*W) and log |det dz/dv| (B,)."""
         log_det, code = v.new_zeros(len(v)), []
         for i, layers in enumerate(self._scales()):
             for layer in layers:
@@ -383,9 +310,8 @@ class Glow(Pretrained, nn.Module):
                 code.append(aside.flatten(1))
         return torch.cat([*code, v.flatten(1)], 1), log_det
 
-    def decode_real(self, z: Tensor) -> Tensor:
-        """The inverse: z (B, C*H*W) -> real-valued images (B, C, H, W)."""
-        z = check_vectors(z, self.dim, "z", self)
+    def decode(self, z: Tensor) -> Tensor:
+        """z (B, C*H*W) -> images (B, C, H, W), the inverse of `encode`."""
         sizes = [c * h * w for c, h, w in self.code_shapes]
         parts = [
             part.unflatten(1, shape)
@@ -400,10 +326,8 @@ class Glow(Pretrained, nn.Module):
         return v
 
     @torch.no_grad()
-    def initialise(self, x: Tensor) -> None:
-        """Set every `ActNorm` from a first batch of images, in which it then has mean 0 and
-        deviation 1."""
-        v, _ = self.dequantiser.squash(self.dequantiser.noisy(self._check(x)))
+    def initialise(self, v: Tensor) -> None:
+        """Set every `ActNorm` from a first batch of images."""
         for i, layers in enumerate(self._scales()):
             for layer in layers:
                 if isinstance(layer, ActNorm):
@@ -411,15 +335,6 @@ class Glow(Pretrained, nn.Module):
                 v, _ = layer.encode(v)
             if i < len(self.splits):
                 v, _, _ = cast("Split", self.splits[i]).encode(v)
-
-    def _check(self, x: Tensor) -> Tensor:
-        return check_images(x, self.config.image_shape, self)
-
-    def _noisy_log_prob(self, y: Tensor) -> Tensor:
-        """log density of level + noise, given y = (level + noise) / levels; (B,), nats."""
-        v, log_det = self.dequantiser.squash(y)
-        z, part = self.encode_log_det(v)
-        return standard_normal_log_prob(z) + log_det + part
 
     def _scales(self) -> list[list[Layer]]:
         return [cast("list[Layer]", list(cast("nn.ModuleList", layers))) for layers in self.scales]

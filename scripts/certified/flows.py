@@ -18,12 +18,12 @@ def realnvp_on(data: PointData, what: str, bar: float) -> Callable[[Settings], l
     log-determinant."""
 
     def certify(settings: Settings) -> list[Line]:
-        from generative.flow import RealNVP
+        from generative.flow import Chain
         from scripts import train_realnvp
 
         args = train_realnvp.PRESETS["smoke" if settings.smoke else "corrected"]
         args = replace(args, out=settings.work, data=data, seed=settings.seed)
-        flow = RealNVP.from_pretrained(train_realnvp.main(args))
+        flow = Chain.from_pretrained(train_realnvp.main(args))
         return [
             entropy_line(settings, what, bar),
             round_trip_line(flow, data, settings),

@@ -38,14 +38,17 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
     """
     import torch
 
+    from generative.flow import FFJORD, ImageFlow
+
     flow = subject.model.to("cpu")
-    name = type(flow).__name__
-    if name in ("Glow", "ImageRealNVP"):
+    if isinstance(flow, ImageFlow):
         explore_images(flow, subject, settings)
         return {}
     torch.manual_seed(subject.seed)
-    explore_plane(flow, type(flow)(flow.config), subject, settings)
-    if name == "FFJORD":
+    is_continuous = isinstance(flow, FFJORD)
+    untrained = FFJORD(flow.config) if is_continuous else flow.config.build()
+    explore_plane(flow, untrained, subject, settings)
+    if is_continuous:
         explore_paths(flow, subject, settings)
     else:
         explore_couplings(flow, subject, settings)
@@ -175,8 +178,7 @@ def explore_images(flow, subject: Subject, settings: Settings) -> None:
 
     from generative.training.pictures import image_grid
 
-    levels, n = flow.config.levels, settings.images
-    shape = getattr(flow.config, "image_shape", None) or flow.config.flow.shape
+    levels, shape, n = flow.dequantiser.levels, flow.shape, settings.images
     scale = scale_to(64, shape)
     rows = []
     for temperature in (0.0, 0.25, 0.5, 0.7, 0.85, 1.0):

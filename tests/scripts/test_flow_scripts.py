@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.flow import FFJORD, Glow, ImageRealNVP, RealNVP
+from generative.flow import FFJORD, ImageFlow
 from generative.flow.config import (
     FFJORDConfig,
     GlowConfig,
@@ -25,15 +25,13 @@ def tiny(kind: str):
     """An untrained flow of a kind."""
     torch.manual_seed(0)
     return {
-        "RealNVP": lambda: RealNVP(RealNVPConfig(num_couplings=2, hidden_dim=4, num_hidden=1)),
+        "RealNVP": lambda: RealNVPConfig(num_couplings=2, hidden_dim=4, num_hidden=1).build(),
         "FFJORD": lambda: FFJORD(FFJORDConfig(hidden_dim=4, num_hidden=1, fine_steps=4)),
-        "ImageRealNVP": lambda: ImageRealNVP(
-            ImageRealNVPConfig(
+        "ImageRealNVP": lambda: ImageRealNVPConfig(
                 RealNVPConfig((3, 8, 8), ("rows",), num_couplings=2, hidden_dim=4, num_hidden=1),
                 levels=32,
-            )
-        ),
-        "Glow": lambda: Glow(GlowConfig((3, 8, 8), 2, 1, hidden_dim=4, levels=32)),
+            ).build(),
+        "Glow": lambda: GlowConfig((3, 8, 8), 2, 1, hidden_dim=4, levels=32).build(),
     }[kind]()
 
 
@@ -94,7 +92,7 @@ def test_glow_on_digits(tmp_path, preset):
         args.model, num_steps=1, hidden_dim=4, checkerboard=min(1, args.model.checkerboard)
     )
     args = replace(args, out=tmp_path / "run", model=small, steps=2, batch_size=8)
-    flow = Glow.from_pretrained(train_glow.main(args))
+    flow = ImageFlow.from_pretrained(train_glow.main(args))
     assert flow.sample(2).shape == (2, 1, 8, 8)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert 2 < result["test_bits_per_dim"] < 8

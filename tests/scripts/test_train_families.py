@@ -11,7 +11,7 @@ from PIL import Image
 
 from generative.autoencoder.config import ConvAutoencoderConfig
 from generative.data import digits
-from generative.flow import ImageRealNVP
+from generative.flow import ImageFlow
 from generative.flow.config import RealNVPConfig
 from scripts import train_autoencoder, train_realnvp
 from scripts.common.images import load_images
@@ -82,7 +82,7 @@ def test_flow_on_digits(tmp_path, monkeypatch):
     args = replace(
         train_realnvp.PRESETS["digits"], out=tmp_path / "run", model=small, steps=3, batch_size=8
     )
-    flow = ImageRealNVP.from_pretrained(train_realnvp.main(args))
+    flow = ImageFlow.from_pretrained(train_realnvp.main(args))
     assert flow.sample(2).shape == (2, 1, 8, 8)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     # No model of random levels can have fewer than log2(17) = 4.09 bits.

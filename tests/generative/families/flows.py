@@ -10,18 +10,15 @@ from generative.flow import (
     FFJORDLearner,
     FlowLearner,
     FlowLossConfig,
-    Glow,
     GlowConfig,
-    ImageRealNVP,
     ImageRealNVPConfig,
-    RealNVP,
     RealNVPConfig,
 )
 from tests.generative.families.common import Family, grey_levels, points, wrong_images
 
 FAMILIES = {
     "RealNVP": Family(
-        make=lambda: RealNVP(RealNVPConfig(num_couplings=4, hidden_dim=16, num_hidden=2)),
+        make=lambda: RealNVPConfig(num_couplings=4, hidden_dim=16, num_hidden=2).build(),
         examples=points,
         learner=lambda model, steps: FlowLearner(
             model, FlowLossConfig(lr=1e-2, final_lr=1e-3), steps
@@ -37,12 +34,10 @@ FAMILIES = {
         script="train_realnvp",
     ),
     "spline flow": Family(
-        make=lambda: RealNVP(
-            RealNVPConfig(
+        make=lambda: RealNVPConfig(
                 coupling="spline", num_couplings=4, hidden_dim=16, num_hidden=1, num_bins=8,
                 num_waves=2, actnorm=True, activation="silu",
-            )
-        ),
+            ).build(),
         examples=points,
         learner=lambda model, steps: FlowLearner(
             model, FlowLossConfig(lr=1e-2, final_lr=1e-3, clip=1.0, ema=0.9), steps
@@ -54,15 +49,13 @@ FAMILIES = {
         sample_range=(-100.0, 100.0),
     ),
     "ImageRealNVP": Family(
-        make=lambda: ImageRealNVP(
-            ImageRealNVPConfig(
+        make=lambda: ImageRealNVPConfig(
                 RealNVPConfig(
                     (1, 4, 4), ("checkerboard", "rows"), coupling="spline", num_couplings=4,
                     hidden_dim=32, num_hidden=1, num_bins=8, actnorm=True,
                 ),
                 levels=5,
-            )
-        ),
+            ).build(),
         examples=grey_levels,
         learner=lambda model, steps: FlowLearner(
             model, FlowLossConfig(lr=1e-2, final_lr=1e-3, clip=1.0), steps
@@ -74,9 +67,9 @@ FAMILIES = {
         sample_range=(0.0, 1.0),
     ),
     "Glow": Family(
-        make=lambda: Glow(
-            GlowConfig((1, 4, 4), num_scales=2, num_steps=2, hidden_dim=16, levels=5)
-        ),
+        make=GlowConfig(
+            (1, 4, 4), num_scales=2, num_steps=2, hidden_dim=16, levels=5
+        ).build,
         examples=grey_levels,
         learner=lambda model, steps: FlowLearner(
             model, FlowLossConfig(lr=1e-2, final_lr=1e-3, clip=50.0), steps
@@ -89,13 +82,11 @@ FAMILIES = {
         script="train_glow",
     ),
     "multi-scale RealNVP": Family(
-        make=lambda: Glow(
-            GlowConfig(
+        make=lambda: GlowConfig(
                 (1, 4, 4), num_scales=1, num_steps=2, mixing="reverse", checkerboard=2,
                 coupling="spline", num_bins=4, hidden_dim=8, num_blocks=1, learnt_prior=False,
                 levels=5, margin=0.05,
-            )
-        ),
+            ).build(),
         examples=grey_levels,
         learner=lambda model, steps: FlowLearner(
             model, FlowLossConfig(lr=1e-2, final_lr=1e-3, clip=50.0), steps

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from generative.flow import (
     ActNorm,
@@ -12,7 +13,7 @@ from generative.flow import (
     ConvCoupling,
     FlowLearner,
     FlowLossConfig,
-    Glow,
+    ImageFlow,
     InvertibleConv,
     ReverseChannels,
     Split,
@@ -20,6 +21,7 @@ from generative.flow import (
     standard_normal_log_prob,
 )
 from generative.flow.config import GlowConfig
+from generative.training.files import write_folder
 
 torch.set_num_threads(1)
 GLOW = GlowConfig((2, 4, 4), num_scales=2, num_steps=2, hidden_dim=8, levels=5)
@@ -96,28 +98,28 @@ def test_learnt_prior_is_a_normal_density():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_log_determinant_is_autograds(name):
-    flow = shaken(Glow(CONFIGS[name]))
+    flow = shaken(CONFIGS[name].build())
     v = torch.randn(2, 2, 4, 4, dtype=torch.float64)
-    z, log_det = flow.encode_log_det(v)
+    z, log_det = flow.flow.encode_log_det(v)
     assert z.shape == (2, 2 * 4 * 4)  # as many numbers as there were
     for i in range(2):
-        expected = autograd_log_det(lambda row: flow.encode_log_det(row)[0], v[i])
+        expected = autograd_log_det(lambda row: flow.flow.encode_log_det(row)[0], v[i])
         torch.testing.assert_close(log_det[i], expected)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_decode_inverts_encode(name):
-    flow = shaken(Glow(CONFIGS[name]))
+    flow = shaken(CONFIGS[name].build())
     v = torch.randn(20, 2, 4, 4, dtype=torch.float64)
-    assert (flow.decode_real(flow.encode_log_det(v)[0]) - v).abs().max() < 1e-9
+    assert (flow.flow.decode(flow.flow.encode_log_det(v)[0]) - v).abs().max() < 1e-9
     single = flow.float()
     v = v.float()
-    assert (single.decode_real(single.encode_log_det(v)[0]) - v).abs().max() < 1e-5
+    assert (single.flow.decode(single.flow.encode_log_det(v)[0]) - v).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_code_of_an_image_gives_the_image(name):
-    flow = shaken(Glow(CONFIGS[name])).float()
+    flow = shaken(CONFIGS[name].build()).float()
     x = torch.randint(0, 5, (6, 2, 4, 4)) / 4
     torch.testing.assert_close(flow.decode(flow.encode(x)), x)
 
@@ -125,24 +127,24 @@ def test_code_of_an_image_gives_the_image(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_noise_does_not_leave_its_level(name):
     """Any noise of an image is decoded to the image: the levels and their shares fit together."""
-    flow = shaken(Glow(CONFIGS[name]))
+    flow = shaken(CONFIGS[name].build())
     x = torch.randint(0, 5, (6, 2, 4, 4)).double() / 4
     v, _ = flow.dequantiser.squash(flow.dequantiser.noisy(x))
-    torch.testing.assert_close(flow.decode(flow.encode_log_det(v)[0]), x)
+    torch.testing.assert_close(flow.decode(flow.flow.encode_log_det(v)[0]), x)
 
 
 @pytest.mark.parametrize("settings", [{}, {"mixing": "reverse", "checkerboard": 2}])
 def test_density_integrates_to_one(settings):
     """Over images of four numbers, by midpoints of equal cells."""
     config = GlowConfig((1, 2, 2), num_scales=1, num_steps=2, hidden_dim=8, **settings)
-    flow = shaken(Glow(config), 0.2)
+    flow = shaken(config.build(), 0.2)
     reach, count = 7.0, 18
     axis = (torch.arange(count, dtype=torch.float64) + 0.5) / count * 2 * reach - reach
     total = 0.0
     with torch.no_grad():
         for first in axis:
             v = torch.cartesian_prod(first[None], axis, axis, axis).reshape(-1, 1, 2, 2)
-            z, log_det = flow.encode_log_det(v)
+            z, log_det = flow.flow.encode_log_det(v)
             total += float((standard_normal_log_prob(z) + log_det).exp().sum())
     assert total * (2 * reach / count) ** 4 == pytest.approx(1, abs=0.01)
 
@@ -215,12 +217,12 @@ def test_actnorm_takes_channels_to_mean_zero_and_deviation_one():
 
 def test_a_first_batch_sets_every_actnorm():
     torch.manual_seed(0)
-    flow = Glow(GLOW)
+    flow = GLOW.build()
     x = torch.randint(0, 5, (64, 2, 4, 4)) / 4
     flow.initialise(x)
     v, _ = flow.dequantiser.squash(flow.dequantiser.noisy(x))
-    z, _ = flow.encode_log_det(v)
-    last = z[:, -flow.code_shapes[-1][0] :]  # a pixel of the last scale
+    z, _ = flow.flow.encode_log_det(v)
+    last = z[:, -flow.flow.code_shapes[-1][0] :]  # a pixel of the last scale
     assert last.mean().abs() < 0.1
     assert abs(last.std() - 1) < 0.1
 
@@ -239,21 +241,21 @@ def test_a_first_batch_sets_every_actnorm():
     ],
 )
 def test_scales_lose_no_dimension(config, shapes):
-    flow = Glow(config)
-    assert flow.code_shapes == shapes
+    flow = config.build()
+    assert flow.flow.code_shapes == shapes
     assert sum(map(math.prod, shapes)) == flow.dim == math.prod(config.image_shape)
 
 
 def test_parameter_total_by_hand():
     """One scale of one step on (1, 2, 2): 4 channels, of which 2 decide."""
-    flow = Glow(GlowConfig((1, 2, 2), num_scales=1, num_steps=1, hidden_dim=5))
+    flow = GlowConfig((1, 2, 2), num_scales=1, num_steps=1, hidden_dim=5).build()
     network = (2 * 9 * 5 + 5) + (5 * 5 + 5) + (5 * 9 * 4 + 4)
     actnorms, convolution = 2 * 2 * 4, 16 + 16 + 4
     assert sum(p.numel() for p in flow.parameters()) == network + actnorms + convolution
 
 
 def test_temperature_scales_the_code():
-    flow = shaken(Glow(replace(GLOW, levels=256)))
+    flow = shaken(replace(GLOW, levels=256).build())
     generator = torch.Generator().manual_seed(3)
     z = torch.randn(5, flow.dim, generator=generator, dtype=torch.float64)
     x = flow.sample(5, torch.Generator().manual_seed(3), temperature=0.5)
@@ -261,7 +263,7 @@ def test_temperature_scales_the_code():
 
 
 def test_bound_is_the_mean_over_draws():
-    flow = shaken(Glow(GLOW))
+    flow = shaken(GLOW.build())
     x = torch.randint(0, 5, (3, 2, 4, 4)).double() / 4
     bound = flow.bound(x, 4, torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(0)
@@ -274,7 +276,7 @@ def test_bound_is_the_mean_over_draws():
 
 def test_uniform_images_cost_the_logarithm_of_the_levels():
     """An untrained flow of scale 1 on y - 1/2 sees a density of 1 over a cube."""
-    flow = Glow(GlowConfig((1, 2, 2), num_scales=1, num_steps=1, hidden_dim=4, levels=8))
+    flow = GlowConfig((1, 2, 2), num_scales=1, num_steps=1, hidden_dim=4, levels=8).build()
     x = torch.randint(0, 8, (2000, 1, 2, 2), generator=torch.Generator().manual_seed(0)) / 7
     flow.initialise(x)
     bits = float(flow.loss(x).bits_per_dim)
@@ -287,7 +289,7 @@ def test_learns_two_images():
     torch.manual_seed(0)
     x = torch.zeros(2, 1, 4, 4)
     x[0, :, :2], x[1, :, :, 2:] = 1.0, 0.5
-    flow = Glow(GlowConfig((1, 4, 4), 1, 2, hidden_dim=16, levels=5))
+    flow = GlowConfig((1, 4, 4), 1, 2, hidden_dim=16, levels=5).build()
     flow.initialise(x.repeat(32, 1, 1, 1))
     learner = FlowLearner(flow, FlowLossConfig(lr=1e-2, final_lr=1e-3, clip=50.0), 80)
     before = distance_of_samples(flow, x)
@@ -296,7 +298,7 @@ def test_learns_two_images():
     assert distance_of_samples(learner.kept, x) < 0.7 * before
 
 
-def distance_of_samples(flow: Glow, x: torch.Tensor) -> torch.Tensor:
+def distance_of_samples(flow: ImageFlow, x: torch.Tensor) -> torch.Tensor:
     """Median of the mean difference of 50 samples from the nearest of the images x."""
     samples = flow.sample(50, torch.Generator().manual_seed(0))
     return (samples[:, None] - x).abs().flatten(2).mean(2).min(1).values.median()
@@ -321,4 +323,18 @@ def test_impossible_sizes_are_explained(settings, message):
 
 def test_wrong_codes_are_explained():
     with pytest.raises(ValueError, match=r"\(2, 3\).*\(B, 32\)"):
-        Glow(GLOW).decode(torch.zeros(2, 3))
+        GLOW.build().decode(torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_folders_from_before_scales_were_a_flow_of_their_own_are_loaded(name, tmp_path):
+    flow = shaken(CONFIGS[name].build()).float()
+    flow.save_pretrained(tmp_path / "model")
+    weights = {key.removeprefix("flow."): value for key, value in flow.state_dict().items()}
+    assert any(key.startswith("scales.") for key in weights)
+    config = (tmp_path / "model" / "config.json").read_bytes()
+    write_folder(tmp_path / "older", {"config.json": config, "model.safetensors": save(weights)})
+    again = ImageFlow.from_pretrained(tmp_path / "older")
+    assert again.config == flow.config
+    for key, value in flow.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value)

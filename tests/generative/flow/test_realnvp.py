@@ -10,14 +10,17 @@ import torch
 from generative.flow import (
     ActNorm,
     AffineCoupling,
+    Chain,
     Dequantiser,
+    Flatten,
     FlowLearner,
     FlowLossConfig,
-    ImageRealNVP,
+    ImageFlow,
     ImageRealNVPConfig,
-    RealNVP,
+    InvertibleConv,
     RealNVPConfig,
     SplineCoupling,
+    Squeeze,
     make_mask,
     rational_quadratic,
     standard_normal_log_prob,
@@ -38,10 +41,10 @@ IMAGE = RealNVPConfig(
 CONFIGS = {"affine": AFFINE, "spline": SPLINE, "image": IMAGE}
 
 
-def shaken(config: RealNVPConfig, dtype=torch.float64, size: float = 0.1) -> RealNVP:
+def shaken(config: RealNVPConfig, dtype=torch.float64, size: float = 0.1) -> Chain:
     """A flow whose weights are anything, as after training."""
     torch.manual_seed(0)
-    flow = RealNVP(config).to(dtype)
+    flow = config.build().to(dtype)
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter.add_(size * torch.randn_like(parameter))
@@ -49,17 +52,17 @@ def shaken(config: RealNVPConfig, dtype=torch.float64, size: float = 0.1) -> Rea
 
 
 def test_parameter_totals_are_the_books():
-    flow = RealNVP()
+    flow = RealNVPConfig().build()
     assert sum(p.numel() for p in flow.layers[0].parameters()) == 397_316
     assert sum(p.numel() for p in flow.parameters()) == 2_383_896
-    two = RealNVP(RealNVPConfig(num_couplings=2))
+    two = RealNVPConfig(num_couplings=2).build()
     assert sum(p.numel() for p in two.parameters()) == 794_632
 
 
 def test_book_starts_near_the_identity():
     torch.manual_seed(0)
     x = Standardised(TwoMoons()).sample(500, torch.Generator().manual_seed(0))
-    assert (RealNVP().encode(x) - x).abs().mean() < 0.2
+    assert (RealNVPConfig().build().encode(x) - x).abs().mean() < 0.2
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -103,7 +106,7 @@ def test_only_the_rounding_of_z_is_left_on_the_way_back(size):
     """In float32, at most half a last place of z by how far the way back stretches it, and one of
     x. Networks and splines in float32 left five to nine times as much."""
     torch.manual_seed(0)
-    flow = RealNVP(replace(SPLINE, actnorm=False, num_bins=16, activation="silu")).eval()
+    flow = replace(SPLINE, actnorm=False, num_bins=16, activation="silu").build().eval()
     for layer in flow.layers:
         torch.nn.init.normal_(layer.network[-1].weight, std=size)
     x = torch.randn(2000, 2, generator=torch.Generator().manual_seed(1))
@@ -235,11 +238,11 @@ def test_spline_goes_through_its_knots():
 # ---------------------------------------------------------------------------------------------
 
 
-def tiny_image_flow(levels: int = 3) -> ImageRealNVP:
+def tiny_image_flow(levels: int = 3) -> ImageFlow:
     """For images of two pixels."""
     config = RealNVPConfig((1, 1, 2), num_couplings=2, hidden_dim=8, num_hidden=1)
     torch.manual_seed(1)
-    model = ImageRealNVP(ImageRealNVPConfig(config, levels=levels)).double()
+    model = ImageRealNVPConfig(config, levels=levels).build().double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -334,7 +337,7 @@ def test_wrong_images_are_explained(x, message):
 
 
 def test_actnorm_takes_a_batch_to_mean_zero_and_deviation_one():
-    flow = RealNVP(SPLINE)
+    flow = SPLINE.build()
     x = 3 * torch.randn(500, 2) + torch.tensor([5.0, -7.0])
     flow.initialise(x)
     last = flow.layers[-1]
@@ -353,7 +356,7 @@ def test_learns_the_moons():
     config = RealNVPConfig(
         coupling="spline", num_couplings=4, hidden_dim=32, num_hidden=1, num_bins=8
     )
-    learner = FlowLearner(RealNVP(config), FlowLossConfig(lr=5e-3, final_lr=5e-4), steps=150)
+    learner = FlowLearner(config.build(), FlowLossConfig(lr=5e-3, final_lr=5e-4), steps=150)
     for _ in range(150):
         last = learner.update(moons.sample(256))
     assert 1.13 < last["loss"] < 1.9
@@ -361,7 +364,7 @@ def test_learns_the_moons():
 
 def test_l2_is_the_sum_of_squared_weights():
     torch.manual_seed(0)
-    flow = RealNVP(RealNVPConfig(num_couplings=1, hidden_dim=4, num_hidden=1))
+    flow = RealNVPConfig(num_couplings=1, hidden_dim=4, num_hidden=1).build()
     x = torch.zeros(1, 2)
     plain, penalised = (
         FlowLearner(flow, FlowLossConfig(l2=l2, lr=0.0, final_lr=0.0), 1) for l2 in (0.0, 0.01)
@@ -378,7 +381,7 @@ def test_l2_is_the_sum_of_squared_weights():
 def test_average_by_hand():
     torch.manual_seed(0)
     config = RealNVPConfig(num_couplings=1, hidden_dim=4, num_hidden=1)
-    learner = FlowLearner(RealNVP(config), FlowLossConfig(lr=1e-2, ema=0.5), steps=8)
+    learner = FlowLearner(config.build(), FlowLossConfig(lr=1e-2, ema=0.5), steps=8)
     expected = None
     for n in range(8):
         learner.update(torch.randn(16, 2))
@@ -407,3 +410,36 @@ def test_average_by_hand():
 def test_impossible_sizes_are_explained(settings, message):
     with pytest.raises(ValueError, match=message):
         RealNVPConfig(**settings)
+
+
+def test_any_list_of_layers_is_a_flow(tmp_path):
+    """Images through layers of several kinds: exact, trained, saved by their weights."""
+
+    def by_hand() -> Chain:
+        torch.manual_seed(0)
+        shape = (2, 2, 2)
+        mask = make_mask("alternate", (8,))
+        layers = [
+            AffineCoupling(mask, RealNVPConfig((8,), hidden_dim=8, num_hidden=1)),
+            Flatten((8, 1, 1)),
+            ActNorm(8),
+            InvertibleConv(8, lu=True),
+            Squeeze(),
+        ]
+        return Chain(layers, shape)
+
+    flow, x = by_hand().double(), torch.randn(40, 2, 2, 2, dtype=torch.float64)
+    flow.initialise(x)
+    z, log_det = flow.encode_log_det(x)
+    torch.testing.assert_close(flow.decode(z), x)
+    jacobian = torch.autograd.functional.jacobian(lambda row: flow.encode(row[None])[0], x[0])
+    torch.testing.assert_close(log_det[0], torch.linalg.slogdet(jacobian.flatten(1)).logabsdet)
+    learner = FlowLearner(flow, FlowLossConfig(lr=0.01), 30)
+    losses = [float(learner.update(x)["loss"]) for _ in range(30)]
+    assert losses[-1] < losses[0]
+    flow.eval().save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"a Chain that was put together by hand.*load_weights"):
+        Chain.from_pretrained(tmp_path / "model")
+    again = by_hand().double()
+    again.load_weights(tmp_path / "model")
+    assert torch.equal(again.log_prob(x), flow.log_prob(x))
