@@ -91,7 +91,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained model."""
     import torch
 
-    from generative.energy import ConvEnergy, EnergyLearner, PointEnergy
+    from generative.energy import EnergyLearner
     from generative.training.loop import fit
 
     with Run.open(args, kind="train_energy") as run:
@@ -101,7 +101,7 @@ def main(args: Args) -> Path:
             torch.set_num_threads(args.threads)
         task = Plane(run) if args.data in get_args(PointData) else Images(run)
         torch.manual_seed(run.seed_for("weights"))
-        model = PointEnergy(args.points) if isinstance(task, Plane) else ConvEnergy(args.model)
+        model = (args.points if isinstance(task, Plane) else args.model).build()
         learner = EnergyLearner(model.to(run.device), args.loss, args.steps)
 
         def show(step: int) -> None:
@@ -185,7 +185,7 @@ class Images:
 
 
 def energies(model, test, samples) -> dict[str, float]:
-    """Validation metrics of the book (test images and noise), and the score of samples.
+    """Validation metrics of the book, minus the mean energy of test images, noise and samples.
 
     Args:
         samples: in pixels of [-1, 1].
@@ -195,7 +195,7 @@ def energies(model, test, samples) -> dict[str, float]:
     device = next(model.parameters()).device
     noise = model.start(len(test), torch.Generator(device).manual_seed(0))
     with torch.no_grad():
-        real = float(model.score(test.to(device)).mean())
+        real = -float(model.energy(test.to(device)).mean())
         from_noise = float(-model.chain_energy(noise).mean())
         from_samples = float(-model.chain_energy(samples).mean())
     return {

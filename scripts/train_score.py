@@ -90,7 +90,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained network."""
     import torch
 
-    from generative.score_matching import ScoreLearner, ScoreNetwork
+    from generative.score_matching import ScoreLearner
     from generative.training.loop import fit
 
     with Run.open(args, kind="train_score") as run:
@@ -100,7 +100,7 @@ def main(args: Args) -> Path:
             torch.set_num_threads(args.threads)
         task = Plane(run) if args.data in get_args(PointData) else Images(run)
         torch.manual_seed(run.seed_for("weights"))
-        learner = ScoreLearner(ScoreNetwork(args.model).to(run.device), args.loss, args.steps)
+        learner = ScoreLearner(args.model.build().to(run.device), args.loss, args.steps)
 
         def show(step: int) -> None:
             if step % args.picture_every == 0 or step == args.steps:

@@ -1,4 +1,7 @@
-"""Energy-based models: a network gives data a low energy (Foster 2023, chapter 7)."""
+"""Energy-based models: a network gives data a low energy (Foster 2023, chapter 7).
+
+`walks` has samplers for any energy, `model` energies around a network, `learner` their training.
+"""
 
 import lazy_loader
 

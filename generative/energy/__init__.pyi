@@ -1,42 +1,14 @@
-from .config import (
-    ConvEnergyConfig as ConvEnergyConfig,
-)
-from .config import (
-    EnergyLossConfig as EnergyLossConfig,
-)
-from .config import (
-    LangevinConfig as LangevinConfig,
-)
-from .config import (
-    PointEnergyConfig as PointEnergyConfig,
-)
-from .model import (
-    ConvEnergy as ConvEnergy,
-)
-from .model import (
-    EnergyLearner as EnergyLearner,
-)
-from .model import (
-    EnergyLosses as EnergyLosses,
-)
-from .model import (
-    PointEnergy as PointEnergy,
-)
-from .model import (
-    SampleBuffer as SampleBuffer,
-)
-from .model import (
-    contrastive_divergence as contrastive_divergence,
-)
-from .model import (
-    energy_gradient as energy_gradient,
-)
-from .model import (
-    langevin as langevin,
-)
-from .model import (
-    langevin_path as langevin_path,
-)
-from .model import (
-    mala as mala,
-)
+from .config import ConvEnergyConfig as ConvEnergyConfig
+from .config import EnergyLossConfig as EnergyLossConfig
+from .config import LangevinConfig as LangevinConfig
+from .config import PointEnergyConfig as PointEnergyConfig
+from .learner import EnergyLearner as EnergyLearner
+from .learner import EnergyLosses as EnergyLosses
+from .learner import SampleBuffer as SampleBuffer
+from .learner import contrastive_divergence as contrastive_divergence
+from .model import ImageEnergy as ImageEnergy
+from .model import PointEnergy as PointEnergy
+from .walks import energy_gradient as energy_gradient
+from .walks import langevin as langevin
+from .walks import langevin_path as langevin_path
+from .walks import mala as mala

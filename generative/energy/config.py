@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from generative.training.ranges import (
     Checked,
@@ -16,6 +16,9 @@ from generative.training.ranges import (
     Waves,
     Widths,
 )
+
+if TYPE_CHECKING:
+    from generative.energy.model import ImageEnergy, PointEnergy
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,13 @@ class ConvEnergyConfig(Checked):
     langevin: LangevinConfig = field(default_factory=LangevinConfig)
     """How chains move, in training and in `sample`."""
 
+    def build(self) -> ImageEnergy:
+        """Energy of images around the book's convolutions."""
+        from generative.energy.model import ImageEnergy
+        from generative.energy.networks import conv_network
+
+        return ImageEnergy(conv_network(self), self.image_shape, self.langevin, config=self)
+
 
 @dataclass(frozen=True)
 class PointEnergyConfig(Checked):
@@ -68,6 +78,14 @@ class PointEnergyConfig(Checked):
     sample_sweeps: Size = 200
     """Rounds of `sample`: each proposes a restart and walks two steps."""
 
+    def build(self) -> PointEnergy:
+        """Energy of points around a perceptron."""
+        from generative.energy.model import PointEnergy
+        from generative.energy.networks import WavyPerceptron
+
+        sampling = self.base_std, self.step_size, self.sample_sweeps
+        return PointEnergy(WavyPerceptron(self), self.dim, *sampling, config=self)
+
 
 @dataclass(frozen=True)
 class EnergyLossConfig(Checked):
@@ -83,7 +101,7 @@ class EnergyLossConfig(Checked):
     fresh: Probability = 0.05
     """Share of the chains of an update that begin anew."""
     alpha: NonNegative = 0.1
-    """Weight of the squared scores, which keeps them small."""
+    """Weight of the squared heights (-energies), which keeps them small."""
     data_noise: NonNegative = 0.005
     """Standard deviation of noise on the data."""
     lr: Positive = 1e-4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from generative.training.ranges import (
     Checked,
@@ -15,6 +15,9 @@ from generative.training.ranges import (
     Size,
     Widths,
 )
+
+if TYPE_CHECKING:
+    from generative.score_matching.model import ScoreNetwork
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,16 @@ class ScoreConfig(Checked):
                 f"sigma_min is {self.sigma_min} and sigma_max {self.sigma_max}; the smallest must "
                 "be positive and below the largest"
             )
+
+    def build(self) -> ScoreNetwork:
+        """A perceptron on points, convolutions on images."""
+        from generative.score_matching.model import ScoreNetwork, noise_levels
+        from generative.score_matching.networks import ScoreConvolutions, ScorePerceptron
+
+        kind = ScorePerceptron if len(self.shape) == 1 else ScoreConvolutions
+        network = kind(self.shape[0], self.hidden_dim, self.num_hidden)
+        sampling = noise_levels(self), self.sample_steps, self.step_size
+        return ScoreNetwork(network, self.shape, *sampling, config=self)
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import ClassVar, NamedTuple, TypeAlias, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from generative.score_matching.config import ScoreConfig, ScoreLossConfig
 from generative.training.checks import (
@@ -147,7 +146,7 @@ def _wide(sigma: Tensor, x: Tensor) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------
-# Network
+# Model
 # ---------------------------------------------------------------------------------------------
 
 
@@ -162,24 +161,37 @@ class ScoreNetwork(Pretrained, nn.Module):
     """s(x, sigma) = network(x / sqrt(1 + sigma^2), log sigma) / sigma.
 
     The division makes the network's task, to tell the noise, one of the same size at all levels
-    (Song & Ermon 2020, technique 3). A perceptron on points, residual convolutions at three sizes
-    on images.
+    (Song & Ermon 2020, technique 3). `ScoreConfig().build()` has a perceptron on points, residual
+    convolutions at three sizes on images. One that is put together by hand is saved by its weights:
+    put it together again and call `load_weights(folder)`.
+
+    Args:
+        network: (x (B, *shape), log sigma (B,)) -> (B, *shape).
+        shape: of an example, (D,) for points, (C, H, W) for images in [0, 1].
+        levels: standard deviations of the noise, largest first; see `noise_levels`.
+        sample_steps: Langevin steps of `sample` at each level.
+        step_size: of a step at the smallest level.
+        config: the recipe of the model, if it has one.
     """
 
-    config_class = ScoreConfig
+    builds: ClassVar[Mapping[str, type]] = {"ScoreNetwork": ScoreConfig}
     capabilities: ClassVar[frozenset[str]] = frozenset({"loss", "sample"})
     levels: Tensor
 
-    def __init__(self, config: ScoreConfig | None = None):
+    def __init__(
+        self,
+        network: nn.Module,
+        shape: tuple[int, ...],
+        levels: Tensor,
+        sample_steps: int = 100,
+        step_size: float = 2e-5,
+        config: ScoreConfig | None = None,
+    ):
         super().__init__()
-        self.config = config = config or ScoreConfig()
-        levels = noise_levels(config).to(torch.get_default_dtype())
-        self.register_buffer("levels", levels, persistent=False)
-        width = config.hidden_dim
-        if len(config.shape) == 1:
-            self.network = _Perceptron(config.shape[0], width, config.num_hidden)
-        else:
-            self.network = _Convolutions(config.shape[0], width, config.num_hidden)
+        self.config, self.shape = config, shape
+        self.sample_steps, self.step_size = sample_steps, step_size
+        self.register_buffer("levels", levels.to(torch.get_default_dtype()), persistent=False)
+        self.network = network
 
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """grad log of the density of data with noise, (B, *shape) -> (B, *shape).
@@ -188,7 +200,7 @@ class ScoreNetwork(Pretrained, nn.Module):
             x: noisy examples; of images, pixels may lie outside [0, 1].
             sigma: standard deviation of the noise, one number or (B,).
         """
-        check_batch(x, self.config.shape, "x", self)
+        check_batch(x, self.shape, "x", self)
         sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x))
         wide = _wide(sigma, x)
         return self.network(x / (1 + wide.square()).sqrt(), sigma.log()) / wide
@@ -207,10 +219,10 @@ class ScoreNetwork(Pretrained, nn.Module):
             ValueError: another shape, integers, or pixels outside [0, 1]; another method.
         """
         check_some(x, self)
-        if len(self.config.shape) == 1:
-            x = check_vectors(x, self.config.shape[0], "points", self)
+        if len(self.shape) == 1:
+            x = check_vectors(x, self.shape[0], "points", self)
         else:
-            x = check_images(x, self.config.shape, self)
+            x = check_images(x, self.shape, self)
         draw = {"generator": generator, "device": x.device}
         sigma = self.levels[torch.randint(len(self.levels), (len(x),), **draw)].to(x.dtype)
         eps = torch.randn(x.shape, dtype=x.dtype, **draw)
@@ -227,81 +239,21 @@ class ScoreNetwork(Pretrained, nn.Module):
     @torch.no_grad()
     def sample(self, n: CountOrZero, generator: torch.Generator | None = None) -> Tensor:
         """n examples (n, *shape) by annealed Langevin dynamics; images are clipped to [0, 1]."""
-        c = self.config
         x = self.start(n, generator)
-        x = annealed_langevin(self.score, x, self.levels, c.sample_steps, c.step_size, generator)
+        walk = self.sample_steps, self.step_size, generator
+        x = annealed_langevin(self.score, x, self.levels, *walk)
         return self.finish(x)
 
     def start(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Where walks begin: noise of the largest level, for images around grey."""
-        shape = (n, *self.config.shape)
+        shape = (n, *self.shape)
         x = torch.randn(shape, generator=generator, **placed(self))
-        return self.config.sigma_max * x + (0.5 if len(shape) == 4 else 0.0)
+        return float(self.levels[0]) * x + (0.5 if len(shape) == 4 else 0.0)
 
     def finish(self, x: Tensor) -> Tensor:
         """Take the noise of the last level away, and clip images to [0, 1]."""
         x = self.denoise(x, float(self.levels[-1]))
         return x.clamp(0, 1) if x.dim() == 4 else x
-
-
-class _Perceptron(nn.Module):
-    """(B, D), (B,) -> (B, D)."""
-
-    def __init__(self, dim: int, width: int, num_hidden: int):
-        super().__init__()
-        layers: list[nn.Module] = [nn.Linear(dim + 1, width), nn.SiLU()]
-        for _ in range(num_hidden - 1):
-            layers += [nn.Linear(width, width), nn.SiLU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(width, dim))
-
-    def forward(self, x: Tensor, log_sigma: Tensor) -> Tensor:
-        return self.layers(torch.cat([x, log_sigma[:, None]], 1))
-
-
-class _Block(nn.Module):
-    """Two convolutions beside a shortcut; the noise level scales and shifts what is between."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.first, self.second = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
-        self.level = nn.Linear(width, 2 * width)
-        self.norm = nn.GroupNorm(min(8, math.gcd(8, width)), width)
-
-    def forward(self, x: Tensor, level: Tensor) -> Tensor:
-        scale, shift = self.level(level)[:, :, None, None].chunk(2, 1)
-        h = self.norm(self.first(F.silu(x))) * (1 + scale) + shift
-        return x + self.second(F.silu(h))
-
-
-class _Convolutions(nn.Module):
-    """(B, C, H, W), (B,) -> (B, C, H, W): down to a quarter of the size and up again."""
-
-    def __init__(self, channels: int, width: int, num_blocks: int):
-        super().__init__()
-        self.level = nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width))
-        self.enter = nn.Conv2d(channels, width, 3, padding=1)
-        self.down = nn.ModuleList(
-            nn.ModuleList(_Block(width) for _ in range(num_blocks)) for _ in range(3)
-        )
-        self.up = nn.ModuleList(
-            nn.ModuleList(_Block(width) for _ in range(num_blocks)) for _ in range(2)
-        )
-        self.leave = nn.Conv2d(width, channels, 3, padding=1)
-
-    def forward(self, x: Tensor, log_sigma: Tensor) -> Tensor:
-        level, h = self.level(log_sigma[:, None]), self.enter(x)
-        kept = []
-        for i, blocks in enumerate(self.down):
-            if i:
-                kept.append(h)
-                h = F.avg_pool2d(h, 2)
-            for block in cast("nn.ModuleList", blocks):
-                h = block(h, level)
-        for blocks in self.up:
-            h = F.interpolate(h, scale_factor=2.0, mode="nearest") + kept.pop()
-            for block in cast("nn.ModuleList", blocks):
-                h = block(h, level)
-        return self.leave(F.silu(h))
 
 
 # ---------------------------------------------------------------------------------------------

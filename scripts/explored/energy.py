@@ -39,7 +39,7 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
     import torch
 
     explorers = {
-        "ConvEnergy": explore_images, "PointEnergy": explore_points, "RBM": explore_rbm,
+        "ImageEnergy": explore_images, "PointEnergy": explore_points, "RBM": explore_rbm,
         "DeepBeliefNetwork": explore_dbn, "ScoreNetwork": explore_score,
     }  # fmt: skip
     torch.manual_seed(subject.seed)
@@ -60,7 +60,7 @@ def explore_images(subject: Subject, settings: Settings) -> None:
     from generative.training.pictures import image_grid, strips
 
     model = subject.model
-    c = model.config.langevin
+    c = model.langevin
     y = model.start(10)
     shown = [y]
     walk = langevin_path(
@@ -73,7 +73,7 @@ def explore_images(subject: Subject, settings: Settings) -> None:
     subject.save("walks", strips(*by_walk, scale=2))
     subject.save("samples", image_grid(model.to_data(y), columns=5, scale=3))
     groups = {"walks": model.chain_energy(y), "noise": model.chain_energy(model.start(500))}
-    test = test_images(subject, model.config.image_shape)
+    test = test_images(subject, model.image_shape)
     if test is not None:
         groups = {"test images": model.energy(test), **groups}
     buffer = saved_buffer(subject)

@@ -15,7 +15,6 @@ from generative.known.densities import Mixture, eight_gaussians
 from generative.known.points import load_density
 from generative.rbm import RBM
 from generative.rbm.config import DBNConfig, RBMConfig
-from generative.score_matching import ScoreNetwork
 from generative.score_matching.config import ScoreConfig
 from scripts import explore, train_energy, train_rbm, train_score
 
@@ -133,7 +132,7 @@ def test_excess_of_a_score_is_over_the_exact_one():
     """The loss itself, with the noise of its draws, is the floor and the excess."""
     torch.manual_seed(0)
     density = load_density("eight-gaussians")
-    network = ScoreNetwork(ScoreConfig(hidden_dim=8, num_hidden=1, num_levels=3))
+    network = ScoreConfig(hidden_dim=8, num_hidden=1, num_levels=3).build()
     found = train_score.denoising_loss(network, density)
     x = density.sample(200_000, torch.Generator().manual_seed(5))
     with torch.no_grad():
@@ -144,7 +143,7 @@ def test_excess_of_a_score_is_over_the_exact_one():
 
 def test_the_exact_score_has_no_excess():
     """Of eight Gaussians with noise, which are eight wider Gaussians, by autograd."""
-    plain, network = eight_gaussians(), ScoreNetwork(ScoreConfig(num_levels=3))
+    plain, network = eight_gaussians(), ScoreConfig(num_levels=3).build()
 
     def exact_score(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         scores = torch.empty_like(x)

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from generative.energy import (
-    ConvEnergy,
     ConvEnergyConfig,
     EnergyLearner,
     EnergyLossConfig,
@@ -35,7 +34,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def small_points(**settings) -> PointEnergy:
     torch.manual_seed(0)
-    return PointEnergy(PointEnergyConfig(hidden_dim=16, num_hidden=1, num_waves=1, **settings))
+    return PointEnergyConfig(hidden_dim=16, num_hidden=1, num_waves=1, **settings).build()
 
 
 # ---------------------------------------------------------------------------------------------
@@ -44,7 +43,7 @@ def small_points(**settings) -> PointEnergy:
 
 
 def test_sizes_and_shapes_are_the_books():
-    model = ConvEnergy()
+    model = ConvEnergyConfig().build()
     layers = [m for m in model.network if isinstance(m, (nn.Conv2d, nn.Linear))]
     counts = [sum(p.numel() for p in layer.parameters()) for layer in layers]
     assert counts == [416, 4_640, 18_496, 36_928, 16_448, 65]
@@ -61,7 +60,7 @@ def test_sizes_and_shapes_are_the_books():
 def test_same_padding_by_a_loop(side):
     """Output (r, c) reads what the framework's rule for padding "same" says, also of odd sides."""
     torch.manual_seed(0)
-    model = ConvEnergy(ConvEnergyConfig((1, side, side), (1,), 1))
+    model = ConvEnergyConfig((1, side, side), (1,), 1).build()
     convolution = model.network[1]
     kernel, bias = convolution.weight.detach().numpy()[0, 0], convolution.bias.item()
     out = -(-side // 2)
@@ -80,16 +79,13 @@ def test_same_padding_by_a_loop(side):
 
 
 def test_energy_of_images_is_minus_the_network_of_pixels_from_minus_one_to_one():
-    model = ConvEnergy(SMALL)
+    model = SMALL.build()
     x = torch.rand(3, 1, 8, 8, generator=generator())
     torch.testing.assert_close(model.energy(x), -model.network(2 * x - 1)[:, 0])
-    torch.testing.assert_close(model.score(x), -model.energy(x))
     torch.testing.assert_close(model.to_data(model.to_chain(x)), x)
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: ConvEnergy(SMALL).double(), lambda: small_points().double()]
-)
+@pytest.mark.parametrize("make", [lambda: SMALL.build().double(), lambda: small_points().double()])
 def test_gradient_is_that_of_finite_differences(make):
     model = make()
     y = model.start(2, generator()).double()
@@ -140,7 +136,7 @@ def test_langevin_in_the_books_order_by_hand():
 
 
 def test_a_step_moves_a_pixel_by_at_most_three_tenths():
-    model = ConvEnergy(SMALL)
+    model = SMALL.build()
     with torch.no_grad():
         model.network[-1].weight.mul_(1000)
     y = model.start(4, generator())
@@ -179,7 +175,7 @@ def test_restarts_leave_the_density_as_it_is():
     """Shares of a quadrant before and after, against quadrature; fresh noise would change them."""
     model = small_points(sample_sweeps=60)
     with torch.no_grad():
-        model.network[-1].weight.mul_(1.5)
+        model.network.layers[-1].weight.mul_(1.5)
     quarter = Grid((0.0, 0.0), (6.0, 6.0), (300, 300))
     share = math.exp(model.log_partition(quarter) - model.log_partition())
     n = 8000
@@ -203,8 +199,8 @@ def test_restarts_leave_the_density_as_it_is():
 def test_partition_function_of_the_bowl_alone():
     model = small_points()
     with torch.no_grad():
-        model.network[-1].weight.zero_()
-        model.network[-1].bias.fill_(0.7)
+        model.network.layers[-1].weight.zero_()
+        model.network.layers[-1].bias.fill_(0.7)
     assert model.log_partition() == pytest.approx(math.log(2 * math.pi * 1.5**2) - 0.7, abs=2e-4)
     x = torch.randn(4, 2, generator=generator())
     normal = torch.distributions.Normal(0.0, 1.5)
@@ -262,7 +258,7 @@ def test_buffer_grows_as_the_books_does():
     """128 images of noise at first, 128 more a step, up to its size; here 8 and 30."""
     torch.manual_seed(0)
     config = EnergyLossConfig(langevin=LangevinConfig(steps=1), buffer_size=30)
-    learner = EnergyLearner(ConvEnergy(SMALL), config, 4)
+    learner = EnergyLearner(SMALL.build(), config, 4)
     x = torch.rand(8, 1, 8, 8)
     for k in range(1, 5):
         learner.update(x)
@@ -285,7 +281,7 @@ def test_learns_eight_gaussians():
     """To 0.2 nats above the floor; the Gaussian that it begins as is 0.9 above."""
     torch.manual_seed(0)
     density = Standardised(eight_gaussians())
-    model = PointEnergy(PointEnergyConfig(hidden_dim=32, num_hidden=2, sample_sweeps=30))
+    model = PointEnergyConfig(hidden_dim=32, num_hidden=2, sample_sweeps=30).build()
     config = EnergyLossConfig(
         "mala", LangevinConfig(steps=5), buffer_size=512, fresh=1.0, alpha=0.0, data_noise=0.0,
         lr=1e-2, final_lr=1e-3, clip=1.0, ema=0.97,
@@ -315,9 +311,9 @@ def test_learns_eight_gaussians():
         (lambda: EnergyLossConfig(fresh=1.5), "fresh is 1.5"),
         (lambda: EnergyLossConfig(buffer_size=0), "buffer_size is 0"),
         (lambda: EnergyLossConfig(alpha=-1.0), "alpha is -1.0, and must be at least 0"),
-        (lambda: PointEnergy(PointEnergyConfig(dim=3)).log_partition(), "3 dimensions.*energy"),
+        (lambda: PointEnergyConfig(dim=3).build().log_partition(), "3 dimensions.*energy"),
         (
-            lambda: EnergyLearner(ConvEnergy(SMALL), EnergyLossConfig("mala"), 1),
+            lambda: EnergyLearner(SMALL.build(), EnergyLossConfig("mala"), 1),
             "images need sampler langevin",
         ),
     ],

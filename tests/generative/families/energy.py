@@ -7,12 +7,10 @@ import torch
 from torch import Tensor
 
 from generative.energy import (
-    ConvEnergy,
     ConvEnergyConfig,
     EnergyLearner,
     EnergyLossConfig,
     LangevinConfig,
-    PointEnergy,
     PointEnergyConfig,
 )
 from generative.rbm import (
@@ -26,7 +24,7 @@ from generative.rbm import (
     RBMConfig,
     RBMLossConfig,
 )
-from generative.score_matching import ScoreConfig, ScoreLearner, ScoreLossConfig, ScoreNetwork
+from generative.score_matching import ScoreConfig, ScoreLearner, ScoreLossConfig
 from tests.generative.families.common import Family, pictures, points, wrong_images
 
 
@@ -52,9 +50,7 @@ WRONG_BITS = (
 
 FAMILIES = {
     "ConvEnergy": Family(
-        make=lambda: ConvEnergy(
-            ConvEnergyConfig((1, 8, 8), (8, 16), 16, LangevinConfig(steps=5))
-        ),
+        make=lambda: ConvEnergyConfig((1, 8, 8), (8, 16), 16, LangevinConfig(steps=5)).build(),
         examples=pictures(1, 8),
         learner=lambda model, steps: EnergyLearner(
             model,
@@ -73,9 +69,9 @@ FAMILIES = {
         loss=lambda model, x: model.energy(x).mean(),
     ),
     "PointEnergy": Family(
-        make=lambda: PointEnergy(
-            PointEnergyConfig(hidden_dim=16, num_hidden=1, step_size=0.5, sample_sweeps=5)
-        ),
+        make=PointEnergyConfig(
+            hidden_dim=16, num_hidden=1, step_size=0.5, sample_sweeps=5
+        ).build,
         examples=points,
         learner=lambda model, steps: EnergyLearner(
             model,
@@ -157,11 +153,9 @@ FAMILIES = {
         loss=lambda model, x: model.encode(x).mean(),
     ),
     "ScoreNetwork": Family(
-        make=lambda: ScoreNetwork(
-            ScoreConfig(
+        make=lambda: ScoreConfig(
                 sigma_min=0.1, hidden_dim=32, num_hidden=2, num_levels=3, sample_steps=3
-            )
-        ),
+            ).build(),
         examples=points,
         learner=lambda model, steps: ScoreLearner(
             model, ScoreLossConfig(lr=1e-2, final_lr=1e-3), steps
@@ -178,9 +172,9 @@ FAMILIES = {
         script="train_score",
     ),
     "image ScoreNetwork": Family(
-        make=lambda: ScoreNetwork(
-            ScoreConfig((1, 8, 8), hidden_dim=8, num_hidden=1, num_levels=3, sample_steps=3)
-        ),
+        make=ScoreConfig(
+            (1, 8, 8), hidden_dim=8, num_hidden=1, num_levels=3, sample_steps=3
+        ).build,
         examples=pictures(1, 8),
         learner=lambda model, steps: ScoreLearner(
             model, ScoreLossConfig(lr=1e-2, final_lr=1e-3, ema=0.9, clip=1.0), steps

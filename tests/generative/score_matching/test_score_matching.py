@@ -10,7 +10,6 @@ from generative.score_matching import (
     ScoreConfig,
     ScoreLearner,
     ScoreLossConfig,
-    ScoreNetwork,
     annealed_langevin,
     annealed_langevin_path,
     denoising_score_matching,
@@ -144,7 +143,7 @@ def test_annealed_langevin_with_the_exact_score_finds_all_modes():
 
 def test_network_divides_by_the_noise_and_denoises_by_tweedie():
     torch.manual_seed(0)
-    model = ScoreNetwork(ScoreConfig(hidden_dim=8, num_hidden=1))
+    model = ScoreConfig(hidden_dim=8, num_hidden=1).build()
     x, sigma = torch.randn(3, 2), torch.tensor([0.1, 0.5, 1.0])
     inner = model.network(x / (1 + sigma[:, None] ** 2).sqrt(), sigma.log())
     torch.testing.assert_close(model.score(x, sigma), inner / sigma[:, None])
@@ -164,7 +163,7 @@ def test_exact_score_denoises_to_the_posterior_mean():
 def test_learns_the_score_of_a_gaussian(method):
     torch.manual_seed(0)
     config = ScoreConfig(sigma_min=0.3, num_levels=3, hidden_dim=32, num_hidden=1)
-    model = ScoreNetwork(config)
+    model = config.build()
     learner = ScoreLearner(model, ScoreLossConfig(method, lr=2e-2, final_lr=1e-3, ema=0.97), 300)
     x = gaussian(300 * 256).view(300, 256, 2)
     for batch in x:
@@ -185,7 +184,10 @@ def test_learns_the_score_of_a_gaussian(method):
         (lambda: ScoreConfig(num_levels=1), "num_levels is 1"),
         (lambda: ScoreConfig(hidden_dim=0), "hidden_dim is 0"),
         (lambda: ScoreLossConfig(lr=0.0), "lr is 0.0"),
-        (lambda: ScoreNetwork().loss(torch.zeros(2, 2), "exact"), "'exact'; give 'denoising' or"),
+        (
+            lambda: ScoreConfig().build().loss(torch.zeros(2, 2), "exact"),
+            "'exact'; give 'denoising' or",
+        ),
     ],
 )
 def test_what_cannot_be_is_explained(make, message):
