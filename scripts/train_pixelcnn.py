@@ -162,7 +162,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained model."""
     import torch
 
-    from generative.pixelcnn import PixelCNN, PixelCNNLearner
+    from generative.pixelcnn import PixelCNNLearner
     from generative.pixelcnn.augment import redraw
     from generative.training.loop import fit
     from generative.training.pictures import image_grid
@@ -178,7 +178,7 @@ def main(args: Args) -> Path:
         )
         train, test = images.part(*args.train_on), images.part("test")
         torch.manual_seed(run.seed_for("weights"))
-        model = PixelCNN(config).to(run.device)
+        model = config.build().to(run.device)
         batches = Batches(train, run, args.batch_size)
         model.initialise(batches(0))
         learner = PixelCNNLearner(model, args.loss, args.steps)

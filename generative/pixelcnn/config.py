@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from generative.training.ranges import (
     Checked,
@@ -15,6 +16,9 @@ from generative.training.ranges import (
     Size,
     SizeOrZero,
 )
+
+if TYPE_CHECKING:
+    from generative.pixelcnn.model import PixelCNN
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,28 @@ class PixelCNNConfig(Checked):
                 f"hidden_dim is {network.hidden_dim}; each of the {c} colours has an equal part "
                 "of the feature maps"
             )
+
+    def build(self) -> PixelCNN:
+        """The distribution around one of the three networks."""
+        from generative.pixelcnn.mixture import LogisticMixture, PlusPlusNet
+        from generative.pixelcnn.model import PixelCNN, Softmax
+        from generative.pixelcnn.networks import GatedNet, PlainNet
+
+        shape, network = self.image_shape, self.network
+        if self.num_mixtures:
+            output = LogisticMixture(shape[0], self.levels, self.num_mixtures)
+        else:
+            output = Softmax(shape[0], self.levels)
+        colours = shape[0] if output.ordered_network else 1
+        told = 0, 1
+        if isinstance(network, PlainConfig):
+            net = PlainNet(network, shape, self.levels, output.num_params, colours)
+        elif isinstance(network, GatedConfig):
+            net = GatedNet(network, shape, output.num_params, colours)
+            told = network.num_classes, network.num_views
+        else:
+            net = PlusPlusNet(network, shape, output.num_params)
+        return PixelCNN(net, output, shape, self.levels, *told, config=self)
 
 
 @dataclass(frozen=True)

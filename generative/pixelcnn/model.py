@@ -18,8 +18,8 @@ place of a logit for every level.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +32,7 @@ from generative.pixelcnn.config import (
     PlainConfig,
     PlusPlusConfig,
 )
-from generative.pixelcnn.mixture import LogisticMixture, PlusPlusNet
-from generative.pixelcnn.networks import GatedNet, PlainNet
+from generative.pixelcnn.mixture import LogisticMixture
 from generative.training.checks import (
     check_dtype,
     check_images,
@@ -101,31 +100,39 @@ class PixelCNNLosses(NamedTuple):
 class PixelCNN(Pretrained, nn.Module):
     """Distribution of images (B, C, H, W) in [0, 1] whose pixels have few or many levels.
 
-    307,460 parameters with the book's four grey levels, 624,990 with its mixture.
+    `PixelCNNConfig().build()` has 307,460 parameters with the book's four grey levels, 624,990 with
+    its mixture. A model that is put together by hand is saved by its weights: put it together again
+    and call `load_weights(folder)`.
+
+    Args:
+        network: images (B, C, H, W) in [0, 1] -> numbers of each pixel (B, P, H, W), of which none
+            depends on its own pixel or a later one; `row(x, i)` gives a row's pixel by pixel. One
+            of classes takes labels and views as well.
+        output: the distribution of a pixel of these numbers: `Softmax` or `LogisticMixture`.
+        image_shape: (C, H, W).
+        levels: values a pixel can have.
+        num_classes: classes that the network is told; 0 for none.
+        num_views: kinds of changed images that it is told.
+        config: the recipe of the model, if it has one.
     """
 
-    config_class = PixelCNNConfig
+    builds: ClassVar[Mapping[str, type]] = {"PixelCNN": PixelCNNConfig}
     capabilities: ClassVar[frozenset[str]] = frozenset({"loss", "sample", "log_prob"})
 
-    def __init__(self, config: PixelCNNConfig | None = None):
+    def __init__(
+        self,
+        network: nn.Module,
+        output: Softmax | LogisticMixture,
+        image_shape: tuple[int, ...],
+        levels: int,
+        num_classes: int = 0,
+        num_views: int = 1,
+        config: PixelCNNConfig | None = None,
+    ):
         super().__init__()
-        self.config = config = config or PixelCNNConfig()
-        shape, levels = config.image_shape, config.levels
-        if config.num_mixtures:
-            self.output = LogisticMixture(shape[0], levels, config.num_mixtures)
-        else:
-            self.output = Softmax(shape[0], levels)
-        self.num_classes, self.num_views = 0, 1
-        colours = shape[0] if self.output.ordered_network else 1
-        num_params = self.output.num_params
-        if isinstance(config.network, PlainConfig):
-            self.network = PlainNet(config.network, shape, levels, num_params, colours)
-        elif isinstance(config.network, GatedConfig):
-            self.num_classes = config.network.num_classes
-            self.num_views = config.network.num_views
-            self.network = GatedNet(config.network, shape, num_params, colours)
-        else:
-            self.network = PlusPlusNet(config.network, shape, num_params)
+        self.config, self.image_shape, self.levels = config, image_shape, levels
+        self.num_classes, self.num_views = num_classes, num_views
+        self.network, self.output = network, output
 
     def loss(
         self, x: Tensor, labels: Tensor | None = None, views: Tensor | None = None
@@ -139,7 +146,7 @@ class PixelCNN(Pretrained, nn.Module):
         """
         log_p = self._pixels(check_some(x, self), labels, views).sum(1)
         loss = -log_p.mean()
-        return PixelCNNLosses(loss, loss / (math.log(2) * math.prod(self.config.image_shape)))
+        return PixelCNNLosses(loss, loss / (math.log(2) * math.prod(self.image_shape)))
 
     def log_prob(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """log probability of each image, (B, C, H, W) -> (B,), nats.
@@ -165,7 +172,7 @@ class PixelCNN(Pretrained, nn.Module):
 
         With the sign turned it shows which pixels are a surprise.
         """
-        c, h, w = self.config.image_shape
+        c, h, w = self.image_shape
         return self._pixels(x, labels).unflatten(1, (h, w, c)).movedim(-1, 1)
 
     def pixel_params(
@@ -173,9 +180,8 @@ class PixelCNN(Pretrained, nn.Module):
     ) -> Tensor:
         """What the network says of each pixel, (B, P, H, W); any float images will do."""
         check_dtype(x, "images", self)
-        if not isinstance(self.network, GatedNet):
-            return self.network(x)
-        return self.network(x, labels, views)
+        told = self.num_classes or self.num_views > 1
+        return self.network(x, labels, views) if told else self.network(x)
 
     def next_pixel(
         self, x: Tensor, row: int, column: int, channel: int = 0, labels: Tensor | None = None
@@ -187,7 +193,7 @@ class PixelCNN(Pretrained, nn.Module):
         level = self._levels(x)[:, :, row, column]
         if labels is not None or not self.num_classes:
             return self.output.table(self._row(x, row, labels)(column), level, channel).exp()
-        c, _, w = self.config.image_shape
+        c, _, w = self.image_shape
         before = self._class_pixels(x)[:, :, : (row * w + column) * c + channel].sum(2)
         tables = [
             self.output.table(self._row(x, row, label)(column), level, channel).exp()
@@ -205,7 +211,7 @@ class PixelCNN(Pretrained, nn.Module):
         labels: Tensor | None = None,
     ) -> Tensor:
         """n images (n, C, H, W), one pixel after the other; see `complete`."""
-        blank = torch.zeros(n, *self.config.image_shape, **placed(self))
+        blank = torch.zeros(n, *self.image_shape, **placed(self))
         return self.complete(blank, 0, generator, temperature, labels)
 
     @checked
@@ -231,7 +237,7 @@ class PixelCNN(Pretrained, nn.Module):
         Raises:
             ValueError: rows or temperature out of range, or x is refused as by `log_prob`.
         """
-        c, h, w = self.config.image_shape
+        c, h, w = self.image_shape
         if rows > h:
             raise ValueError(f"rows is {rows}; the images have {h}: give 0 to {h}")
         level = self._levels(x)
@@ -249,14 +255,15 @@ class PixelCNN(Pretrained, nn.Module):
                         params = params_at(j)
                     log_p = self.output.table(params, level[:, :, i, j], k)
                     level[:, k, i, j] = _draw(log_p, temperature, generator).to(level.dtype)
-                    canvas[:, k, i, j] = level[:, k, i, j] / (self.config.levels - 1)
+                    canvas[:, k, i, j] = level[:, k, i, j] / (self.levels - 1)
         return canvas
 
     def initialise(self, x: Tensor) -> None:
-        """Set the normalised weights of PixelCNN++ from a first batch; others need nothing."""
-        check_some(check_images(x, self.config.image_shape, self), self)
-        if isinstance(self.network, PlusPlusNet):
-            self.network.initialise(x)
+        """Set what the network takes from a first batch, as PixelCNN++ its normalised weights."""
+        check_some(check_images(x, self.image_shape, self), self)
+        initialise = getattr(self.network, "initialise", None)
+        if initialise is not None:
+            initialise(x)
 
     def _pixels(
         self, x: Tensor, labels: Tensor | None = None, views: Tensor | None = None
@@ -287,13 +294,12 @@ class PixelCNN(Pretrained, nn.Module):
 
     def _row(self, x: Tensor, i: int, labels: Tensor | None) -> Callable[[int], Tensor]:
         self._check_labels(labels, len(x))
-        if not isinstance(self.network, GatedNet):
-            return self.network.row(x, i)
-        return self.network.row(x, i, labels)
+        row = cast("Callable[..., Callable[[int], Tensor]]", self.network.row)
+        return row(x, i, labels) if self.num_classes else row(x, i)
 
     def _levels(self, x: Tensor) -> Tensor:
         """Images -> levels 0 .. levels - 1, as floats of the same shape."""
-        return to_levels(check_images(x, self.config.image_shape, self), self.config.levels)
+        return to_levels(check_images(x, self.image_shape, self), self.levels)
 
     def _check_labels(self, labels: Tensor | None, n: int) -> None:
         if labels is not None:
@@ -335,7 +341,7 @@ class PixelCNNLearner:
         """One step on images (B, C, H, W) in [0, 1], or on (images, labels, views) as in `loss`."""
         x, labels, views = (batch, None, None) if isinstance(batch, Tensor) else batch
         losses = self.model.loss(x, labels, views)
-        self.optimisation.step(losses.loss / math.prod(self.model.config.image_shape))
+        self.optimisation.step(losses.loss / math.prod(self.model.image_shape))
         return {name: value.detach() for name, value in losses._asdict().items()}
 
     def state_dict(self) -> dict:

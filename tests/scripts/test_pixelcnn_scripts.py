@@ -21,29 +21,29 @@ torch.set_num_threads(1)
 
 def tiny(network) -> PixelCNN:
     torch.manual_seed(0)
-    return PixelCNN(PixelCNNConfig((1, 8, 8), 4, 2, network)).eval()
+    return PixelCNNConfig((1, 8, 8), 4, 2, network).build().eval()
 
 
 def test_presets_are_the_books():
     book = train_pixelcnn.PRESETS["book"]
-    model = PixelCNN(book.model)
+    model = book.model.build()
     assert sum(p.numel() for p in model.parameters()) == 307_460
     assert (book.batch_size, book.loss.lr, book.steps) == (128, 5e-4, 150 * math.ceil(60_000 / 128))
-    mixture = PixelCNN(train_pixelcnn.PRESETS["book-mixture"].model)
+    mixture = train_pixelcnn.PRESETS["book-mixture"].model.build()
     assert sum(p.numel() for p in mixture.parameters()) == 624_990
 
 
 def test_every_preset_has_a_model_that_can_be_built():
     for name, args in train_pixelcnn.PRESETS.items():
         with torch.device("meta"):
-            model = PixelCNN(args.model)
+            model = args.model.build()
             x, labels = torch.zeros(2, *args.model.image_shape), torch.zeros(2).long()
             shape = model.pixel_params(x, labels if model.num_classes else None).shape
         assert shape == (2, model.output.num_params, *args.model.image_shape[1:]), name
 
 
 def test_explorations(tmp_path):
-    model = PixelCNN(train_pixelcnn.PRESETS["smoke"].model)
+    model = train_pixelcnn.PRESETS["smoke"].model.build()
     model.save_pretrained(tmp_path / "model")
     out = tmp_path / "pictures"
     smoke = explore.PRESETS["smoke"]
@@ -60,7 +60,7 @@ def test_explorations(tmp_path):
 def test_explorations_of_classes(tmp_path):
     network = GatedConfig(hidden_dim=9, num_layers=2, num_classes=3)
     torch.manual_seed(0)
-    PixelCNN(PixelCNNConfig((3, 8, 8), 4, 2, network)).save_pretrained(tmp_path / "model")
+    PixelCNNConfig((3, 8, 8), 4, 2, network).build().save_pretrained(tmp_path / "model")
     args = replace(
         explore.PRESETS["smoke"],
         folder=tmp_path / "model",

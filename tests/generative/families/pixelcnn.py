@@ -6,7 +6,6 @@ import torch
 
 from generative.pixelcnn import (
     GatedConfig,
-    PixelCNN,
     PixelCNNConfig,
     PixelCNNLearner,
     PixelCNNLossConfig,
@@ -20,7 +19,7 @@ WRONG = (*wrong_images(1, 4), (torch.full((1, 1, 4, 4), 0.3), "multiples of 1/4"
 
 def pixelcnn(network, num_mixtures: int, below: float, script: str | None = None) -> Family:
     return Family(
-        make=lambda: PixelCNN(PixelCNNConfig((1, 4, 4), 5, num_mixtures, network)),
+        make=lambda: PixelCNNConfig((1, 4, 4), 5, num_mixtures, network).build(),
         examples=grey_levels,
         learner=lambda model, steps: PixelCNNLearner(
             model, PixelCNNLossConfig(lr=1e-2, final_lr=1e-3, clip=1.0, ema=0.9), steps

@@ -48,7 +48,7 @@ def make(
 ) -> PixelCNN:
     """A model in float64 with weights that are anything."""
     torch.manual_seed(0)
-    model = PixelCNN(PixelCNNConfig(shape, levels, num_mixtures, network)).double().eval()
+    model = PixelCNNConfig(shape, levels, num_mixtures, network).build().double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(noise * torch.randn_like(parameter))
@@ -102,7 +102,7 @@ def earlier(h: int, w: int, groups: int, c: int) -> Tensor:
 
 
 def test_sizes_are_the_books():
-    model = PixelCNN()
+    model = PixelCNNConfig().build()
     assert sum(p.numel() for p in model.parameters()) == 307_460
     assert model.network(torch.zeros(1, 1, 16, 16)).shape == (1, 4, 16, 16)
     convolutions = [m for m in model.modules() if isinstance(m, MaskedConv2d)]
@@ -112,7 +112,7 @@ def test_sizes_are_the_books():
 
 def test_sizes_of_the_mixture_are_the_librarys():
     """623,535 weights and biases, and a length for each of the 1,455 output channels."""
-    model = PixelCNN(PixelCNNConfig((1, 32, 32), 256, 5, PlusPlusConfig()))
+    model = PixelCNNConfig((1, 32, 32), 256, 5, PlusPlusConfig()).build()
     assert sum(p.numel() for p in model.parameters()) == 624_990
     lengths = [p.numel() for name, p in model.named_parameters() if name.endswith("log_length")]
     assert (len(lengths), sum(lengths)) == (36, 1_455)
@@ -486,7 +486,7 @@ def test_normalised_weights_against_torch():
 
 def test_first_batch_sets_the_scale_of_every_layer():
     torch.manual_seed(0)
-    model = PixelCNN(PixelCNNConfig((1, 8, 8), 256, 2, PlusPlusConfig(num_filters=4, dropout=0.0)))
+    model = PixelCNNConfig((1, 8, 8), 256, 2, PlusPlusConfig(num_filters=4, dropout=0.0)).build()
     x = random_images(32, (1, 8, 8), 256).float()
     model.initialise(x)
     seen = []
@@ -505,7 +505,7 @@ def test_first_batch_sets_the_scale_of_every_layer():
 def test_average_of_weights_is_kept_and_dropout_is_off_in_it():
     network = dataclasses.replace(GATED, dropout=0.5)
     torch.manual_seed(0)
-    model = PixelCNN(PixelCNNConfig((1, 4, 4), 4, 0, network))
+    model = PixelCNNConfig((1, 4, 4), 4, 0, network).build()
     learner = PixelCNNLearner(model, PixelCNNLossConfig(ema=0.9, clip=1.0), 5)
     x = random_images(8, (1, 4, 4), 4).float()
     for _ in range(5):
@@ -520,7 +520,7 @@ def test_average_of_weights_is_kept_and_dropout_is_off_in_it():
 
 def test_masked_weights_never_move():
     torch.manual_seed(0)
-    model = PixelCNN(PixelCNNConfig((1, 4, 4), 4, 0, PLAIN))
+    model = PixelCNNConfig((1, 4, 4), 4, 0, PLAIN).build()
     before = model.network.first.weight.detach().clone()
     learner = PixelCNNLearner(model, PixelCNNLossConfig(lr=1e-2), 3)
     for _ in range(3):
