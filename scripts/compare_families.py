@@ -63,7 +63,7 @@ FAMILIES = {
     ),
     "VAE": Entry(
         train_image_vae,
-        "generative.vae:ImageVAE",
+        "generative.vae:VAE",
         {
             "model": ImageVAEConfig(
                 SHAPE, latent_dim=32, channels=(32, 64, 128), likelihood="gaussian"
@@ -82,7 +82,7 @@ FAMILIES = {
     ),
     "WGAN-GP": Entry(
         train_wgan,
-        "generative.gan:WGAN",
+        "generative.gan:GAN",
         {
             "model": WGANConfig(SHAPE, latent_dim=32, widths=(16, 32, 64), dropout=0.0),
             "steps": 1000,
@@ -93,7 +93,7 @@ FAMILIES = {
     ),
     "Glow": Entry(
         train_glow,
-        "generative.flow:Glow",
+        "generative.flow:ImageFlow",
         {
             "model": GlowConfig(SHAPE, num_scales=3, num_steps=4, hidden_dim=48, levels=32),
             "batch_size": 32,
@@ -102,7 +102,7 @@ FAMILIES = {
     ),
     "energy": Entry(
         train_energy,
-        "generative.energy:ConvEnergy",
+        "generative.energy:ImageEnergy",
         {
             "model": ConvEnergyConfig(SHAPE, langevin=LangevinConfig(steps=100)),
             "batch_size": 32,
@@ -116,7 +116,7 @@ FAMILIES = {
     ),
     "diffusion": Entry(
         train_diffusion,
-        "generative.diffusion:ImageDiffusion",
+        "generative.diffusion:Diffusion",
         {
             "image": replace(train_diffusion.PRESETS["sprites"].image, levels=32),
             "batch_size": 16,

@@ -211,7 +211,7 @@ def given_agent(folder: Path) -> dict[str, Any]:
 
 
 def given_training(folder: Path) -> dict[str, Any]:
-    model = TINY[load("generative.vae:ImageVAE")].make()
+    model = TINY[load("generative.vae:VAE")].make()
     batch = TINY[type(model)].examples(4)
     settings = load("tests.generative.training.small_script:Args")
     return {
@@ -245,7 +245,7 @@ def given_diffusion(folder: Path) -> dict[str, Any]:
 def given_known(folder: Path) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     seen = torch.rand(100, 64, generator=generator) < 0.5
-    model = TINY[load("generative.flow.realnvp:RealNVP")].make()
+    model = TINY[load("generative.flow:Chain")].make()
     return {
         "model": model,
         "seen": seen,
@@ -291,6 +291,36 @@ def given_attention(folder: Path) -> dict[str, Any]:
 def given_relative(folder: Path) -> dict[str, Any]:
     attention = load("generative.nets.attention:MultiHeadAttention")
     return {"x": torch.randn(2, 10, 64), "attention": attention(64, num_heads=4, causal=True)}
+
+
+def given_unet(folder: Path) -> dict[str, Any]:
+    settings = load("generative.nets.config:UNetConfig")
+    return {
+        "x_t": torch.randn(4, 3, 16, 16),
+        "log_snr": torch.zeros(4),
+        "config": settings((8, 16), 1),
+        "earlier": torch.randn(4, 12, 16, 16),
+        "embedded_action": torch.randn(4, 16),
+    }
+
+
+def given_chain(folder: Path) -> dict[str, Any]:
+    return {
+        **names("generative.flow", "AffineCoupling"),
+        "mask": load("generative.flow:make_mask")("alternate", (2,)),
+        "config": load("generative.flow:RealNVPConfig")(hidden_dim=8, num_hidden=1),
+        "x": torch.randn(4, 2),
+    }
+
+
+def given_gan(folder: Path) -> dict[str, Any]:
+    family, faces = TINY[load("generative.gan:GAN")], FAMILIES["ConditionalGAN"].make()
+    return {
+        "images": family.examples(4),
+        "z": torch.randn(4, faces.latent_dim),
+        "faces": faces,
+        "labels": torch.tensor([0, 1, 0, 1]),
+    }
 
 
 def given_search(folder: Path) -> dict[str, Any]:
@@ -344,12 +374,22 @@ Given = Callable[[Path], dict[str, Any]]
 GIVEN: dict[str, Given] = {
     "generative.data": given_data,
     "generative.diffusion.exact": given_diffusion,
+    "generative.diffusion.model": lambda _: (
+        names("generative.nets.unet", "UNet", "UNetConfig")
+        | names("generative.diffusion", "ScheduleConfig")
+    ),
     "generative.diffusion.samplers": given_diffusion,
+    "generative.flow.chain": given_chain,
+    "generative.gan.model": given_gan,
     "generative.mdn": lambda _: {"features": torch.randn(3, 64), "target": torch.randn(3, 2)},
     "generative.music": given_music,
     "generative.nets.attention": given_attention,
     "generative.nets.relative": given_relative,
-    "generative.training.pretrained": lambda _: names("generative.vae.config", "ConvVAEConfig"),
+    "generative.nets.unet": given_unet,
+    "generative.training.pretrained": lambda _: (
+        names("generative.vae", "ConvVAEConfig")
+        | names("generative.diffusion", "ImageDiffusionConfig")
+    ),
     "generative.rlhf.model": given_rlhf,
     "generative.sampling": lambda _: {"logits": torch.randn(2, 50), "generator": None},
     "generative.training.summary": lambda _: names("generative.classifier.model", "CNNClassifier"),
@@ -381,7 +421,7 @@ def small(kind: type) -> nn.Module:
         config = replace(config, image_shape=(1, 16, 16))
     elif kind.__name__ == "MusicTransformer":
         config = replace(config, streams=("START 4/4TS C4 D4 rest", "0.0 1.0 1/3"))
-    return kind(config)
+    return config.build() if kind.builds else kind(config)
 
 
 def given_family(code: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.vae import ImageVAE
+from generative.vae import VAE
 from scripts import compare_families
 from scripts.common.images import load_images
 from scripts.compare_families import FAMILIES, MARKS, SHAPE, Args, load, table
@@ -33,7 +33,7 @@ def test_two_families_on_recorded_frames(tmp_path, capsys):
     assert list(rows) == ["autoencoder", "VAE"]
     frames = load_images("frames", tmp_path / "episodes", SHAPE).part("test").as_tensor()
     vae = load("VAE", tmp_path / "run")
-    assert isinstance(vae, ImageVAE)
+    assert isinstance(vae, VAE)
     with torch.no_grad():
         error = float((vae.eval().reconstruct(frames) - frames).square().mean())
     assert rows["VAE"]["squared_error"] == pytest.approx(error, rel=1e-5)
