@@ -25,18 +25,22 @@ MODELS: dict[str, str] = {
     "Bidirectional": "generative.text",
     "BoltzmannMachine": "generative.rbm",
     "CNNClassifier": "generative.classifier",
-    "ConditionalGAN": "generative.gan",
+    "Chain": "generative.flow",
+    "ConditionalGAN": "generative.gan:GAN",
     "ConvAutoencoder": "generative.autoencoder",
-    "ConvEnergy": "generative.energy",
+    "ConvEnergy": "generative.energy:ImageEnergy",
     "ConvVAE": "generative.vae",
     "DeepBeliefNetwork": "generative.rbm",
+    "Diffusion": "generative.diffusion",
     "FFJORD": "generative.flow",
     "GAN": "generative.gan",
     "GPT": "generative.text",
-    "Glow": "generative.flow",
-    "ImageDiffusion": "generative.diffusion",
-    "ImageRealNVP": "generative.flow",
-    "ImageVAE": "generative.vae",
+    "Glow": "generative.flow:ImageFlow",
+    "ImageDiffusion": "generative.diffusion:Diffusion",
+    "ImageEnergy": "generative.energy",
+    "ImageFlow": "generative.flow",
+    "ImageRealNVP": "generative.flow:ImageFlow",
+    "ImageVAE": "generative.vae:VAE",
     "LinearAutoencoder": "generative.autoencoder",
     "LinearVAE": "generative.vae",
     "MLPClassifier": "generative.classifier",
@@ -44,17 +48,19 @@ MODELS: dict[str, str] = {
     "MusicRNN": "generative.music.rnn",
     "MusicTransformer": "generative.music.transformer",
     "PixelCNN": "generative.pixelcnn",
-    "PointDiffusion": "generative.diffusion",
+    "PointDiffusion": "generative.diffusion:Diffusion",
     "PointEnergy": "generative.energy",
     "RBM": "generative.rbm",
-    "RealNVP": "generative.flow",
+    "RealNVP": "generative.flow:Chain",
     "RecurrentText": "generative.text",
     "RewardModel": "generative.rlhf",
     "ScoreNetwork": "generative.score_matching",
     "T5": "generative.text",
-    "WGAN": "generative.gan",
+    "VAE": "generative.vae",
+    "WGAN": "generative.gan:GAN",
 }
-"""The module of each class of model, by the name that a saved model carries."""
+"""Module of each class of model, by the name that a saved model carries; with the class, where the
+name is that of a recipe which the class builds."""
 
 
 def load_model(
@@ -82,7 +88,8 @@ def load_model(
             f"{folder} holds {with_article(name)}, a class that this version does not know; pass "
             "the folder of a model that it has saved"
         )
-    return getattr(import_module(known[name]), name).from_pretrained(folder, device)
+    module, _, kind = known[name].partition(":")
+    return getattr(import_module(module), kind or name).from_pretrained(folder, device)
 
 
 def model_folder(folder: Path | str) -> Path:

@@ -172,7 +172,7 @@ def kind_of(subject: Subject, args: Args) -> tuple[ModuleType, Any]:
 
     if subject.run is not None and read_config(subject.run)[0] == rlhf.KIND:
         return rlhf, args.rlhf
-    name = type(subject.model).__name__
+    name = subject.model.saved_name
     for field_name, module in KINDS.items():
         if name in module.CLASSES:
             return module, getattr(args, field_name)

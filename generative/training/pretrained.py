@@ -93,7 +93,7 @@ class Pretrained:
                 kind = str(stored.dtype).removeprefix("torch.")
                 raise ValueError(f"weight {name} is not finite as {kind}; it was not saved")
             weights[name] = stored.contiguous()
-        config = {"class": self._saved_name(), "format": 1, "config": to_json(self.config)}
+        config = {"class": self.saved_name, "format": 1, "config": to_json(self.config)}
         files = {CONFIG_NAME: json_bytes(config), WEIGHTS_NAME: safetensors.torch.save(weights)}
         write_folder(Path(folder), files)
 
@@ -168,8 +168,9 @@ class Pretrained:
     def _make(cls, config: Any) -> nn.Module:
         return config.build() if cls.builds else cast("Any", cls)(config)
 
-    def _saved_name(self) -> str:
-        """Class in config.json: the name of the recipe, or of the class."""
+    @property
+    def saved_name(self) -> str:
+        """Name that a saved model carries: that of its recipe, or of its class."""
         names = [name for name, kind in self.builds.items() if type(self.config) is kind]
         return names[0] if names else type(self).__name__
 

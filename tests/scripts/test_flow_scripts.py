@@ -28,9 +28,9 @@ def tiny(kind: str):
         "RealNVP": lambda: RealNVPConfig(num_couplings=2, hidden_dim=4, num_hidden=1).build(),
         "FFJORD": lambda: FFJORD(FFJORDConfig(hidden_dim=4, num_hidden=1, fine_steps=4)),
         "ImageRealNVP": lambda: ImageRealNVPConfig(
-                RealNVPConfig((3, 8, 8), ("rows",), num_couplings=2, hidden_dim=4, num_hidden=1),
-                levels=32,
-            ).build(),
+            RealNVPConfig((3, 8, 8), ("rows",), num_couplings=2, hidden_dim=4, num_hidden=1),
+            levels=32,
+        ).build(),
         "Glow": lambda: GlowConfig((3, 8, 8), 2, 1, hidden_dim=4, levels=32).build(),
     }[kind]()
 

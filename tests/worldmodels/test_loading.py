@@ -11,7 +11,7 @@ import torch
 import generative
 import generative.loading
 import worldmodels
-from generative.flow import ImageRealNVP, ImageRealNVPConfig, RealNVPConfig
+from generative.flow import ImageFlow, ImageRealNVPConfig, RealNVPConfig
 from generative.training.pretrained import DamagedFileError, Pretrained
 from generative.vae import LinearVAE, LinearVAEConfig
 from worldmodels.loading import MODELS, load_model
@@ -24,9 +24,10 @@ def classes_of(package) -> dict[str, type]:
         if ".commands" in info.name or info.name.endswith("__main__"):
             continue
         for name, kind in vars(importlib.import_module(info.name)).items():
-            saveable = inspect.isclass(kind) and issubclass(kind, Pretrained)
-            if saveable and hasattr(kind, "config_class") and kind.__module__ == info.name:
-                found[name] = kind
+            if not inspect.isclass(kind) or not issubclass(kind, Pretrained):
+                continue
+            if kind.__module__ == info.name and (kind.builds or hasattr(kind, "config_class")):
+                found |= dict.fromkeys((name, *kind.builds), kind)
     return found
 
 
@@ -38,18 +39,19 @@ def test_every_class_is_in_the_table(package, table):
     packages = package if isinstance(package, set) else {package}
     classes = {name: kind for p in packages for name, kind in classes_of(p).items()}
     assert set(table) == set(classes)
-    for name, module in table.items():
-        assert getattr(importlib.import_module(module), name) is classes[name]
+    for name, place in table.items():
+        module, _, kind = place.partition(":")
+        assert getattr(importlib.import_module(module), kind or name) is classes[name]
 
 
 def test_a_run_and_its_model_give_the_same(tmp_path):
     torch.manual_seed(0)
     small = RealNVPConfig((1, 4, 4), ("rows",), num_couplings=2, hidden_dim=4, num_hidden=1)
-    flow = ImageRealNVP(ImageRealNVPConfig(small, 17))
+    flow = ImageRealNVPConfig(small, 17).build()
     flow.save_pretrained(tmp_path / "run" / "model")
     for folder in (tmp_path / "run", tmp_path / "run" / "model", str(tmp_path / "run")):
         loaded = load_model(folder)
-        assert isinstance(loaded, ImageRealNVP)
+        assert isinstance(loaded, ImageFlow)
         assert not loaded.training
         for name, weight in flow.state_dict().items():
             assert torch.equal(loaded.state_dict()[name], weight)
