@@ -50,7 +50,7 @@ class LinearAutoencoderConfig(Checked):
 
 @dataclass(frozen=True)
 class AutoencoderLossConfig(Checked):
-    """What an autoencoder minimises, and how."""
+    """Loss and optimiser of an autoencoder."""
 
     kind: Literal["bce", "mse"] = "bce"
     """Binary cross-entropy or squared error, each a mean over pixels (the book has bce)."""

@@ -95,7 +95,7 @@ class ConvAutoencoder(Pretrained, nn.Module):
         return self.decode(self.encode(x))
 
     def loss(self, x: Tensor, kind: str = "bce", noisy: Tensor | None = None) -> AutoencoderLosses:
-        """How far images (B, C, H, W) are from what is made of them (or of `noisy`)."""
+        """Distance of images (B, C, H, W) from their reconstructions, or from those of `noisy`."""
         check_some(check_images(x, self.config.image_shape, self), self)
         return autoencoder_loss(
             self.decode_logits(self.encode(x if noisy is None else noisy)), x, kind

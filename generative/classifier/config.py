@@ -54,7 +54,7 @@ class CNNClassifierConfig(Checked):
     norm_momentum: Quantile = 0.01
     """Weight of the newest batch in the moving averages (the book's framework has 1 - 0.99)."""
     slope: Probability = 0.3
-    """Of LeakyReLU below 0 (the book's framework has 0.3); 1 leaves the network linear."""
+    """Slope of LeakyReLU below 0 (the book's framework has 0.3); 1 leaves the network linear."""
     dropout: Share = 0.5
     """Share of the dense layer's units left out in training (Hinton et al. 2012)."""
 
@@ -69,7 +69,7 @@ class CNNClassifierConfig(Checked):
 
 @dataclass(frozen=True)
 class ClassifierLossConfig(Checked):
-    """How a classifier is trained: Adam on the cross-entropy of the right class."""
+    """Training settings of a classifier: Adam on the cross-entropy of the right class."""
 
     lr: Positive = 5e-4
     """Adam's learning rate."""

@@ -166,7 +166,7 @@ def classifier_loss(logits: Tensor, labels: Tensor) -> ClassifierLosses:
 
 
 def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
-    """How often a class (row) was taken for another (column), int64 (num_classes, num_classes)."""
+    """Number of images of a class (row) that were classified as another (column), int64 (K, K)."""
     pairs = labels * num_classes + predicted
     return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
 

@@ -33,7 +33,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ScheduleConfig(Checked):
-    """How much signal is left at time t in [0, 1]; the defaults are the book's (chapter 8)."""
+    """Share of signal left at time t in [0, 1]; the defaults are the book's (chapter 8)."""
 
     kind: Literal["offset-cosine", "cosine", "linear", "scaled-linear", "cosine-betas"] = (
         "offset-cosine"
@@ -75,7 +75,7 @@ class ImageDiffusionConfig(Checked):
     network: UNetConfig = field(default_factory=UNetConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     prediction: Literal["noise", "velocity"] = "noise"
-    """What the network puts out: the noise, or signal rate * noise - noise rate * image, which
+    """Output of the network: the noise, or signal rate * noise - noise rate * image, which
     stays meaningful where there is only noise (Salimans & Ho 2022)."""
     steps: Size = 20
     """Steps of sampling, unless another number is asked for."""
@@ -121,7 +121,7 @@ class PointDiffusionConfig(Checked):
     """Sines and cosines that tell every layer the log signal-to-noise ratio."""
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig("linear"))
     prediction: Literal["noise", "velocity"] = "velocity"
-    """What the network puts out; see ImageDiffusionConfig."""
+    """Output of the network; see ImageDiffusionConfig."""
     steps: Size = 50
     """Steps of sampling, unless another number is asked for."""
     ode_steps: Size = 64
@@ -146,20 +146,20 @@ class PointDiffusionConfig(Checked):
 
 @dataclass(frozen=True)
 class DiffusionLossConfig(Checked):
-    """What a diffusion model minimises, and how; the defaults are the book's."""
+    """Loss and optimiser of a diffusion model; the defaults are the book's."""
 
     error: Literal["absolute", "squared"] = "absolute"
-    """Of the noise, a mean over its entries. The least absolute error is reached by the median of
-    the noise, the least squared error by its mean, which is what the theory of sampling asks for
-    (Ho et al. 2020)."""
+    """Error of the noise, a mean over its entries. The least absolute error is reached by the
+    median of the noise, the least squared error by its mean, which is what the theory of sampling
+    asks for (Ho et al. 2020)."""
     weighting: Literal["noise", "velocity", "min-snr"] = "noise"
-    """How noise levels count. noise: all errors of the noise alike, the simple loss. velocity: all
-    errors of the velocity alike. min-snr: errors of the image times min(SNR, gamma) (Hang et al.
-    2023)."""
+    """Weights of the noise levels. noise: all errors of the noise alike, the simple loss. velocity:
+    all errors of the velocity alike. min-snr: errors of the image times min(SNR, gamma) (Hang et
+    al. 2023)."""
     gamma: Positive = 5.0
-    """Of min-snr."""
+    """Largest weight of min-snr."""
     levels: Literal["time", "log-snr"] = "time"
-    """What is drawn evenly in training: the time of the schedule, or the log signal-to-noise ratio
+    """Quantity drawn evenly in training: the time of the schedule, or the log signal-to-noise ratio
     between its ends, with which squared errors of the noise bound the likelihood (Kingma et al.
     2021)."""
     even: bool = False

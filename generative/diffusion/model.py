@@ -74,7 +74,7 @@ class DiffusionLosses(NamedTuple):
 
 
 def estimates(output: Tensor, x: Tensor, log_snr: Tensor, prediction: str) -> tuple[Tensor, Tensor]:
-    """What a network's output at x_t says of (noise, data).
+    """Estimates of (noise, data) from a network's output at x_t.
 
     Args:
         output, x: (B, ...).

@@ -140,12 +140,12 @@ def ddpm_step(
 
 
 class Step(NamedTuple):
-    """Where a sampler stands after a step."""
+    """State of a sampler after a step."""
 
     x: Tensor
     """x_s, (B, ...); after the last step the sample."""
     data: Tensor
-    """What the denoiser expected at the end when it stood at x_t, (B, ...)."""
+    """Estimate of the data that the denoiser made at x_t, (B, ...)."""
 
 
 @checked
@@ -279,7 +279,7 @@ def variational_gap(
     num_draws: Count,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """What noise costs in the variational bound, nats, (B,): 1/2 int |eps - eps_hat|^2 dlog_snr
+    """Cost of noise in the variational bound, nats, (B,): 1/2 int |eps - eps_hat|^2 dlog_snr
     + KL(q(x_end | x) || N(0, I)) (Kingma et al. 2021, equations 11 to 15).
 
     log p(x) is at least log p(x | x_start) minus this, in the mean over the draws.

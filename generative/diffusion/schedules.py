@@ -1,4 +1,4 @@
-"""How fast the signal fades: betas, signal rates, and the log signal-to-noise ratio.
+"""Schedules of the fading signal: betas, signal rates, and the log signal-to-noise ratio.
 
 At time t an example x has become
 
@@ -34,7 +34,8 @@ __all__ = [
 ]
 
 MAX_LOG_SNR = 14.0
-"""Where a schedule begins without noise, or ends without signal, rates stop at 0.0009."""
+"""Limit of log_snr: where a schedule begins without noise or ends without signal, rates stop at
+0.0009."""
 
 
 def signal_and_noise(log_snr: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,7 +83,8 @@ class Schedule:
 
     @cached_property
     def alpha_bar(self) -> Tensor | None:
-        """Of a table of betas: prod of 1 - beta up to each, float64 (T,); None if there is none.
+        """Product of 1 - beta up to each entry of a table of betas, float64 (T,); None without a
+        table.
 
         The product needs the whole table in its order: taken over the times of a batch, as the
         book's linear schedule does, it means nothing.

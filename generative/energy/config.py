@@ -28,7 +28,7 @@ class LangevinConfig(Checked):
     steps: Size = 1000
     """Steps of one walk."""
     step_size: Positive = 10.0
-    """What the gradient is multiplied with."""
+    """Factor of the gradient."""
     noise: NonNegative = 0.005
     """Standard deviation of what is added in every step."""
     clip: NonNegative = 0.03
@@ -46,7 +46,7 @@ class ConvEnergyConfig(Checked):
     hidden_dim: Size = 64
     """Width of the layer after them."""
     langevin: LangevinConfig = field(default_factory=LangevinConfig)
-    """How chains move, in training and in `sample`."""
+    """Steps of the chains, in training and in `sample`."""
 
     def build(self) -> ImageEnergy:
         """Energy of images around the book's convolutions."""
@@ -74,7 +74,7 @@ class PointEnergyConfig(Checked):
     """Standard deviation of the Gaussian that the model is where the perceptron is constant; walks
     begin there. Data should lie within two or three of them."""
     step_size: Positive = 1e-3
-    """Of the Metropolis-adjusted walk, before training adapts it."""
+    """Step of the Metropolis-adjusted walk, before training adapts it."""
     sample_sweeps: Size = 200
     """Rounds of `sample`: each proposes a restart and walks two steps."""
 

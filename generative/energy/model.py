@@ -87,7 +87,7 @@ class ImageEnergy(Pretrained, nn.Module):
         return -self.network(y).squeeze(1)
 
     def start(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Where walks begin: uniform in [-1, 1], (n, C, H, W)."""
+        """First states of walks: uniform in [-1, 1], (n, C, H, W)."""
         shape = (n, *self.image_shape)
         return 2 * torch.rand(shape, generator=generator, **placed(self)) - 1
 
@@ -121,7 +121,7 @@ class PointEnergy(Pretrained, nn.Module):
     capabilities: ClassVar[frozenset[str]] = frozenset({"sample", "log_prob"})
     box: ClassVar[tuple[float, float] | None] = None
     step_size: Tensor
-    """Of `mala`; training adapts it to the width of what it learns."""
+    """Step of `mala`; training adapts it to the width of the density."""
 
     def __init__(
         self,
@@ -204,7 +204,7 @@ class PointEnergy(Pretrained, nn.Module):
         return self._f(y) + y.square().sum(1) / (2 * self.base_std**2)
 
     def start(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Where walks begin: the Gaussian of the bowl, (n, D)."""
+        """First states of walks: draws from the Gaussian of the bowl, (n, D)."""
         p = next(self.parameters())
         z = torch.randn(n, self.dim, generator=generator, device=p.device, dtype=p.dtype)
         return self.base_std * z

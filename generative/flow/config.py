@@ -30,10 +30,11 @@ class RealNVPConfig(Checked):
     """A flow of coupling layers on vectors; the defaults are the book's (chapter 6)."""
 
     shape: Widths = (2,)
-    """Of one example: (D,) for points, (C, H, W) for images; the flow sees D or C*H*W numbers."""
+    """Shape of an example: (D,) for points, (C, H, W) for images; the flow sees D or C*H*W
+    numbers."""
     masks: Annotated[tuple[str, ...], Length(1, 64)] = ("alternate",)
-    """What a pair of couplings leaves unchanged in turn: alternate, or for images checkerboard,
-    rows, columns."""
+    """Numbers that pairs of couplings leave unchanged, in turn: alternate, or for images
+    checkerboard, rows, columns."""
     num_couplings: Depth = 6
     """Coupling layers; the second of each pair has the mask of the first turned round."""
     coupling: Literal["affine", "spline"] = "affine"
@@ -119,8 +120,8 @@ class GlowConfig(Checked):
     num_steps: Depth = 32
     """Steps of a scale (K): ActNorm, mixing of the channels, coupling."""
     mixing: Literal["lu", "plain", "reverse"] = "lu"
-    """Of the channels: by an invertible 1x1 convolution, kept as its LU factors or as it is, or by
-    turning their order round (the book's and RealNVP's way)."""
+    """Mixing of the channels: by an invertible 1x1 convolution, kept as its LU factors or as it is,
+    or by turning their order round (the book's and RealNVP's way)."""
     coupling: Literal["affine", "spline"] = "affine"
     """Affine with a scale below 1, or rational-quadratic spline (Durkan et al. 2019)."""
     checkerboard: DepthOrZero = 0
@@ -130,7 +131,7 @@ class GlowConfig(Checked):
     num_blocks: DepthOrZero = 0
     """Residual blocks of these networks (RealNVP); 0: convolutions 3x3, 1x1, 3x3 (Glow)."""
     learnt_prior: bool = True
-    """What is put aside has a mean and a deviation that depend on what is kept."""
+    """Give the half that is put aside a mean and a deviation that depend on the other half."""
     num_bins: Choices = 8
     """Pieces of a spline."""
     bound: Positive = 5.0
@@ -179,7 +180,7 @@ class FFJORDConfig(Checked):
     """The network also sees sines and cosines of each number, of so many wavelengths from 8 down by
     halves: with few numbers to go by, it is slow to learn sharp bends without."""
     log_det: Literal["trace", "hutchinson", "steps"] = "trace"
-    """How the loss gets the log-determinant: as the integral of the exact trace, which takes `dim`
+    """Log-determinant in the loss: the integral of the exact trace, which takes `dim`
     directions; of Hutchinson's estimate, which takes one that is drawn at random; or from the
     Jacobian of rk4's own steps, which takes `dim` too and leaves nothing to be gained where the
     steps are too long for the equation. `log_prob` has the exact trace."""
@@ -206,7 +207,7 @@ class FFJORDConfig(Checked):
 
 @dataclass(frozen=True)
 class FlowLossConfig(Checked):
-    """How a flow is trained: Adam on the negative log-likelihood."""
+    """Training settings of a flow: Adam on the negative log-likelihood."""
 
     lr: NonNegative = 1e-4
     """Adam's learning rate."""

@@ -273,7 +273,7 @@ class FFJORD(Pretrained, nn.Module):
     @checked
     @torch.no_grad()
     def trajectory(self, z: Tensor, num_times: Count = 9) -> Tensor:
-        """Where z (B, D) is at equally spaced times from 0 (noise) to 1 (data), (T, B, D).
+        """Positions of z (B, D) at equally spaced times from 0 (noise) to 1 (data), (T, B, D).
 
         A single time is 0.
         """

@@ -247,7 +247,7 @@ class _ResidualBlock(nn.Module):
 
 
 def _network(in_channels: int, out_channels: int, config: GlowConfig) -> nn.Sequential:
-    """Of a coupling, giving zeros at first."""
+    """Network of a coupling, which gives zeros at first."""
     width, drop = config.hidden_dim, [nn.Dropout2d(config.dropout)] if config.dropout else []
     layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 3, padding=1)]
     if config.num_blocks:

@@ -34,7 +34,7 @@ __all__ = ["AffineCoupling", "SplineCoupling", "coupling_layers", "make_mask"]
 
 
 def make_mask(kind: str, shape: tuple[int, ...]) -> Tensor:
-    """Which of the numbers of an example pass a coupling unchanged; bool, (D,) or (C*H*W,).
+    """Mask that is True for the numbers that a coupling leaves unchanged, (D,) or (C*H*W,).
 
     alternate: every second number. checkerboard: every second pixel, like black squares. rows,
     columns: every second line of pixels, which are the channels of a squeezed image (Dinh et al.

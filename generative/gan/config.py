@@ -30,20 +30,20 @@ class GANConfig(Checked):
     """
 
     shape: Widths = (1, 64, 64)
-    """Of one example: (C, H, W) for images in [0, 1], (D,) for points."""
+    """Shape of an example: (C, H, W) for images in [0, 1], (D,) for points."""
     latent_dim: Size = 100
     """Numbers that the generator makes an example of."""
     widths: Widths = (64, 128, 256, 512)
     """Feature maps of the critic's convolutions of stride 2, from the image on; the generator has
     them in reverse. For points: units of the hidden layers of both."""
     batch_norm: Literal["both", "generator", "none"] = "both"
-    """Which network normalises over the batch, its layers next to the data left out."""
+    """Networks that normalise over the batch, in all layers but those next to the data."""
     bias: bool = False
     """In the layers that no batch normalisation follows."""
     dropout: Share = 0.3
     """Share of features that the critic leaves out in training."""
     upsample: Literal["transposed", "nearest"] = "transposed"
-    """How the generator doubles a side: a transposed convolution, or repeated pixels and then a
+    """Doubling of a side in the generator: a transposed convolution, or repeated pixels and then a
     convolution, which leaves no chequered patterns."""
     spectral_norm: bool = False
     """Divide the critic's weights by their largest singular values (Miyato et al. 2018)."""
@@ -107,9 +107,9 @@ class ConditionalGANConfig(WGANConfig):
     num_classes: Choices = 2
     """Labels count from 0 to num_classes - 1."""
     conditioning: Literal["planes", "projection"] = "planes"
-    """How the critic sees the label: as further channels (for points, numbers) that are 1 for the
-    class, or by the product of its last features and a vector of the class (Miyato & Koyama 2018).
-    """
+    """Form in which the critic sees the label: further channels (for points, numbers) that are 1
+    for the class, or the product of its last features and a vector of the class (Miyato & Koyama
+    2018). """
 
     def build(self) -> GAN:
         """Generator and critic that are told the label."""
@@ -123,7 +123,7 @@ class ConditionalGANConfig(WGANConfig):
 
 @dataclass(frozen=True)
 class GANLossConfig(Checked):
-    """How a GAN is trained; the defaults are the book's, but for what `GAN_BOOK` says."""
+    """Training settings of a GAN; the defaults are the book's, but for what `GAN_BOOK` says."""
 
     objective: Literal["bce", "hinge", "relativistic"] = "bce"
     """bce: cross-entropy of real or generated, the generator's labels turned round (Goodfellow et
@@ -189,17 +189,18 @@ cut off, and beyond that no gradient."""
 
 @dataclass(frozen=True)
 class WGANLossConfig(Checked):
-    """How a Wasserstein GAN is trained; the defaults are the book's, with the penalty as published
-    (Gulrajani et al. 2017); see `WGAN_BOOK`."""
+    """Training settings of a Wasserstein GAN; the defaults are the book's, with the penalty as
+    published (Gulrajani et al. 2017); see `WGAN_BOOK`."""
 
     lipschitz: Literal["penalty", "clipping"] = "penalty"
-    """What keeps the critic's slope near or below 1: a penalty on its gradient (Gulrajani et al.
+    """Bound of the critic's slope, near or below 1: a penalty on its gradient (Gulrajani et al.
     2017), or clipping all of its weights (Arjovsky et al. 2017)."""
     penalty: NonNegative = 10.0
     """Weight of the gradient penalty."""
     alpha: Literal["uniform", "normal"] = "uniform"
-    """Where between a real and a generated example the gradient is taken: uniform in [0, 1] as in
-    the paper, or normal as in the book's program, which takes two in three of them outside."""
+    """Point between a real and a generated example where the gradient is taken: uniform in [0, 1]
+    as in the paper, or normal as in the book's program, which takes two in three of them
+    outside."""
     norm_eps: NonNegative = 1e-12
     """Added to the squared norm under the root, whose slope at 0 is else infinite (book: none)."""
     clip: Positive = 0.01

@@ -1,4 +1,4 @@
-"""What generator and critic minimise, of the critic's heights and of their slopes."""
+"""Losses of generator and critic, from the critic's heights and their slopes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["critic_loss", "generator_loss", "gradient_penalty", "squared_slope"]
 
 
 def critic_loss(real: Tensor, fake: Tensor, config: GANLossConfig) -> Tensor:
-    """What the critic minimises, of its heights (B,) of real and of generated examples."""
+    """Loss of the critic, from its heights (B,) of real and of generated examples."""
     if config.objective == "hinge":
         return (F.relu(1 - real) + F.relu(1 + fake)).mean()
     if config.objective == "relativistic":
@@ -24,7 +24,7 @@ def critic_loss(real: Tensor, fake: Tensor, config: GANLossConfig) -> Tensor:
 
 
 def generator_loss(fake: Tensor, real: Tensor, config: GANLossConfig) -> Tensor:
-    """What the generator minimises, of the same heights; only relativistic looks at `real`."""
+    """Loss of the generator, from the same heights; only relativistic uses `real`."""
     if config.objective == "hinge":
         return -fake.mean()
     if config.objective == "relativistic":

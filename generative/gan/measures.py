@@ -1,4 +1,4 @@
-"""How far generated examples are from real ones, whatever the critic says."""
+"""Distances of generated examples from real ones, without the critic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Coverage", "EnergyCoefficient", "coverage", "energy_coefficient", "n
 
 
 class EnergyCoefficient(NamedTuple):
-    """How far generated examples are from real ones; neither depends on the critic."""
+    """Distance of generated examples from real ones, and their spread, without the critic."""
 
     energy: Tensor
     """1 - (E|X - X'| + E|Y - Y'|) / (2 E|X - Y|): 0 for equal distributions, at most 1."""
@@ -76,14 +76,14 @@ def nearest_images(images: Tensor, known: ImageSet, rows: int = 256) -> tuple[Te
 
 
 class Coverage(NamedTuple):
-    """What `coverage` found."""
+    """Result of `coverage`."""
 
     precision: float
     """Share of the images that are one of the known ones."""
     recall: float
     """Share of the known ones that were generated."""
     index: Tensor
-    """Which known image each one is, (N,); -1 for those that are none."""
+    """Index of the known image that each one is, (N,); -1 for none."""
 
 
 def coverage(images: Tensor, known: ImageSet, within: float = 39.0) -> Coverage:

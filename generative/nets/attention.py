@@ -104,7 +104,7 @@ class MultiHeadAttention(nn.Module):
         cache: KeyValueCache | None = None,
         maps: list[Tensor] | None = None,
     ) -> Tensor:
-        """What each position of x (B, Tq, dim) gathers, (B, Tq, dim).
+        """Attend from each position of x, (B, Tq, dim) -> (B, Tq, dim).
 
         Args:
             context: (B, Tk, context_dim) to gather from; None for x itself.

@@ -39,13 +39,13 @@ class BlockConfig(Checked):
     norm_eps: Positive = 1e-6
     """Added to the variance."""
     activation: Literal["relu", "gelu", "gelu-tanh"] = "relu"
-    """Of the hidden layer; gelu-tanh is GPT-2's approximation."""
+    """Activation of the hidden layer; gelu-tanh is GPT-2's approximation."""
     dropout: Share = 0.1
     """Share of what each half adds that is left out in training."""
     attention_dropout: Share = 0.0
     """Share of attention weights left out in training."""
     bias: bool = True
-    """Whether linear maps add a bias."""
+    """Add a bias in linear maps."""
     scale: bool = True
     """Divide scores by the root of the key's width (T5 does not)."""
 
@@ -100,10 +100,10 @@ class UNetConfig(Checked):
     max_frequency: Positive = 1000.0
     """The fastest of them, in turns between variance 0 and 1; the slowest makes one turn."""
     norm: Literal["batch", "group"] = "batch"
-    """Of every block. Batch statistics mix all noise levels of a batch, the book's way; those of
-    groups of channels are an image's own (Wu & He 2018)."""
+    """Normalisation of every block. Batch statistics mix all noise levels of a batch, the book's
+    way; those of groups of channels are an image's own (Wu & He 2018)."""
     conditioning: Literal["input", "blocks"] = "input"
-    """Where the noise variance is told: beside the image only, or to every block as well."""
+    """Input of the noise variance: beside the image only, or to every block as well."""
     attention: tuple[SizeOrZero, ...] = ()
     """Resolutions with self-attention between all places (Ho et al. 2020): 0 is that of the image,
     each further one has half its sides, the last is the bottom."""

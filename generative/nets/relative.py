@@ -16,13 +16,13 @@ __all__ = ["RelativePositions", "skew"]
 
 
 class RelativePositions(nn.Module):
-    """What attention adds for how far back a key is: q_i . e_(i - j), one e for each head.
+    """Term of attention for the distance of a key: q_i . e_(i - j), one e for each head.
 
     Is a `RelativeTerm` of `generative.nets.attention`.
 
     Args:
         num_heads, head_dim: of the attention.
-        max_distance: vectors for distances 0 to max_distance; what is farther has the last.
+        max_distance: vectors for distances 0 to max_distance; farther distances share the last.
     """
 
     def __init__(self, num_heads: int, head_dim: int, max_distance: int):

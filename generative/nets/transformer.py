@@ -39,12 +39,12 @@ ACTIVATIONS = {
 
 @dataclass
 class BlockCache:
-    """What a block keeps while text is generated one token at a time."""
+    """Cache of a block while text is generated one token at a time."""
 
     own: KeyValueCache = field(default_factory=KeyValueCache)
-    """Of the attention to what is before."""
+    """Cache of the attention to earlier positions."""
     context: KeyValueCache = field(default_factory=KeyValueCache)
-    """Of the attention to the encoder's output."""
+    """Cache of the attention to the encoder's output."""
 
     def __len__(self) -> int:
         """Positions seen."""

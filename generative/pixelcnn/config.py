@@ -97,7 +97,7 @@ class PixelCNNConfig(Checked):
     """Logistic distributions whose mixture is cut into the levels; 0 gives every level a logit of
     its own."""
     network: PlainConfig | GatedConfig | PlusPlusConfig = field(default_factory=PlainConfig)
-    """What reads the earlier pixels."""
+    """Network that reads the earlier pixels."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -145,7 +145,7 @@ class PixelCNNConfig(Checked):
 
 @dataclass(frozen=True)
 class PixelCNNLossConfig(Checked):
-    """How a PixelCNN is trained: Adam on the negative log-likelihood."""
+    """Training settings of a PixelCNN: Adam on the negative log-likelihood."""
 
     lr: Positive = 5e-4
     """Adam's learning rate."""

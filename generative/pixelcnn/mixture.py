@@ -62,7 +62,7 @@ def log_level_probs(level: Tensor, mean: Tensor, scale: Tensor, levels: int) -> 
 
 
 class _Parts(NamedTuple):
-    """Of the mixture in each pixel; `...` are the axes after the batch."""
+    """Parameters of the mixture in each pixel; `...` are the axes after the batch."""
 
     log_pi: Tensor
     """(B, K, ...)."""

@@ -178,7 +178,7 @@ class PixelCNN(Pretrained, nn.Module):
     def pixel_params(
         self, x: Tensor, labels: Tensor | None = None, views: Tensor | None = None
     ) -> Tensor:
-        """What the network says of each pixel, (B, P, H, W); any float images will do."""
+        """Parameters of each pixel's distribution, (B, P, H, W), of any float images."""
         check_dtype(x, "images", self)
         told = self.num_classes or self.num_views > 1
         return self.network(x, labels, views) if told else self.network(x)

@@ -200,7 +200,7 @@ class GatedNet(nn.Module):
         return at
 
     def _from_above(self, x: Tensor, known: Tensor | None) -> list[Tensor]:
-        """What each layer of the second stack gets from the first, (B, 2 D, H, W)."""
+        """Output of each layer of the first stack for the second, (B, 2 D, H, W)."""
         v, contexts = _with_ends(x), []
         for i, layer in enumerate(self._layers()):
             v, context = layer.vertical_stack(v, self._told(x, known, 0, i, 0), residual=i > 0)
@@ -218,7 +218,7 @@ class GatedNet(nn.Module):
         return self.last(h)
 
     def _known(self, labels: Tensor | None, views: Tensor | None) -> Tensor | None:
-        """What is known of the images besides their pixels, for every gate: (B, layer, 2, 2 D)."""
+        """Embedding of class and view for every gate, (B, layer, 2, 2 D)."""
         known = None
         if self.classes is not None:
             known = self.classes[labels]
@@ -230,7 +230,7 @@ class GatedNet(nn.Module):
     def _told(
         self, x: Tensor, known: Tensor | None, stack: int, layer: int, row: int
     ) -> Tensor | float:
-        """What is added before a stack's gates in a layer; the shape fits (B, 2 D, H, W)."""
+        """Sum of embeddings before a stack's gates in a layer; the shape fits (B, 2 D, H, W)."""
         told = 0.0
         if self.rows is not None and self.columns is not None:
             rows = self.rows[layer, stack, :, row : row + x.shape[2]]

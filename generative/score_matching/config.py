@@ -25,7 +25,7 @@ class ScoreConfig(Checked):
     """A noise-conditional score network (Song & Ermon 2019), small; the chapter names it only."""
 
     shape: Widths = (2,)
-    """Of one example: (D,) for points, (C, H, W) for images with H and W that 4 divides."""
+    """Shape of an example: (D,) for points, (C, H, W) for images with H and W that 4 divides."""
     sigma_max: Positive = 1.0
     """Largest standard deviation of noise: about the distance between far examples (Song & Ermon
     2020, technique 1)."""
@@ -40,7 +40,7 @@ class ScoreConfig(Checked):
     sample_steps: Size = 100
     """Langevin steps of `sample` at each level."""
     step_size: Positive = 2e-5
-    """Of a step at the smallest level; those at others are as their variances."""
+    """Step size at the smallest level; it grows with the variance of the level."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,7 +69,7 @@ class ScoreConfig(Checked):
 
 @dataclass(frozen=True)
 class ScoreLossConfig(Checked):
-    """How a score network is trained."""
+    """Training settings of a score network."""
 
     method: Literal["denoising", "sliced"] = "denoising"
     """denoising: against the noise that was added (Vincent 2011). sliced: from noisy examples

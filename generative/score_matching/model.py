@@ -154,7 +154,7 @@ class ScoreLosses(NamedTuple):
     """Means over the batch."""
 
     loss: Tensor
-    """Of the method, per number of an example. Denoising: 1/2 for a network that answers 0."""
+    """Loss of the method, per number of an example. Denoising: 1/2 for a network that answers 0."""
 
 
 class ScoreNetwork(Pretrained, nn.Module):
@@ -245,7 +245,7 @@ class ScoreNetwork(Pretrained, nn.Module):
         return self.finish(x)
 
     def start(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Where walks begin: noise of the largest level, for images around grey."""
+        """First states of walks: noise of the largest level, for images around grey."""
         shape = (n, *self.shape)
         x = torch.randn(shape, generator=generator, **placed(self))
         return float(self.levels[0]) * x + (0.5 if len(shape) == 4 else 0.0)

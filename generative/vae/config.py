@@ -36,7 +36,7 @@ class ConvVAEConfig(Checked):
 
 @dataclass(frozen=True)
 class VAELossConfig(Checked):
-    """What the VAE minimises: squared error + beta * max(KL, free bits)."""
+    """Loss and optimiser of the VAE: squared error + beta * max(KL, free bits)."""
 
     beta: NonNegative = 1.0
     """Weight of the KL term."""
@@ -71,7 +71,7 @@ class ImageVAEConfig(Checked):
     dropout: Share = 0.0
     """Share of their units left out in training."""
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
-    """What p(x | z) is: pixels black or white (grey is a probability of white), or Gaussian."""
+    """Form of p(x | z): pixels black or white (grey is a probability of white), or Gaussian."""
     pixel_std: NonNegative = 0.0
     """Standard deviation of a Gaussian pixel; 0 learns one for all (Rybkin et al. 2021)."""
     prior_components: Size = 1
@@ -130,7 +130,7 @@ class ImageVAEConfig(Checked):
 
 @dataclass(frozen=True)
 class ImageVAELossConfig(Checked):
-    """What an image VAE minimises, and how; the defaults are the bound of the likelihood."""
+    """Loss and optimiser of an image VAE; the defaults minimise minus the ELBO."""
 
     recon: Literal["likelihood", "bce", "mse"] = "likelihood"
     """likelihood: -log p(x | z), a sum over pixels in nats. bce, mse: cross-entropy or squared

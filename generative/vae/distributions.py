@@ -18,8 +18,8 @@ from generative.vae.gaussian import gaussian_kl, gaussian_log_prob, sample_gauss
 __all__ = ["BernoulliPixels", "GaussianHead", "GaussianPixels", "MixturePrior", "StandardNormal"]
 
 FIRST_STD = 0.1
-"""Of a pixel whose noise is learnt: one number takes as many steps as the weights, so it begins
-near the end."""
+"""First deviation of a pixel whose noise is learnt: one number takes as many steps as the weights,
+so it begins near the end."""
 MAX_LOGVAR = 8.0
 """log variance of q(z | x) stays between its negative and this, so that exp is finite."""
 

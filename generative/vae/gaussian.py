@@ -1,4 +1,4 @@
-"""What every VAE shares: codes with Gaussian noise, and bounds of log p(x) from draws of them."""
+"""Gaussian codes of VAEs, and bounds of log p(x) from draws of them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class VAELosses(NamedTuple):
 
     loss: Tensor
     recon: Tensor
-    """What the code leaves out; its unit depends on the loss."""
+    """Reconstruction term; its unit depends on the loss."""
     kl: Tensor
-    """What the code tells, KL(q(z|x) || p(z)) in nats."""
+    """KL(q(z|x) || p(z)) in nats, the information in the code."""
 
 
 def sample_gaussian(mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -180,7 +180,7 @@ class VAE(Pretrained, nn.Module):
         config: ImageVAELossConfig | None = None,
         generator: torch.Generator | None = None,
     ) -> VAELosses:
-        """What training minimises on images (B, C, H, W); see `ImageVAELossConfig`.
+        """Training loss of images (B, C, H, W); see `ImageVAELossConfig`.
 
         With the defaults it is the negative ELBO, in nats. The KL is in closed form where it has
         one, and all of it, with what free bits forgive, is in `kl`.

@@ -13,7 +13,7 @@ from generative.vae.config import ImageVAEConfig
 __all__ = ["conv_decoder", "conv_encoder", "mlp"]
 
 SLOPE = 0.3
-"""Of LeakyReLU, the default of the book's framework."""
+"""Slope of LeakyReLU below 0, the default of the book's framework."""
 
 
 def conv_encoder(config: ImageVAEConfig) -> nn.Sequential:
