@@ -320,7 +320,7 @@ class Diffusion(Pretrained, nn.Module):
             return self._noise_of(x, steps, context, **settings)
         self._no_more(settings)
         high, low = self.schedule.ends
-        num = steps or self.ode_steps
+        num = self.ode_steps if steps is None else steps
         return ode_flow(self._given(context), self._signal * x, high, low, num)
 
     @graph_if_wanted
@@ -343,7 +343,7 @@ class Diffusion(Pretrained, nn.Module):
                 return self.denormalise(deque(path, maxlen=1).pop().x)
         self._no_more(settings)
         high, low = self.schedule.ends
-        num = steps or self.ode_steps
+        num = self.ode_steps if steps is None else steps
         z = self._check_noise(z)
         return self.denormalise(ode_flow(self._given(context), z, low, high, num) / self._signal)
 

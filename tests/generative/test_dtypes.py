@@ -32,13 +32,13 @@ def calls(name: str, model: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
         return FAMILIES[name].loss(model, x)
 
     found = {"loss": loss}
-    if hasattr(model, "log_prob"):
+    if "log_prob" in model.capabilities:
         found["log_prob"] = model.log_prob
-    if hasattr(model, "bound"):
+    if "bound" in model.capabilities:
         found["bound"] = lambda x: model.bound(x, generator=generator(2))
-    if hasattr(model, "encode"):
+    if "encode" in model.capabilities:
         found["encode"] = encode
-    if hasattr(model, "reconstruct"):
+    if "reconstruct" in model.capabilities:
         found["reconstruct"] = model.reconstruct
     return found
 
@@ -46,7 +46,7 @@ def calls(name: str, model: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
 def outcome(name: str, model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """All that a model says of examples, and what it draws."""
     found = {verb: call(x).detach() for verb, call in calls(name, model).items()}
-    if hasattr(model, "sample"):
+    if "sample" in model.capabilities:
         found["sample"] = model.sample(3, generator=generator(1))
     if {"encode", "decode"} <= model.capabilities:
         found["decode"] = model.decode(found["encode"])
@@ -155,7 +155,7 @@ def test_empty_batches_give_empty_results(name):
             found, whole = call(x[:0]), call(x)
             assert found.shape == (0, *whole.shape[1:]), verb
             assert found.dtype == whole.dtype, verb
-    if hasattr(model, "sample"):
+    if "sample" in model.capabilities:
         assert model.sample(0).shape == x[:0].shape
     if {"encode", "decode"} <= model.capabilities:
         assert model.decode(model.encode(x)[:0]).shape == x[:0].shape
