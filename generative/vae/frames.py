@@ -30,6 +30,7 @@ from generative.vae.gaussian import (
     gaussian_kl,
     gaussian_log_prob,
     importance_bound,
+    mean_or_draw,
     sample_gaussian,
 )
 
@@ -115,8 +116,7 @@ class ConvVAE(Pretrained, nn.Module):
         self, x: Tensor, sample: bool = False, generator: torch.Generator | None = None
     ) -> Tensor:
         """Images (B, C, H, W) -> the mean of q(z | x), or one draw of it, (B, latent_dim)."""
-        mu, logvar = self.encode_mu_logvar(x)
-        return sample_gaussian(mu, logvar, generator) if sample else mu
+        return mean_or_draw(*self.encode_mu_logvar(x), sample, generator)
 
     def decode_logits(self, z: Tensor) -> Tensor:
         """z (B, latent_dim) -> images before the sigmoid, (B, 3, 64, 64)."""

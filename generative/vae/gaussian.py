@@ -17,6 +17,7 @@ __all__ = [
     "gaussian_kl",
     "gaussian_log_prob",
     "importance_bound",
+    "mean_or_draw",
     "sample_gaussian",
 ]
 
@@ -38,6 +39,21 @@ def sample_gaussian(mu: Tensor, logvar: Tensor, generator: torch.Generator | Non
     """z = mu + exp(logvar / 2) * eps, eps ~ N(0, I) (Kingma & Welling 2014, section 2.4)."""
     eps = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
     return mu + (0.5 * logvar).exp() * eps
+
+
+def mean_or_draw(
+    mu: Tensor, logvar: Tensor, sample: bool, generator: torch.Generator | None = None
+) -> Tensor:
+    """mu, or with `sample` one draw of N(mu, exp(logvar)).
+
+    Raises:
+        ValueError: a generator is given and no draw asked for.
+    """
+    if sample:
+        return sample_gaussian(mu, logvar, generator)
+    if generator is not None:
+        raise ValueError("a generator is given, but encode draws only with sample=True: pass that")
+    return mu
 
 
 def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:

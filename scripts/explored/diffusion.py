@@ -112,7 +112,7 @@ def of_images(subject: Subject, settings: Settings) -> dict[str, Any]:
 
     z = noise(settings.images)
     rows = [
-        model.decode(z, steps, settings.eta, generator, settings.spacing)
+        model.decode(z, steps, eta=settings.eta, generator=generator, spacing=settings.spacing)
         for steps in settings.steps
     ]
     made["steps"] = strips(*rows, scale=scale)

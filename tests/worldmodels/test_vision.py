@@ -109,7 +109,9 @@ def test_mean_and_variance_are_the_familys_own(name):
         expected = model.encode_mu_logvar(x)
         assert torch.equal(mu, expected[0])
         assert torch.equal(logvar, expected[1])
-        assert torch.equal(draw, model.encode(x, generator=torch.Generator().manual_seed(2)))
+        assert torch.equal(mu, model.encode(x))
+        again = model.encode(x, sample=True, generator=torch.Generator().manual_seed(2))
+        assert torch.equal(draw, again)
 
 
 def test_codes_without_noise_survive_half_precision_and_are_drawn_as_they_are():
@@ -184,7 +186,7 @@ def test_world_is_saved_and_loaded(name, tmp_path):
     ours, frames = world(name), random_frames(3)
     ours.save_pretrained(tmp_path / "world")
     again = WorldModel.from_pretrained(tmp_path / "world")
-    assert type(again.vision).__name__ == name
+    assert again.vision.saved_name == name
     z = ours.encode(frames)
     assert torch.equal(again.encode(frames), z)
     assert np.array_equal(again.decode(z), ours.decode(z))

@@ -278,6 +278,8 @@ def test_a_code_is_the_mean_unless_a_draw_is_asked_for():
     torch.testing.assert_close(
         model.encode(x, sample=True, generator=generator(4)), mu + (logvar / 2).exp() * eps
     )
+    with pytest.raises(ValueError, match=r"generator is given.*sample=True"):
+        model.encode(x, generator=generator(4))
 
 
 class Counts(nn.Module):
