@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.warm import Program
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -20,20 +22,22 @@ def command(verb: str, *words: object) -> list[str]:
     return [sys.executable, str(ROOT / "scripts" / f"{verb}.py"), *map(str, words)]
 
 
+def run_python(
+    *argv: object, cold: bool = False, cwd: Path = ROOT, **env: str
+) -> subprocess.CompletedProcess:
+    """Run `python ARGV` to its end, with these environment variables too; see `tests.warm`."""
+    with Program(argv, cwd=cwd, env=env, cold=cold) as program:
+        status = program.wait(250)
+        return subprocess.CompletedProcess(argv, status, program.stdout, program.stderr)
+
+
 def run_script(
     verb: str, *words: object, modules: bool = False, cwd: Path = ROOT, **env: str
 ) -> subprocess.CompletedProcess:
     """Run `command` with these environment variables too; `imported` tells its modules if asked."""
     if modules:
         env["PYTHONPROFILEIMPORTTIME"] = "1"
-    return subprocess.run(
-        command(verb, *words),
-        env={**os.environ, **env},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
+    return run_python(*command(verb, *words)[1:], cold=modules, cwd=cwd, **env)
 
 
 def crash(

@@ -6,8 +6,6 @@ Every fault leaves the scores what they are in one process, to the last bit.
 import os
 import secrets
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -18,7 +16,7 @@ import numpy as np
 import pytest
 
 from generative.training.parallel import NoWorkersError, ParallelConfig
-from tests.commands import ROOT, alive
+from tests.commands import alive, run_python
 from tests.worldmodels.problems import Batch, Logged, broken, sphere
 from worldmodels.configs import EvaluationConfig, EvolutionConfig
 from worldmodels.evolution import evolve
@@ -257,7 +255,7 @@ def test_an_address_without_a_cluster_is_said(nodes):
         "from generative.training.parallel.ray_pool import connect\n"
         "connect(ParallelConfig('ray', ray_address='127.0.0.1:1'))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = run_python("-c", script)
     assert done.returncode == 1
     assert "there is no Ray cluster at '127.0.0.1:1'" in done.stderr
 
@@ -290,11 +288,7 @@ def test_a_ray_of_our_own_leaves_nothing_behind(tmp_path, how, status):
     before = set(os.listdir("/tmp"))
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="t") as folder:  # a short name: sockets
         for _ in range(3):  # Ray gives itself 30 s to start, which a busy machine may exceed
-            done = subprocess.run(
-                [sys.executable, str(tmp_path / "main.py"), how],
-                env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": folder},
-                stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=200,
-            )  # fmt: skip
+            done = run_python(tmp_path / "main.py", how, TMPDIR=folder)
             if "Ray could not be started" not in done.stderr:
                 break
         assert done.returncode == status, done.stderr

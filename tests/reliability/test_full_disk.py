@@ -3,13 +3,12 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.commands import ROOT, run_script
+from tests.commands import ROOT, run_python, run_script
 
 SEARCH = ROOT / "tests" / "reliability" / "search.py"
 
@@ -29,12 +28,7 @@ def small_disk(tmp_path):
 
 
 def search(folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, SEARCH, folder, "serial", "0"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    return run_python(SEARCH, folder, "serial", 0)
 
 
 def test_a_search_stops_on_a_full_disk_and_goes_on_when_there_is_room(small_disk, tmp_path):

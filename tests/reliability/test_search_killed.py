@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 
 from tests.commands import ROOT, alive, children, crash, once, read_lines, run_script, shared_base
+from tests.warm import Program
 
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
 SIZES = ("--evolution.popsize", 4, "--evolution.generations", 5, "--evolution.test-every", 2)
@@ -83,6 +83,15 @@ def finish(smoke_run, out, phase) -> dict:
     return outcome(out)
 
 
+@pytest.mark.parametrize("phase", ["real"])
+def test_driver_killed(smoke_run, tmp_path, phase, undisturbed):
+    """In the middle; dreams are killed in the next test but two."""
+    out = tmp_path / "killed"
+    strike(smoke_run, out, phase, 0.5, undisturbed)
+    assert finish(smoke_run, out, phase) == outcome(undisturbed)
+
+
+@pytest.mark.nightly
 @pytest.mark.parametrize("phase", PHASES)
 def test_driver_killed_at_three_moments(smoke_run, tmp_path, phase, undisturbed):
     """The legs sum up to less than a whole run, so none of them gets to the end."""
@@ -124,27 +133,19 @@ def test_other_numbers_of_workers_continue_it(smoke_run, tmp_path, phase, undist
 def searching(folder: Path, backend: str):
     """A search in a process group of its own, with its workers; it is in the midst of episodes."""
     script = ROOT / "tests" / "reliability" / "search.py"
-    process = subprocess.Popen(
-        [sys.executable, script, folder, backend, "2", "0.3"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
     pids = set()
-    try:
-        end = time.monotonic() + 90
-        while len(list(folder.glob("calls/*"))) < 4:
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < end
-            time.sleep(0.05)
-        pids |= children(process.pid)
-        yield process, pids
-    finally:
-        for pid in alive({process.pid, *pids}):
-            os.kill(pid, KILL)
-        process.wait()
-        process.stderr.close()
+    with Program((script, folder, backend, 2, 0.3), cwd=ROOT, env={}, session=True) as process:
+        try:
+            end = time.monotonic() + 90
+            while len(list(folder.glob("calls/*"))) < 4:
+                assert process.poll() is None, process.stderr
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            pids |= children(process.pid)
+            yield process, pids
+        finally:
+            for pid in alive({process.pid, *pids}):
+                os.kill(pid, KILL)
 
 
 def gone_within(seconds: float, pids: set[int]) -> None:
@@ -162,7 +163,7 @@ def test_a_signal_ends_a_search_and_all_its_processes(tmp_path, backend, number,
         os.killpg(process.pid, number) if group else process.send_signal(number)
         assert process.wait(10) == 128 + number
         gone_within(5, pids)
-        told = process.stderr.read()
+        told = process.stderr
         assert f"stopped ({number.name})" in told
         assert "Traceback" not in told
     assert not (tmp_path / "result.npy").exists()

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.commands import alive, children, command, crash, read_lines, run_script
+from tests.commands import ROOT, alive, children, command, crash, read_lines, run_script
+from tests.warm import Program
 
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
 
@@ -45,27 +45,16 @@ def operations(smoke_run: Path) -> int:
     return int((smoke_run / "operations").read_text())
 
 
-def start(run: Path, *words: object) -> subprocess.Popen:
-    """The command in a process group of its own, as a shell starts it."""
-    return subprocess.Popen(
-        command("train_in_dream", "smoke", "--out", run, *words),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        text=True,
-    )
-
-
 @contextmanager
-def started(run: Path, *words: object) -> Iterator[subprocess.Popen]:
-    """`start`, and nothing of it is left whatever the test finds."""
-    process = start(run, *words)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, KILL)
-        process.wait()
+def started(run: Path, *words: object) -> Iterator[Program]:
+    """The command in a process group of its own; nothing of it is left whatever the test finds."""
+    argv = command("train_in_dream", "smoke", "--out", run, *words)[1:]
+    with Program(argv, cwd=ROOT, env={}, session=True) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, KILL)
 
 
 def wait_for(condition, seconds: float = 60.0):
@@ -129,8 +118,8 @@ def test_killed_at_a_moment(smoke_run, tmp_path, moment):
         with started(run) as process:
             wait_for(lambda: (run / "config.json").exists())
             time.sleep(share * duration)
-            process.kill()
-            assert process.wait() in (-KILL, 0)
+            process.send_signal(KILL)
+            assert process.wait(60) in (-KILL, 0)
     assert finish(run) == outcome(smoke_run)
 
 
@@ -139,11 +128,11 @@ def test_killed_at_a_moment(smoke_run, tmp_path, moment):
 # ---------------------------------------------------------------------------------------------
 
 
-def in_stage_with_workers(run: Path, process: subprocess.Popen, stage: str, workers: int):
+def in_stage_with_workers(run: Path, process: Program, stage: str, workers: int):
     """Wait until a stage works in processes of its own; returns them."""
 
     def found():
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.stderr
         pids = children(process.pid)
         return len(pids) >= workers and (run / stage / "config.json").exists() and pids
 
@@ -155,8 +144,8 @@ def test_workers_end_with_a_terminated_run(tmp_path):
     with started(run, "--workers", 2) as process:
         pids = in_stage_with_workers(run, process, "round-00/collect", 2)
         began = time.monotonic()
-        process.terminate()
-        assert process.wait(10) == 128 + TERM, process.stderr.read()
+        process.send_signal(TERM)
+        assert process.wait(10) == 128 + TERM, process.stderr
         assert time.monotonic() - began < 10
         assert not alive(pids)
 
@@ -170,12 +159,12 @@ def test_workers_end_with_a_run_in_every_stage(smoke_run, tmp_path, stage, how):
     with started(run, "--workers", 2) as process:
         pids = in_stage_with_workers(run, process, f"round-01/{stage}", 2)
         if how == "one killed":
-            process.kill()
-            process.wait()
+            process.send_signal(KILL)
+            process.wait(60)
             wait_for(lambda: not alive(pids), seconds=10)
         else:
-            os.killpg(process.pid, TERM) if how == "all terminated" else process.terminate()
-            assert process.wait(10) == 128 + TERM, process.stderr.read()
+            os.killpg(process.pid, TERM) if how == "all terminated" else process.send_signal(TERM)
+            assert process.wait(10) == 128 + TERM, process.stderr
             assert not alive(pids)
     # No result depends on the number of workers, and so it may change.
     assert finish(run, "--workers", 1) == outcome(smoke_run)

@@ -43,7 +43,19 @@ def test_what_is_committed_agrees_with_itself():
             assert page == certificates.page(records)
 
 
-@pytest.mark.parametrize("name", CERTIFICATES)
+def first_of_each_kind() -> set[str]:
+    """The first certificate of every module of `scripts.certified`."""
+    kinds = {c.certify.__module__: name for name, c in reversed(CERTIFICATES.items())}
+    return set(kinds.values())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in first_of_each_kind() else pytest.mark.nightly)
+        for name in CERTIFICATES
+    ],
+)
 def test_every_certificate_can_be_made(name, tmp_path):
     lines = CERTIFICATES[name].certify(Settings(tmp_path / "work", smoke=True))
     assert lines

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import jsonschema
@@ -14,7 +13,7 @@ import yaml
 
 from generative.training.cli import parse
 from scripts import train_controller
-from tests.commands import ROOT, run_script
+from tests.commands import ROOT, run_python, run_script
 
 CLUSTER = ROOT / "scripts" / "cluster"
 SCRIPTS = sorted(CLUSTER.glob("*.sh"))
@@ -100,11 +99,6 @@ def test_the_example_of_an_environment_learns_to_balance():
 
 
 def run_example(*words: str) -> subprocess.CompletedProcess:
-    done = subprocess.run(
-        [sys.executable, ROOT / "examples" / words[0], *words[1:]],
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    done = run_python(ROOT / "examples" / words[0], *words[1:])
     assert done.returncode == 0, done.stderr
     return done

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +25,6 @@ from worldmodels.controller import ControllerConfig, LinearController
 from worldmodels.memory import MDNRNN, MDNRNNConfig
 from worldmodels.world_model import WorldModel
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory):
@@ -43,12 +40,6 @@ def agent(tmp_path_factory):
     return folder
 
 
-def run(*words):
-    return subprocess.run(
-        [sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=100
-    )
-
-
 @pytest.mark.parametrize("verb", ["evaluate", "render_dream"])
 def test_help_does_without_torch(verb):
     done = run_script(verb, "--help", modules=True)
@@ -58,7 +49,7 @@ def test_help_does_without_torch(verb):
 
 
 def test_evaluate(agent, tmp_path):
-    done = run("scripts/evaluate.py", "smoke", agent, "--json", tmp_path / "scores.json")
+    done = run_script("evaluate", "smoke", agent, "--json", tmp_path / "scores.json")
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80 + len(str(agent))
     for words in ("held for 3 steps", "12,345 real frames", "678,900", "40 real episodes", "torch"):
@@ -87,7 +78,7 @@ def another_game(agent, tmp_path):
 def test_what_differs_from_the_stock_game_is_said(another_game, tmp_path):
     kwargs = {"lap_complete_percent": 0.001, "max_episode_steps": 20}
     folder, file = another_game(env_kwargs=kwargs), tmp_path / "scores.json"
-    done = run("scripts/evaluate.py", folder, "--episodes", 1, "--workers", 0, "--json", file)
+    done = run_script("evaluate", folder, "--episodes", 1, "--workers", 0, "--json", file)
     assert done.returncode == 0, done.stderr
     game = "CarRacing-v3 with lap_complete_percent=0.001, max_episode_steps=20"
     assert f"not the stock game: {game}" in done.stdout.splitlines()
@@ -182,8 +173,8 @@ def test_table_of_a_hundred_tracks_fits_80_columns():
 
 def test_render_dream(agent, tmp_path):
     film, picture = tmp_path / "a film.mp4", tmp_path / "poster.png"
-    done = run(
-        "scripts/render_dream.py", "smoke", agent, "--out", film, "--poster", picture,
+    done = run_script(
+        "render_dream", "smoke", agent, "--out", film, "--poster", picture,
         "--seconds", 2.2, "--actions", "real",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

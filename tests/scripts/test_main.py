@@ -19,7 +19,7 @@ from generative.training import cli
 from scripts.common.images import ImageData
 from scripts.common.music import RollData, StreamData, VoiceData
 from scripts.common.text import TextData
-from tests.commands import ROOT, imported, run_script
+from tests.commands import ROOT, once, run_python, shared_base
 
 VERBS = [path.stem for path in Path(console.__file__).parent.glob("[!_]*.py")]
 HEAVY = {"torch", "numba", "ray", "stable_baselines3", "matplotlib", "scipy", "cma", "imageio"}
@@ -170,14 +170,48 @@ def test_verb_without_a_preset_is_the_script_without_a_preset(
     assert seen == [script.PRESETS[default]]
 
 
+HELPS = """
+import json, os, runpy, sys
+import generative.training.cli, tyro  # by every script
+folder, files = sys.argv[1], sys.argv[2:]
+for file in files:
+    if os.fork() == 0:
+        out = os.path.join(folder, os.path.basename(file))
+        sys.stdout, sys.argv = open(out + ".txt", "w"), [file, "--help"]
+        try:
+            runpy.run_path(file, run_name="__main__")
+        except SystemExit as stop:
+            sys.stdout.close()
+            with open(out + ".json", "w") as found:
+                json.dump([stop.code, list(sys.modules)], found)
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def helps(tmp_path_factory) -> Path:
+    """A folder with the help of every script, and [status, modules loaded]; from one process."""
+
+    def make(folder):
+        folder.mkdir()
+        done = run_python(
+            "-c", HELPS, folder, *(ROOT / "scripts" / f"{v}.py" for v in VERBS), cold=True
+        )
+        assert done.returncode == 0, done.stderr
+
+    return once(shared_base(tmp_path_factory), "helps", make)
+
+
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_of_every_script(verb):
-    done = run_script(verb, "--help", modules=True)
-    assert done.returncode == 0
-    assert not HEAVY & imported(done)
-    assert max(map(len, done.stdout.splitlines())) <= 80
-    _, _, presets = done.stdout.partition("Presets (the first word):\n")
+def test_help_of_every_script(verb, helps):
+    text = (helps / f"{verb}.py.txt").read_text()
+    status, modules = json.loads((helps / f"{verb}.py.json").read_text())
+    assert status == 0
+    assert not HEAVY & set(modules)
+    assert max(map(len, text.splitlines())) <= 80
+    _, _, presets = text.partition("Presets (the first word):\n")
     for name in importlib.import_module(f"scripts.{verb}").PRESETS:
         assert f"\n  {name} " in "\n" + presets
     script = importlib.import_module(f"scripts.{verb}")
-    assert ("--resume RUN" in done.stdout) == hasattr(script.PRESETS["smoke"], "out")
+    assert ("--resume RUN" in text) == hasattr(script.PRESETS["smoke"], "out")

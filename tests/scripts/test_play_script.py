@@ -18,6 +18,7 @@ import pytest
 from generative.training.cli import parse, start
 from scripts import play, render_dream
 from tests.commands import ROOT, command, run_script
+from tests.warm import Program
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
@@ -25,18 +26,14 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))
 @contextlib.contextmanager
 def playing(*words: object):
     """A running `play.py` and the address that it printed."""
-    process = subprocess.Popen(
-        command("play", "--port", 0, "--no-open", *words),
-        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        line = process.stdout.readline()
-        found = re.match(r"play at (http://\S+)", line)
-        assert found, line + process.stderr.read()
+    argv = command("play", "--port", 0, "--no-open", *words)[1:]
+    with Program(argv, cwd=ROOT, env={}) as process:
+        while not process.stdout.endswith("\n"):
+            assert process.poll() is None, process.stdout + process.stderr
+            time.sleep(0.05)
+        found = re.match(r"play at (http://\S+)", process.stdout)
+        assert found, process.stdout
         yield process, found[1]
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_smoke_serves_a_view_to_itself():
@@ -57,11 +54,11 @@ def test_other_hosts_are_warned_of(capsys):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_it_cleanly(number, status):
     with playing() as (process, _):
+        before = process.stdout
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == status
-        assert out == ""
-        assert "Traceback" not in err
+        assert process.wait(60) == status
+        assert process.stdout == before
+        assert "Traceback" not in process.stderr
 
 
 def test_a_port_that_is_taken_is_told(capsys):

@@ -15,8 +15,7 @@ from generative.text.gpt import GPT
 from generative.training.run import read_result
 from scripts import explore, train_rlhf
 from scripts.explored import rlhf
-from tests.commands import run_script
-from tests.generative.killable import killable_run
+from tests.commands import crash, run_script
 
 torch.set_num_threads(1)
 SMOKE = train_rlhf.PRESETS["smoke"]
@@ -66,17 +65,18 @@ def outcome(folder) -> dict:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-def test_killed_and_continued_ends_as_if_never_stopped(tmp_path):
-    words, log = ["smoke"], tmp_path / "log"
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    assert killable_run("train_rlhf", words, whole, log) == 0
-    expected = outcome(whole)
+def test_killed_and_continued_ends_as_if_never_stopped(run, tmp_path):
+    stopped, log = tmp_path / "stopped", tmp_path / "log"
+    expected = outcome(run)
     assert {"sft/result.json", "reward/result.json", "result.json"} < expected.keys()
-    assert killable_run("train_rlhf", words, stopped, log, signal.SIGTERM) == 128 + signal.SIGTERM
-    assert killable_run("train_rlhf", words, stopped, log, signal.SIGKILL) == -signal.SIGKILL
+    for number, status in ((signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -9)):
+        env = crash(stopped / "metrics.jsonl", log, 1, number)
+        done = run_script("train_rlhf", "smoke", "--out", stopped, **env)
+        assert done.returncode == status, done.stderr
     assert not (stopped / "result.json").exists()
     shutil.rmtree(stopped / "reward")  # as if it had been killed before that stage
-    assert killable_run("train_rlhf", words, stopped, log) == 0
+    done = run_script("train_rlhf", "smoke", "--out", stopped)
+    assert done.returncode == 0, done.stderr
     assert outcome(stopped) == expected
 
 

@@ -20,7 +20,6 @@ from generative.training.metrics import read_metrics
 from scripts import encode_rollouts, train_mdnrnn, train_vision
 from tests.commands import copy_run, crash, once, run_script, shared_base
 from tests.generative.families.common import recorded_frames
-from tests.generative.killable import killable_run
 from tests.reliability.test_train_in_dream_killed import outcome
 from worldmodels.rollouts import RolloutStore, load_frames
 from worldmodels.vision import NO_NOISE
@@ -133,15 +132,15 @@ def test_killed_and_continued_ends_as_if_never_stopped(rollouts, tmp_path):
     """From an earlier V, as in a later round; by SIGTERM, then by SIGKILL."""
     torch.manual_seed(0)
     ConvAutoencoder(SMOKE).save_pretrained(tmp_path / "earlier")
-    words = ["smoke", "--rollouts", str(rollouts), "--steps", "101"]
-    words += ["--start-from", str(tmp_path / "earlier")]
+    words = ("smoke", "--rollouts", rollouts, "--steps", 101, "--start-from", tmp_path / "earlier")
     whole, stopped, log = tmp_path / "whole", tmp_path / "stopped", tmp_path / "log"
-    assert killable_run("train_vision", words, whole, log) == 0
+    assert run_script("train_vision", *words, "--out", whole).returncode == 0
     expected = model_files(whole), json.loads((whole / "result.json").read_text())
     for number, status in ((signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)):
-        assert killable_run("train_vision", words, stopped, log, number) == status
+        env = crash(stopped / "metrics.jsonl", log, 1, number)
+        assert run_script("train_vision", *words, "--out", stopped, **env).returncode == status
         assert not (stopped / "result.json").exists()
-    assert killable_run("train_vision", words, stopped, log) == 0
+    assert run_script("train_vision", *words, "--out", stopped).returncode == 0
     assert (model_files(stopped), json.loads((stopped / "result.json").read_text())) == expected
 
 

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -18,8 +16,9 @@ from generative.training.parallel import (
     run_jobs,
 )
 from generative.training.signals import stop_signals
-from tests.commands import ROOT, alive, children
+from tests.commands import ROOT, alive, children, run_python
 from tests.generative.training.parallel.jobs import chaotic, work
+from tests.warm import Program
 
 
 @pytest.fixture
@@ -140,10 +139,7 @@ Scoring(sphere, None, ParallelConfig("processes", 2))(np.zeros((4, 3)), 0)
 
 def test_a_script_without_a_guard_is_told_what_is_missing(tmp_path):
     (tmp_path / "main.py").write_text(UNGUARDED)
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "main.py")],
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = run_python(tmp_path / "main.py")
     assert done.returncode == 1
     assert 'wrap what your script does in `if __name__ == "__main__":`' in done.stderr
     assert done.stderr.count("Traceback") == 1
@@ -169,10 +165,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(("how", "status"), [("end", 0), ("error", 1)])
 def test_workers_that_nobody_closed_end_with_the_script(tmp_path, how, status):
     (tmp_path / "main.py").write_text(LEFT_OPEN)
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "main.py"), how],
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True, timeout=120,
-    )  # fmt: skip
+    done = run_python(tmp_path / "main.py", how)
     assert done.returncode == status
     assert not alive({int(done.stdout)})
 
@@ -218,18 +211,13 @@ if __name__ == "__main__":
 )
 def test_signals_leave_no_worker(tmp_path, number, group, workers):
     (tmp_path / "main.py").write_text(SCRIPT)
-    process = subprocess.Popen(
-        [sys.executable, str(tmp_path / "main.py"), str(tmp_path), str(workers)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    argv = (tmp_path / "main.py", tmp_path, workers)
+    process = Program(argv, cwd=ROOT, env={}, session=True)
     pids = {process.pid}
     try:
         end = time.monotonic() + 60
         while not all((tmp_path / str(i)).exists() for i in range(max(1, workers))):
-            assert process.poll() is None, process.stderr.read()
+            assert process.poll() is None, process.stderr
             assert time.monotonic() < end
             time.sleep(0.02)
         pids |= children(process.pid)
@@ -240,10 +228,10 @@ def test_signals_leave_no_worker(tmp_path, number, group, workers):
             process.send_signal(number)
         process.wait(10)
         if number == signal.SIGKILL:
-            assert process.returncode == -number
+            assert process.poll() == -number
         else:
-            assert process.returncode == 128 + number
-            told = process.stderr.read()
+            assert process.poll() == 128 + number
+            told = process.stderr
             assert f"stopped ({number.name})" in told
             assert "Traceback" not in told
         end = time.monotonic() + 5
@@ -254,5 +242,4 @@ def test_signals_leave_no_worker(tmp_path, number, group, workers):
     finally:
         for pid in alive(pids):
             os.kill(pid, signal.SIGKILL)
-        process.wait()
-        process.stderr.close()
+        process.close()
