@@ -9,6 +9,8 @@ ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 HEADLESS = SDL_VIDEODRIVER=dummy SDL_AUDIODRIVER=dummy MPLBACKEND=Agg PYGAME_HIDE_SUPPORT_PROMPT=1
 # Tests that compute, and so depend on the processor in their last bits.
 NUMERIC = tests/agents tests/envs tests/generative tests/worldmodels
+# Tests that run commands.
+COMMANDS = tests/scripts tests/reliability tests/generative/test_families.py
 INSTALL = @PYTHON='$(PYTHON)' sh .ci/install.sh
 
 .PHONY: help install quickstart drive test test-nightly bench certificates lint format
@@ -17,7 +19,7 @@ help:
 	@echo "make quickstart    install if needed, train a car in its dream (15 minutes, 2 cores)"
 	@echo "make drive         film the trained car on a real track, beside its dream"
 	@echo "make install       make .venv and install the project and its pinned versions"
-	@echo "make test          run the tests (test-nightly: the slow ones)"
+	@echo "make test          run the tests (test-nightly: the slow ones, other libraries)"
 	@echo "make bench         measure speed, and write docs/performance.md's table (20 minutes)"
 	@echo "make certificates  train what has a known optimum, and compare (25 minutes)"
 	@echo "make lint          check style (format: repair what can be)"
@@ -38,8 +40,10 @@ test:
 	@$(ONE_THREAD) $(HEADLESS) $(RUN) -m pytest -n $(JOBS) --dist worksteal $(TESTS)
 
 test-nightly:
-	$(INSTALL) test
-	@$(ONE_THREAD) $(HEADLESS) $(RUN) -m pytest -n $(JOBS) -m "slow or nightly" $(TESTS)
+	$(INSTALL) oracles
+	@$(ONE_THREAD) $(HEADLESS) $(RUN) -m pytest -n $(JOBS) -m "slow or nightly or oracle" $(TESTS)
+	@echo "== with every command in an interpreter of its own, see tests/warm.py"
+	@COLD_PROGRAMS=1 $(ONE_THREAD) $(HEADLESS) $(RUN) -m pytest -n $(JOBS) $(COMMANDS)
 	@for setting in ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2; do \
 		echo "== as on another processor: $$setting"; \
 		env "$$setting" $(ONE_THREAD) $(HEADLESS) $(RUN) -m pytest -n $(JOBS) $(NUMERIC) || exit 1; \

@@ -1,9 +1,9 @@
 """Python programs in processes forked from one that has the libraries loaded.
 
 `Program` acts like `subprocess.Popen`. Importing torch and its company takes three seconds of a
-core; a fork takes a quarter of one. What a fork cannot show (import times, hash seeds that differ from one
-start to the next) is shown by `make test-nightly`, which sets COLD_PROGRAMS=1: each program is then
-a fresh interpreter.
+core, a fork a quarter of one. What a fork cannot show (import times, hash seeds that differ from
+one start to the next) is shown by `make test-nightly`, which sets COLD_PROGRAMS=1: each program is
+then a fresh interpreter.
 """
 
 from __future__ import annotations

@@ -83,14 +83,6 @@ def finish(smoke_run, out, phase) -> dict:
     return outcome(out)
 
 
-@pytest.mark.parametrize("phase", ["real"])
-def test_driver_killed(smoke_run, tmp_path, phase, undisturbed):
-    """In the middle; dreams are killed in the next test but two."""
-    out = tmp_path / "killed"
-    strike(smoke_run, out, phase, 0.5, undisturbed)
-    assert finish(smoke_run, out, phase) == outcome(undisturbed)
-
-
 @pytest.mark.nightly
 @pytest.mark.parametrize("phase", PHASES)
 def test_driver_killed_at_three_moments(smoke_run, tmp_path, phase, undisturbed):
@@ -112,7 +104,10 @@ def test_driver_killed_at_a_moment(smoke_run, tmp_path, phase, moment, undisturb
 
 @pytest.mark.parametrize("phase", ["dream"])
 def test_other_numbers_of_workers_continue_it(smoke_run, tmp_path, phase, undisturbed):
-    """Begun by one worker, gone on with by three, then on Ray, and finished in one process."""
+    """Begun by one worker, gone on with by three, then on Ray, and finished in one process.
+
+    Each is killed on its way. This is the quick form of the two nightly tests above.
+    """
     out, run = tmp_path / "moved", []
     for words in (("--workers", 1), ("--workers", 3), ("--backend", "ray", "--workers", 1)):
         at = int(0.25 * operations(undisturbed))

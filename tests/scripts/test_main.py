@@ -171,9 +171,11 @@ def test_verb_without_a_preset_is_the_script_without_a_preset(
 
 
 HELPS = """
-import json, os, runpy, sys
-import generative.training.cli, tyro  # by every script
+import contextlib, json, os, runpy, sys
 folder, files = sys.argv[1], sys.argv[2:]
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(None):
+    sys.argv = [files[0], "--help"]
+    runpy.run_path(files[0], run_name="__main__")  # loads what all of them load
 for file in files:
     if os.fork() == 0:
         out = os.path.join(folder, os.path.basename(file))

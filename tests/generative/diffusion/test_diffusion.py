@@ -416,6 +416,7 @@ def diffusers():
     return pytest.importorskip("diffusers", reason=WHY_DIFFUSERS)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(
     ("name", "betas"),
     [
@@ -429,6 +430,7 @@ def test_betas_equal_those_of_diffusers(diffusers, name, betas):
     np.testing.assert_allclose((1 - betas).cumprod(0), theirs, rtol=3e-4, atol=1e-8)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("variance", ["posterior", "beta"])
 def test_ddpm_steps_equal_those_of_diffusers(diffusers, variance):
     """The same estimates and the same noise, step by step.
@@ -452,6 +454,7 @@ def test_ddpm_steps_equal_those_of_diffusers(diffusers, variance):
     torch.testing.assert_close(x, y.double(), rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("prediction", ["noise", "velocity"])
 def test_ddim_steps_equal_those_of_diffusers(diffusers, eta, prediction):

@@ -67,6 +67,7 @@ def test_linear_equation_has_the_matrix_exponential_and_the_trace():
     torch.testing.assert_close(flow.log_prob(x), normal.log_prob(x), rtol=0, atol=1e-6)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("name", ["dopri5", "rk4"])
 def test_solvers_are_torchdiffeqs(name):
     """The whole state, with the log-determinant, against the reference library."""
@@ -99,6 +100,7 @@ def test_solvers_are_torchdiffeqs(name):
     torch.testing.assert_close(log_det, path[1][-1], rtol=0, atol=most)
 
 
+@pytest.mark.oracle
 def test_fixed_steps_come_to_the_adaptive_solution():
     pytest.importorskip("torchdiffeq", reason="pip install torchdiffeq")
     x = torch.randn(6, 2, dtype=torch.float64)

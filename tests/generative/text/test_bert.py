@@ -111,6 +111,7 @@ def test_classifier_begins_with_the_encoder():
     torch.testing.assert_close(losses.loss, -(log_p[0, 0] + log_p[1, 1] + log_p[2, 2]) / 3)
 
 
+@pytest.mark.oracle
 def test_transformers_bert_gives_the_same_logits():
     transformers = pytest.importorskip("transformers", reason="compares with its BERT")
     torch.manual_seed(0)

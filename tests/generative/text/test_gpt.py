@@ -149,6 +149,7 @@ def hugging_face():
     return theirs
 
 
+@pytest.mark.oracle
 def test_gpt2_of_hugging_face_gives_the_same_logits(tmp_path):
     theirs = hugging_face()
     theirs.save_pretrained(tmp_path)
@@ -164,6 +165,7 @@ def test_gpt2_of_hugging_face_gives_the_same_logits(tmp_path):
         torch.testing.assert_close(mine, other.detach(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.oracle
 def test_gpt2_is_float32_and_can_be_trained_wherever_it_is_loaded(tmp_path):
     hugging_face().save_pretrained(tmp_path)
     with default_dtype(torch.float64), torch.inference_mode():

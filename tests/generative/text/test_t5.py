@@ -72,6 +72,7 @@ def test_buckets_by_hand():
     assert past[:9].tolist() == [3, 3, 3, 3, 2, 2, 2, 2, 1]
 
 
+@pytest.mark.oracle
 def test_buckets_are_those_of_transformers():
     module = pytest.importorskip("transformers.models.t5.modeling_t5", reason="compares with it")
     distance = torch.arange(-300, 300)
@@ -80,6 +81,7 @@ def test_buckets_are_those_of_transformers():
         assert torch.equal(relative_buckets(distance, both_sides, buckets, 128), theirs)
 
 
+@pytest.mark.oracle
 def test_transformers_t5_gives_the_same_logits():
     transformers = pytest.importorskip("transformers", reason="compares with its T5")
     torch.manual_seed(0)
