@@ -46,7 +46,8 @@ test-nightly:
 	@COLD_PROGRAMS=1 $(ONE_THREAD) $(HEADLESS) $(RUN) -m pytest -n $(JOBS) $(COMMANDS)
 	@for setting in ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2; do \
 		echo "== as on another processor: $$setting"; \
-		env "$$setting" $(ONE_THREAD) $(HEADLESS) $(RUN) -m pytest -n $(JOBS) $(NUMERIC) || exit 1; \
+		env "$$setting" $(ONE_THREAD) $(HEADLESS) $(RUN) -m pytest -n $(JOBS) \
+			--hypothesis-profile=nightly $(NUMERIC) || exit 1; \
 	done
 	@echo "== with other last bits, see tests/last_bits.py"
 	@$(ONE_THREAD) $(HEADLESS) $(RUN) -m pytest -n $(JOBS) -p tests.last_bits $(NUMERIC) \

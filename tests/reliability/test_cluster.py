@@ -153,15 +153,23 @@ def kill_workers(tmp_path, parallel, generations, capfd):
     return capfd.readouterr().err
 
 
-def test_a_worker_killed_every_two_seconds(two, tmp_path, capfd):
-    """20 generations of 16; no kill costs more than the episode that it hit."""
-    told = kill_workers(tmp_path, on_ray(straggler=0.0), 20, capfd)
+some_generations = pytest.mark.parametrize(
+    "generations", [8, pytest.param(20, marks=pytest.mark.nightly)]
+)
+
+
+@some_generations
+def test_a_worker_killed_every_two_seconds(two, tmp_path, capfd, generations):
+    """Generations of 16; no kill costs more than the episode that it hit."""
+    told = kill_workers(tmp_path, on_ray(straggler=0.0), generations, capfd)
     assert "a worker was lost (ActorDiedError, process" in told
     assert "another one takes it over" in told
 
 
-def test_a_process_killed_every_two_seconds(tmp_path, capfd):
-    told = kill_workers(tmp_path, ParallelConfig("processes", 2, straggler=0.0), 20, capfd)
+@some_generations
+def test_a_process_killed_every_two_seconds(tmp_path, capfd, generations):
+    parallel = ParallelConfig("processes", 2, straggler=0.0)
+    told = kill_workers(tmp_path, parallel, generations, capfd)
     assert "a worker was lost (exit code -9) on job" in told
 
 
@@ -231,13 +239,13 @@ def test_all_nodes_gone_then_one_returns(two, tmp_path, monkeypatch, capfd):
 
 
 def test_nothing_to_run_on_is_an_error_after_a_set_time(nodes, monkeypatch, capfd):
-    monkeypatch.setattr("generative.training.parallel.scheduler.WARN_AFTER", 1.0)
+    monkeypatch.setattr("generative.training.parallel.scheduler.WARN_AFTER", 0.5)
     nodes.set(0)
     began = time.monotonic()
-    with pytest.raises(NoWorkersError, match=r"no worker for 4 s: a worker needs 1 CPU.*again"):
-        search(sphere, on_ray(patience=4.0))
-    assert 4 < time.monotonic() - began < 20
-    assert "waiting for one, at most 4 s" in capfd.readouterr().err
+    with pytest.raises(NoWorkersError, match=r"no worker for 2 s: a worker needs 1 CPU.*again"):
+        search(sphere, on_ray(patience=2.0))
+    assert time.monotonic() - began > 2
+    assert "waiting for one, at most 2 s" in capfd.readouterr().err
 
 
 def test_nodes_that_join_are_put_to_use(nodes, tmp_path):

@@ -171,9 +171,9 @@ def test_verb_without_a_preset_is_the_script_without_a_preset(
 
 
 HELPS = """
-import contextlib, json, os, runpy, sys
+import contextlib, io, json, os, runpy, sys
 folder, files = sys.argv[1], sys.argv[2:]
-with contextlib.suppress(SystemExit), contextlib.redirect_stdout(None):
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
     sys.argv = [files[0], "--help"]
     runpy.run_path(files[0], run_name="__main__")  # loads what all of them load
 for file in files:

@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from generative.music import Note, Score, parse, parse_pieces, read_streams
@@ -40,7 +40,6 @@ crowded = st.builds(Note, times, lengths, st.integers(60, 61), st.integers(0, 1)
 keys = st.sampled_from(["", "C:major", "B-:major", "F#:minor", "A-:minor", "D:dorian", "G#:major"])
 
 
-@settings(max_examples=120, deadline=None)
 @given(
     st.lists(notes, max_size=30) | st.lists(crowded, max_size=30),
     keys,

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from generative.data.cello_suites import load_cello_suites
@@ -195,7 +195,6 @@ notes = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
 @given(notes)
 def test_events_sound_when_notes_do(found):
     score = Score(found)

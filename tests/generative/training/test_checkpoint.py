@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -112,7 +112,6 @@ states = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(states)
 def test_any_nested_state_survives_json(state):
     tree, tensors = pack_state(state)
