@@ -3,8 +3,6 @@
 import dataclasses
 import os
 import signal
-import subprocess
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -23,6 +21,7 @@ from agents.collect import (
 )
 from generative.training.files import DamagedFileError
 from generative.training.parallel import WorkerDiedError
+from tests.warm import Program
 from worldmodels.rollouts import RolloutStore
 
 ROOT = Path(__file__).parents[2]
@@ -349,17 +348,15 @@ def test_killed_at_any_moment_and_continued(tmp_path):
         f"t.DriverSpec(t.slow_walk, dict(pids={str(pids)!r}), key='walk')), workers=2)"
     )
     for episodes in (1, 4):
-        child = subprocess.Popen(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}
-        )
-        index = folder / "index.jsonl"
-        deadline = time.monotonic() + 30
-        while not index.exists() or index.read_bytes().count(b"\n") < episodes:
-            assert time.monotonic() < deadline
-            assert child.poll() is None
-            time.sleep(0.005)
-        child.kill()
-        child.wait()
+        with Program(("-c", code), cwd=ROOT, env={}) as child:
+            index = folder / "index.jsonl"
+            deadline = time.monotonic() + 30
+            while not index.exists() or index.read_bytes().count(b"\n") < episodes:
+                assert time.monotonic() < deadline
+                assert child.poll() is None, child.stderr
+                time.sleep(0.005)
+            child.send_signal(signal.SIGKILL)
+            child.wait(60)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it may have been writing a line
             assert episodes <= len(RolloutStore(folder)) < 10

@@ -1,27 +1,16 @@
 """The examples around Stable-Baselines3 and CleanRL, run small, and the arithmetic of one."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
+from tests.commands import ROOT, run_python
 
 
 def run(name: str, *words: object) -> str:
-    done = subprocess.run(
-        [sys.executable, f"examples/{name}.py", *map(str, words)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=250,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    done = run_python(f"examples/{name}.py", *words)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -1,9 +1,7 @@
 """train_ppo.py by command line, and its agents in evaluate.py."""
 
 import json
-import os
 import signal
-import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,8 @@ from agents.configs import NetworkConfig, PPOConfig
 from agents.loading import load_agent
 from scripts import evaluate
 from scripts.train_ppo import PRESETS, Args, main
-from tests.commands import command, imported, run_script
+from tests.commands import ROOT, command, imported, run_script
+from tests.warm import Program
 from worldmodels.configs import DreamConfig
 
 
@@ -75,15 +74,15 @@ def test_real_environments(changes, tmp_path):
 
 def test_killed_and_continued_is_the_same(dreamed, tmp_path):
     out = tmp_path / "ppo"
-    words = command("train_ppo", "smoke", "--out", out)
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, env={**os.environ})
-    checkpoints = out / "checkpoints"
-    for _ in range(2000):
-        if (checkpoints.is_dir() and any(checkpoints.iterdir())) or process.poll() is not None:
-            break
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    argv = command("train_ppo", "smoke", "--out", out)[1:]
+    with Program(argv, cwd=ROOT, env={}) as process:
+        checkpoints = out / "checkpoints"
+        for _ in range(2000):
+            if (checkpoints.is_dir() and any(checkpoints.iterdir())) or process.poll() is not None:
+                break
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait(60)
     done = run_script("train_ppo", "smoke", "--out", out)
     assert done.returncode == 0, done.stderr
     for name in ("model.safetensors", "config.json"):
