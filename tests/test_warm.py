@@ -26,7 +26,8 @@ PROGRAMS = {
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
 def test_ends_as_in_an_interpreter_of_its_own(program, tmp_path, monkeypatch):
-    monkeypatch.delenv("WHO", raising=False)
+    for name in ("WHO", "PYTHONUNBUFFERED"):
+        monkeypatch.delenv(name, raising=False)
     warm, cold = (
         run_python("-c", program, "a", 2, cwd=tmp_path, cold=cold, WHERE="here")
         for cold in (False, True)
