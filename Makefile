@@ -52,7 +52,7 @@ test-nightly:
 	done
 	@echo "== with other last bits, see tests/last_bits.py"
 	@$(ONE_THREAD) $(HEADLESS) $(RUN) -m pytest -n $(JOBS) -p tests.last_bits $(NUMERIC) \
-		--deselect tests/worldmodels/test_parallel.py::test_results_do_not_depend_on_the_number_of_workers
+		--deselect tests/generative/training/parallel/test_parallel.py::test_results_do_not_depend_on_the_number_of_workers
 
 bench:
 	$(INSTALL) bench
