@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -25,6 +24,7 @@ from generative.training.metrics import read_metrics
 from generative.training.run import Run
 from tests.generative.training import linear_run
 from tests.generative.training.linear_run import Args, LinearLearner
+from tests.warm import fork_server
 
 STEPS = 40
 
@@ -60,9 +60,7 @@ def test_metrics_are_window_means(never_stopped, tmp_path):
 @pytest.fixture(scope="module")
 def processes():
     """Starts processes that have torch loaded already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.generative.training.linear_run"])
-    return context
+    return fork_server()
 
 
 def start_and_wait_for_a_checkpoint(processes, out: Path):
