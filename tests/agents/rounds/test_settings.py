@@ -23,6 +23,7 @@ OTHERS = {
     "controller.method": "both",
     "controller.features": "z",
     "controller.evaluation.on_nan": "worst",
+    "controller.evaluation.racing": 2,
     "controller.evolution.restart_by": "bipop",
     "vision.loss.kind": "mse",
     "controller.dream.truncation": 3,
