@@ -107,6 +107,13 @@ def given_music(folder: Path) -> dict[str, Any]:
     }
 
 
+def given_runs(folder: Path) -> dict[str, Any]:
+    TINY[load("generative.flow.realnvp:RealNVP")].make().save_pretrained(
+        folder / "runs" / "realnvp" / "model"
+    )
+    return {}
+
+
 def given_rlhf(folder: Path) -> dict[str, Any]:
     return {
         "policy": TINY[load("generative.text.gpt:GPT")].make(),
@@ -381,6 +388,7 @@ GIVEN: dict[str, Given] = {
     "generative.diffusion.samplers": given_diffusion,
     "generative.flow.chain": given_chain,
     "generative.gan.model": given_gan,
+    "generative.loading": given_runs,
     "generative.mdn": lambda _: {"features": torch.randn(3, 64), "target": torch.randn(3, 2)},
     "generative.music": given_music,
     "generative.nets.attention": given_attention,
