@@ -282,8 +282,9 @@ def _describe(text: str, presets: Mapping[str, Any], default: str, kind: type) -
     width = max(map(len, presets))
     for name, settings in presets.items():
         values = flatten(to_json(settings))
-        changed = (f"{key} {_short(v)}" for key, v in values.items() if plain.get(key) != v)
-        what = "used if none is named" if name == default else ", ".join(changed) or "the same"
+        differing = [key for key, v in values.items() if plain.get(key) != v and key != "steps"]
+        changed = ", ".join(f"{key} {_short(values[key])}" for key in differing)
+        what = "used if none is named" if name == default else changed or "otherwise the same"
         line = f"  {name:<{width}}  {_costs(settings)}{what}"
         if len(line) > WIDTH:
             whole, comma, _ = line[: WIDTH - 3].rpartition(", ")

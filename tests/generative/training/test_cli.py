@@ -66,10 +66,10 @@ def test_help_does_without_torch_and_fits_80_columns():
     assert "Train V on recorded frames." in text
     assert "Optimiser steps, not epochs. (default: 100000)" in text
     lines = text.splitlines()
-    assert "  paper  used if none is named" in lines
-    assert "  quick  model.latent_dim 16, steps 3000, bf16 True" in lines
+    assert "  paper  100,000 steps; used if none is named" in lines
+    assert "  quick  3,000 steps; model.latent_dim 16, bf16 True" in lines
     (smoke,) = [line for line in lines if line.startswith("  smoke")]
-    assert smoke.startswith("  smoke  model.latent_dim 4, model.channels 1,1, steps 50")
+    assert smoke.startswith("  smoke  50 steps; model.latent_dim 4, model.channels 1,1, ")
     assert smoke.endswith(" ...")
     assert "may then change: --log-every, --steps" in " ".join(text.split())
 
