@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SNAPSHOTS = (0, 1, 3, 5, 10, 30, 50, 100, 300, 999)
 """Steps of a walk that are shown, as far as it goes."""
 
-CLASSES = ("ConvEnergy", "PointEnergy", "RBM", "DeepBeliefNetwork", "ScoreNetwork")
+CLASSES = ("ConvEnergy", "ImageEnergy", "PointEnergy", "RBM", "DeepBeliefNetwork", "ScoreNetwork")
 
 
 @dataclass(frozen=True)
