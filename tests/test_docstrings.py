@@ -386,6 +386,10 @@ GIVEN: dict[str, Given] = {
         | names("generative.diffusion", "ScheduleConfig")
     ),
     "generative.diffusion.samplers": given_diffusion,
+    "generative.energy.walks": lambda _: {
+        "x": torch.randn(4, 2),
+        "my_energy": lambda x: x.square().sum(1) / 2,
+    },
     "generative.flow.chain": given_chain,
     "generative.gan.model": given_gan,
     "generative.loading": given_runs,
@@ -442,6 +446,7 @@ def given_family(code: str) -> dict[str, Any]:
     shape = getattr(model.config, "latent_dim", x.shape[1])
     noise = model.draw_noise(8) if hasattr(model, "draw_noise") else None
     return dict.fromkeys(("x", "images", "tokens", "prompt", "frames"), x) | {
+        kind.__name__: kind,
         "z": torch.randn(4, shape),
         "labels": torch.tensor([0, 1, 0, 1]),
         "sigma": torch.ones(4),

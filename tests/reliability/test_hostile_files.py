@@ -282,7 +282,7 @@ def test_sizes_in_a_config(tmp_path, make):
         pytest.skip("is not saved by itself")
     model.save_pretrained(tmp_path / "m")
     weights = (tmp_path / "m/model.safetensors").read_bytes()
-    config, name = to_json(model.config), type(model).__name__
+    config, name = to_json(model.config), model.saved_name
     type(model).from_pretrained(tmp_path / "m")  # what torch loads for it takes memory, once
     for path in leaves(config):
         field = [key for key in path if isinstance(key, str)][-1]

@@ -255,9 +255,9 @@ def test_image_density_integrates_to_what_lies_in_the_unit_square():
     grid = Grid((0.0, 0.0), (levels, levels), (300, 300))
 
     def noisy_log_prob(level):
-        return model._noisy_log_prob(level / levels)
+        return model._noisy_log_prob(level.unflatten(1, (1, 1, 2)) / levels)
 
-    z = model.flow.sample(200_000, torch.Generator().manual_seed(0))
+    z = model.flow.sample(200_000, torch.Generator().manual_seed(0)).flatten(1)
     y = (z.sigmoid() - 0.05) / 0.9
     share = float(((y > 0) & (y < 1)).all(1).double().mean())
     assert math.exp(log_normaliser(noisy_log_prob, grid)) == pytest.approx(share, abs=0.005)
@@ -269,7 +269,9 @@ def test_bound_lies_below_the_log_probability():
     for a in range(levels):
         for b in range(levels):
             square = Grid((a, b), (a + 1, b + 1), (40, 40))
-            exact = log_normaliser(lambda y: model._noisy_log_prob(y / levels), square)
+            exact = log_normaliser(
+                lambda y: model._noisy_log_prob(y.unflatten(1, (1, 1, 2)) / levels), square
+            )
             x = torch.tensor([a, b], dtype=torch.float64).reshape(1, 1, 1, 2) / (levels - 1)
             with torch.no_grad():
                 bound = float(model.bound(x, 300, torch.Generator().manual_seed(0)))
