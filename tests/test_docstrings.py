@@ -268,6 +268,12 @@ def given_known(folder: Path) -> dict[str, Any]:
     }
 
 
+def given_points(folder: Path) -> dict[str, Any]:
+    settings = SimpleNamespace(batch_size=8)
+    run = SimpleNamespace(config=settings, device="cpu", seed_for=lambda *purpose: 1)
+    return {"run": run, "step": 0, "flow": TINY[load("generative.flow:Chain")].make()}
+
+
 def given_data(folder: Path) -> dict[str, Any]:
     faces = SimpleNamespace(factors=np.zeros((2, 2), np.int64), factor_names=("Male", "Smiling"))
     return {
@@ -340,6 +346,27 @@ def given_search(folder: Path) -> dict[str, Any]:
     }
 
 
+def given_moment(folder: Path) -> dict[str, Any]:
+    """One decision of an M that has read an episode, and where its dreams begin."""
+    given, kinds = given_memory(folder), ("MDNRNN", "load_memory", "BOOK_MDNRNN")
+    memory = given["memory"]
+    h, c = memory.initial_state(1)
+    return {
+        **given,
+        **names("worldmodels.memory", *kinds),
+        "world": memory,
+        "z": torch.randn(1, 32),
+        "h": h,
+        "c": c,
+        "action": torch.rand(1, 3),
+        "prev_reward": torch.zeros(1),
+        "config": load("worldmodels.configs:DreamConfig")(),
+        "generator": torch.Generator().manual_seed(0),
+        "rng": np.random.default_rng(0),
+        "folder": folder,
+    }
+
+
 def given_environments(folder: Path) -> dict[str, Any]:
     sb3 = "stable_baselines3"
     return {
@@ -347,6 +374,7 @@ def given_environments(folder: Path) -> dict[str, Any]:
         "PPO": create_autospec(load(f"{sb3}:PPO")),
         "VecMonitor": load(f"{sb3}.common.vec_env:VecMonitor"),
         "actions": torch.zeros(1024, 3),
+        **names("envs.action_repeat", "ActionRepeat"),
     }
 
 
@@ -406,17 +434,34 @@ GIVEN: dict[str, Given] = {
     "generative.sampling": lambda _: {"logits": torch.randn(2, 50), "generator": None},
     "generative.training.summary": lambda _: names("generative.classifier.model", "CNNClassifier"),
     "generative.known": given_known,
+    "generative.known.points": given_points,
     "generative.known.requests": given_requests,
     "generative.training": given_training,
     "worldmodels": lambda folder: (
         given_memory(folder) | names("worldmodels.dreaming.starts", "warm_up")
     ),
+    "worldmodels.dreaming.starts": given_moment,
+    "worldmodels.dreaming.step": given_moment,
+    "worldmodels.memory": given_moment,
+    "worldmodels.memory.mdnrnn": lambda folder: (
+        given_memory(folder) | names("worldmodels.configs", "BOOK_MDNRNN")
+    ),
+    "worldmodels.memory.scores": lambda folder: (
+        given_memory(folder) | names("worldmodels.dreaming.starts", "warm_up")
+    ),
+    "worldmodels.memory.transformer": given_memory,
     "worldmodels.evolution": lambda _: names("worldmodels.configs", "EvolutionConfig"),
     "worldmodels.export": given_agents,
     "worldmodels.importers": given_importers,
     "worldmodels.scoring": given_search,
     "envs": given_environments,
     "agents": given_agents,
+    "agents.rounds": lambda folder: {
+        "episodes": folder,
+        **names("agents.rounds.vision", "VAESettings", "VAETraining"),
+        **names("generative.training.settings", "recast"),
+        **stands_in("agents.rounds.vision", "train_vae"),
+    },
     "agents.policy_agent": given_policy,
 }
 """By the longest beginning of a module's name; a module of `generative` that is not here is that of
