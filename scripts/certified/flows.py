@@ -69,7 +69,7 @@ def entropy_line(settings: Settings, what: str, bar: float) -> Line:
 def round_trip_line(flow, data: PointData, settings: Settings) -> Line:
     """Error of decode(encode(x)) in float32 over 10,000 points, beside what rounding z costs.
 
-    Between the modes of a density a flow stretches space, on the ring by 1,500; there a z rounded
+    Between the modes of a density a flow stretches space; there a z rounded
     to float32 is not the same x any more, however exact the maps are. So the reference is the
     error of the maps in float64 with z rounded once.
     """
