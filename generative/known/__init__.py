@@ -1,6 +1,7 @@
 """Tasks whose optimum is known, so that a model can be compared with the best possible one.
 
 `densities` has points, `texts` Markov and hidden Markov texts, `reviews` and `requests` answers
-that are right or liked, `sprites` and `bars_and_stripes` images of known factors. `quadrature` and
-`two_samples` compare a model with them; `points` gives a run its batches of a density.
+that are right or liked, `sprites`, `scenes` and `bars_and_stripes` images that can be listed.
+`quadrature` and `two_samples` compare a model with them; `points` gives a run its batches of a
+density.
 """
