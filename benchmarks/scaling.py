@@ -16,7 +16,6 @@ import argparse
 import json
 import math
 import multiprocessing
-import os
 import platform
 import statistics
 import time
@@ -27,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from generative.training.parallel import ParallelConfig
+from generative.training.platforms import count_cores
 from worldmodels.configs import DreamConfig, EvaluationConfig
 from worldmodels.scoring import Scoring
 
@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=None)
     parser.add_argument("--turns", type=int, default=3)
     args = parser.parse_args()
-    cores = len(os.sched_getaffinity(0))
+    cores = count_cores()
     counts = args.workers or [count for count in (1, 2, 4, 8, 16) if count <= cores]
 
     contests: dict[str, tuple[Callable[[], Any], int, int, int]] = {

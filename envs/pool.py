@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from generative.training.parallel import (
     last_words,
     portable,
 )
+from generative.training.platforms import count_cores
 from worldmodels.actions import check_finite
 
 __all__ = ["PooledVectorEnv", "fast_car_racing_pool", "car_racing_64_pool"]
@@ -121,8 +121,7 @@ class PooledVectorEnv(VectorEnv):
         context = multiprocessing.get_context("spawn")
         self._shared = _Shared(context, self.observation_space, self.action_space, num_envs)
         self._seen = self._shared.arrays()
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        count = min(workers or cores or 1, num_envs)
+        count = min(workers or count_cores(), num_envs)
         edges = np.linspace(0, num_envs, count + 1).round().astype(int).tolist()
         self._slices = [slice(a, b) for a, b in itertools.pairwise(edges)]
         self._make = make

@@ -14,7 +14,6 @@ import builtins
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -42,6 +41,7 @@ from generative.training.files import (
     sync_folder,
     write_file,
 )
+from generative.training.platforms import lock_file
 from generative.training.progress import progress
 from generative.training.run import CONFIG_NAME, INDEX_NAME, Run, check_made, read_config
 from generative.training.settings import from_json
@@ -459,7 +459,7 @@ class RolloutStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         index_file = io.FileIO(self._index_path, "a", opener=regular)
         try:
-            fcntl.flock(index_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(index_file)
         except BlockingIOError as error:
             index_file.close()
             raise BlockingIOError(

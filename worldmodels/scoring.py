@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ import numpy as np
 from generative.training.parallel import ParallelConfig
 from generative.training.parallel.processes import ProcessPool, one_thread
 from generative.training.parallel.scheduler import Pool, Report, Scheduler
+from generative.training.platforms import count_cores
 from worldmodels.configs import EvaluationConfig
 
 __all__ = ["BatchProblem", "Episode", "Scoring", "ScoringError", "Scores", "score_candidates"]
@@ -217,7 +217,7 @@ class Scoring:
             return None
         pool: Pool
         if parallel.backend == "processes":
-            pool = ProcessPool(function, parallel.workers or len(os.sched_getaffinity(0)))
+            pool = ProcessPool(function, parallel.workers or count_cores())
         else:
             from generative.training.parallel.ray_pool import RayPool
 

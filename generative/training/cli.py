@@ -26,6 +26,7 @@ import tyro
 
 from generative.data.needs import what_is_needed
 from generative.training.interrupts import interrupt_again
+from generative.training.platforms import BROKEN_PIPE
 from generative.training.settings import differences, flatten, from_json, may_change, to_json
 from generative.training.streams import nobody_reads, open_closed_streams
 
@@ -71,7 +72,7 @@ def start(
         raise SystemExit(128 + signal.SIGINT) from None
     except Exception as error:
         if isinstance(error, BrokenPipeError) and nobody_reads():
-            raise SystemExit(128 + signal.SIGPIPE) from None
+            raise SystemExit(BROKEN_PIPE) from None
         told = _in_words(error)
         if told is None:
             raise

@@ -19,6 +19,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from generative.training.platforms import open_ordinary
+
 MANIFEST_NAME = "manifest.json"
 MAX_CONFIG_BYTES = 2**20
 """Largest JSON file of settings, in bytes. Parsed, JSON takes up to fifty times its bytes."""
@@ -103,7 +105,7 @@ def regular(path: str | Path, flags: int, links: bool = False) -> int:
     """
     try:
         place = os.path.realpath(path) if links else path
-        descriptor = os.open(place, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        descriptor = open_ordinary(place, flags)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENXIO):
             raise
@@ -311,6 +313,8 @@ def set_aside(path: Path) -> Path:
 
 def sync_folder(folder: Path) -> None:
     """Make renames in folder survive a power cut, if the file system can promise that."""
+    if os.name == "nt":  # Windows opens no folders, and keeps a journal of its renames
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):

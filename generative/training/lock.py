@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -11,6 +10,7 @@ import weakref
 from pathlib import Path
 
 from generative.training.files import regular
+from generative.training.platforms import after_fork_in_child, lock_file
 
 LOCK_NAME = "run.lock"
 
@@ -35,7 +35,7 @@ class FolderLock:
         self.path = Path(folder) / LOCK_NAME
         self._file = open(self.path, "a+", encoding="utf-8", opener=regular)  # noqa: SIM115, open while held
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(self._file)
         except OSError as error:
             owner = self._read_owner()
             unsupported = error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
@@ -72,7 +72,7 @@ def _let_go_in_child() -> None:
 
 
 # A forked child inherits the lock, and would keep it after this process has died.
-os.register_at_fork(after_in_child=_let_go_in_child)
+after_fork_in_child(_let_go_in_child)
 
 
 def _this_process() -> dict[str, object]:
@@ -94,6 +94,8 @@ def _start_time(pid: int) -> str | None:
         # Field 22 of /proc/PID/stat, counted after the name, which is in brackets (proc(5)).
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
+        if os.name == "nt":  # where os.kill ends the process
+            return "unknown"
         try:
             os.kill(pid, 0)
         except ProcessLookupError:

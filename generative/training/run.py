@@ -42,6 +42,7 @@ from generative.training.files import (
 )
 from generative.training.lock import LOCK_NAME, FolderLock, RunInUseError
 from generative.training.metrics import Metrics
+from generative.training.platforms import count_cores
 from generative.training.settings import (
     differences,
     from_json,
@@ -372,9 +373,7 @@ def collect_versions() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": count_cores(),
         "torch_threads": torch.get_num_threads() if torch else None,
         "gpu": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
         "packages": packages,

@@ -22,8 +22,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Signals that end a run. SIGHUP, from a closed terminal, does so unless `nohup` turned it off."""
+from generative.training.platforms import STOPPING
 
 
 class Stop:
@@ -128,9 +127,11 @@ def exit_on_signals() -> Iterator[None]:
 
 def _catch(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
     """Set a handler for all `STOPPING` signals; returns the previous handlers."""
-    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    numbers = [n for n in STOPPING if n != signal.SIGHUP or not ignored]
-    return {number: signal.signal(number, handler) for number in numbers}
+    return {
+        number: signal.signal(number, handler)
+        for number in STOPPING
+        if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN
+    }
 
 
 def _say(text: str) -> None:

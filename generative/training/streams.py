@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import sys
+
+from generative.training.platforms import BROKEN_PIPE
 
 __all__ = ["nobody_reads", "open_closed_streams", "tell"]
 
@@ -23,6 +24,8 @@ def open_closed_streams() -> None:
 
 def nobody_reads() -> bool:
     """True if the pipe that takes our output is closed; nothing is written to it any more then."""
+    if not hasattr(select, "poll"):  # Windows, where a write tells it
+        return False
     closed = False
     for stream in (sys.stdout, sys.stderr):
         poll = select.poll()
@@ -43,4 +46,4 @@ def tell(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:
         nobody_reads()
-        raise SystemExit(128 + signal.SIGPIPE) from None
+        raise SystemExit(BROKEN_PIPE) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import multiprocessing
 import multiprocessing.connection
@@ -30,8 +29,9 @@ from generative.training.parallel.scheduler import (
     Steps,
     WorkerDiedError,
 )
+from generative.training.platforms import STOPPING, blocked_signals, end_with, unblock_signals
 from generative.training.progress import progress
-from generative.training.signals import STOPPING, exit_on_signals
+from generative.training.signals import exit_on_signals
 
 __all__ = [
     "ProcessPool",
@@ -261,18 +261,18 @@ def starting_workers() -> Iterator[None]:
     group would end it in these seconds: signals are blocked until `_live`.
     """
     variables = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    multiprocessing.resource_tracker.ensure_running()  # started with the first, it would unblock
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in variables.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    if os.name != "nt":  # started with the first worker, it would unblock; Windows has none
+        multiprocessing.resource_tracker.ensure_running()
+    with blocked_signals():
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+        try:
+            yield
+        finally:
+            for name, value in variables.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
 
 def _work(pipe: Any, function: Callable[[Any, Report], Any]) -> None:
@@ -300,13 +300,10 @@ def _live(main: Callable[..., None], *arguments: Any) -> None:
     """Run main in a new process, which from now on ends with the one that started it."""
     for number in STOPPING:  # the parent's to handle: it ends its workers
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    unblock_signals()
     parent = multiprocessing.parent_process()
     assert parent is not None
-    if hasattr(fcntl, "F_SETSIG"):  # Linux kills it even where a hung library lets no thread run
-        fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(parent.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, os.O_ASYNC)
+    end_with(parent.sentinel)  # even where a hung library lets no thread run
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     main(*arguments)
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from generative.training.parallel.config import ParallelConfig
 from generative.training.parallel.processes import THREAD_VARIABLES, portable
 from generative.training.parallel.scheduler import Died, Done, Event, Failed, Ready, Report
-from generative.training.signals import STOPPING
+from generative.training.platforms import STOPPING, count_cores
 
 __all__ = ["RayPool", "connect"]
 
@@ -269,7 +269,7 @@ def connect(config: ParallelConfig) -> Callable[[], None]:
         try:
             ray.init(
                 address="local",
-                num_cpus=max(config.workers, len(os.sched_getaffinity(0))),
+                num_cpus=max(config.workers, count_cores()),
                 include_dashboard=False,
                 object_store_memory=200 * 2**20,
                 _temp_dir=folder,

@@ -296,7 +296,7 @@ def test_without_file_locks_process_and_start_time_decide(tmp_path, monkeypatch,
     def unsupported(*_):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(lock.fcntl, "flock", unsupported)
+    monkeypatch.setattr("fcntl.flock", unsupported)
     path = tmp_path / "run.lock"
     with pytest.raises(RunInUseError, match=str(holder.pid)):
         lock.FolderLock(tmp_path)
