@@ -2,13 +2,13 @@
 # Makes .venv and installs this project with its pinned versions; does nothing when that was done
 # for the same pyproject.toml and constraints.txt. Called by the Makefile.
 #
-#   sh .ci/install.sh [EXTRA]      EXTRA: test, dev, ... of pyproject.toml
+#   sh .ci/install.sh [EXTRA]      EXTRA of pyproject.toml: all, test, dev, ...; `core` for none
 #   PYTHON=python3.12 sh .ci/install.sh
 set -eu
 
-extra="${1:-}"
+extra="${1:-all}"
 python="${PYTHON:-python3}"
-stamp=".venv/.installed${extra:+-$extra}"
+stamp=".venv/.installed-$extra"
 log=".venv/install.log"
 
 fail() {
@@ -36,15 +36,29 @@ fi
 
 # The folder's own name is part of it: an installation points back here, and folders get moved.
 wanted=$({ pwd; cat pyproject.toml constraints.txt setup.py envs/gymnasium_startup.py; } | cksum)
-for done in "$stamp" ${extra:-.venv/.installed-*}; do
+# Every other extra holds `all`.
+for done in "$stamp" $([ "$extra" != all ] || echo .venv/.installed-*); do
     [ "$(cat "$done" 2>/dev/null)" != "$wanted" ] || exit 0
 done
 
-what="the project and its pinned packages"
-[ -z "$extra" ] || what="$what, with what '$extra' needs,"
+what="the project with what '$extra' needs, in pinned versions,"
 echo "Installing $what into .venv: a few minutes and 2 GB the first time"
-.venv/bin/python -m pip install --disable-pip-version-check --no-input --progress-bar off \
-    -c constraints.txt -e ".${extra:+[$extra]}" >"$log" 2>&1 &
+if ! command -v nvidia-smi >/dev/null && ! command -v uv >/dev/null; then
+    echo "  No GPU is seen. If pip fetches PyTorch for CUDA (many packages of nvidia, gigabytes), stop"
+    echo "  it, put uv on the PATH (pip install uv), and run this again: uv takes the build for CPUs."
+fi
+[ "$extra" = core ] && target=. || target=".[$extra]"
+install() {
+    # uv knows where PyTorch keeps its builds, and takes the small one where it sees no GPU.
+    if command -v uv >/dev/null 2>&1; then
+        uv pip install --no-progress --python .venv/bin/python --torch-backend auto \
+            -c constraints.txt -e "$target" && return
+        echo "uv failed, pip is tried"
+    fi
+    .venv/bin/python -m pip install --disable-pip-version-check --no-input --progress-bar off \
+        -c constraints.txt -e "$target"
+}
+install >"$log" 2>&1 &
 pip=$!
 trap 'kill "$pip" 2>/dev/null || true; exit 130' INT TERM
 # What pip is doing: how many packages it has looked up, and its last line, without addresses.

@@ -22,6 +22,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import EzPickle
 
+from generative.training.extras import how_to_install
 from worldmodels.actions import check_finite
 
 __all__ = ["MAX_TICS", "STRIP", "TakeCover64", "cut_strip"]
@@ -152,8 +153,7 @@ def _start_engine(skill: int) -> Any:
         import vizdoom
     except ModuleNotFoundError as error:
         raise gymnasium.error.DependencyNotInstalled(
-            "TakeCover64 needs vizdoom, which is not installed; "
-            "pip install -c constraints.txt -e '.[doom]'"
+            f"TakeCover64 needs vizdoom; {how_to_install('vizdoom')}"
         ) from error
     game = vizdoom.DoomGame()
     game.load_config(str(Path(vizdoom.scenarios_path) / "take_cover.cfg"))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import textwrap
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 from generative.training.cli import start
+from generative.training.extras import requirements
 from generative.training.ranges import Checked
 
 
@@ -22,7 +23,6 @@ class Args(Checked):
 
 DEFAULT_PRESET = "default"
 PRESETS = {"default": Args(), "smoke": Args(json=True)}
-PROJECT = "worldmodels-toolkit"
 
 
 def main(args: Args) -> dict[str, Any]:
@@ -56,22 +56,15 @@ def collect() -> dict[str, Any]:
 
 def extras() -> dict[str, list[str]]:
     """Packages that are not installed, by the extra that brings them."""
-    from importlib import metadata
-
-    try:
-        needed = metadata.requires(PROJECT) or []
-    except metadata.PackageNotFoundError:
-        return {}
     absent: dict[str, list[str]] = {}
-    for line in needed:
-        found = re.fullmatch(r"([\w-]+)(\[.*\])?[^;]*; extra == \"(\w+)\"", line)
-        if found is None or found[1] == PROJECT:  # an extra that includes another
+    for name, _, extra in requirements():
+        if not extra:
             continue
-        missing = absent.setdefault(found[3], [])
+        missing = absent.setdefault(extra, [])
         try:
-            metadata.version(found[1])
+            metadata.version(name)
         except metadata.PackageNotFoundError:
-            missing.append(found[1])
+            missing.append(name)
     return absent
 
 

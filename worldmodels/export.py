@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from generative.training.checks import placed
+from generative.training.extras import how_to_install
 from generative.training.files import json_bytes, write_folder
 from generative.training.settings import to_json
 from generative.vae import to_float_bchw
@@ -190,10 +191,7 @@ def _need_onnx() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError(
-            f"{error.name} is missing, which the export needs: pip install -c constraints.txt "
-            "'.[onnx]'"
-        ) from error
+        raise ImportError(f"to export, {how_to_install(error.name or '')}") from error
 
 
 def _trace(graph: Graph) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from generative.data.image_set import ImageSet, random_split
+from generative.training.extras import how_to_install
 from generative.training.files import DamagedFileError, open_file, reading
 
 __all__ = ["find_digits", "load_digits"]
@@ -32,10 +33,7 @@ def find_digits() -> Path:
         file = Path(folder) / "datasets" / "data" / "digits.csv.gz"
         if file.is_file():
             return file
-    raise FileNotFoundError(
-        "the digits come with scikit-learn, which is not installed: make install, or "
-        "pip install -c constraints.txt -e ."
-    )
+    raise FileNotFoundError(f"the digits come with scikit-learn; {how_to_install('sklearn')}")
 
 
 def load_digits(file: Path | None = None, seed: int = 0) -> ImageSet:

@@ -21,6 +21,7 @@ import numpy as np
 from generative.data.image_set import PARTS
 from generative.data.score_set import ScoreSet
 from generative.music.score import Note, Score
+from generative.training.extras import how_to_install
 from generative.training.files import MAX_LIST_BYTES, DamagedFileError, read_json, write_json
 
 __all__ = ["distinct", "load_music21_chorales", "melody_groups"]
@@ -67,8 +68,7 @@ def _installed_version() -> str:
         return importlib.metadata.version("music21")
     except importlib.metadata.PackageNotFoundError:
         raise ModuleNotFoundError(
-            "the chorales come with music21, which is not installed: make install, or "
-            "pip install -c constraints.txt -e ."
+            f"the chorales come with music21; {how_to_install('music21')}"
         ) from None
 
 

@@ -11,9 +11,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import dis
-import importlib.metadata
 import inspect
-import re
 import signal
 import sys
 import textwrap
@@ -25,6 +23,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 from generative.data.needs import what_is_needed
+from generative.training.extras import how_to_install, is_asked_for
 from generative.training.interrupts import interrupt_again
 from generative.training.platforms import BROKEN_PIPE
 from generative.training.settings import differences, flatten, from_json, may_change, to_json
@@ -136,30 +135,12 @@ def _in_words(error: Exception) -> str | None:
         places = [str(place) for place in (error.filename, error.filename2) if place is not None]
         return ": ".join([*dict.fromkeys(places), error.strerror or str(error)])
     if isinstance(error, ModuleNotFoundError) and not _is_ours(error):
-        return _how_to_install(error.name or "")
+        return how_to_install(error.name) if error.name and is_asked_for(error.name) else None
     if isinstance(error, (ValueError, RuntimeError, OSError, ArithmeticError, ImportError)):
         return str(error) if _is_ours(error) else None
     # Gymnasium's errors have no base of their own, and it need not be loaded.
     missing = type(error).__name__ == "DependencyNotInstalled"
     return str(error) if missing else None
-
-
-def _how_to_install(module: str) -> str | None:
-    """Line about a missing package; None for our own modules and unknown packages."""
-    package = module.partition(".")[0]
-    if package in PACKAGES or not package:
-        return None
-    name = {"sklearn": "scikit-learn"}.get(package, package.replace("_", "-"))
-    try:
-        needed = importlib.metadata.requires("worldmodels-toolkit") or []
-    except importlib.metadata.PackageNotFoundError:
-        needed = []
-    for line in needed:
-        found = re.fullmatch(r"([\w-]+)[^;]*(?:; extra == \"(\w+)\")?", line)
-        if found and found[1] == name:
-            what = f".[{found[2]}]" if found[2] else "."
-            return f"{name} is not installed; pip install -c constraints.txt -e '{what}'"
-    return None
 
 
 def _is_ours(error: BaseException) -> bool:

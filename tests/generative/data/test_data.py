@@ -191,7 +191,7 @@ def test_other_tables_are_no_digits(tmp_path):
 
 def test_missing_scikit_learn_is_named(monkeypatch):
     monkeypatch.setattr(digits.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(FileNotFoundError, match=r"make install, or pip install -c constraints.txt"):
+    with pytest.raises(FileNotFoundError, match=r'pip install "scikit-learn.*extra digits'):
         load_digits()
 
 

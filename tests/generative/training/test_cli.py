@@ -307,7 +307,7 @@ def test_ctrl_c_while_a_command_imports(folder, status, told):
     [
         (
             "--what import",
-            "onnxscript is not installed; pip install -c constraints.txt -e '.[onnx]'",
+            'onnxscript is not installed: pip install "onnxscript>=0.5" (the extra onnx)',
         ),
         ("--what write --out /proc/nowhere/at-all", "/proc/nowhere: No such file or directory"),
         ("--what write --out story.py/below", "story.py/below: Not a directory"),
