@@ -25,6 +25,7 @@ from torch.nn import functional as F
 __all__ = [
     "KeyValueCache",
     "MultiHeadAttention",
+    "PooledAttention",
     "RelativeTerm",
     "SpatialAttention",
     "causal_mask",
@@ -193,6 +194,43 @@ class SpatialAttention(nn.Module):
             return x
         seen = self.cross(x.flatten(2).transpose(1, 2), context)
         return x + seen.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class PooledAttention(nn.Module):
+    """Every place of (B, C, H, W) looks at the image in a quarter of its places (SAGAN).
+
+    y = x + gamma * out(sum_i a_i value_i), a = softmax_i(query . key_i): keys of C / 8 and values
+    of C / 2 channels are the largest of 2x2 places, all maps are 1x1 convolutions without bias,
+    scores are not scaled, and gamma begins at 0, so that the layer begins as the identity (Zhang et
+    al. 2019, section 3, with the pooling of its authors' program).
+
+    Args:
+        channels: C; the sides H and W are even.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        small, half = max(channels // 8, 1), max(channels // 2, 1)
+        self.query = nn.Conv2d(channels, small, 1, bias=False)
+        self.key = nn.Conv2d(channels, small, 1, bias=False)
+        self.value = nn.Conv2d(channels, half, 1, bias=False)
+        self.out = nn.Conv2d(half, channels, 1, bias=False)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor, maps: list[Tensor] | None = None) -> Tensor:
+        """x (B, C, H, W) -> the same shape.
+
+        Args:
+            maps: gets the weights (B, H * W, H * W / 4) appended, whose rows sum to 1.
+        """
+        q = self.query(x).flatten(2)
+        k, v = (F.max_pool2d(layer(x), 2).flatten(2) for layer in (self.key, self.value))
+        # Penalties on a critic's slope need second derivatives, which the fused kernel has not.
+        weights = (q.transpose(1, 2) @ k).softmax(-1)
+        if maps is not None:
+            maps.append(weights)
+        found = (v @ weights.transpose(1, 2)).unflatten(2, x.shape[2:])
+        return x + self.gamma * self.out(found)
 
 
 def causal_mask(

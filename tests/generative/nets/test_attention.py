@@ -1,5 +1,6 @@
 """Attention and the Transformer block against loops, torch's own layer, and their definitions."""
 
+import itertools
 import math
 
 import numpy as np
@@ -7,7 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from generative.nets.attention import KeyValueCache, MultiHeadAttention, causal_mask, padding_mask
+from generative.nets.attention import (
+    KeyValueCache,
+    MultiHeadAttention,
+    PooledAttention,
+    causal_mask,
+    padding_mask,
+)
 from generative.nets.config import BlockConfig, bert_block, gpt2_block, t5_block
 from generative.nets.transformer import BlockCache, TransformerBlock, init_weights
 
@@ -182,3 +189,37 @@ def test_first_weights():
 def test_what_cannot_be_is_explained(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_pooled_attention_by_a_loop():
+    torch.manual_seed(0)
+    layer, x, maps = PooledAttention(16), torch.randn(2, 16, 4, 6), []
+    assert sum(p.numel() for p in layer.parameters()) == 2 * 16 * 2 + 2 * 16 * 8 + 1
+    assert torch.equal(layer(x), x)
+    with torch.no_grad():
+        layer.gamma.fill_(0.7)
+        layer.query.weight.mul_(3)
+        y = layer(x, maps)
+        assert maps[0].shape == (2, 24, 6)
+        torch.testing.assert_close(maps[0].sum(2), torch.ones(2, 24))
+        q, k, v = layer.query(x), layer.key(x), layer.value(x)
+        for b, row, column in itertools.product(range(2), range(4), range(6)):
+            keys, values = [], []
+            for i, j in itertools.product(range(2), range(3)):
+                square = (b, slice(None), slice(2 * i, 2 * i + 2), slice(2 * j, 2 * j + 2))
+                keys.append(k[square].amax((1, 2)))
+                values.append(v[square].amax((1, 2)))
+            weights = torch.stack([q[b, :, row, column] @ key for key in keys]).softmax(0)
+            torch.testing.assert_close(weights, maps[0][b, 6 * row + column])
+            found = sum(w * value for w, value in zip(weights, values, strict=True))
+            expected = x[b, :, row, column] + 0.7 * layer.out.weight[:, :, 0, 0] @ found
+            torch.testing.assert_close(y[b, :, row, column], expected)
+
+
+def test_pooled_attention_can_be_differentiated_twice():
+    """A penalty on the critic's slope needs it."""
+    torch.manual_seed(0)
+    layer = PooledAttention(8).double()
+    nn.init.ones_(layer.gamma)
+    x = torch.randn(1, 8, 2, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(layer, x)
