@@ -26,7 +26,7 @@ from generative.classifier.config import (
 )
 from generative.nets.conv import same_pad
 from generative.nets.init import glorot_
-from generative.training.checks import check_images, check_labels, check_some
+from generative.training.checks import check_batch, check_images, check_labels, check_some
 from generative.training.optimisation import Optimisation, parameter_groups
 from generative.training.pretrained import Pretrained
 
@@ -128,6 +128,30 @@ class CNNClassifier(Pretrained, nn.Module):
             ValueError: another shape, integer pixels, or pixels outside [0, 1].
         """
         return self.net(check_images(x, self.config.image_shape, self))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] -> what the last layer sees, (B, D).
+
+        Raises:
+            ValueError: another shape, integer pixels, or pixels outside [0, 1].
+        """
+        return self.net[:-1](check_images(x, self.config.image_shape, self))
+
+    def feature_maps(self, x: Tensor) -> list[Tensor]:
+        """Images (B, C, H, W) -> maps behind the activation of each convolution.
+
+        Raises:
+            ValueError: another shape or type. Pixels may lie outside [0, 1], as those of a decoder
+                in training may.
+        """
+        x, maps = check_batch(x, self.config.image_shape, "images", self), []
+        for layer in self.net:
+            if isinstance(layer, nn.Flatten):
+                break
+            x = layer(x)
+            if isinstance(layer, nn.LeakyReLU):
+                maps.append(x)
+        return maps
 
     def log_probs(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) -> log probability of each class, nats, (B, num_classes)."""
