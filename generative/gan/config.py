@@ -125,9 +125,10 @@ class ConditionalGANConfig(WGANConfig):
 class GANLossConfig(Checked):
     """Training settings of a GAN; the defaults are the book's, but for what `GAN_BOOK` says."""
 
-    objective: Literal["bce", "hinge", "relativistic"] = "bce"
+    objective: Literal["bce", "hinge", "squares", "relativistic"] = "bce"
     """bce: cross-entropy of real or generated, the generator's labels turned round (Goodfellow et
-    al. 2014). hinge: Lim & Ye 2017. relativistic: of pairs of a real and a generated example, which
+    al. 2014). hinge: Lim & Ye 2017. squares: squared distance of heights from 1 for real and 0 for
+    generated (Mao et al. 2017). relativistic: of pairs of a real and a generated example, which
     is which (Jolicoeur-Martineau 2019)."""
     clip: Share = 0.0
     """bce: keep probabilities this far from 0 and 1, as the book's framework does (1e-7); beyond,

@@ -172,7 +172,9 @@ class GANLearner(AdversarialLearner[GAN]):
 
 def _accuracies(real: Tensor, fake: Tensor, config: GANLossConfig) -> dict[str, Tensor]:
     # Heights that are only compared with each other have no zero of their own.
-    middle = (real.mean() + fake.mean()) / 2 if config.objective == "relativistic" else 0.0
+    middle: Tensor | float = 0.5 if config.objective == "squares" else 0.0
+    if config.objective == "relativistic":
+        middle = (real.mean() + fake.mean()) / 2
     of_real, of_fake = (real > middle).float().mean(), (fake <= middle).float().mean()
     accuracy = (of_real + of_fake) / 2
     return {"real_accuracy": of_real, "fake_accuracy": of_fake, "accuracy": accuracy}

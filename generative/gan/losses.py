@@ -12,11 +12,13 @@ __all__ = ["critic_loss", "generator_loss", "gradient_penalty", "squared_slope"]
 
 
 def critic_loss(real: Tensor, fake: Tensor, config: GANLossConfig) -> Tensor:
-    """Loss of the critic, from its heights (B,) of real and of generated examples."""
+    """Loss of the critic, from its heights (B, ...) of real and of generated examples."""
     if config.objective == "hinge":
         return (F.relu(1 - real) + F.relu(1 + fake)).mean()
     if config.objective == "relativistic":
         return F.softplus(fake - real).mean()
+    if config.objective == "squares":
+        return ((real - 1).square().mean() + fake.square().mean()) / 2
     real_labels = _noisy_labels(torch.ones_like(real), config)
     fake_labels = _noisy_labels(torch.zeros_like(fake), config)
     of_real = _cross_entropy(real, real_labels, config)
@@ -29,6 +31,8 @@ def generator_loss(fake: Tensor, real: Tensor, config: GANLossConfig) -> Tensor:
         return -fake.mean()
     if config.objective == "relativistic":
         return F.softplus(real - fake).mean()
+    if config.objective == "squares":
+        return (fake - 1).square().mean()
     return _cross_entropy(fake, torch.ones_like(fake), config)
 
 

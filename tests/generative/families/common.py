@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-VOCABULARY = {"loss", "sample", "log_prob", "bound", "encode", "decode", "reconstruct"}
+VOCABULARY = {"loss", "sample", "log_prob", "bound", "encode", "decode", "reconstruct", "translate"}
 """Everything that a family may declare in `capabilities`."""
 
 

@@ -1,0 +1,13 @@
+from .config import CycleGANConfig as CycleGANConfig
+from .config import CycleGANLossConfig as CycleGANLossConfig
+from .config import Pix2PixConfig as Pix2PixConfig
+from .config import Pix2PixLossConfig as Pix2PixLossConfig
+from .learner import CycleGANLearner as CycleGANLearner
+from .learner import FakeBuffer as FakeBuffer
+from .learner import Pix2PixLearner as Pix2PixLearner
+from .model import CycleGAN as CycleGAN
+from .model import Pix2Pix as Pix2Pix
+from .networks import ResNetGenerator as ResNetGenerator
+from .networks import UNetGenerator as UNetGenerator
+from .sources import edges as edges
+from .sources import grey as grey
