@@ -1,4 +1,4 @@
-"""What an agent is."""
+"""Interface of an agent."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class NotFiniteError(EpisodeError, FloatingPointError):
 
 @dataclass(frozen=True)
 class DriverSpec:
-    """How to make the driver of an episode, in whichever process runs it.
+    """Recipe of the driver of an episode, for any process that runs it.
 
     `factory(seed=..., **kwargs)` is called anew for every episode, so a driver may keep state. A
     factory that loads a model caches that part itself (`functools.lru_cache`).
@@ -196,7 +196,7 @@ def record_episode(
 
 
 def _scalars(info: dict[str, Any]) -> dict[str, Any]:
-    """What of an environment's info is a plain finite value; arrays and objects are left out."""
+    """Plain finite values of an environment's info; arrays and objects are left out."""
     values = {k: v.item() if isinstance(v, np.generic) else v for k, v in info.items()}
     return {
         k: v
@@ -298,5 +298,5 @@ class _Job:
 
     @staticmethod
     def name(spec: EpisodeSpec) -> str:
-        """What an episode is called in messages."""
+        """Name of an episode in messages."""
         return f"episode {spec.index}, {spec.env_id}, seed {spec.seed}"

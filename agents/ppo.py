@@ -169,7 +169,7 @@ def train(
     callback: BaseCallback | None = None,
     env_seed: Callable[[int], int] | None = None,
 ) -> bool:
-    """`learner.learn`, from its latest checkpoint if there is one, up to so many decisions in all.
+    """Run `learner.learn` up to `decisions` in all, from its latest checkpoint if there is one.
 
     PPO in a `DreamVecEnv` goes on to the same weights bit for bit, unless its noise is gSDE: lanes
     and random numbers are part of the checkpoint. Real environments begin new episodes (on tracks
@@ -179,7 +179,7 @@ def train(
         decisions: of all environments together; PPO ends its last update above that.
         checkpoints: where to save; nowhere if not given.
         every: decisions between checkpoints, at least.
-        log: told of decisions so far and of what was measured.
+        log: takes the number of decisions so far and the measured values.
         report: told of every decision taken.
         stop: whether to end before the next decision.
         callback: one more, of Stable-Baselines3's kind.
@@ -235,7 +235,7 @@ class _Keeper(BaseCallback):
             self.record()
 
     def record(self) -> None:
-        """Log what was measured, and save."""
+        """Log the measured values, and save."""
         step = self.recorded = self.model.num_timesteps
         if self.log is not None:
             self.log(step, measured(self.model))

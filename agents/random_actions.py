@@ -117,7 +117,7 @@ class NoisyActions:
             observation, agent_state, episode_start, deterministic
         )
         action = self._disturb(from_env(np.asarray(wanted)[None], self.head)[0], noise)
-        if hasattr(agent_state, "executed"):  # an agent that remembers must know what was done
+        if hasattr(agent_state, "executed"):  # an agent with a memory must know the executed action
             agent_state = agent_state.executed(action)
         return action, (agent_state, noise)
 

@@ -114,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--turns", type=int, default=2, help="the best of which counts")
+    parser.add_argument("--turns", type=int, default=2, help="number of turns; the best counts")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)

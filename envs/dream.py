@@ -320,7 +320,7 @@ class Lanes:
         self.starts.check_fits(mem)
         vectors = self.world.sees_vectors
         if vectors and render_mode is not None:
-            raise ValueError("this V is of vectors, of which there is no picture: no render_mode")
+            raise ValueError("this V decodes vectors, which have no picture; leave out render_mode")
 
         self.action_space = action_space(self.head)
         if observation == "frames" and vectors:
@@ -392,13 +392,13 @@ class Lanes:
         return outcome.paid.double().cpu().numpy(), *flags
 
     def observe(self) -> np.ndarray:
-        """What all lanes show now, in memory of its own."""
+        """Observations of all lanes, in memory of their own."""
         if self.observation == "frames":
             return self.frames()
         return torch.cat([self.state.z, self.state.h], dim=1).float().cpu().numpy()
 
     def frames(self) -> np.ndarray:
-        """What V makes of every z: pictures, uint8 (N, 64, 64, 3), or vectors."""
+        """V's decoding of every z: pictures, uint8 (N, 64, 64, 3), or vectors."""
         return self.world.decode(self.state.z)
 
     def _rows(self, lanes: np.ndarray) -> Tensor:
@@ -434,9 +434,9 @@ def _find_starts(starts: Starts, model: Model) -> DreamStarts:
 
 
 def _find_head(task: Task | ActionHead | None, model: Model, action_dim: int) -> ActionHead:
-    """What becomes of an action before M reads it: as asked for, or as the folder tells.
+    """Action head that maps an action to M's input: the one asked for, or that of the folder.
 
-    An M alone does not tell: of three numbers it may have seen steering, gas and brake, or three
+    An M alone does not determine it: three numbers may be steering, gas and brake, or three
     torques.
     """
     if task is None:

@@ -4,7 +4,7 @@
     env = LatentObservation(env, "pretrained/carracing-dream")       # Box (288,): z 32, h 256
 
 An ordinary Gymnasium wrapper, so Stable-Baselines3, CleanRL and the rest learn on it unchanged. M
-carries what was seen before, so that a policy needs no memory of its own: what RecurrentPPO learns
+carries the past, so that a policy needs no memory of its own: what RecurrentPPO learns
 with an LSTM, M has learned from recordings.
 """
 
@@ -164,7 +164,7 @@ def check_environment(env: gymnasium.Env, trained: Task, model: Any) -> None:
 def _meet(
     env: gymnasium.Env, model: Model, task: Task | None
 ) -> tuple[Preprocess, ActionHead | None]:
-    """How V sees an environment, and the action head of M; None to choose it by the space."""
+    """Preprocessing for V, and the action head of M; None to choose it by the space."""
     if task is None and isinstance(model, str | Path) and (Path(model) / "memory").is_dir():
         task = Task.load(model, trust=True)  # the environment is made already
         check_environment(env, task, model)

@@ -36,11 +36,11 @@ __all__ = ["DreamStep", "DreamVecEnv"]
 
 
 KEPT = ("z", "h", "c", "prev_reward", "mask", "age", "stretch")
-"""What `DreamVecEnv.state_dict` keeps of its lanes."""
+"""Fields of the lanes that `DreamVecEnv.state_dict` keeps."""
 
 
 class DreamStep(NamedTuple):
-    """What a decision brings to N lanes, as tensors on the dream's device."""
+    """Result of a decision in N lanes, as tensors on the dream's device."""
 
     obs: Tensor
     """(N, latent_dim + hidden_dim); where an episode has ended, the first of the next one."""

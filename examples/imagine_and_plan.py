@@ -39,7 +39,7 @@ def plan(
 
 
 def main(decisions: int = 60, track: int = 1, horizon: int = 12, draws: int = 64) -> float:
-    """The score of so many decisions on a real track."""
+    """Score of `decisions` decisions on a real track."""
     world = WorldModel.from_pretrained("pretrained/carracing-dream")
     generator = torch.Generator().manual_seed(1)
     env = gymnasium.make("WorldModels/CarRacing64-v0")

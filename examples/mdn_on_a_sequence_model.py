@@ -39,7 +39,7 @@ class SomeonesModel(nn.Module):
         self.head = MixtureDensityHead(hidden_dim, out_dim=1, num_mixtures=2)
 
     def nll(self, x: Tensor) -> Tensor:
-        """Mean -log p(x[t] | x[:t]) in nats, but for the first two, of which nothing is known."""
+        """Mean -log p(x[t] | x[:t]) in nats, without the first two, which cannot be predicted."""
         h, _ = self.gru(x[:, :-1])
         return -self.head(h).log_prob(x[:, 1:])[:, 1:].mean()
 

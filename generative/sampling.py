@@ -21,7 +21,7 @@ def shape_logits(
     top_k: CountOrZero = 0,
     top_p: Quantile = 1.0,
 ) -> Tensor:
-    """Log probabilities to draw from, of the shape of logits (..., V); what is left out has -inf.
+    """Log probabilities to draw from, of the shape of logits (..., V); excluded tokens have -inf.
 
     In this order: p^(1/temperature), the `top_k` most probable (Fan et al. 2018), and of these the
     fewest that together have probability `top_p` or more (Holtzman et al. 2020).

@@ -1,4 +1,4 @@
-"""Train an LSTM and a Transformer as M on the same episodes, and measure what each foretells.
+"""Train an LSTM and a Transformer as M on the same episodes, and compare their predictions.
 
 python scripts/compare_memories.py quick --results docs/results/memories
 """
@@ -30,7 +30,7 @@ COLOURS = {"lstm": "#2a6f97", "transformer": "#d1495b", "committed": "#6b705c"}
 
 @dataclass(frozen=True)
 class Args(Checked):
-    """Train an LSTM and a Transformer as M on the same episodes, and measure what each foretells.
+    """Train an LSTM and a Transformer as M on the same episodes, and compare their predictions.
 
     Both have about as many weights, see the same batches and take as many steps. Held-out episodes
     are driven without noise (for the dream gap) and with (for the errors).

@@ -43,13 +43,13 @@ class Args(Checked):
     folder: tyro.conf.Positional[Path] = Path("pretrained/carracing-dream/vision")
     """Folder of a run, or of a model."""
     pictures: Annotated[Folder | None, tyro.conf.arg(name="out")] = None
-    """Where the pictures go; `explore` in the folder of the run if not given, and without a run
-    runs/explore."""
+    """Folder for the pictures; if not given, `explore` in the run's folder, or runs/explore for a
+    model without a run."""
     data: str = ""
-    """What the model was trained on, such as sprites or two-moons; as the run had it, if not
-    given."""
+    """Training data of the model, such as sprites or two-moons; if not given, as in the run's
+    settings."""
     data_dir: Path | None = None
-    """Where the files of the data are; as the run had it, if not given."""
+    """Folder of the data's files; if not given, as in the run's settings."""
     vae: vae.Settings = field(default_factory=vae.Settings)
     autoencoder: autoencoder.Settings = field(default_factory=autoencoder.Settings)
     gan: gan.Settings = field(default_factory=gan.Settings)
@@ -89,14 +89,14 @@ PRESETS = {
 }
 _BY_CLASS = vae, autoencoder, gan, flow, pixelcnn, energy, diffusion, classifier, text, music
 KINDS: dict[str, ModuleType] = {kind.__name__.rpartition(".")[2]: kind for kind in _BY_CLASS}
-"""What is found by the class of its model, by the name of its settings."""
+"""Modules that draw a model, found by its class; keys are the names of their settings."""
 ELSEWHERE = {
     "BERTClassifier": "`worldmodels fine_tune_bert` tells how often it is right",
     "LinearController": "`worldmodels play` and `worldmodels evaluate` show what an agent does",
     "MDNRNN": "`worldmodels render_dream` shows what an agent dreams",
     "TransformerMemory": "`worldmodels render_dream` shows what an agent dreams",
 }
-"""Which command shows a model that is not drawn here."""
+"""Commands for models that are not drawn here."""
 
 
 def main(args: Args) -> Path:
@@ -178,7 +178,7 @@ def kind_of(subject: Subject, args: Args) -> tuple[ModuleType, Any]:
             return module, getattr(args, field_name)
     drawn = ", ".join(name for module in KINDS.values() for name in module.CLASSES)
     raise ValueError(
-        f"{subject.folder} holds {with_article(name)}, of which nothing is drawn here; "
+        f"{subject.folder} holds {with_article(name)}, which has no drawings here; "
         + ELSEWHERE.get(name, f"pass {drawn}")
     )
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Args(Checked):
     """Fine-tune BERT on a few labelled texts: which grape is a review about, when it is not named?
 
-    The reviews are those of a small grammar, of which the best guess is known.
+    The reviews are those of a small grammar, so the best guess is known.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
@@ -49,7 +49,7 @@ class Args(Checked):
     report: Annotated[Path, Ending((".json",))] | None = None
     """JSON file to which the result is added, under the name of the run's folder."""
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 

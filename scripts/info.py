@@ -26,7 +26,7 @@ PRESETS = {"default": Args(), "smoke": Args(json=True)}
 
 
 def main(args: Args) -> dict[str, Any]:
-    """Returns what was printed."""
+    """Returns the printed values."""
     found = collect()
     print(json.dumps(found, indent=1) if args.json else describe(found))
     return found

@@ -36,12 +36,12 @@ class Args(Checked):
     seconds: Positive = 20.0
     """Length of the film; an episode of the game has at most 20 s."""
     dream_seconds: Positive = 2.5
-    """How long M runs alone before it looks at the game again."""
+    """Time that M runs alone before it looks at the game again."""
     actions: Literal["own", "real"] = "own"
-    """In a dream, act by what is dreamed, or repeat what is really done meanwhile."""
+    """Actions of a dream: the agent's own on dreamed observations, or those of the real drive."""
     temperature: NonNegative | None = None
-    """Of M's draws; None: that of the dream the agent was trained in, or 1 where its folder has no
-    dream.json."""
+    """Temperature of M's draws; None: that of the dream that trained the agent, or 1 if its folder
+    has no dream.json."""
     fast: bool = False
     """The agent sees our own drawing instead of the stock game's."""
 

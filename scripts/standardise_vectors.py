@@ -1,4 +1,4 @@
-"""Make V of an environment that shows vectors: mean and deviation of what was recorded."""
+"""Make V of an environment that shows vectors: mean and deviation of the recorded ones."""
 
 from __future__ import annotations
 

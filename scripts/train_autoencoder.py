@@ -22,9 +22,9 @@ class Args(Checked):
     out: Folder = Path("runs/autoencoder")
     """Run folder; the trained model is in its `model` folder, reconstructions are in `images`."""
     data: ImageData = "fashion-mnist"
-    """What to train on, in the shape of the model."""
+    """Images to train on, in the shape of the model."""
     data_dir: Path = Path("data")
-    """Where its files are, or in a folder of its name there (sprites and digits need none)."""
+    """Folder of the files, or of a subfolder of the data's name; sprites and digits need none."""
     train_on: tuple[str, ...] = ("train",)
     """Parts of the data: train, or train val where no setting is chosen by the latter."""
     model: ConvAutoencoderConfig = field(default_factory=ConvAutoencoderConfig)
@@ -36,7 +36,7 @@ class Args(Checked):
     picture_every: Count = 600
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 
@@ -115,7 +115,7 @@ def main(args: Args) -> Path:
 
 
 def decoded_plane(model, test, num: int = 20):
-    """What the codes of a regular grid over the plane stand for, (num * num, C, H, W)."""
+    """Decoded codes of a regular grid over the plane, (num * num, C, H, W)."""
     import torch
 
     device = next(model.parameters()).device

@@ -34,14 +34,14 @@ class Args(Checked):
     out: Folder = Path("runs/classifier")
     """Run folder; the trained model is in its `model` folder."""
     data: ImageData = "cifar-10"
-    """What to train on, in the shape of the model."""
+    """Images to train on, in the shape of the model."""
     data_dir: Path = Path("data")
-    """Where its files are, or in a folder of its name there (sprites and digits need none)."""
+    """Folder of the files, or of a subfolder of the data's name; sprites and digits need none."""
     factor: str = "class"
-    """What to tell of an image: class, or of sprites shape, colour, x, y, size, or of CelebA an
-    attribute, Smiling say."""
+    """Factor to classify: class; for sprites shape, colour, x, y or size; for CelebA an attribute
+    such as Smiling."""
     network: Literal["mlp", "cnn"] = "cnn"
-    """Which of the two below to train."""
+    """Network to train, one of the two below."""
     mlp: MLPClassifierConfig = field(default_factory=MLPClassifierConfig)
     cnn: CNNClassifierConfig = field(default_factory=CNNClassifierConfig)
     loss: ClassifierLossConfig = field(default_factory=ClassifierLossConfig)
@@ -49,13 +49,13 @@ class Args(Checked):
     """Optimiser steps (the book: 10 epochs of 1,563)."""
     batch_size: Count = 32
     doublings: CountOrZero = 0
-    """How often the batch doubles, at even distances (Smith et al. 2018, 'Don't decay the learning
-    rate')."""
+    """Number of times that the batch size doubles, at even distances (Smith et al. 2018, 'Don't
+    decay the learning rate')."""
     log_every: Count = 100
     picture_every: Count = 5000
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 
@@ -128,7 +128,7 @@ def main(args: Args) -> Path:
         config = args.cnn if args.network == "cnn" else args.mlp
         images = load_images(args.data, args.data_dir, config.image_shape)
         column = find_factor(images, args.factor, config.num_classes)
-        # Only what is tested on is kept from training; no setting is chosen by these images.
+        # Only the test images are kept from training; no setting is chosen by these images.
         train, test = images.part("train", "val"), images.part("test")
         torch.manual_seed(run.seed_for("weights"))
         model = (CNNClassifier(args.cnn) if args.network == "cnn" else MLPClassifier(args.mlp)).to(
@@ -155,14 +155,14 @@ def main(args: Args) -> Path:
 
 
 def find_factor(images: ImageSet, factor: str, num_classes: int) -> int:
-    """Its column among the factors.
+    """Column of a factor among the factors.
 
     Raises:
         ValueError: the images have none of this name, or it has more values than classes.
     """
     if factor not in images.factor_names:
         raise ValueError(
-            f"factor is {factor!r}; of these images known are {', '.join(images.factor_names)}"
+            f"factor is {factor!r}; these images have {', '.join(images.factor_names)}"
         )
     column = images.factor_names.index(factor)
     found = int(images.factors[:, column].max()) + 1
@@ -172,7 +172,7 @@ def find_factor(images: ImageSet, factor: str, num_classes: int) -> int:
 
 
 def mistakes(model: MLPClassifier | CNNClassifier, test: ImageSet, column: int, n: int = 36):
-    """Those of up to 2,000 test images that the model finds least probable as what they are."""
+    """Images whose true class has the least probability, of at most 2,000 test images."""
     import torch
 
     from generative.training.pictures import image_grid

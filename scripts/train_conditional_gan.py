@@ -25,12 +25,12 @@ class Args(Checked):
     """Run folder; the trained networks are in its `model` folder, samples are in `images`, with a
     column for each class."""
     data: ImageData = "celeba"
-    """What to train on, in the shape of the model."""
+    """Images to train on, in the shape of the model."""
     data_dir: Path = Path("data")
-    """Where its files are, or in a folder of its name there (sprites and digits need none)."""
+    """Folder of the files, or of a subfolder of the data's name; sprites and digits need none."""
     label: tuple[str, ...] = ("Blond_Hair",)
-    """Name of what the images are told apart by, `class` where there is nothing else; of several,
-    each combination is a class."""
+    """Factors that the classes are made of, `class` if the data have no others; each combination of
+    several is a class."""
     model: ConditionalGANConfig = field(default_factory=ConditionalGANConfig)
     loss: WGANLossConfig | GANLossConfig = field(default_factory=WGANLossConfig)
     """Settings of a Wasserstein GAN (the book), or of a GAN."""
@@ -41,7 +41,7 @@ class Args(Checked):
     picture_every: Count = 1000
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 

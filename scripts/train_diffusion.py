@@ -32,9 +32,9 @@ class Args(Checked):
     data: ImageData | PointData = "flowers"
     """Images, in the shape of `image`; or points, standardised by their exact moments."""
     data_dir: Path = Path("data")
-    """Where files of images are, or in a folder of their name there."""
+    """Folder of the image files, or of a subfolder of the data's name."""
     max_images: Count | None = None
-    """At most so many images, at even distances; all of them if not given."""
+    """At most this many images, at even distances; all of them if not given."""
     image: ImageDiffusionConfig = field(default_factory=ImageDiffusionConfig)
     """The model of images."""
     point: PointDiffusionConfig = field(default_factory=PointDiffusionConfig)
@@ -51,7 +51,7 @@ class Args(Checked):
     picture_every: Count = 600
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 

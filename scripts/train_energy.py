@@ -33,11 +33,11 @@ class Args(Checked):
     data: ImageData | PointData = "mnist"
     """Images in the shape of the model, or fresh points, standardised by their exact moments."""
     data_dir: Path = Path("data")
-    """Where the images are, or in a folder of their name there."""
+    """Folder of the image files, or of a subfolder of the data's name."""
     model: ConvEnergyConfig = field(default_factory=ConvEnergyConfig)
-    """Of images."""
+    """Model of images."""
     points: PointEnergyConfig = field(default_factory=PointEnergyConfig)
-    """Of points."""
+    """Model of points."""
     loss: EnergyLossConfig = field(default_factory=EnergyLossConfig)
     steps: Count = 28_080
     """Optimiser steps (the book: 60 epochs of 468 whole batches)."""
@@ -46,7 +46,7 @@ class Args(Checked):
     picture_every: Count = 2000
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 
@@ -169,7 +169,7 @@ class Images:
         return image_grid(learner.model.to_data(samples), scale=2)
 
     def score(self, model) -> dict[str, float]:
-        """How far walks from noise end from the test images, beside how far the noise is."""
+        """Energy distances of the ends and of the starts of walks from the test images."""
         import torch
 
         from generative.known.two_samples import energy_test

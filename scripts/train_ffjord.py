@@ -41,9 +41,9 @@ class Args(Checked):
     loss: FlowLossConfig = field(
         default_factory=lambda: FlowLossConfig(lr=2e-4, final_lr=2e-6, clip=1.0, ema=0.98)
     )
-    """Of the likelihood."""
+    """Training by the likelihood."""
     matching: FlowLossConfig = MATCHING
-    """Of the flow matching before it."""
+    """Training by flow matching, before it."""
     steps: Count = 12_300
     """Optimiser steps, those of flow matching included."""
     matching_steps: CountOrZero = 12_000
@@ -53,7 +53,7 @@ class Args(Checked):
     picture_every: Count = 2000
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 

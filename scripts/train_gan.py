@@ -32,7 +32,7 @@ class Args(Checked):
     data: ImageData | PointData = "bricks"
     """Images in the shape of the model, or points, standardised by their exact moments."""
     data_dir: Path = Path("data")
-    """Where its files are, or in a folder of its name there (sprites, digits, points need none)."""
+    """Folder of the files, or of a subfolder of their name; sprites, digits, points need none."""
     model: GANConfig = field(default_factory=GANConfig)
     loss: GANLossConfig = field(default_factory=GANLossConfig)
     steps: Count = 93_900
@@ -44,7 +44,7 @@ class Args(Checked):
     report: Annotated[Path, Ending((".json",))] | None = None
     """JSON file to which the result is added, under the name of the run's folder."""
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 
@@ -149,7 +149,7 @@ def main(args: Args) -> Path:
 
 
 def task_of(run: Run) -> Plane | Images:
-    """What a run's GAN is trained on, in the shape of its model."""
+    """Images or points to train a run's GAN on, in the shape of its model."""
     return Images(run) if len(run.config.model.shape) == 3 else Plane(run)
 
 

@@ -22,9 +22,9 @@ class Args(Checked):
     out: Folder = Path("runs/glow")
     """Run folder; the trained flow is in its `model` folder, samples are in `images`."""
     data: ImageData = "sprites"
-    """What to train on, in the shape and the levels of the model."""
+    """Images to train on, in the shape and the levels of the model."""
     data_dir: Path = Path("data")
-    """Where its files are, or in a folder of its name there (sprites and digits need none)."""
+    """Folder of the files, or of a subfolder of the data's name; sprites and digits need none."""
     model: GlowConfig = field(default_factory=GlowConfig)
     loss: FlowLossConfig = field(default_factory=FlowLossConfig)
     steps: Count = 3000
@@ -36,7 +36,7 @@ class Args(Checked):
     picture_every: Count = 500
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 

@@ -22,7 +22,7 @@ class Args(TextSource):
     out: Folder = Path("runs/gpt")
     """Run folder; the trained model is in its `model` folder, samples are in `texts`."""
     prompt: str = "wine review"
-    """What samples begin with."""
+    """First words of the samples."""
     model: GPTConfig = field(default_factory=GPTConfig)
     loss: TextLossConfig = field(default_factory=TextLossConfig)
     steps: Count = 20_300
@@ -34,7 +34,7 @@ class Args(TextSource):
     report: Annotated[Path, Ending((".json",))] | None = None
     """JSON file to which the result is added, under the name of the run's folder."""
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 

@@ -30,9 +30,9 @@ class Args(Checked):
     out: Folder = Path("runs/image-vae")
     """Run folder; the trained VAE is in its `model` folder, samples are in `images`."""
     data: ImageData = "fashion-mnist"
-    """What to train on, in the shape of the model."""
+    """Images to train on, in the shape of the model."""
     data_dir: Path = Path("data")
-    """Where its files are, or in a folder of its name there (sprites and digits need none)."""
+    """Folder of the files, or of a subfolder of the data's name; sprites and digits need none."""
     threshold: Annotated[int, Range(0, 255)] = 0
     """Pixels of at least this become white, all others black; 0 leaves them grey."""
     parts: tuple[str, ...] = ("train",)
@@ -52,7 +52,7 @@ class Args(Checked):
     report: Annotated[Path, Ending((".json",))] | None = None
     """JSON file to which the result is added, under the name of the run's folder."""
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 
@@ -177,13 +177,13 @@ def main(args: Args) -> Path:
 
 
 def black_and_white(images: ImageSet, threshold: int) -> ImageSet:
-    """The same images with two levels: white is what was at least `threshold`."""
+    """The same images with two levels: pixels of at least `threshold` are white."""
     pixels = (images.images >= threshold).astype("uint8")
     return dataclasses.replace(images, images=pixels, levels=2)
 
 
 def score(vae, test: ImageSet, args: Args) -> dict[str, float]:
-    """What training minimised, and bounds of -log p in nats, of test images.
+    """Training loss, and bounds of -log p in nats, of test images.
 
     `test_elbo_nats` is the bound from one draw, `test_nats` the one from `score_draws`. A Gaussian
     likelihood makes them log densities, which can be below zero.

@@ -28,10 +28,10 @@ class Args(Checked):
     data: VoiceData = "jsb"
     """jsb: Jsb16thSeparated.npz, Jsb16thSeparated.json or jsb-chorales-16th.json."""
     data_dir: Path = Path("data")
-    """Where its files are, or in a folder of its name there; what is read of music21's corpus is
-    kept there."""
+    """Folder of the files, or of a subfolder of the data's name, which also keeps the pieces read
+    from music21's corpus."""
     max_pieces: Count | None = None
-    """Use at most so many pieces of each part."""
+    """Use at most this many pieces of each part."""
     bars: Literal["first", "all"] = "first"
     """The first bars of each piece, as in the book, or all bars that follow each other."""
     model: MuseGANConfig = field(default_factory=MuseGANConfig)
@@ -43,7 +43,7 @@ class Args(Checked):
     picture_every: Count = 500
     """Steps from one sample to the next, a multiple of log_every; the last step has one too."""
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 

@@ -37,13 +37,13 @@ class Args(Checked):
     data: RollData = "jsb"
     """jsb: the file jsb-chorales-quarter.json with the split of published results."""
     data_dir: Path = Path("data")
-    """Where it is, or in a folder of the data's name there."""
+    """Folder of the file, or of a subfolder of the data's name."""
     max_pieces: Count | None = None
-    """Use at most so many pieces."""
+    """Use at most this many pieces."""
     model: MusicRNNConfig = field(default_factory=MusicRNNConfig)
     loss: MusicLossConfig = field(default_factory=MusicLossConfig)
     transpose: CountOrZero = 0
-    """Move each training piece by up to so many keys, at random."""
+    """Move each training piece by at most this many keys, at random."""
     steps: Count = 1000
     """Optimiser steps."""
     batch_size: Count = 32
@@ -54,7 +54,7 @@ class Args(Checked):
     report: Annotated[Path, Ending((".json",))] | None = None
     """JSON file to which the result is added, under the name of the run's folder."""
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 

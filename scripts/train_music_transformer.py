@@ -26,12 +26,12 @@ class Args(Checked):
     out: Folder = Path("runs/music_transformer")
     """Run folder; the trained model is in its `model` folder, samples in `images` and `midi`."""
     data: StreamData = "cello-suites"
-    """What to train on; the words are those of the pieces that are trained on."""
+    """Pieces to train on; the vocabulary is made of the training pieces."""
     data_dir: Path = Path("data")
-    """Where its files are, or in a folder of its name there; what is read of music21's corpus is
-    kept there."""
+    """Folder of the files, or of a subfolder of the data's name, which also keeps the pieces read
+    from music21's corpus."""
     max_pieces: Count | None = None
-    """Use at most so many pieces."""
+    """Use at most this many pieces."""
     train_on: tuple[str, ...] = ("train",)
     """Parts of the data; the book holds nothing back: train val test."""
     model: MusicTransformerConfig = field(default_factory=MusicTransformerConfig)
@@ -49,9 +49,9 @@ class Args(Checked):
     picture_every: Count = 1000
     """Steps from one sample to the next, a multiple of log_every; the last step has one too."""
     temperature: NonNegative = 0.5
-    """Of these samples, as in the book."""
+    """Temperature of these samples, as in the book."""
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 
@@ -141,7 +141,7 @@ def main(args: Args) -> Path:
         train = [
             transpose_streams(p, k) for k in keys for part in args.train_on for p in pieces[part]
         ]
-        words = vocabularies(train)  # so that what is held back can have others
+        words = vocabularies(train)  # held-out pieces can then have unknown words
         encoded = {part: encode_pieces(of, words) for part, of in pieces.items() if of}
         train = encode_pieces(train, words)
         torch.manual_seed(run.seed_for("weights"))

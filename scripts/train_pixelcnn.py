@@ -31,11 +31,11 @@ class Args(Checked):
     out: Folder = Path("runs/pixelcnn")
     """Run folder; the trained model is in its `model` folder, samples are in `images`."""
     data: ImageData = "fashion-mnist"
-    """What to train on, in the shape and the levels of the model."""
+    """Images to train on, in the shape and the levels of the model."""
     data_dir: Path = Path("data")
-    """Where its files are, or in a folder of its name there (sprites and digits need none)."""
+    """Folder of the files, or of a subfolder of the data's name; sprites and digits need none."""
     max_images: Count | None = None
-    """Use at most so many of the images."""
+    """Use at most this many of the images."""
     train_on: tuple[str, ...] = ("train",)
     """Parts of the data: train while settings are chosen by the validation images, train val for
     the final training once they are."""
@@ -55,7 +55,7 @@ class Args(Checked):
     num_samples: Count = 10
     """Images in a picture, drawn one pixel after the other."""
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 
@@ -97,8 +97,8 @@ DIGITS = Args(
 )
 PRESETS = {
     "book": Args(),
-    # What the book's program lacks: it is blind to a part of what is above, its rate never falls,
-    # and nothing keeps it from learning the training images by heart.
+    # The book's program is blind to some pixels above, its learning rate never falls, and nothing
+    # keeps it from learning the training images by heart.
     "corrected": Args(
         model=PixelCNNConfig(network=GatedConfig(hidden_dim=64, num_layers=7, dropout=0.1)),
         loss=PixelCNNLossConfig(lr=2e-3, final_lr=1e-5, clip=1.0, ema=0.999),
@@ -213,7 +213,7 @@ def main(args: Args) -> Path:
 
 
 def score(model, images, most: int = 2000) -> float:
-    """Bits per number, exact, over at most so many images at even distances."""
+    """Bits per number, exact, over at most `num` images at even distances."""
     import torch
 
     from generative.pixelcnn import PixelCNN

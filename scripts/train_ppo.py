@@ -43,11 +43,11 @@ class Args(Checked):
     out: Folder = Path("runs/ppo")
     """Run folder; the agent is in its folder `agent`."""
     algorithm: Algorithm = "ppo"
-    """Which algorithm; DQN needs `discrete`, SAC does without."""
+    """Learning algorithm. DQN needs `discrete`; SAC must not have it."""
     where: Literal["dream", "real"] = "dream"
     """In the dream of `model`, or in the environment."""
     observation: Observation = "zh"
-    """What the policy sees: frames, V's z, or z and M's h (always, in the dream)."""
+    """Observations of the policy: frames, V's z, or z and M's h (always, in the dream)."""
     model: Path = Path("pretrained/carracing-dream")
     """Folder of V and M, and of the starts of dreams; not used for pixels."""
     env_id: str = "WorldModels/CarRacing64-v0"
@@ -76,7 +76,7 @@ class Args(Checked):
     """Decisions between checkpoints."""
     tensorboard: bool = True
     device: Device = "cpu"
-    """Of the learner, and of the dream."""
+    """Device of the learner and of the dream."""
     seed: Seed = 1
 
     def __post_init__(self) -> None:
@@ -245,8 +245,8 @@ def make_env(args: Args, run: Run) -> VecEnv:
 
 
 def task_of(args: Args) -> Task:
-    """What the agent will be for: what M dreams of, or the environment, its stock form of a car
-    race."""
+    """Task of the agent: the one that M dreams of, or the real environment (a car race in its stock
+    form)."""
     from envs.task import Task
 
     if args.where == "dream":
@@ -260,7 +260,7 @@ def task_of(args: Args) -> Task:
 
 
 def trained_for(args: Args) -> Task:
-    """What V and M were trained for; its environment is not made here."""
+    """Task that V and M were trained for; its environment is not made here."""
     from envs.task import Task
 
     return Task.load(args.model, trust=True)

@@ -32,17 +32,17 @@ class Args(Checked):
     out: Folder = Path("runs/rbm")
     """Run folder; the trained model is in its `model` folder, samples are in `images`."""
     kind: Literal["rbm", "dbn"] = "rbm"
-    """What to train."""
+    """Model to train."""
     data: ImageData | Literal["bars-and-stripes"] = "mnist"
-    """What to train on, in the shape of the model."""
+    """Images to train on, in the shape of the model."""
     data_dir: Path = Path("data")
-    """Where its files are, or in a folder of its name there."""
+    """Folder of the files, or of a subfolder of the data's name."""
     threshold: Probability = 0.5
-    """Pixels from here on are 1, others 0."""
+    """Pixels of at least this are 1, others 0."""
     model: RBMConfig = field(default_factory=RBMConfig)
-    """Of kind rbm."""
+    """Model of kind rbm."""
     stack: DBNConfig = field(default_factory=DBNConfig)
-    """Of kind dbn."""
+    """Model of kind dbn."""
     loss: RBMLossConfig = field(default_factory=RBMLossConfig)
     steps: Count = 9370
     """Optimiser steps (10 epochs of MNIST), of a network shared out evenly among its layers."""
@@ -52,7 +52,7 @@ class Args(Checked):
     picture_every: Count = 1000
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 

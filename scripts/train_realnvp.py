@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Args(Checked):
     """Train RealNVP, a flow with an exact density.
 
-    On a density of which the optimum is known, the result says how far the flow stays above it.
+    On a density whose optimum is known, the result says how far the flow stays above it.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
@@ -57,7 +57,7 @@ class Args(Checked):
     report: Annotated[Path, Ending((".json",))] | None = None
     """JSON file to which the result is added, under the name of the run's folder."""
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 
@@ -155,7 +155,7 @@ class Plane:
     Args:
         run: whose seed, data and batch size are used.
         even: spread the points of a step evenly.
-        num_fixed: points drawn once, of which every step takes some; 0 draws fresh ones.
+        num_fixed: points drawn once, from which every step takes some; 0 draws fresh ones.
     """
 
     def __init__(self, run: Run, even: bool, num_fixed: int = 0):

@@ -40,7 +40,7 @@ class Args(Checked):
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/rlhf")
-    """Run folder; the policy is in its `model` folder, what is trained before it in the folders
+    """Run folder; the policy is in its `model` folder, the models before it in the folders
     `sft` and `reward`."""
     start_from: Annotated[Path, Input("train_rlhf.py")] | None = None
     """Folder of an earlier run, whose `sft` and `reward` are used."""
@@ -84,7 +84,7 @@ class Args(Checked):
     report: Annotated[Path, Ending((".json",))] | None = None
     """JSON file to which the result is added, under the name of the run's folder."""
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 
@@ -297,7 +297,7 @@ def rows_of(texts: Tensor, run: Run, size: int) -> Any:
 
 
 class Exact:
-    """What is known of every answer: how a policy does, and how good a reward model is."""
+    """Exact figures, over all answers, of a policy and of a reward model."""
 
     def __init__(self, requests: Requests, reference: GPT, beta: float):
         self.requests, self.policy, self.beta = requests, reference, beta
@@ -318,7 +318,7 @@ class Exact:
         }
 
     def learned(self, reward: RewardModel) -> dict[str, float]:
-        """How far a reward model is off, and what a policy loses that is best by its standard."""
+        """Error of a reward model, and the loss of the policy that is best by that reward model."""
         import torch
 
         requests = self.requests

@@ -25,7 +25,7 @@ class Args(Checked):
     data: ImageData | PointData = "eight-gaussians"
     """Images in the shape of the model, or fresh points, standardised by their exact moments."""
     data_dir: Path = Path("data")
-    """Where the images are, or in a folder of their name there."""
+    """Folder of the image files, or of a subfolder of the data's name."""
     model: ScoreConfig = field(default_factory=ScoreConfig)
     loss: ScoreLossConfig = field(
         default_factory=lambda: ScoreLossConfig(lr=3e-3, final_lr=3e-5, ema=0.998)
@@ -39,7 +39,7 @@ class Args(Checked):
     picture_every: Count = 1000
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 
@@ -129,8 +129,7 @@ class Plane:
         return point_clouds([self.batch.draw(2000, "picture"), self._samples(network, 2000)])
 
     def score(self, network) -> dict[str, float]:
-        """What training minimised and what of it was avoidable, and whether samples can be told
-        from fresh points."""
+        """Training loss, its excess over the best, and a test of samples against fresh points."""
         from generative.known.two_samples import energy_test
 
         num = self.run.config.samples

@@ -46,7 +46,7 @@ class Args(TextSource):
     report: Annotated[Path, Ending((".json",))] | None = None
     """JSON file to which the result is added, under the name of the run's folder."""
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 
@@ -248,12 +248,12 @@ ANSWER_LENGTH = 6
 
 
 def make_pairs(args: Args, texts: Texts) -> Spans | Tasks:
-    """What the task of the settings makes of texts."""
+    """Pairs of source and target that the settings' task makes of texts."""
     return Spans(args, texts) if args.task == "spans" else Tasks(args, texts)
 
 
 def written(model: T5, pairs: Spans | Tasks, num: int = 6) -> str:
-    """What the model makes of test sources, and what was wanted."""
+    """Test sources, the model's answers and the targets."""
     device = next(model.parameters()).device
     tokeniser = pairs.texts.tokeniser if isinstance(pairs, Spans) else pairs.tokeniser
     source, target = (rows[:num] for rows in pairs.test)

@@ -27,7 +27,7 @@ class Args(Checked):
     data: ImageData | PointData = "celeba"
     """Images in the shape of the model, or points, standardised by their exact moments."""
     data_dir: Path = Path("data")
-    """Where its files are, or in a folder of its name there (sprites, digits, points need none)."""
+    """Folder of the files, or of a subfolder of their name; sprites, digits, points need none."""
     model: WGANConfig = field(default_factory=WGANConfig)
     loss: WGANLossConfig = field(default_factory=WGANLossConfig)
     steps: Count = 31_800
@@ -39,7 +39,7 @@ class Args(Checked):
     report: Annotated[Path, Ending((".json",))] | None = None
     """JSON file to which the result is added, under the name of the run's folder."""
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 

@@ -1,5 +1,6 @@
-"""The examples in docstrings run as they stand: on tiny models, with the names that they leave to
-the reader, and with a stand-in that only checks its arguments where a call would take minutes."""
+"""Docstrings open with a verb or a noun, and their examples run as they stand: on tiny models, with
+the names that they leave to the reader, and with a stand-in that only checks its arguments where a
+call would take minutes."""
 
 from __future__ import annotations
 
@@ -529,3 +530,18 @@ def test_example(module, tmp_path, monkeypatch):
         **(given(tmp_path) if given else given_family(code)),
     }  # fmt: skip
     exec(compile(code, f"the docstring of {module}", "exec"), namespace)
+
+
+@pytest.mark.parametrize("folder", [*PACKAGES, "scripts", "benchmarks", "examples"])
+def test_docstrings_open_with_a_verb_or_a_noun(folder):
+    opening = re.compile(r"\s*(Of|How|What|Which|Whose|Where|Whether)\b")
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.value.value.strip().splitlines()[0]}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+        and opening.match(node.value.value)
+    ]
+    assert not found, "\n".join(["name the result, or what is done:", *found])

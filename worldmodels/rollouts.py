@@ -357,7 +357,7 @@ class RolloutStore:
         try:
             return run.done
         except DamagedFileError:
-            warnings.warn(f"{self.folder}: is not what was recorded; made again", stacklevel=2)
+            warnings.warn(f"{self.folder}: differs from the recorded one; made again", stacklevel=2)
             return False
 
     def fill(

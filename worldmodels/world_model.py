@@ -1,4 +1,4 @@
-"""V and M as one: see a frame, remember, predict, imagine, look at what was imagined.
+"""V and M as one: see a frame, remember, predict, imagine, look at the dream.
 
 world = WorldModel.from_pretrained("pretrained/carracing-dream")
 z = world.encode(frames)                                   # (B, 64, 64, 3) uint8
@@ -70,12 +70,12 @@ class WorldModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.memory.device
 
     @property
     def sees_vectors(self) -> bool:
-        """Whether observations are vectors, and not frames."""
+        """True if observations are vectors, not frames."""
         return isinstance(self.vision, VectorVision)
 
     @torch.no_grad()
@@ -144,7 +144,7 @@ class WorldModel(nn.Module):
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Imagined:
-        """What would follow from z (B, latent_dim) under fixed actions (B, T, action_dim)."""
+        """Dream from z (B, latent_dim) under given actions (B, T, action_dim)."""
         state = state or self.memory.initial_state(len(z))
         if self.memory.config.reward_input and prev_reward is None:
             prev_reward = z.new_zeros(len(z))

@@ -79,7 +79,7 @@ def _head(record: RunRecord) -> str:
         (f"{facts.dream_steps:,}", "dreamed decisions", "that the controller was trained on"),
         (f"{facts.selection_episodes:,}", "real episodes", "driven to choose between controllers"),
         (format_seconds(facts.wall_seconds), "of training", "from the first frame to the agent"),
-        (str(evaluation.action_repeat), "steps per action", "each action is held so long"),
+        (str(evaluation.action_repeat), "steps per action", "each action is held this long"),
     ]
     cards = "".join(
         f'<div class="card"><b>{escape(value)}</b><span>{escape(name)}</span>'

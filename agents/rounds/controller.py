@@ -65,14 +65,14 @@ class ControllerSettings(Checked):
     method: Literal["cma", "gradient", "both"] = "cma"
     """CMA-ES, back-propagation through the dream, or the first and then the second."""
     features: Literal["z", "zh", "zhc"] = "zh"
-    """What C sees: z alone, z and h, or z, h and c."""
+    """Inputs of C: z alone, z and h, or z, h and c."""
     searches: Count = 1
     """Independent searches with other random numbers; each gives a controller to choose from."""
     dream: DreamConfig = field(default_factory=DreamConfig)
     evolution: EvolutionConfig = field(default_factory=EvolutionConfig)
     gradient: GradientConfig = field(default_factory=GradientConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    """How CMA-ES scores candidates, in dreams or on real tracks."""
+    """Scoring of candidates by CMA-ES, in dreams or on real tracks."""
     test_dreams: Count = 512
     """Dreams by which a finished controller's dream return is measured."""
     max_idle: Count | None = 12
@@ -112,14 +112,14 @@ class ControllerTraining(ControllerSettings):
     start_from: Annotated[Path, Input("train_controller.py")] | None = None
     """Folder of a controller to go on from; zeros if not given."""
     action: ActionHead = CAR_RACING
-    """What becomes of C's outputs; train_in_dream.py chooses it by the environment's actions."""
+    """Map from C's outputs to actions; train_in_dream.py chooses it by the environment."""
     action_repeat: Count = 1
     """Environment steps per decision, on real tracks."""
     workers: Workers = 0
     """Processes; 0 runs everything in this one. Of Ray: workers of the cluster, 0 for as many as
     it has room for."""
     backend: Literal["processes", "ray"] = "processes"
-    """Where CMA-ES scores candidates: on this machine, or on a Ray cluster. No result depends on
+    """Place where CMA-ES scores candidates: this machine, or a Ray cluster. No result depends on
     it."""
     ray_address: str = "local"
     """`local` starts a Ray of its own on this machine; `auto` or HOST:PORT joins a cluster."""
@@ -167,7 +167,7 @@ class ControllerTraining(ControllerSettings):
 
     @property
     def parallel(self) -> ParallelConfig:
-        """Where candidates are scored."""
+        """Settings of the processes that score candidates."""
         return ParallelConfig(
             "serial" if self.backend == "processes" and not self.workers else self.backend,
             self.workers,
@@ -179,7 +179,7 @@ class ControllerTraining(ControllerSettings):
 
     @property
     def shares_candidates(self) -> bool:
-        """Whether the candidates of one search are shared among workers, not whole searches."""
+        """True if workers share the candidates of one search, False if each takes a search."""
         return self.method != "gradient" and (self.backend == "ray" or self.searches == 1)
 
 
@@ -258,7 +258,7 @@ def train_controller(args: ControllerTraining) -> list[Path]:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search ended with."""
+    """Result of a search."""
 
     vector: object
     """The controller as a flat array."""
@@ -509,4 +509,4 @@ QUICK_CONTROLLER = ControllerSettings(
     max_idle=40,
     trouble_weight=8,
 )
-"""How the quick rounds train C."""
+"""Settings by which the quick rounds train C."""

@@ -171,7 +171,7 @@ QUICK_MDNRNN = MDNRNNSettings(
     batch_size=32,
     length=64,
 )
-"""What the quick rounds train."""
+"""M of the quick rounds."""
 QUICK_TRANSFORMER = TransformerSettings(
     model=TransformerMemoryConfig(
         predict_reward=True, predict_end=True, residual=True, dropout=0.1, reward_scale=3.0

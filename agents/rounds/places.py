@@ -1,4 +1,4 @@
-"""Where stages run: settings that no stage learns anything by."""
+"""Settings of where stages run and where their files are; no result depends on them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ EPISODES = Path("runs/rollouts/episodes")
 
 @dataclass(frozen=True)
 class Computing(Checked):
-    """Where a network is trained."""
+    """Threads, device and seed of a training."""
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     threads: Workers = 0
-    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
 
 
 @dataclass(frozen=True)
 class Episodes(Checked):
-    """Where recorded episodes are, and what is made of them."""
+    """Folders of recorded episodes, and of the V trained on them."""
 
     out: Folder = Path("runs/vision")
     """Run folder; the trained V is in its `model` folder."""

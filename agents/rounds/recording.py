@@ -46,7 +46,7 @@ CAR_ENV = "WorldModels/CarRacing64-v0"
 
 @dataclass(frozen=True)
 class RecordingSettings(Checked):
-    """What is recorded, whoever drives."""
+    """Episodes to record, for any driver."""
 
     episodes: Count = 10_000
     """Episodes to record."""
@@ -185,7 +185,7 @@ def track_seed(number: int) -> int:
 
 
 def task_of(env: str, env_kwargs: str) -> Task | None:
-    """What `--env` and `--env-kwargs` ask for; None for the car race as always.
+    """Task that `--env` and `--env-kwargs` name; None for the default, the car race.
 
     Raises:
         ValueError: the arguments are no JSON object, or the environment's spaces do not fit.

@@ -325,7 +325,7 @@ class Rounds:
         for name in ("evaluation.json", "report.json", "report.html", "final.seconds"):
             (path / name).unlink(missing_ok=True)
         shutil.rmtree(path / "videos", ignore_errors=True)
-        leaving = path / ".final.tmp"  # at once, since its settings tell what is to be done
+        leaving = path / ".final.tmp"  # at once, as its settings say what to do
         final.out.rename(leaving)
         shutil.rmtree(leaving)
 
@@ -391,7 +391,7 @@ class Rounds:
 
     @property
     def env_kwargs(self) -> dict[str, Any]:
-        """How the environment is made for real episodes."""
+        """Keyword arguments of the environment of real episodes."""
         steps = self.args.episode_steps
         limit = {} if steps is None else {"max_episode_steps": steps}
         return {**(self.task.env_kwargs if self.task else {}), **limit}
@@ -528,9 +528,9 @@ def summary(args: RoundsSettings, records: list[RoundRecord]) -> str:
 
 
 def seconds_left(args: RoundsSettings, records: list[RoundRecord]) -> float:
-    """What the rounds to come, the choice at the end and the score should take.
+    """Estimate the seconds of the remaining rounds, the final choice and the score.
 
-    A stage should be as quick as in the last round, by the step, the recording or the episode.
+    It assumes that a step, a recording or an episode takes as long as in the last round.
     """
     last = records[-1]
     now, seconds = _amounts(args, last.index), 0.0
@@ -546,7 +546,7 @@ def seconds_left(args: RoundsSettings, records: list[RoundRecord]) -> float:
 
 
 def _amounts(args: RoundsSettings, index: int) -> dict[str, int]:
-    """How much each stage of a round has to do; comparable between rounds."""
+    """Amount of work of each stage of a round, comparable between rounds."""
     first, sees = index == 0, index < args.vision_rounds
     recording = args.first if first else args.collect
     return {

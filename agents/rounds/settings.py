@@ -121,8 +121,8 @@ class RoundsSettings(Checked):
     """Processes that collect, dream and choose; on a GPU one process dreams. Results do not depend
     on it."""
     threads: Workers = 0
-    """CPU threads that train V and M; 0 tries one and all for a few steps, and keeps what is
-    quicker."""
+    """CPU threads that train V and M; 0 tries one and all for a few steps, and keeps the
+    faster."""
     device: Device = "auto"
     seed: Seed = 1
 

@@ -104,7 +104,7 @@ def score(args: RoundsSettings, run: Run, rounds: Rounds, agent: Path) -> None:
 
 
 RESULTS = ("game", "episodes", "real_mean", "real_std", "real_interval_95", "wall_seconds")
-"""What of the report stands in the run's result."""
+"""Fields of the report that the run's result has too."""
 
 
 SOLVED = 900
@@ -112,7 +112,7 @@ SOLVED = 900
 
 
 def describe(run: Run, agent: Path) -> str:
-    """What a finished run came to, where everything is, and what to do next."""
+    """Scores of a finished run, its files, and the next commands to try."""
     result = run.result
     low, high = result["real_interval_95"]
     game = result.get("game", "")  # older results do not say

@@ -160,7 +160,7 @@ def train_autoencoder(args: AutoencoderTraining) -> Path:
 
 @dataclass(frozen=True)
 class VectorSettings(Checked):
-    """V of an environment that shows vectors: mean and deviation of what was recorded."""
+    """V of an environment that shows vectors: mean and deviation of the recorded ones."""
 
     max_observations: Count = 1_000_000
     """As many, at most, decide the scale."""
@@ -168,7 +168,7 @@ class VectorSettings(Checked):
 
 @dataclass(frozen=True)
 class VectorScaling(VectorSettings, Episodes):
-    """Make V of an environment that shows vectors: mean and deviation of what was recorded."""
+    """Make V of an environment that shows vectors: mean and deviation of the recorded ones."""
 
     out: Folder = Path("runs/vector-vision")
     """Run folder; V is in its `model` folder."""
@@ -230,4 +230,4 @@ QUICK_VAE = VAESettings(
     steps=1600,
     batch_size=64,
 )
-"""What the quick rounds train."""
+"""V of the quick rounds."""

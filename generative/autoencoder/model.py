@@ -163,7 +163,7 @@ class AutoencoderLosses(NamedTuple):
 
     loss: Tensor
     mse: Tensor
-    """Squared error, whatever is minimised."""
+    """Squared error, also if another loss is minimised."""
 
 
 def autoencoder_loss(logits: Tensor, x: Tensor, kind: str = "bce") -> AutoencoderLosses:

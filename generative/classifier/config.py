@@ -80,4 +80,4 @@ class ClassifierLossConfig(Checked):
     weight_decay: NonNegative = 0.0
     """Decoupled weight decay (AdamW)."""
     shift: SizeOrZero = 0
-    """Move each training image by up to so many pixels each way; what comes in is black."""
+    """Move each training image by at most this many pixels each way; its new borders are black."""

@@ -196,7 +196,7 @@ def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Ten
 
 
 def random_shift(x: Tensor, most: int, generator: torch.Generator | None = None) -> Tensor:
-    """Images (B, C, H, W), each moved by up to so many pixels up or down and left or right."""
+    """Images (B, C, H, W), each moved by at most this many pixels up or down and left or right."""
     b, _, h, w = x.shape
     offset = torch.randint(2 * most + 1, (2, b, 1), generator=generator, device=x.device)
     rows = (torch.arange(h, device=x.device) + offset[0])[:, None, :, None]

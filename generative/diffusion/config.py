@@ -115,8 +115,8 @@ class PointDiffusionConfig(Checked):
     num_hidden: Depth = 3
     """Hidden layers."""
     num_waves: Waves = 0
-    """The network also sees sines and cosines of x_t, of so many wavelengths from 8 down by halves:
-    it is slow to learn sharp edges without."""
+    """The network also sees sines and cosines of x_t, of this many wavelengths, 8, 4, 2 ...; it is
+    slow to learn sharp edges without."""
     embedding_dim: Size = 16
     """Sines and cosines that tell every layer the log signal-to-noise ratio."""
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig("linear"))

@@ -305,7 +305,7 @@ class Diffusion(Pretrained, nn.Module):
     def encode(
         self, x: Tensor, steps: int | None = None, context: Tensor | None = None, **settings: Any
     ) -> Tensor:
-        """Examples -> the noise z (B, *shape) of which `decode` makes them.
+        """Examples -> the noise z (B, *shape) that `decode` turns into them.
 
         Standard normal if x is drawn from the model. By "ddim" without gradient.
 

@@ -30,7 +30,7 @@ class LangevinConfig(Checked):
     step_size: Positive = 10.0
     """Factor of the gradient."""
     noise: NonNegative = 0.005
-    """Standard deviation of what is added in every step."""
+    """Standard deviation of the noise that every step adds."""
     clip: NonNegative = 0.03
     """Largest entry of the gradient; 0 for no limit."""
 
@@ -68,7 +68,7 @@ class PointEnergyConfig(Checked):
     num_hidden: Depth = 3
     """Hidden layers."""
     num_waves: Waves = 4
-    """The perceptron also sees sines and cosines of x, of so many wavelengths from 4 * base_std
+    """The perceptron also sees sines and cosines of x, of this many wavelengths from 4 * base_std
     down by halves: a network is slow to learn sharp edges without."""
     base_std: Positive = 1.5
     """Standard deviation of the Gaussian that the model is where the perceptron is constant; walks
@@ -92,7 +92,7 @@ class EnergyLossConfig(Checked):
     """Contrastive divergence; the defaults are the book's."""
 
     sampler: Literal["langevin", "mala"] = "langevin"
-    """langevin: the book's, of which the noise is far too weak for the density it learns. mala: a
+    """langevin: the book's, whose noise is far too weak for the density it learns. mala: a
     Metropolis-adjusted walk with restarts that are accepted or not (points only)."""
     langevin: LangevinConfig = field(default_factory=lambda: LangevinConfig(steps=60))
     """Steps of an update, and for sampler langevin all of the walk."""

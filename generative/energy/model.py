@@ -63,7 +63,7 @@ class ImageEnergy(Pretrained, nn.Module):
         self.network = network
 
     def energy(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] -> energies (B,); low for what is plausible.
+        """Images (B, C, H, W) in [0, 1] -> energies (B,); low for plausible images.
 
         Raises:
             ValueError: another shape, integer pixels, or pixels outside [0, 1].
@@ -157,7 +157,7 @@ class PointEnergy(Pretrained, nn.Module):
         if self.dim != 2:
             raise ValueError(
                 f"points have {self.dim} dimensions; the partition function is summed up "
-                "in the plane only: use energy(x), differences of which need none"
+                "in the plane only: use energy(x), as its differences need none"
             )
         reach = 4 * self.base_std
         grid = grid or Grid((-reach, -reach), (reach, reach), (600, 600))

@@ -52,7 +52,7 @@ class RealNVPConfig(Checked):
     bound: Positive = 4.0
     """A spline acts between -bound and bound; beyond, it is the identity."""
     num_waves: Waves = 0
-    """Splines also see sines and cosines of what is kept, of so many wavelengths from 2 * bound
+    """Splines also see sines and cosines of the kept half, of this many wavelengths from 2 * bound
     down by halves: with few numbers to go by, a network is slow to learn sharp bends without."""
     actnorm: bool = False
     """Shift and scale every axis before each coupling, from the first batch (Kingma & Dhariwal)."""
@@ -177,8 +177,8 @@ class FFJORDConfig(Checked):
     activation: Literal["tanh", "softplus", "silu"] = "tanh"
     """Between the layers; smooth, as the solver's error needs smooth velocities."""
     num_waves: Waves = 0
-    """The network also sees sines and cosines of each number, of so many wavelengths from 8 down by
-    halves: with few numbers to go by, it is slow to learn sharp bends without."""
+    """The network also sees sines and cosines of each number, of this many wavelengths: 8, 4, 2,
+    ... With few inputs it is slow to learn sharp bends without."""
     log_det: Literal["trace", "hutchinson", "steps"] = "trace"
     """Log-determinant in the loss: the integral of the exact trace, which takes `dim`
     directions; of Hutchinson's estimate, which takes one that is drawn at random; or from the

@@ -233,7 +233,7 @@ class FFJORD(Pretrained, nn.Module):
             z, rates = self._solve(x, times, directions)
             log_dets = rates[:, 0]
         latent, log_det = -standard_normal_log_prob(z).mean(), log_dets.mean()
-        # Backwards in time the integrals of what is positive come out negative.
+        # Backwards in time the integral of a positive function is negative.
         _, kinetic, jacobian = -rates.mean(0)
         loss = latent - log_det
         if config.kinetic_energy or config.jacobian_norm:
@@ -286,7 +286,7 @@ class FFJORD(Pretrained, nn.Module):
     @graph_if_wanted
     @checked
     def log_prob_at(self, x: Tensor, t: Probability) -> Tensor:
-        """log density at time t of what was noise at 0, (B, D) -> (B,); at 1 it is `log_prob`."""
+        """log density of the points at time t, (B, D) -> (B,); noise at 0, `log_prob` at 1."""
         x = self._check(x)
         if t == 0:
             return standard_normal_log_prob(x)
@@ -308,7 +308,7 @@ class FFJORD(Pretrained, nn.Module):
     def _fine(
         self, z: Tensor, t0: float, t1: float, num_steps: int, directions: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """z at t1 and the integral of the divergence, (B,), by so many equal steps."""
+        """z at t1 and the integral of the divergence, (B,), by that many equal steps."""
         # Where paths draw together 20-fold the way back magnifies all roundings of the sum, so
         # that is in float64; the network stays as it is.
         end, rates = self._solve(z.double(), equal_steps(t0, t1, num_steps), directions)

@@ -82,7 +82,7 @@ class InvertibleConv(nn.Module):
 
     With `lu` the matrix is P L (U + diag(s)): P is a fixed permutation, L lower triangular with
     ones on its diagonal, U strictly upper triangular. |det| is then the product of |s|, and as the
-    signs of s are fixed the matrix stays invertible whatever is learnt. The paper has both.
+    signs of s are fixed the matrix stays invertible throughout training. The paper has both.
     """
 
     permutation: Tensor

@@ -1,4 +1,4 @@
-"""Training of a flow by its likelihood, or by whatever loss it is given."""
+"""Training of a flow by its likelihood, or by another loss that is passed in."""
 
 from __future__ import annotations
 

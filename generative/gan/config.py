@@ -48,8 +48,8 @@ class GANConfig(Checked):
     spectral_norm: bool = False
     """Divide the critic's weights by their largest singular values (Miyato et al. 2018)."""
     num_waves: Waves = 0
-    """Points: the critic also sees sines and cosines of so many wavelengths from 4 down by halves,
-    with which it can tell fine detail."""
+    """Points: the critic also sees sines and cosines of this many wavelengths, 4, 2, 1 ..., and
+    so resolves fine detail."""
     init: Literal["glorot", "normal"] = "glorot"
     """First weights: uniform as in the book's framework, or normal with deviation 0.02 as in the
     DCGAN paper. Of points always uniform."""

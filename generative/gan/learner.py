@@ -31,7 +31,7 @@ class AdversarialLearner(Generic[M]):
     Args:
         model: has a `generator` and a `critic`.
         steps: updates over which the learning rates fall.
-        lr, critic_lr: of the generator and of the critic; `lr_end` is what is left of both.
+        lr, critic_lr: of the generator and of the critic; `lr_end` is their last share.
         ema: decay of the average of the generator's weights; 0 keeps the last ones.
         make: parameters and learning rate -> optimiser.
     """
@@ -181,7 +181,7 @@ def _accuracies(real: Tensor, fake: Tensor, config: GANLossConfig) -> dict[str, 
 
 
 def split_batch(batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Examples, and what is given with them: nothing, or their labels."""
+    """Examples, and their conditions: none, or their labels."""
     return (batch, ()) if isinstance(batch, Tensor) else (batch[0], batch[1:])
 
 

@@ -77,7 +77,7 @@ def gradient_penalty(
     x = real + alpha (fake - real), one alpha for each pair (Gulrajani et al. 2017, section 4).
 
     Args:
-        critic: (B, ...) and what is given -> (B,).
+        critic: (B, ...) and its conditions -> (B,).
         real, fake: examples, (B, ...).
         given: e.g. labels, which stay as they are.
         alpha: "uniform" in [0, 1], or "normal" as in the book's program.

@@ -93,7 +93,7 @@ def coverage(images: Tensor, known: ImageSet, within: float = 39.0) -> Coverage:
         images: (N, C, H, W) in [0, 1].
         known: e.g. `generative.known.sprites.sprites()`.
         within: largest mean squared difference, of pixels from 0 to 255, to be the same image. Two
-            sprites are 157 apart or more, so that what is within 39 (half the way) of one is
+            sprites are 157 apart or more, so that an image within 39 (half the way) of one is
             further from every other.
     """
     from generative.known.sprites import nearest

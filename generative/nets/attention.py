@@ -7,9 +7,10 @@
     y = attention(x, relative=term)            # term(q, num_keys) is added to the scores
     y = attention(x, context=memory)           # keys and values from memory (B, S, D)
 
-To generate, keep a `KeyValueCache` and pass only what is new: `attention(x[:, t:], cache=cache)`
-gives the same as the last rows of `attention(x)`. Queries are always the last of the positions
-that the keys stand at, which is what the causal mask and a relative term go by.
+To generate, keep a `KeyValueCache` and pass only the new positions:
+`attention(x[:, t:], cache=cache)` gives the same as the last rows of `attention(x)`.
+Queries are always at the last positions of the keys; the causal mask and a relative term rely on
+it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 RelativeTerm: TypeAlias = Callable[[Tensor, int], Tensor]
-"""(queries (B, H, Tq, D), number of keys Tk) -> what is added to their products with the keys,
+"""(queries (B, H, Tq, D), number of keys Tk) -> a term added to their products with the keys,
 broadcastable to (B, H, Tq, Tk), before these are divided by sqrt(D). The queries stand at positions
 Tk - Tq to Tk - 1."""
 
@@ -67,7 +68,7 @@ class MultiHeadAttention(nn.Module):
         num_heads: heads.
         key_dim: width D of the queries, keys and values of each head; None for dim / num_heads.
         context_dim: width of what keys and values are made of; None for dim.
-        causal: a position sees itself and what is before it.
+        causal: a position sees itself and the positions before it.
         bias: whether the four linear maps add one.
         scale: whether scores are divided by sqrt(D).
         dropout: share of weights left out in training.

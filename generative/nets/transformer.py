@@ -56,7 +56,7 @@ class TransformerBlock(nn.Module):
 
     Args:
         config: see `BlockConfig`.
-        causal: a position sees itself and what is before it.
+        causal: a position sees itself and the positions before it.
         cross: the block also looks at a context (an encoder's output, of the same width).
     """
 

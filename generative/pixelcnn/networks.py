@@ -1,7 +1,7 @@
 """Networks that say of each pixel of an image what follows from those before it.
 
 `PlainNet` is the book's (Foster 2023, chapter 5), a stack of masked convolutions, which is blind
-to a part of what is above and to the right. `GatedNet` has two stacks and sees everything (van den
+to some pixels above and to the right. `GatedNet` has two stacks and sees everything (van den
 Oord et al. 2016b). Either maps images (B, C, H, W) in [0, 1] to P numbers for each pixel, (B, P, H,
 W), of which `generative.pixelcnn` makes a distribution; so does `generative.pixelcnn.mixture`'s
 `PlusPlusNet`. `row` gives the same numbers pixel by pixel, for sampling.

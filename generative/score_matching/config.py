@@ -30,7 +30,7 @@ class ScoreConfig(Checked):
     """Largest standard deviation of noise: about the distance between far examples (Song & Ermon
     2020, technique 1)."""
     sigma_min: Positive = 0.01
-    """Smallest; what is left in a sample."""
+    """Smallest noise level; a sample keeps this much noise."""
     num_levels: Annotated[int, Range(2, 2**16)] = 10
     """Noise levels, evenly spaced in the logarithm."""
     hidden_dim: Size = 128

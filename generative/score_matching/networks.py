@@ -27,7 +27,7 @@ class ScorePerceptron(nn.Module):
 
 
 class ScoreBlock(nn.Module):
-    """Two convolutions beside a shortcut; the noise level scales and shifts what is between."""
+    """Two convolutions beside a shortcut; the noise level scales and shifts the hidden features."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -44,7 +44,7 @@ class ScoreBlock(nn.Module):
 class ScoreConvolutions(nn.Module):
     """x (B, C, H, W) and log sigma (B,) -> (B, C, H, W), by way of a quarter of the size.
 
-    Skips are added and levels scale and shift what is normalised, so that its weights are not those
+    Skips are added, and levels scale and shift the normalised features: its weights are not those
     of a `UNet` of `generative.nets`.
     """
 

@@ -105,7 +105,7 @@ def check_finite(state: Any, what: str, step: int, seed: int | None) -> None:
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise NonFiniteError(
                 f"{what}: {name.removeprefix('.')} is not finite after step {step}, seed {seed}, "
-                "and was not saved; what was saved before stays. Lower the learning rate, or look "
+                "and was not saved; earlier checkpoints stay. Lower the learning rate, or look "
                 "at the batches since then"
             )
 

@@ -276,7 +276,7 @@ def _describe(text: str, presets: Mapping[str, Any], default: str, kind: type) -
         names = getattr(presets[default], "resumable_fields", ())
         free = sorted("--" + name for name in names)
         may = f"; may then change: {', '.join(free)}".replace("_", "-") if free else ""
-        longer = "; with more steps, rates are those of a run so long" if "steps" in names else ""
+        longer = "; learning rates follow the new number of steps" if "steps" in names else ""
         text = f"Options also include --resume RUN: go on with its settings{may}{longer}"
         lines += ["", _wrap(text)]
     return "\n".join(lines)

@@ -296,7 +296,7 @@ def read_weights(
     Args:
         data: content of the file.
         path: named in errors.
-        expected: tensors of the model, of which only types and shapes matter (on the meta device).
+        expected: tensors of the model (on the meta device); only their types and shapes matter.
         renamed: beginnings of older names, and what they are called now.
     Raises:
         DamagedFileError: names, shapes or types differ, which is found before anything is

@@ -264,7 +264,7 @@ class Run:
             self.close()
 
     def _write_curves(self) -> None:
-        """Draw what was logged, if there is a curve in it."""
+        """Draw the logged curves, if there are any."""
         picture = draw_curves([json.loads(line) for line in self.metrics.text.splitlines()])
         if picture is not None:
             buffer = io.BytesIO()

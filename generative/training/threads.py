@@ -25,7 +25,7 @@ __all__ = ["THREADS_NAME", "chosen_threads"]
 
 THREADS_NAME = "threads.json"
 WORTHWHILE = 50
-"""Least number of steps that is worth a trial."""
+"""Least number of steps for which threads are tried."""
 TRIALS = 4
 """Steps of a trial on each number of threads; the first does not count."""
 SECONDS = 10.0

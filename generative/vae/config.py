@@ -75,8 +75,8 @@ class ImageVAEConfig(Checked):
     pixel_std: NonNegative = 0.0
     """Standard deviation of a Gaussian pixel; 0 learns one for all (Rybkin et al. 2021)."""
     prior_components: Size = 1
-    """p(z): N(0, I), or a learnt mixture of so many Gaussians. Codes of images of several kinds lie
-    in heaps; a single Gaussian draws most of its codes from between them."""
+    """p(z): N(0, I) for 1, else a learnt mixture of this many Gaussians. Codes of images of several
+    kinds lie in clusters; a single Gaussian draws most of its codes from between them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

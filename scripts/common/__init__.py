@@ -1,1 +1,1 @@
-"""What several commands share; the commands themselves are the modules one folder up."""
+"""Code that several commands share; the commands are the modules one folder up."""

@@ -45,7 +45,7 @@ def load_images(
             Sprites are drawn and digits come with scikit-learn; they need none.
         image_shape: (C, H, W); C is 1 or 3.
         levels: values a pixel can have; None keeps those of the data.
-        max_images: at most so many images, at even distances; None takes all. Of sets with a file
+        max_images: at most this many images, at even distances; None takes all. Of sets with a file
             for each image no others are read.
     Raises:
         FileNotFoundError: something is missing; says what, and where to put it.
@@ -155,7 +155,7 @@ class Batches:
         self.images, self.run, self.batch_size = images, run, batch_size
 
     def rows(self, step: int) -> np.ndarray:
-        """Which images the step has, (batch_size,)."""
+        """Indices of the images of a step, (batch_size,)."""
         return self.run.rng("batch", step).integers(len(self.images), size=self.batch_size)
 
     def __call__(self, step: int) -> Tensor:
@@ -163,7 +163,7 @@ class Batches:
         return self.images.as_tensor(self.rows(step), self.run.device)
 
     def labels(self, step: int) -> Tensor:
-        """What is known of the same images: factors, int64 (batch_size, F)."""
+        """Factors of the same images, int64 (batch_size, F)."""
         import torch
 
         return torch.from_numpy(self.images.factors[self.rows(step)]).to(self.run.device)

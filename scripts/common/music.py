@@ -48,9 +48,9 @@ def load_streams(
 
     Args:
         data_dir: files are in data_dir/NAME if there is such a folder, else in data_dir itself;
-            what is read of music21's corpus is kept in data_dir/chorales.
-        max_pieces: read at most so many.
-        num_voices: of a piece in four voices take so many from the highest on, each by itself.
+            pieces read from music21's corpus are kept in data_dir/chorales.
+        max_pieces: read at most this many.
+        num_voices: of a piece in four voices take this many from the highest on, each by itself.
     Raises:
         FileNotFoundError, ModuleNotFoundError: something is missing; says where to get it.
     """
@@ -122,7 +122,7 @@ def _scores(name: str, data_dir: Path, max_pieces: int | None) -> ScoreSet:
 
 
 def _own(data_dir: Path, name: str) -> Path:
-    """Where the files of a data set are."""
+    """Folder of a data set: data_dir/name if there is one, else data_dir."""
     own = data_dir / name
     return own if own.is_dir() else data_dir
 

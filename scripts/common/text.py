@@ -41,7 +41,7 @@ VOCABULARY_NAME = "vocabulary.json"
 
 @dataclass(frozen=True)
 class TextSource(Checked):
-    """Where texts come from."""
+    """Source of the texts of a run."""
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
@@ -49,11 +49,11 @@ class TextSource(Checked):
     """Recipes or wine reviews (Kaggle), any text file, or texts made by a formula whose optimum is
     known: reviews of a small grammar, a Markov chain of order two, a hidden Markov model."""
     data_dir: Path = Path("data")
-    """Where files are; those of recipes and wine reviews may be in a folder of that name there."""
+    """Folder of the files; recipes and wine reviews may be in a folder of that name in it."""
     text: Path = Path("text.txt")
     """The file of `text` in data_dir; its last tenth is for testing."""
     tokens: TokenKind = "words"
-    """Of which a text is made. Formulas have their own."""
+    """Units that a text is cut into. Texts made by a formula have their own."""
     length: Annotated[int, Range(2, 2**20)] = 201
     """Tokens of an example: longer texts are cut, shorter ones filled with 0."""
 

@@ -22,7 +22,7 @@ class Settings(Checked):
     """Classifiers."""
 
     factor: str = ""
-    """What is told of an image; see train_classifier.py. As the run had it, if not given."""
+    """Factor to classify, see train_classifier.py; if not given, as in the run's settings."""
     num_images: Count = 10
     """Test images in the gallery, drawn with replacement as in the book."""
 
@@ -71,7 +71,7 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
 
 
 def class_names(data: str, factor: str, num_classes: int) -> tuple[str, ...]:
-    """What the classes are called, where that is known; else their numbers."""
+    """Names of the classes; their numbers if no names are known."""
     from generative.data import cifar10, fashion_mnist
     from generative.known import sprites
 

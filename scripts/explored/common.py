@@ -1,4 +1,4 @@
-"""What an explorer is given: a trained model, what is known of its run, where pictures go."""
+"""Input of every explorer: a trained model, the settings of its run, a folder for pictures."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ __all__ = ["Subject", "scale_to"]
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained model, what is known of its run, and where its pictures go."""
+    """A trained model, the settings of its run, and a folder for pictures."""
 
     model: Any
     folder: Path
-    """Of the model."""
+    """Folder of the model."""
     run: Path | None
     """Folder of the run that made it; None where the model stands alone."""
     settings: dict[str, Any]
-    """Of that run, as its config.json has them; empty where there is none."""
+    """Settings in that run's config.json; empty without a run."""
     data: str
-    """What the model was trained on; "" where nothing tells."""
+    """Name of the training data; "" if it is not known."""
     data_dir: Path
     pictures: Path
     device: str
@@ -47,10 +47,10 @@ class Subject:
         levels: int | None = None,
         max_images: int | None = None,
     ) -> ImageSet:
-        """What the model was trained on, in its shape; see `load_images`.
+        """Training images of the model, in its shape; see `load_images`.
 
         Raises:
-            ValueError: nothing tells what that was, or it is no set of images.
+            ValueError: the data are not known, or are not images.
             FileNotFoundError: its files are missing.
         """
         known = get_args(ImageData)
@@ -111,5 +111,5 @@ class Subject:
 
 
 def scale_to(pixels: int, shape: tuple[int, ...]) -> int:
-    """How many times an image (C, H, W) goes into so many pixels; 1 where it is larger."""
+    """Factor that enlarges an image (C, H, W) to about `pixels` in height, at least 1."""
     return max(1, pixels // shape[1])

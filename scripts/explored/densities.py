@@ -68,7 +68,7 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
 def world_map(world: WorldMap, n: int, generator):
     """Figure, and what the book finds wrong with a box that is fitted to n points on land.
 
-    A: the model's points at sea, which it should not make. B: land outside the box, of which it
+    A: the model's points at sea, which it should not make. B: land outside the box, which it
     never makes a point. C: land inside, possible under both.
     """
     from matplotlib.figure import Figure
@@ -145,7 +145,7 @@ def growth(world: WorldMap, worlds: int, generator):
 
 
 def fit(density: Density, n: int, generator) -> dict[str, float]:
-    """What the likeliest Gaussian and box of n points lose against the truth, nats per point.
+    """KL divergence of the density from the likeliest Gaussian and box of n points, nats.
 
     The excess of a Gaussian tends to log(2 pi e) minus the entropy where the axes are standardised
     and uncorrelated; the box's has no limit below, and is infinite where it misses a point.

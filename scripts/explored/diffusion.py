@@ -25,7 +25,7 @@ class Settings(Checked):
     steps: tuple[Count, ...] = (1, 2, 3, 4, 5, 20, 100)
     """Numbers of steps that are compared."""
     spacing: Literal["time", "log-snr"] = "time"
-    """Of the steps: equal in the schedule's time, or in the log signal-to-noise ratio."""
+    """Spacing of the steps: equal in the schedule's time, or in the log signal-to-noise ratio."""
     eta: Probability = 0.0
     """Noise of a step: 0 for DDIM, 1 for DDPM."""
     images: Count = 8
@@ -216,7 +216,7 @@ def schedules() -> Figure:
 
 
 def embedding() -> Figure:
-    """Figure: the sines and cosines by which a network is told the noise variance."""
+    """Figure: the sines and cosines that tell a network the noise variance."""
     import torch
     from matplotlib.figure import Figure
 
@@ -237,7 +237,7 @@ def embedding() -> Figure:
 
 
 def results(runs: tuple[Path, ...]) -> dict[str, dict[str, object]]:
-    """What each run came to, by the name of its folder, beside the steps and the seed it had.
+    """Result, steps and seed of each run, by the name of its folder.
 
     Raises:
         ValueError, DamagedFileError: a folder is no run, or the run has not come to its end.

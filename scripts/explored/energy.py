@@ -152,7 +152,7 @@ def explore_rbm(subject: Subject, settings: Settings) -> None:
 
 
 def explore_dbn(subject: Subject, settings: Settings) -> None:
-    """What each layer's units look for, as what they send down, and samples."""
+    """Draw the pattern that each unit of each layer sends down, and samples."""
     import torch
 
     from generative.training.pictures import image_grid

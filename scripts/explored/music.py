@@ -31,7 +31,7 @@ class Settings(Checked):
     track: Annotated[int, Range(0, 2**31 - 1)] = 3
     """MuseGAN: whose melody and groove are changed."""
     max_pieces: Count | None = None
-    """MuseGAN: look for what a sample is like in so many pieces of its data at most."""
+    """MuseGAN: search at most this many pieces of its data for the nearest to a sample."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,7 +96,7 @@ def plot_attention(weights: Tensor, names: list[str]) -> Figure:
 
 
 def plot_expected(p: Tensor, words: tuple[str, ...], names: list[str]) -> Figure:
-    """Figure: what is expected next (rows, low pitches first) after each element (columns)."""
+    """Figure: probabilities of the next pitch (rows, low first) after each element (columns)."""
     from fractions import Fraction
 
     import numpy as np

@@ -28,7 +28,7 @@ class Settings(Checked):
     num_samples: Count = 10
     """Images in a row of a picture."""
     temperatures: tuple[NonNegative, ...] = (0.5, 0.8, 1.0, 1.2)
-    """Of the samples, a row for each."""
+    """Temperatures of the samples, a row for each."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,7 +76,7 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
 
 
 def surprise(model: PixelCNN, x: Tensor) -> Tensor:
-    """How many bits each pixel of (B, C, H, W) took, all colours together, as grey images.
+    """Bits of each pixel of (B, C, H, W), all colours together, as grey images.
 
     White is the largest number in any of them.
     """
@@ -88,10 +88,11 @@ def surprise(model: PixelCNN, x: Tensor) -> Tensor:
 
 
 def reach(model: PixelCNN, x: Tensor) -> Tensor:
-    """Which pixels of x (1, C, H, W) the model looks at for one in the middle; (2, C, H, W).
+    """Receptive field of one pixel of x (1, C, H, W), below the middle; two pictures (2, C, H, W).
 
-    First by the strength of the gradient, then whether there is any. The pixel itself is grey; what
-    comes before it and is black in the second picture is the blind spot, or out of reach.
+    The first shows the strength of the gradient, the second is white wherever it is not zero. The
+    pixel itself is grey. Pixels before it that are black in the second picture are in the blind
+    spot, or out of reach.
     """
     import torch
 

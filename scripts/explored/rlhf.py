@@ -118,7 +118,7 @@ def train(
 
 
 def draw(found: dict[str, Any]) -> Figure:
-    """Curve and policies; what is above the curve cannot be."""
+    """Curve and policies; no policy can lie above the curve."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")

@@ -23,12 +23,12 @@ class Settings(Checked):
     """Models of texts."""
 
     prompts: tuple[str, ...] = ()
-    """Texts to go on from; those of the data if not given. BERT fills in what is written as [MASK];
+    """Texts to go on from; those of the data if not given. BERT fills in [MASK];
     for T5 they are the sources."""
     text: str = ""
     """A text to look at word by word; none for the first that is sampled."""
     temperatures: tuple[NonNegative, ...] = (1.0, 0.5)
-    """Of the tables and of the texts."""
+    """Temperatures of the tables and of the texts."""
     top: Count = 5
     """Next words in a table."""
     top_k: CountOrZero = 0
@@ -65,14 +65,14 @@ PROMPTS = {
     "hidden-markov": ("ab", "c"),
     "text": ("The ", "I "),
 }
-"""What models of the next word go on from, by the data they were trained on."""
+"""Prompts for models of the next word, by their training data."""
 REVIEW = (
     "wine review : italy : piedmont : [MASK] : a firm red wine with notes of tar and rose , "
     "slightly [MASK] . serve it with [MASK] .",
 )
 GAPS = dict.fromkeys(("reviews", "wine-reviews"), REVIEW)
 GAPS |= dict.fromkeys(("markov", "hidden-markov"), ("a[MASK]b[MASK]",))
-"""What BERT fills in."""
+"""Texts with gaps for BERT, by its training data."""
 SOURCES = {
     **PROMPTS,
     "reviews": (
@@ -80,7 +80,7 @@ SOURCES = {
         "and plum , slightly dry . serve it with lamb .",
     ),
 }
-"""What T5 is given."""
+"""Sources for T5, by its training data."""
 
 
 def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def explore_gaps(
 def explore_pairs(
     subject: Subject, tokeniser: Tokeniser, prompts: tuple[str, ...], settings: Settings
 ) -> dict[str, Any]:
-    """What T5 writes for each prompt, and where its decoder looks in the first."""
+    """T5's answer to each prompt, and the attention of its decoder to the first."""
     from generative.text.tokens import after_end
 
     model, answers = subject.model, {}

@@ -34,7 +34,7 @@ class Settings(Checked):
     is 0 or 1 (Smiling); none names some of faces and of sprites, and else the largest value of
     every factor."""
     reach: Positive | None = None
-    """Attribute vectors are added up to so many times; if not given 1.5, of faces 4 as in the
+    """Attribute vectors are added at most this many times; if not given 1.5, for faces 4 as in the
     book."""
     morphs: Count = 4
     """Pairs of images to go between."""
@@ -190,7 +190,7 @@ def plane(mu: Tensor, images: ImageSet):
 
 
 def decoded_plane(model: AnyVAE, num: int = 20) -> Tensor:
-    """What codes at equal steps of probability stand for, (num * num, C, H, W); y points up."""
+    """Decoded grid of codes at equal steps of probability, (num * num, C, H, W); y points up."""
     import torch
 
     device = next(model.parameters()).device
@@ -212,7 +212,7 @@ def default_attributes(images: ImageSet) -> tuple[str, ...]:
 
 
 def has_attribute(images: ImageSet, attribute: str) -> np.ndarray:
-    """Which images have an attribute, FACTOR=VALUE, or FACTOR for FACTOR=1; bool (N,).
+    """True for images with an attribute, FACTOR=VALUE, or FACTOR for FACTOR=1; bool (N,).
 
     Raises:
         ValueError: no such factor, or all or none of the images have the value.
@@ -268,11 +268,11 @@ def morph_rows(model: AnyVAE, images: ImageSet, num: int) -> list[Tensor]:
 def edited_sprites(
     model: AnyVAE, images: ImageSet, attribute: str, direction: Tensor
 ) -> dict[str, float]:
-    """What adding an attribute vector once does to sprites that lack the attribute, shares.
+    """Effect of an attribute vector, added once to sprites that lack the attribute.
 
-    `reached` have the attribute afterwards, `others_kept` is the share of the other factors that
-    are what they were, both by the nearest of all sprites. `start` is the share of all factors
-    that survive encoding and decoding alone.
+    `reached` is the share of sprites that have the attribute afterwards, `others_kept` the share
+    of the other factors that stay the same; both are read off the nearest of all sprites. `start`
+    is the share of all factors that survive encoding and decoding alone.
     """
     from generative.known.sprites import nearest, sprites
     from generative.vae import to_uint8_bhwc

@@ -41,7 +41,7 @@ CHECK_STREAM = 2**33
 
 @dataclass(frozen=True)
 class GradientStep:
-    """What one step saw."""
+    """Figures of one training step."""
 
     index: int
     dream_return: float

@@ -42,7 +42,7 @@ def gumbel(n: int, shape: tuple[int, ...], random: Random, kind: dict[str, Any])
 
 
 def dropout_mask(n: int, dim: int, share: float, random: Random, kind: dict[str, Any]) -> Tensor:
-    """What a lane's h is multiplied by for a whole dream, (n, dim): 0, or 1 / (1 - share)."""
+    """Factors of each lane's h for a whole dream, (n, dim): 0, or 1 / (1 - share)."""
     keep = 1.0 - share
     if random is None or isinstance(random, torch.Generator):
         return (uniform(n, (dim,), random, kind) < keep).to(kind["dtype"]) / keep

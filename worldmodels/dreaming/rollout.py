@@ -54,7 +54,7 @@ class DreamResult(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """What has been counted so far, as in `DreamResult`; saturation is summed over decisions."""
+    """Sums so far, named as in `DreamResult`; saturation is summed over decisions."""
 
     returns: Tensor
     lengths: Tensor
@@ -67,7 +67,7 @@ class DreamBackend(Protocol):
     def rollout(
         self, candidates: Tensor, starts: DreamStarts, generator: torch.Generator
     ) -> DreamResult:
-        """What `Dream.rollout` returns, up to rounding."""
+        """Same result as `Dream.rollout`, up to rounding."""
         ...
 
 
@@ -140,7 +140,7 @@ class Dream:
     def evaluate(
         self, candidates: Tensor, starts: DreamStarts, seed: int, max_lanes: int = 2048
     ) -> DreamResult:
-        """What `rollout` returns, without gradients and several times as fast.
+        """Same result as `rollout`, without gradients and several times as fast.
 
         Candidates go in groups of at most `max_lanes` lanes. Every group sees the same noise; how
         candidates are grouped does not change the noise. M chooses what runs on its device
@@ -161,7 +161,7 @@ class Dream:
         chosen = self.memory.backend(self)
         return self.rollout if chosen is None else chosen.rollout
 
-    # The pieces of a rollout, of which the backends are put together too.
+    # The pieces of a rollout; the backends are made of them too.
 
     def begin(
         self, num_candidates: int, starts: DreamStarts, mask: Tensor | None
@@ -211,7 +211,7 @@ class Dream:
         )
 
     def result(self, candidates: Tensor, tally: Tally, alive: Tensor) -> DreamResult:
-        """What a rollout came to.
+        """Result of a rollout.
 
         A candidate that is not finite itself has returns that are not finite either.
 

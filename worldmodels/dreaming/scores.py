@@ -16,14 +16,14 @@ __all__ = ["DreamReturns", "same_generation"]
 class DreamReturns:
     """Imagined returns of candidates, a `BatchProblem` for `worldmodels.scoring.Scoring`.
 
-    All dreams of a generation begin at the same moments and meet the same noise, whoever dreams
-    them: so their seed is the generation (`same_generation`), and the numbers come from it and the
-    seed of the search.
+    All dreams of a generation begin at the same moments and meet the same noise, in any process:
+    their random numbers come from the seed of the search and the generation
+    (`same_generation`).
 
     Args:
         memory: folder of M.
         starts: file of moments, see `DreamStarts`.
-        controller, config: what is dreamed, and how.
+        controller, config: of the agent that dreams, and of the dream.
         seed: of the search.
         device: `cpu`, or `cuda`: the device that the worker was given.
     """

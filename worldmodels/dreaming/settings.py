@@ -1,9 +1,11 @@
-"""How an agent was dreamed, in a file beside its starts, so that others dream it alike.
+"""Settings of the dream that trained an agent, in a file beside its starts.
+
+Other dreams of the agent take them as defaults.
 
     save_settings(folder, DreamConfig(30, 1.15, reward_clip=(-1.0, 6.0)))
     config = dream_config(folder, {"horizon": 100, "temperature": STORED, ...})
 
-What only says how the computation is done (`bf16`, `truncation`) stays out of it.
+Settings that only say how to compute (`bf16`, `truncation`) are left out.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ def save_settings(folder: Path | str, config: DreamConfig) -> None:
 
 
 def load_settings(folder: Path | str) -> DreamConfig | None:
-    """What `save_settings` wrote, or None where a folder has no such file.
+    """Settings that `save_settings` wrote; None if the folder has no such file.
 
     Raises:
         DamagedFileError: the file is damaged, or holds other settings or impossible ones.

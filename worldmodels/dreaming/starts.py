@@ -198,7 +198,9 @@ def _moments(encoded: EncodedRollouts, max_idle: int | None, trouble_weight: int
 
 
 def soon_in_trouble(rewards: np.ndarray, idle: int = 10, ahead: int = 15) -> np.ndarray:
-    """Where, at most `ahead` decisions later, `idle` decisions in a row bring no reward.
+    """Mark decisions from which `idle` decisions in a row without reward begin soon.
+
+    "Soon" is at most `ahead` decisions later.
 
     Args:
         rewards: of an episode's decisions, (T,).

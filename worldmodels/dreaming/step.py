@@ -38,14 +38,14 @@ __all__ = [
 
 
 class DreamState(NamedTuple):
-    """Where dreams stand. Lanes are the leading dimensions: (N,), or (P, R) of a population."""
+    """State of dreams. Lanes are the leading dimensions: (N,), or (P, R) of a population."""
 
     z: Tensor
     """(*lanes, latent_dim)."""
     h: Tensor
-    """What a controller sees of the world model's memory, (*lanes, hidden_dim)."""
+    """Part of the world model's memory that a controller sees, (*lanes, hidden_dim)."""
     c: Tensor
-    """What else it remembers, (*lanes, state_dim)."""
+    """Rest of its memory, (*lanes, state_dim)."""
     prev_reward: Tensor | None
     """Reward of the decision before, not capped, (*lanes); None if nobody reads it."""
     alive: Tensor
@@ -56,7 +56,7 @@ class DreamState(NamedTuple):
     stretch: Tensor
     """Rewards so far in the present stretch of `pace_window` decisions, (*lanes)."""
     mask: Tensor | None
-    """What h is multiplied by before the world model predicts; None without dropout."""
+    """Factors of h before the world model predicts; None without dropout."""
 
     @classmethod
     def at(
@@ -88,7 +88,7 @@ class DreamState(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a world model says of a decision."""
+    """Prediction of a world model for one decision."""
 
     z: Tensor
     """A draw of the next latent, (*lanes, latent_dim)."""
@@ -101,10 +101,10 @@ class Prediction(NamedTuple):
 
 
 class World(Protocol):
-    """What can be dreamed in. `worldmodels.memory` has an LSTM and a Transformer of this form.
+    """Interface of a world model that dreams run in, such as the two of `worldmodels.memory`.
 
-    How the next latent is drawn (from mixtures, as codes, by denoising) is the world's own matter;
-    so is the form of its noise, of which a dream only knows how many lanes it is for.
+    The world chooses how it draws the next latent (from mixtures, as codes, by denoising) and the
+    form of its noise; a dream only knows the number of lanes that the noise is for.
     """
 
     config: MemoryConfig
@@ -121,8 +121,10 @@ class World(Protocol):
     def predict(
         self, state: DreamState, action: Tensor, noise: Any, temperature: float
     ) -> Prediction:
-        """What follows action (*lanes, action_dim). Noise of n lanes is shared by all lanes of
-        the same place in the last of the leading dimensions."""
+        """Predict the outcome of action (*lanes, action_dim).
+
+        Noise has n lanes; lanes with the same index in the last leading dimension share it.
+        """
         ...
 
 
@@ -137,7 +139,7 @@ class Noise(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a decision came to, (*lanes)."""
+    """Outcome of a decision, (*lanes)."""
 
     reward: Tensor | None
     """As predicted, within `reward_clip`; None if the world model predicts none."""
@@ -189,7 +191,7 @@ def dream_step(
 
 
 def _pay(reward: Tensor, state: DreamState, config: DreamConfig) -> tuple[Tensor, Tensor]:
-    """What a decision is paid, and the rewards of its stretch so far.
+    """Reward paid for a decision, and the sum of the rewards of its stretch so far.
 
     A decision earns by how much it raises min(rewards of the stretch so far, cap * decisions of the
     stretch): whole stretches are paid up to the cap, and yet every decision is paid at once.
@@ -229,7 +231,7 @@ def lost(alive: Tensor) -> tuple[int, ...] | None:
 
 
 def not_finite(whose: str, when: str) -> FloatingPointError:
-    """The error by which every dream refuses such a number of its world model's."""
+    """Error that every dream raises for such a number of its world model."""
     return FloatingPointError(
         f"M gave {whose} a z, reward or end that is not finite after {when}; lower the "
         "temperature, or train M again"

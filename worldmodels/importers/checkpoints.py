@@ -131,7 +131,7 @@ def _own_name(key: str) -> str:
 def _check_pickles(data: bytes, path: Path) -> int:
     """Unpacked size of the file in bytes; refuses names that PyTorch's unpickler would call.
 
-    It trusts, for example, `bytearray` and `torch.Tensor`, by which a few bytes can ask for any
+    It trusts, for example, `bytearray` and `torch.Tensor`, with which a few bytes can ask for any
     amount of memory.
     """
     if data[:2] == b"PK":
@@ -181,7 +181,7 @@ class _Weights:
         self.path, self.state = path, read_state_dict(path)
 
     def get(self, key: str, ndim: int) -> Tensor:
-        """Take a tensor of which only the number of axes is known."""
+        """Take a tensor if only its number of axes is known."""
         if key not in self.state:
             raise ForeignWeightsError(
                 f"{self.path}: {key} is missing; there are {', '.join(sorted(self.state)[:6])} ..."

@@ -1,11 +1,11 @@
-"""M, the memory of a world model: an LSTM or a Transformer that foretells the next latent.
+"""M, the memory of a world model: an LSTM or a Transformer that predicts the next latent.
 
     memory = load_memory("pretrained/carracing-dream/memory")
     state = memory.initial_state(batch_size=1)
     state = memory.observe(z, action, state, prev_reward)       # a real decision is over
 
 `base` says what every M offers, `mdnrnn` and `transformer` are two of them, `loss` and `learner`
-train them, `joined` is their form for thousands of dreams, `scores` measures what they foretell.
+train them, `joined` is their form for thousands of dreams, `scores` measures their predictions.
 """
 
 from worldmodels.configs import (

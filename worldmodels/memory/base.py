@@ -1,4 +1,4 @@
-"""What M, the memory, is: it reads (z_t, a_t) and foretells z_{t+1}, the reward and the end.
+"""Base class of M, the memory: it reads (z_t, a_t) and predicts z_{t+1}, reward and end.
 
 Ha & Schmidhuber (2018), section 2.3 and appendix A.2: a recurrence with a mixture density head;
 with heads for reward and episode end as in the book's chapter 12 and the paper's Doom experiment.
@@ -32,7 +32,7 @@ State = tuple[Tensor, Tensor]
 
 
 class MemoryOutput(NamedTuple):
-    """What M says of a step; the leading dimensions are those of the inputs."""
+    """Predictions of M for a step; the leading dimensions are those of the inputs."""
 
     mixture: Mixture
     """Distribution of the next z, fields (..., latent_dim, K)."""
@@ -41,7 +41,7 @@ class MemoryOutput(NamedTuple):
     end_logit: Tensor | None
     """Logit that the episode ends with this step, (...)."""
     h: Tensor
-    """What the heads saw, the recurrence's output after the step, (..., hidden_dim)."""
+    """Input of the heads: the recurrence's output after the step, (..., hidden_dim)."""
 
 
 class MixtureNoise(NamedTuple):
@@ -54,10 +54,10 @@ class MixtureNoise(NamedTuple):
 
 
 class Memory(Pretrained, nn.Module, ABC):
-    """What every M has beside its recurrence: heads, and how a step's inputs are joined.
+    """Parts that every M has beside its recurrence: the heads, and the input of a step.
 
     A subclass builds what `read` needs, then calls `_add_heads`. Its state is a pair (h, c): h
-    (B, hidden_dim) is what the heads and C see, and c (B, state_dim) whatever else it keeps.
+    (B, hidden_dim) is read by the heads and by C, and c (B, state_dim) is the rest of the state.
 
     `observe` follows what really happens, `predict` dreams on (`worldmodels.dreaming.step`), and
     `forward` reads whole sequences in training.
@@ -75,7 +75,7 @@ class Memory(Pretrained, nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.mixture_head.linear.weight.device
 
     @property
@@ -195,7 +195,7 @@ class Memory(Pretrained, nn.Module, ABC):
         return JoinedMemory(self, bf16)
 
     def backend(self, dream: Dream) -> DreamBackend | None:
-        """What runs a dream of this M without gradients; None: nothing faster than it."""
+        """Backend that runs a dream of this M without gradients; None if none is faster."""
         if dream.device.type != "cuda" or dream.dtype != torch.float32:
             return None
         from worldmodels.dreaming.backends.graphed import GraphedDream
@@ -203,7 +203,7 @@ class Memory(Pretrained, nn.Module, ABC):
         return GraphedDream(dream)
 
     def heads(self, h: Tensor, z: Tensor) -> MemoryOutput:
-        """What the heads read off h (..., hidden_dim); z (..., latent_dim) is the current one."""
+        """Outputs of the heads from h (..., hidden_dim) and the current z (..., latent_dim)."""
         features = F.dropout(h, self.config.dropout, self.training)
         mixture = self.mixture_head(features)
         if self.config.residual:

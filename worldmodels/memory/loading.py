@@ -1,4 +1,4 @@
-"""Which classes can be M, and how one is loaded without knowing which it is.
+"""Classes of M, and loading of a saved M of any class.
 
 memory = load_memory("pretrained/carracing-dream/memory")   # an MDNRNN, a TransformerMemory, ...
 """
@@ -17,7 +17,7 @@ from worldmodels.memory.transformer import TransformerMemory
 __all__ = ["MEMORIES", "load_memory"]
 
 MEMORIES: dict[str, type[Memory]] = {kind.__name__: kind for kind in (MDNRNN, TransformerMemory)}
-"""What can be M, by the name that a saved model carries."""
+"""Classes of M by the name that a saved model carries."""
 
 
 def load_memory(folder: Path | str, device: torch.device | str = "cpu") -> Memory:

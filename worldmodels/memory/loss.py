@@ -1,6 +1,6 @@
-"""What M minimises: `memory_loss` as it is read, and `mixture_nll`, its costly part, fast.
+"""Loss of M: `memory_loss` in readable form, and `mixture_nll`, its costly part, in fast form.
 
-The two agree, which a test checks; `MemoryLearner` takes the fast one.
+A test checks that the two agree; `MemoryLearner` uses the fast one.
 """
 
 from __future__ import annotations

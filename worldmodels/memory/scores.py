@@ -1,6 +1,6 @@
-"""How well an M foretells recorded episodes: open-loop errors, and dreams of one driver's returns.
+"""Scores of an M on recorded episodes: open-loop errors, and dreamed against real returns.
 
-    starts = warm_up(memory, encoded)                      # M has read what was before each frame
+    starts = warm_up(memory, encoded)                      # M has read the past of each frame
     rows = moments(encoded, horizon=50, history=32, every=10)
     errors = open_loop(memory, starts, encoded, rows, 50)  # the recorded actions, M's own z
     dreamed = dreamed_returns(memory, starts, driver, encoded, rows, 50)
@@ -40,7 +40,7 @@ class OpenLoop(NamedTuple):
     z: np.ndarray
     """Root mean square of what M expects of z, per dimension."""
     still: np.ndarray
-    """The same if z stayed as it was: what it is worth to know nothing."""
+    """The same if z stayed as it was, the error of a model that knows nothing."""
     reward: np.ndarray
     """Root mean square of the expected reward of that decision."""
     paid: np.ndarray

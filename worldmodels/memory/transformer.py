@@ -6,7 +6,7 @@
 
 Every block looks at the last `context` decisions, no matter where in an episode they are: the mask
 is a band and positions are relative (Shaw et al. 2018). So keys and values of a decision are the
-same whoever looks at them, and it makes no difference whether a sequence is read at once, in
+same for every query, and it makes no difference whether a sequence is read at once, in
 pieces, or step by step with only those of the last `context - 1` decisions kept. A stack of L
 blocks is reached by what happened up to L (context - 1) decisions ago.
 
@@ -87,7 +87,7 @@ class TransformerMemory(Memory):
         return h, (h[:, -1], self._keep(caches, seen, h))
 
     def _recall(self, state: State | None) -> tuple[list[BlockCache], Tensor | None]:
-        """What each block has cached, and of how many decisions, (B,); None where none has been."""
+        """Cache of each block, and the number of decisions in it, (B,); None before the first."""
         config = self.config
         caches = [BlockCache() for _ in range(config.num_layers)]
         if state is None:
@@ -100,7 +100,7 @@ class TransformerMemory(Memory):
         return caches, c[:, -1]
 
     def _band(self, length: int, seen: Tensor | None) -> Tensor:
-        """Which keys each of `length` queries sees, broadcastable to (B, H, T, keys)."""
+        """Mask of the keys that each of `length` queries sees, broadcasts to (B, H, T, keys)."""
         past = self.config.context - 1
         num_keys = length if seen is None else past + length
         key = torch.arange(num_keys, device=self.device)

@@ -216,7 +216,7 @@ class ProcessPool(Generic[J, R]):
         return f"{self._count} worker processes were started, and none is ready yet"
 
     def close(self) -> None:
-        """End the processes, whatever they do."""
+        """End the processes, even if they are at work."""
         while self._workers:
             self._workers.popitem()[1].end()
 

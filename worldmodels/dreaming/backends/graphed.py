@@ -88,7 +88,7 @@ class StaticDream:
 
     @torch.no_grad()
     def _step(self) -> None:
-        """One decision, from what is kept into what is kept."""
+        """One decision, from the kept tensors into the kept tensors."""
         decided = self.dream.decide(self.state, self.tally, self.controllers, self.noise)
         _overwrite((self.state, self.tally), decided)
 

@@ -1,4 +1,4 @@
-"""What a dreamed step does between its two matrix products, in one pass over memory each.
+"""Kernels of a dreamed step between its two matrix products; each passes over memory once.
 
 For `worldmodels.dreaming.backends.fused`, on NumPy arrays of one row per lane; lane p * R + r is
 rollout r of candidate p. Arrays that enter or leave a matrix product are float32, or bfloat16 seen
