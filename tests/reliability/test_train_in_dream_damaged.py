@@ -161,7 +161,7 @@ def test_a_lost_end_of_a_finished_recording_is_noticed(smoke_run, tmp_path):
     index.write_bytes(line)
     with pytest.raises(DamagedFileError, match=r"episodes/index\.jsonl: has changed since"):
         RolloutStore(index.parent)
-    with pytest.warns(UserWarning, match="is not what was recorded"):
+    with pytest.warns(UserWarning, match="differs from the recorded one"):
         go_on(run)
     assert outcome(run) == outcome(smoke_run)
 
@@ -173,7 +173,7 @@ def test_recordings_that_changed_places_are_refused(smoke_run, tmp_path):
     second.rename(first)
     (tmp_path / "aside").rename(second)
     with (
-        pytest.warns(UserWarning, match="is not what was recorded"),
+        pytest.warns(UserWarning, match="differs from the recorded one"),
         pytest.raises(ValueError, match=r"round-00/.*episode-000000\.npz .*not of this collection"),
     ):
         go_on(run)

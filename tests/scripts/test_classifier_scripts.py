@@ -96,7 +96,7 @@ def test_batches_double_and_keep_images_with_their_labels(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"factor": "class"}, "factor is 'class'; of these images known are shape, colour"),
+        ({"factor": "class"}, "factor is 'class'; these images have shape, colour"),
         ({"factor": "x"}, "x has 8 values; num_classes is 4"),
     ],
 )
