@@ -146,26 +146,16 @@ def filled(model: BERT, texts: Texts, num_texts: int = 5) -> str:
 def score(model: Any, texts: Texts) -> dict[str, float]:
     """Loss of hidden words of the test texts, nats, and of the exact posterior of the same.
 
-    All that are asked for are hidden. `excess` is the gap as a share of the floor.
+    `excess` is the gap as a share of the floor.
     """
-    import torch
-
     from generative.known.texts import HiddenMarkov
-    from generative.text.corruption import hide_tokens
+    from generative.text.measures import hidden_token_loss
 
-    device, generator = next(model.parameters()).device, torch.Generator().manual_seed(0)
-    total = exact = count = 0.0
-    for x in texts.test.split(200):
-        hidden = hide_tokens(x, model.config.mask_rate, generator)
-        seen = x.masked_fill(hidden, model.encoder.mask_token)
-        log_p = model.fill(seen.to(device)).cpu().gather(2, x[:, :, None])[:, :, 0]
-        total, count = total - float(log_p[hidden].sum()), count + int(hidden.sum())
-        if isinstance(texts.source, HiddenMarkov):
-            posterior = texts.source.posterior(x, ~hidden).gather(2, x[:, :, None])[:, :, 0]
-            exact -= float(posterior[hidden].log().sum())
-    result = {"test_loss": total / count}
-    if exact:
-        result |= {"floor": exact / count, "excess": total / exact - 1}
+    known = isinstance(texts.source, HiddenMarkov)
+    found = hidden_token_loss(model, texts.test, texts.source.posterior if known else None)
+    result = {"test_loss": found.loss}
+    if found.floor is not None:
+        result |= {"floor": found.floor, "excess": found.loss / found.floor - 1}
     return result
 
 

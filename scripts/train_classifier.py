@@ -189,7 +189,7 @@ def mistakes(model: MLPClassifier | CNNClassifier, test: ImageSet, column: int, 
 
 
 def score(model: MLPClassifier | CNNClassifier, test: ImageSet, column: int) -> dict[str, float]:
-    """Mean loss and accuracy over the test images."""
+    """Mean loss and accuracy over the test images, and the share of their largest class."""
     import torch
 
     device, total = next(model.parameters()).device, {"test_loss": 0.0, "test_accuracy": 0.0}
@@ -200,7 +200,8 @@ def score(model: MLPClassifier | CNNClassifier, test: ImageSet, column: int) -> 
             losses = model.loss(test.as_tensor(rows, device), labels)
         for name, value in losses._asdict().items():
             total[f"test_{name}"] += float(value) * len(labels) / len(test)
-    return total
+    largest = torch.from_numpy(test.factors[:, column]).bincount().max()
+    return {**total, "largest_class": float(largest) / len(test)}
 
 
 if __name__ == "__main__":

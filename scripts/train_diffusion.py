@@ -192,6 +192,7 @@ class Plane:
         simple loss is not computed: the share of samples outside."""
         import torch
 
+        from generative.diffusion import simple_loss
         from generative.known.densities import Boxes
         from generative.known.two_samples import energy_test
 
@@ -204,7 +205,13 @@ class Plane:
         if isinstance(density.density, Boxes):
             outside = density.log_prob(made.cpu()) == -math.inf
             return {**found, "outside": float(outside.double().mean())}
-        return {**found, **simple_loss(model, density)}
+        simple = simple_loss(model, density)
+        return {
+            **found,
+            "simple_loss": simple.loss,
+            "simple_floor": simple.floor,
+            "simple_excess": simple.excess,
+        }
 
 
 class Images:
@@ -248,6 +255,8 @@ class Images:
         by the variational bound."""
         import torch
 
+        from generative.known.baselines import independent_pixels
+
         device, totals = self.run.device, {"test_noise_mse": 0.0, "test_noise_mae": 0.0}
         generator = torch.Generator(device).manual_seed(0)
         config = replace(self.args.loss, levels="time", even=True)
@@ -261,33 +270,14 @@ class Images:
         some = self.test.as_tensor(slice(self.args.bound_images), device)
         nats = torch.cat([model.bound(x, generator=generator) for x in some.split(100)]).mean()
         bits = -float(nats) / math.log(2) / some[0].numel()
-        return {**totals, "test_bits_per_dim": bits}
-
-
-def simple_loss(model, density, n: int = 2**15, seed: int = 1) -> dict[str, float]:
-    """Simple loss of a model of points on fresh ones, beside the least there is.
-
-    The squared error of any estimate is that of the best one plus its distance from the best one,
-    in the mean; so the excess is that distance, which has little noise.
-    """
-    import torch
-
-    from generative.diffusion import MixtureDenoiser, signal_and_noise
-
-    device = next(model.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
-    exact = MixtureDenoiser.of(density)
-    x = density.sample(n, generator, even=True)
-    t = torch.rand(n, generator=generator)
-    log_snr = model.schedule.log_snr(t).float()
-    signal, rate = (part[:, None] for part in signal_and_noise(log_snr))
-    noisy = signal * x + rate * torch.randn(x.shape, generator=generator)
-    best, _ = exact(noisy, log_snr)
-    with torch.no_grad():
-        found, _ = model.denoise(noisy.to(device), log_snr.to(device))
-    excess = float((found.cpu() - best).square().mean())
-    floor = exact.floor(model.schedule)
-    return {"simple_loss": floor + excess, "simple_floor": floor, "simple_excess": excess}
+        alone = independent_pixels(
+            self.train.images, self.test[: self.args.bound_images].images, self.test.levels
+        )
+        return {
+            **totals,
+            "test_bits_per_dim": bits,
+            "independent_pixels_bits_per_dim": alone,
+        }
 
 
 if __name__ == "__main__":

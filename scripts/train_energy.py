@@ -159,7 +159,11 @@ class Images:
 
         The book's alone falls also while samples get worse: any model tells noise from images.
         """
-        self.run.metrics.log(step, energies(learner.model, self.test, learner.buffer.samples[:500]))
+        from generative.energy import contrasts
+
+        self.run.metrics.log(
+            step, contrasts(learner.model, self.test, learner.buffer.samples[:500])
+        )
 
     def picture(self, learner):
         """The 64 newest walks of the buffer."""
@@ -172,39 +176,17 @@ class Images:
         """Energy distances of the ends and of the starts of walks from the test images."""
         import torch
 
+        from generative.energy import contrasts
         from generative.known.two_samples import energy_test
 
         generator = torch.Generator(self.run.device).manual_seed(0)
         samples = model.sample(min(200, len(self.test)), generator)
         noise = torch.rand(samples.shape, generator=torch.Generator().manual_seed(0))
-        found = energies(model, self.test, model.to_chain(samples))
+        found = contrasts(model, self.test, model.to_chain(samples))
         test = self.test.flatten(1)
         for name, x in (("samples", samples.cpu()), ("noise", noise)):
             found[f"distance_{name}"] = energy_test(x.flatten(1), test, permutations=1).distance
         return found
-
-
-def energies(model, test, samples) -> dict[str, float]:
-    """Validation metrics of the book, minus the mean energy of test images, noise and samples.
-
-    Args:
-        samples: in pixels of [-1, 1].
-    """
-    import torch
-
-    device = next(model.parameters()).device
-    noise = model.start(len(test), torch.Generator(device).manual_seed(0))
-    with torch.no_grad():
-        real = -float(model.energy(test.to(device)).mean())
-        from_noise = float(-model.chain_energy(noise).mean())
-        from_samples = float(-model.chain_energy(samples).mean())
-    return {
-        "val_real": real,
-        "val_noise": from_noise,
-        "val_samples": from_samples,
-        "val_cdiv": from_noise - real,
-        "val_cdiv_samples": from_samples - real,
-    }
 
 
 if __name__ == "__main__":

@@ -176,20 +176,26 @@ class Plane:
         return point_clouds([data, self._samples(gan, 5000)], limit=2.5)
 
     def score(self, gan) -> dict[str, float]:
-        """Energy coefficient; of a mixture also the modes found, and the share of samples there."""
+        """Energy coefficient; of a mixture also the modes found, and the share of samples there.
+
+        `data_` is before the figures of fresh points.
+        """
         import torch
 
         from generative.gan import energy_coefficient
         from generative.known.densities import Mixture
 
         data = self.standardised.sample(2000, torch.Generator().manual_seed(1))
-        samples = self._samples(gan, 10_000)
-        found = energy_coefficient(data, samples, most=2000)
-        result = {"sample_energy": float(found.energy), "sample_spread": float(found.spread)}
-        if isinstance(self.density, Mixture):
-            moments = torch.tensor([self.density.mean, self.density.std])
-            modes, share = self.density.modes_found(samples * moments[1] + moments[0])
-            result |= {"modes": modes, "share_at_modes": share}
+        fresh = self.standardised.sample(10_000, torch.Generator().manual_seed(2))
+        result: dict[str, float] = {}
+        for kind, x in (("", self._samples(gan, 10_000)), ("data_", fresh)):
+            found = energy_coefficient(data, x, most=2000)
+            result[f"{kind}sample_energy"] = float(found.energy)
+            result[f"{kind}sample_spread"] = float(found.spread)
+            if isinstance(self.density, Mixture):
+                moments = torch.tensor([self.density.mean, self.density.std])
+                modes, share = self.density.modes_found(x * moments[1] + moments[0])
+                result |= {f"{kind}modes": modes, f"{kind}share_at_modes": share}
         return result
 
     def _samples(self, gan, n: int):
@@ -240,6 +246,7 @@ class Images:
         """Energy coefficient to images that were not trained on.
 
         Of sprites also precision, and of a conditional GAN the share with the label asked for.
+        `data_` is before the figures of as many training images.
         """
         import torch
 
@@ -247,15 +254,20 @@ class Images:
 
         num = 1000
         samples = gan.sample(num, torch.Generator(self.run.device).manual_seed(0)).cpu()
-        test = self.test.as_tensor(slice(num))
-        found = energy_coefficient(test, samples, most=num)
-        result = {"sample_energy": float(found.energy), "sample_spread": float(found.spread)}
+        test, train = self.test.as_tensor(slice(num)), self.train.thin(num).as_tensor()
+        result: dict[str, float] = {}
+        for kind, x in (("", samples), ("data_", train)):
+            found = energy_coefficient(test, x, most=num)
+            result[f"{kind}sample_energy"] = float(found.energy)
+            result[f"{kind}sample_spread"] = float(found.spread)
         if self.sprites is not None:
             result["precision"] = coverage(samples, self.sprites).precision
+            result["data_precision"] = 1.0
             if self.classes is not None:
                 found = self.classes[coverage(samples, self.sprites, within=math.inf).index]
                 asked = np.arange(num) % gan.config.num_classes
                 result["label_accuracy"] = float((found == asked).mean())
+                result["data_label_accuracy"] = 1.0
         return result
 
 

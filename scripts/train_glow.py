@@ -106,7 +106,8 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained flow."""
     import torch
 
-    from generative.flow import FlowLearner
+    from generative.flow import FlowLearner, bits_per_dim
+    from generative.known.baselines import independent_pixels
     from generative.training.loop import fit
     from generative.training.pictures import image_grid
 
@@ -140,23 +141,17 @@ def main(args: Args) -> Path:
         )  # fmt: skip
         flow = learner.kept
         flow.save_pretrained(run.path / "model")
-        run.finish({**run.metrics.last(), "test_bits_per_dim": score(flow, images.part("test"))})
+        test, generator = images.part("test"), torch.Generator(run.device).manual_seed(0)
+        result = {
+            "test_bits_per_dim": bits_per_dim(
+                flow, test.as_tensor(slice(1000)), generator=generator
+            ),
+            "independent_pixels_bits_per_dim": independent_pixels(
+                train.images, test.images, config.levels
+            ),
+        }
+        run.finish({**run.metrics.last(), **result})
         return run.path / "model"
-
-
-def score(flow, test, num_draws: int = 16) -> float:
-    """Bits per dimension, an upper bound, of at most the first 1,000 images."""
-    import math
-
-    import torch
-
-    device = next(flow.parameters()).device
-    generator, nats = torch.Generator(device).manual_seed(0), []
-    for first in range(0, min(len(test), 1000), 250):
-        x = test.as_tensor(slice(first, first + 250), device)
-        with torch.no_grad():
-            nats.append(flow.bound(x, num_draws, generator))
-    return -float(torch.cat(nats).mean()) / math.log(2) / flow.dim
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -170,7 +171,7 @@ def main(args: Args) -> Path:
         )  # fmt: skip
         vae = learner.kept
         vae.save_pretrained(run.path / "model")
-        run.finish({**run.metrics.last(), **score(vae, test, args)})
+        run.finish({**run.metrics.last(), **score(vae, images.part(*args.parts), test, args)})
         if args.report is not None:
             add_to_report(args.report, run)
         return run.path / "model"
@@ -182,13 +183,16 @@ def black_and_white(images: ImageSet, threshold: int) -> ImageSet:
     return dataclasses.replace(images, images=pixels, levels=2)
 
 
-def score(vae, test: ImageSet, args: Args) -> dict[str, float]:
+def score(vae, train: ImageSet, test: ImageSet, args: Args) -> dict[str, float]:
     """Training loss, and bounds of -log p in nats, of test images.
 
     `test_elbo_nats` is the bound from one draw, `test_nats` the one from `score_draws`. A Gaussian
-    likelihood makes them log densities, which can be below zero.
+    likelihood makes them log densities, which can be below zero. Of black and white images there
+    are also the nats of independent pixels.
     """
     import torch
+
+    from generative.known.baselines import independent_pixels
 
     device = next(vae.parameters()).device
     generator = torch.Generator(device).manual_seed(0)
@@ -203,6 +207,9 @@ def score(vae, test: ImageSet, args: Args) -> dict[str, float]:
         values = [*losses, -elbo, -tight]
         for name, value in zip(found, values, strict=True):
             found[name] += float(value) * len(x) / len(test)
+    if test.levels == 2:
+        bits = independent_pixels(train.images, test.images, test.levels)
+        found["independent_pixels_nats"] = bits * math.log(2) * math.prod(test.image_shape)
     return found
 
 

@@ -99,6 +99,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained model."""
     import torch
 
+    from generative.music.measures import frame_nats
     from generative.music.rnn import MusicLearner, MusicRNN, pad_rolls, shift_keys
     from generative.training.loop import fit
     from scripts.common.music import load_rolls, show_scores
@@ -140,25 +141,15 @@ def main(args: Args) -> Path:
         kept.save_pretrained(run.path / "model")
         result = {}
         for part, pieces in rolls.items():
-            result |= score(kept, [pad_rolls([p]).to(run.device) for p in pieces], part)
+            nats = frame_nats(kept, [pad_rolls([p]).to(run.device) for p in pieces])
+            result |= {
+                f"{part}_nats_per_frame": nats.all,
+                f"{part}_nats_after_first_frame": nats.after_first,
+            }
         run.finish({**run.metrics.last(), **result})
         if args.report is not None:
             add_to_report(args.report, run)
         return run.path / "model"
-
-
-def score(model, pieces, part: str) -> dict[str, float]:
-    """Nats a frame over all frames, and over those after the first, as some papers count."""
-    import torch
-
-    with torch.no_grad():
-        nats = [-model.frame_log_probs(piece)[0] for piece in pieces]
-    frames = sum(len(n) for n in nats)
-    total, first = (float(sum(n[:k].sum() for n in nats)) for k in (None, 1))
-    return {
-        f"{part}_nats_per_frame": total / frames,
-        f"{part}_nats_after_first_frame": (total - first) / (frames - len(nats)),
-    }
 
 
 def score_rolls(rolls):

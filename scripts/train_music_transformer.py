@@ -119,6 +119,7 @@ def main(args: Args) -> Path:
     import torch
 
     from generative.music import transpose_streams
+    from generative.music.measures import word_nats
     from generative.music.transformer import (
         MusicLearner,
         MusicTransformer,
@@ -150,7 +151,7 @@ def main(args: Args) -> Path:
         held_out = "val" if "val" in encoded else args.train_on[0]
         learner = MusicLearner(
             model, args.loss, args.steps,
-            lambda model: sum(score(model, encoded[held_out])[:2]),
+            lambda model: sum(word_nats(model, encoded[held_out])[:2]),
         )  # fmt: skip
         length = config.length + 1
         if args.windows == "inside":
@@ -182,47 +183,11 @@ def main(args: Args) -> Path:
         kept.save_pretrained(run.path / "model")
         result: dict[str, float] = {"parameters": sum(p.numel() for p in kept.parameters())}
         for part in encoded:
-            note, duration, unknown = score(kept, encoded[part])
+            note, duration, unknown = word_nats(kept, encoded[part])
             result |= {f"{part}_note_nats": note, f"{part}_duration_nats": duration}
             result[f"{part}_unknown_words"] = unknown
         run.finish({**run.metrics.last(), **result})
         return run.path / "model"
-
-
-def score(model, pieces, batch_size: int = 64) -> tuple[float, float, int]:
-    """Mean nats of a note and of a duration in whole pieces, and how many words are not known.
-
-    A piece longer than what the model looks back on is read in windows that overlap by half; what
-    was scored before counts no more. Their first element (START) is given.
-    """
-    import torch
-
-    from generative.music.transformer import pad_tokens
-
-    length = model.config.length
-    parts, skips = [], []
-    for piece in pieces:
-        first = 0
-        while True:
-            parts.append(piece[first : first + length + 1])
-            skips.append(length // 2 if first else 0)
-            if first + length + 1 >= len(piece):
-                break
-            first += length - length // 2
-    device = next(model.parameters()).device
-    order = sorted(range(len(parts)), key=lambda i: len(parts[i]))
-    nats, count, unknown = torch.zeros(2, dtype=torch.float64), 0, 0
-    with torch.no_grad():
-        for rows in (order[i : i + batch_size] for i in range(0, len(order), batch_size)):
-            tokens = pad_tokens([parts[i] for i in rows]).to(device)
-            log_p = model.word_log_probs(tokens).double().cpu()
-            for row, i in enumerate(rows):
-                own = slice(skips[i], len(parts[i]) - 1)
-                nats -= log_p[row, own].sum(0)
-                count += len(parts[i]) - 1 - skips[i]
-                unknown += int((parts[i][1:][own] == 1).sum())
-    note, duration = (nats / count).tolist()
-    return note, duration, unknown
 
 
 if __name__ == "__main__":

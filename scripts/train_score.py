@@ -131,11 +131,18 @@ class Plane:
     def score(self, network) -> dict[str, float]:
         """Training loss, its excess over the best, and a test of samples against fresh points."""
         from generative.known.two_samples import energy_test
+        from generative.score_matching import denoising_loss
 
         num = self.run.config.samples
         test = energy_test(self.batch.draw(num, "fresh"), self._samples(network, num))
-        found = {"energy_distance": test.distance, "energy_p": test.p_value}
-        return {**found, **denoising_loss(network, self.batch.density)}
+        found = denoising_loss(network, self.batch.density)
+        return {
+            "energy_distance": test.distance,
+            "energy_p": test.p_value,
+            "denoising_loss": found.loss,
+            "loss_floor": found.floor,
+            "loss_excess": found.excess,
+        }
 
     def _samples(self, network, n: int):
         import torch
@@ -169,35 +176,6 @@ class Images:
         with torch.no_grad():
             loss = network.loss(self.test.to(self.run.device), generator=generator).loss
         return {"test_loss": float(loss)}
-
-
-def denoising_loss(network, density, n: int = 2**16, seed: int = 1) -> dict[str, float]:
-    """Denoising loss of a network of points on fresh ones, beside the least there is.
-
-    All that can be told of the noise in x + sigma eps is its mean given the sum, which is -sigma
-    times the exact score; any other answer costs half its squared distance from this one more. So
-    the excess is that distance, which has little noise.
-    """
-    import torch
-
-    from generative.diffusion import MixtureDenoiser
-
-    device = next(network.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
-    exact = MixtureDenoiser.of(density)
-    x = density.sample(n, generator, even=True)
-    levels = network.levels.cpu()
-    sigma = levels[torch.randint(len(levels), (n,), generator=generator)]
-    noisy = x + sigma[:, None] * torch.randn(x.shape, generator=generator)
-    # There, signal and noise have variances that add up to 1; here, the signal has all of its own.
-    shrunk, log_snr = noisy / (1 + sigma.square()).sqrt()[:, None], -2 * sigma.log()
-    best, _ = exact(shrunk, log_snr)
-    with torch.no_grad():
-        score = network.score(noisy.to(device), sigma.to(device)).cpu()
-    excess = float((-sigma[:, None] * score - best).square().mean()) / 2
-    variance = exact.data_variance(shrunk, log_snr) / sigma.square()
-    floor = float(variance.mean()) / x.shape[1] / 2
-    return {"denoising_loss": floor + excess, "loss_floor": floor, "loss_excess": excess}
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from .config import (
     UNetConfig as UNetConfig,
 )
 from .exact import MixtureDenoiser as MixtureDenoiser
+from .exact import SimpleLoss as SimpleLoss
+from .exact import simple_loss as simple_loss
 from .model import Diffusion as Diffusion
 from .model import (
     DiffusionLearner as DiffusionLearner,

@@ -6,12 +6,14 @@ improve on, and whose variance is the least loss that any network can reach:
     exact = MixtureDenoiser.of(Standardised(TwoMoons()))
     exact(x_t, log_snr)                  # E[noise | x_t], E[data | x_t]
     exact.floor(schedule)                # the least simple loss
+    simple_loss(model, density).excess   # the distance of a trained model from it
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +23,10 @@ from generative.diffusion.schedules import Schedule, signal_and_noise
 from generative.known.densities import Mixture, Standardised, TwoMoons
 from generative.known.quadrature import Density
 
-__all__ = ["MixtureDenoiser"]
+if TYPE_CHECKING:
+    from generative.diffusion.model import Diffusion
+
+__all__ = ["MixtureDenoiser", "SimpleLoss", "simple_loss"]
 
 CHUNK = 2**21
 """Numbers in the largest temporary array."""
@@ -137,3 +142,43 @@ class MixtureDenoiser:
         inner = self.std.square() * shrunk
         mean = shrunk * centre + gain * x
         return mean, (inner + shrunk.square() * spread).sum(1)
+
+
+class SimpleLoss(NamedTuple):
+    """Mean squared error of one number of the noise, times even in t."""
+
+    loss: float
+    floor: float
+    """Error of the best estimate there is."""
+    excess: float
+    """`loss` less `floor`."""
+
+
+@torch.no_grad()
+def simple_loss(
+    model: Diffusion, density: Standardised, n: int = 2**15, seed: int = 1
+) -> SimpleLoss:
+    """Simple loss of a model of points on fresh ones, beside the least there is.
+
+    The mean squared error of any estimate is that of the best one plus its mean squared distance
+    from the best one. The excess is therefore that distance, which has little noise.
+
+    Args:
+        model: of points, on any device.
+        density: of the data, one that `MixtureDenoiser.of` knows.
+        n: points, each at one time.
+        seed: of the points, the times and the noise.
+    """
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    exact = MixtureDenoiser.of(density)
+    x = density.sample(n, generator, even=True)
+    t = torch.rand(n, generator=generator)
+    log_snr = model.schedule.log_snr(t).float()
+    signal, rate = (part[:, None] for part in signal_and_noise(log_snr))
+    noisy = signal * x + rate * torch.randn(x.shape, generator=generator)
+    best, _ = exact(noisy, log_snr)
+    found, _ = model.denoise(noisy.to(device), log_snr.to(device))
+    excess = float((found.cpu() - best).square().mean())
+    floor = exact.floor(model.schedule)
+    return SimpleLoss(floor + excess, floor, excess)

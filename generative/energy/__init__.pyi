@@ -6,6 +6,7 @@ from .learner import EnergyLearner as EnergyLearner
 from .learner import EnergyLosses as EnergyLosses
 from .learner import SampleBuffer as SampleBuffer
 from .learner import contrastive_divergence as contrastive_divergence
+from .measures import contrasts as contrasts
 from .model import ImageEnergy as ImageEnergy
 from .model import PointEnergy as PointEnergy
 from .walks import energy_gradient as energy_gradient

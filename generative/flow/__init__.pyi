@@ -22,6 +22,7 @@ from .images import Dequantiser as Dequantiser
 from .images import ImageFlow as ImageFlow
 from .images import ImageFlowLosses as ImageFlowLosses
 from .images import RealFlow as RealFlow
+from .images import bits_per_dim as bits_per_dim
 from .learner import FlowLearner as FlowLearner
 from .realnvp import AffineCoupling as AffineCoupling
 from .realnvp import SplineCoupling as SplineCoupling

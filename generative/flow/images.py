@@ -25,7 +25,7 @@ from generative.training.gradients import graph_if_wanted
 from generative.training.pretrained import Pretrained
 from generative.training.ranges import Count, CountOrZero, NonNegative
 
-__all__ = ["Dequantiser", "ImageFlow", "ImageFlowLosses", "RealFlow"]
+__all__ = ["Dequantiser", "ImageFlow", "ImageFlowLosses", "RealFlow", "bits_per_dim"]
 
 
 class ImageFlowLosses(NamedTuple):
@@ -199,3 +199,25 @@ class ImageFlow(Pretrained, nn.Module):
         v, log_det = self.dequantiser.squash(y)
         z, part = self.flow.encode_log_det(v)
         return standard_normal_log_prob(z) + log_det + part
+
+
+@torch.no_grad()
+def bits_per_dim(
+    flow: ImageFlow,
+    x: Tensor,
+    num_draws: int = 16,
+    generator: torch.Generator | None = None,
+    batch_size: int = 250,
+) -> float:
+    """Mean bits per number of images (N, C, H, W), an upper bound by `ImageFlow.bound`.
+
+    Args:
+        flow: on any device.
+        x: the images.
+        num_draws: draws of the noise for each.
+        generator: of the noise, on the flow's device.
+        batch_size: images at a time.
+    """
+    device = next(flow.parameters()).device
+    nats = [flow.bound(part.to(device), num_draws, generator) for part in x.split(batch_size)]
+    return -float(torch.cat(nats).mean()) / math.log(2) / flow.dim

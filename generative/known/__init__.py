@@ -3,5 +3,5 @@
 `densities` has points, `texts` Markov and hidden Markov texts, `reviews` and `requests` answers
 that are right or liked, `sprites`, `scenes` and `bars_and_stripes` images that can be listed.
 `quadrature` and `two_samples` compare a model with them; `points` gives a run its batches of a
-density.
+density. `baselines` has the simplest models of images.
 """

@@ -7,7 +7,8 @@
     picture = piano_roll(again)                  # uint8 (H, W, 3)
     sound = synthesise(again)                    # float32, 22,050 samples a second
 
-`generative.music.transformer`, `generative.music.rnn` and `generative.musegan` learn from these.
+`generative.music.transformer`, `generative.music.rnn` and `generative.musegan` learn from these;
+`measures` has the likelihood of whole pieces.
 """
 
 import lazy_loader

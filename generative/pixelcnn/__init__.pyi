@@ -13,6 +13,7 @@ from .config import (
 from .config import (
     PlusPlusConfig as PlusPlusConfig,
 )
+from .measures import bits_per_dim as bits_per_dim
 from .mixture import (
     LogisticMixture as LogisticMixture,
 )

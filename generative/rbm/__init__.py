@@ -12,7 +12,7 @@ sum over h has a closed form, F(v) = -log sum_h exp(-E(v, h)) (Smolensky 1986; H
     rbm.sample(64)                       # (64, *shape)
 
 `machines` has the fully connected and the restricted one, `deep` the stack of restricted ones,
-`training` their learners.
+`training` their learners, `measures` the likelihood of test images.
 """
 
 import lazy_loader

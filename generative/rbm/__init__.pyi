@@ -23,5 +23,7 @@ from .machines import (
 from .machines import (
     all_bits as all_bits,
 )
+from .measures import free_energy_gap as free_energy_gap
+from .measures import nats_per_image as nats_per_image
 from .training import BoltzmannLearner as BoltzmannLearner
 from .training import DBNLearner as DBNLearner

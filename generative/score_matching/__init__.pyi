@@ -1,5 +1,7 @@
 from .config import ScoreConfig as ScoreConfig
 from .config import ScoreLossConfig as ScoreLossConfig
+from .measures import DenoisingLoss as DenoisingLoss
+from .measures import denoising_loss as denoising_loss
 from .model import (
     ScoreLearner as ScoreLearner,
 )

@@ -1,6 +1,7 @@
 """Models of texts: LSTM, GPT, BERT and T5 (Foster 2023, chapters 5 and 9).
 
-`tokens` has their shared parts: losses over tokens, drawing token by token, the learner.
+`tokens` has their shared parts: losses over tokens, drawing token by token, the learner; `measures`
+the losses of test texts.
 """
 
 import lazy_loader

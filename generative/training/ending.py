@@ -13,17 +13,24 @@ from generative.training.run import read_config, read_result
 
 __all__ = ["describe_run"]
 
-BEST = {
-    "denoising_loss": ("loss_floor", "floor"),
-    "exact_objective": ("optimum", "optimum"),
-    "nll": ("floor", "floor"),
-    "simple_loss": ("simple_floor", "floor"),
-    "test_accuracy": ("best_accuracy", "best possible"),
-    "test_loss": ("floor", "floor"),
-    "test_nll": ("floor", "floor"),
-    "real_mean": ("random_mean", "random actions"),
+FLOOR = ("floor", "floor")
+ALONE = ("independent_pixels_nats", "independent pixels")
+BEST: dict[str, tuple[tuple[str, str], ...]] = {
+    "denoising_loss": (("loss_floor", "floor"),),
+    "exact_objective": (("optimum", "optimum"),),
+    "nll": (FLOOR,),
+    "simple_loss": (("simple_floor", "floor"),),
+    "test_accuracy": (("best_accuracy", "best possible"), ("largest_class", "largest class")),
+    "test_bits_per_dim": (("independent_pixels_bits_per_dim", "independent pixels"),),
+    "test_loss": (FLOOR,),
+    "test_nats": (ALONE,),
+    "test_nll": (FLOOR, ALONE),
+    "test_nll_at_most": (FLOOR, ALONE),
+    "test_nll_estimate": (FLOOR, ALONE),
+    "real_mean": (("random_mean", "random actions"),),
 }
-"""Figure to compare with, and its name in the text, by the name of a figure in the result."""
+"""Figures to compare with, and their names in the text, by the name of a figure in the result; the
+first that the result has is used. A figure of the data themselves has `data_` before its name."""
 BESIDE = {"_distance": ("_of_halves", "two halves of the data")}
 """The same for groups of names, by their ending."""
 DIFFERENCES = ("gap", "excess", "simple_excess", "loss_excess")
@@ -105,11 +112,11 @@ def _figures(run: Path) -> Iterator[tuple[str, str]]:
 
 def _partner(name: str, result: Mapping[str, Any]) -> tuple[str, str]:
     """Name of the figure to compare with, and its name in the text; "" if there is none."""
-    partner, words = BEST.get(name, ("", ""))
+    partners = [*BEST.get(name, ()), (f"data_{name}", "data")]
     for ending, (other, called) in BESIDE.items():
         if name.endswith(ending):
-            partner, words = name.removesuffix(ending) + other, called
-    return (partner, words) if partner in result else ("", "")
+            partners.append((name.removesuffix(ending) + other, called))
+    return next((pair for pair in partners if pair[0] in result), ("", ""))
 
 
 def _beside(name: str, value: float, result: Mapping[str, Any]) -> str:

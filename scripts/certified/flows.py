@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -124,7 +123,7 @@ def digits_lines(script, preset: str, settings: Settings) -> list[Line]:
     import torch
 
     from generative.data.digits import load_digits
-    from generative.known.densities import Gaussian
+    from generative.known.baselines import gaussian_bits
     from generative.training.run import read_result
 
     args = replace(script.PRESETS[preset], out=settings.work, seed=settings.seed)
@@ -134,11 +133,9 @@ def digits_lines(script, preset: str, settings: Settings) -> list[Line]:
     bits = read_result(settings.work)["test_bits_per_dim"]
 
     digits, generator = load_digits(), torch.Generator().manual_seed(settings.seed)
-    noisy = []
-    for parts in (("train", "val"), ("test",)):
-        x = torch.from_numpy(digits.part(*parts).images).flatten(1).double()
-        noisy.append(x + torch.rand(x.shape, generator=generator, dtype=torch.float64))
-    gaussian = -float(Gaussian.fit(noisy[0]).log_prob(noisy[1]).mean()) / 64 / math.log(2)
+    gaussian = gaussian_bits(
+        digits.part("train", "val").images, digits.part("test").images, generator
+    )
     return [Line("360 test digits, bits per dimension", bits, gaussian, "one Gaussian", bits, 2.45)]
 
 

@@ -60,10 +60,10 @@ def digits(settings: Settings) -> list[Line]:
     import torch
 
     from generative.data.digits import load_digits
+    from generative.known.baselines import independent_pixels
     from generative.pixelcnn import PixelCNN
     from generative.training.run import read_result
     from scripts import train_pixelcnn
-    from scripts.explored.pixelcnn import independent_pixels
 
     args = replace(train_pixelcnn.PRESETS["digits"], out=settings.work, seed=settings.seed)
     if settings.smoke:
@@ -71,8 +71,8 @@ def digits(settings: Settings) -> list[Line]:
     model = PixelCNN.from_pretrained(train_pixelcnn.main(args))
     bits = read_result(settings.work)["test_bits_per_dim"]
     images = load_digits()
-    alone = independent_pixels(images.part("train", "val"), images.part("test"))
     test = images.part("test")
+    alone = independent_pixels(images.part("train", "val").images, test.images, images.levels)
     with torch.no_grad():
         found = model.class_log_probs(test.as_tensor()).argmax(1).numpy()
     wrong = float((found != test.factors[:, 0]).mean())

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from scripts.certified.common import Certificate, Line, Settings
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = ["CERTIFICATES"]
 
@@ -51,6 +47,7 @@ def linear_vae(settings: Settings) -> list[Line]:
 def vae_digits(settings: Settings) -> list[Line]:
     """Held-out black and white digits, beside a mixture of Bernoullis."""
     from generative.data.digits import load_digits
+    from generative.known.baselines import bernoulli_mixture
     from generative.training.run import read_result
     from scripts import train_image_vae
 
@@ -66,25 +63,6 @@ def vae_digits(settings: Settings) -> list[Line]:
     mixture = -bernoulli_mixture(train.flatten(1), test.flatten(1), components, settings.seed)
     what = "360 test digits in black and white, 1,000 draws, nats an image"
     return [Line(what, nats, mixture, f"{components} Bernoullis", nats, 16.0)]
-
-
-def bernoulli_mixture(train: Tensor, test: Tensor, k: int, seed: int) -> float:
-    """Mean log probability of test rows under k products of Bernoullis, fitted by EM, nats."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    belongs = torch.eye(k)[torch.randint(k, (len(train),), generator=generator)]
-    log_test = torch.empty(0)
-    for _ in range(100):
-        size = belongs.sum(0)
-        log_weight = ((size + 1) / (size + 1).sum()).log()
-        # Half a white and half a black pixel are added to each, so that no image is impossible.
-        p = (belongs.T @ train + 0.5) / (size[:, None] + 1)
-        log_train, log_test = (
-            x @ p.log().T + (1 - x) @ (1 - p).log().T + log_weight for x in (train, test)
-        )
-        belongs = log_train.softmax(1)
-    return float(log_test.logsumexp(1).mean())
 
 
 CERTIFICATES = {

@@ -28,8 +28,8 @@ __all__ = [
     "TextSource",
     "Texts",
     "load_texts",
-    "next_token_score",
     "samples",
+    "score",
     "train_writer",
     "vocabulary_of",
 ]
@@ -168,36 +168,27 @@ def train_writer(args: Any, kind: str, network: Callable[[Any], Any], what: str)
         )  # fmt: skip
         model = learner.kept
         model.save_pretrained(run.path / "model")
-        run.finish({**run.metrics.last(), **next_token_score(model, texts, args.loss.padding)})
+        run.finish({**run.metrics.last(), **score(model, texts, args.loss.padding)})
         if args.report is not None:
             add_to_report(args.report, run)
         return run.path / "model"
 
 
-def next_token_score(model: Any, texts: Texts, padding: bool = False) -> dict[str, float]:
-    """Loss of the test texts up to their ends, nats a token; where known, the least there can be.
+def score(model: Any, texts: Texts, padding: bool = False) -> dict[str, float]:
+    """Loss of the next token of the test texts, nats; where it is known, the least there can be.
 
-    The gap is of the same texts, so that chance takes little part in it. With `padding` there is
-    also the mean over all places, which is what such a model was trained for.
+    The floor is that of the same texts, so that chance takes little part in the gap. With `padding`
+    there is also the mean over all places, which is what such a model was trained for.
     """
-    import torch
+    from generative.text.measures import next_token_loss
 
-    from generative.text.tokens import up_to_end
-
-    from_start, device = model.config.from_start, next(model.parameters()).device
-    total = everywhere = tokens = places = 0.0
-    with torch.no_grad():
-        for x in texts.test.split(100):
-            log_p = model.token_log_probs(x.to(device)).double().cpu()
-            counted = up_to_end(x if from_start else x[:, 1:])
-            total, tokens = total - float(log_p[counted].sum()), tokens + int(counted.sum())
-            everywhere, places = everywhere - float(log_p.sum()), places + log_p.numel()
-    result = {"test_loss": total / tokens}
+    found = next_token_loss(model, texts.test)
+    result = {"test_loss": found.loss}
     if padding:
-        result["test_loss_with_padding"] = everywhere / places
-    floor = texts.floor() if from_start else None
+        result["test_loss_with_padding"] = found.with_padding
+    floor = texts.floor() if model.config.from_start else None
     if floor is not None:
-        result |= {"floor": floor, "gap": result["test_loss"] - floor}
+        result |= {"floor": floor, "gap": found.loss - floor}
     return result
 
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    from generative.data.image_set import ImageSet
     from generative.pixelcnn import PixelCNN
 
 CLASSES = ("PixelCNN",)
@@ -44,6 +43,8 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
     import matplotlib
     import torch
 
+    from generative.known.baselines import independent_pixels
+    from generative.pixelcnn import bits_per_dim
     from generative.training.pictures import image_grid, strips
 
     model, device, generator = subject.model, subject.device, subject.generator()
@@ -70,8 +71,10 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
         subject.save_figure("next_pixel", expectations(model, real[:1]), dpi=100)
         subject.save_figure("mixture", mixture_of_normals(subject.seed), dpi=100)
     return {
-        "test_bits_per_dim": bits_per_dim(model, test),
-        "independent_pixels_bits_per_dim": independent_pixels(images.part("train"), test),
+        "test_bits_per_dim": bits_per_dim(model, test, most=1000),
+        "independent_pixels_bits_per_dim": independent_pixels(
+            images.part("train").images, test.images, config.levels
+        ),
     }
 
 
@@ -152,30 +155,3 @@ def mixture_of_normals(seed: int) -> Figure:
     axis.plot(x, parts.sum(1), color="black", label="mixture: 8 free numbers")
     axis.legend(frameon=False)
     return figure
-
-
-def bits_per_dim(model: PixelCNN, images: ImageSet) -> float:
-    """Bits per number of at most 1,000 images."""
-    import torch
-
-    images, device = images.thin(1000), next(model.parameters()).device
-    with torch.no_grad():
-        parts = [
-            -model.log_prob(images.as_tensor(slice(first, first + 100), device)).sum()
-            for first in range(0, len(images), 100)
-        ]
-    return float(sum(parts)) / (math.log(2) * images.images.size)
-
-
-def independent_pixels(train: ImageSet, test: ImageSet) -> float:
-    """Bits per number of test images if every number had a distribution of its own.
-
-    Frequencies of the levels in the training images, with one added to each count.
-    """
-    import numpy as np
-
-    bits = 0.0
-    for level in range(train.levels):
-        share = ((train.images == level).sum(0) + 1) / (len(train) + train.levels)
-        bits -= float((np.log2(share) * (test.images == level)).sum())
-    return bits / test.images.size

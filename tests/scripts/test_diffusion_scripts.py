@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.diffusion import Diffusion, MixtureDenoiser
+from generative.diffusion import Diffusion
 from generative.diffusion.config import ImageDiffusionConfig, PointDiffusionConfig, UNetConfig
 from generative.known.points import load_density
 from generative.training.run import read_result
@@ -38,13 +38,6 @@ def test_points_are_scored_against_the_best_there_is(tmp_path):
     with torch.no_grad():
         found = model.loss(x, squared, torch.Generator().manual_seed(6)).noise_mse
     assert float(found) == pytest.approx(result["simple_loss"], rel=0.02)
-
-
-def test_the_exact_denoiser_has_no_excess():
-    density = load_density("two-moons")
-    model, exact = TINY.build(), MixtureDenoiser.of(density)
-    model.denoise = lambda x, log_snr: exact(x, log_snr)
-    assert train_diffusion.simple_loss(model, density, n=2000)["simple_excess"] < 1e-9
 
 
 @pytest.mark.parametrize("name", CERTIFICATES)

@@ -11,8 +11,6 @@ import torch
 from PIL import Image
 
 from generative.energy.config import ConvEnergyConfig, LangevinConfig
-from generative.known.densities import Mixture, eight_gaussians
-from generative.known.points import load_density
 from generative.rbm import RBM
 from generative.rbm.config import DBNConfig, RBMConfig
 from generative.score_matching.config import ScoreConfig
@@ -126,39 +124,6 @@ def test_score_of_points(tmp_path):
     assert 0 < found["energy_p"] <= 1
     assert found["denoising_loss"] == pytest.approx(found["loss_floor"] + found["loss_excess"])
     assert drawn(model, tmp_path / "pictures") == {"walks", "score_field", "curves"}
-
-
-def test_excess_of_a_score_is_over_the_exact_one():
-    """The loss itself, with the noise of its draws, is the floor and the excess."""
-    torch.manual_seed(0)
-    density = load_density("eight-gaussians")
-    network = ScoreConfig(hidden_dim=8, num_hidden=1, num_levels=3).build()
-    found = train_score.denoising_loss(network, density)
-    x = density.sample(200_000, torch.Generator().manual_seed(5))
-    with torch.no_grad():
-        loss = float(network.loss(x, generator=torch.Generator().manual_seed(6)).loss)
-    assert found["denoising_loss"] == pytest.approx(loss, rel=0.01)
-    assert found["loss_excess"] > 0.1 * found["loss_floor"]
-
-
-def test_the_exact_score_has_no_excess():
-    """Of eight Gaussians with noise, which are eight wider Gaussians, by autograd."""
-    plain, network = eight_gaussians(), ScoreConfig(num_levels=3).build()
-
-    def exact_score(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        scores = torch.empty_like(x)
-        for level in network.levels:
-            noisy = Mixture(plain.centres, math.hypot(plain.scale, float(level)))
-            with torch.enable_grad():
-                at = x[sigma == level].double().requires_grad_()
-                (score,) = torch.autograd.grad(noisy.log_prob(at).sum(), at)
-            scores[sigma == level] = score.float()
-        return scores
-
-    network.score = exact_score
-    found = train_score.denoising_loss(network, plain, n=2000)
-    assert found["loss_excess"] < 1e-8
-    assert 0.1 < found["loss_floor"] < 0.5
 
 
 def test_a_model_without_its_run_is_explored_too(tmp_path):

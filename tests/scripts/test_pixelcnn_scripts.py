@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.data.image_set import ImageSet
 from generative.pixelcnn import GatedNet, PixelCNN
 from generative.pixelcnn.config import GatedConfig, PixelCNNConfig, PlainConfig, PlusPlusConfig
 from scripts import explore, train_pixelcnn
@@ -73,19 +72,6 @@ def test_explorations_of_classes(tmp_path):
     assert picture.shape == (3 * 48 + 4, 2 * 48 + 2, 3)  # a row for each class
 
 
-def test_bits_of_independent_pixels_by_hand():
-    """Three training images of two pixels: counts 2 + 1 of 3 + 2, and 0 + 1 of 3 + 2."""
-
-    def images(*rows: tuple[int, int]) -> ImageSet:
-        pixels = np.array(rows, dtype=np.uint8)[:, None, :, None]
-        n = len(rows)
-        return ImageSet(pixels, np.zeros((n, 1), np.int64), np.zeros(n, np.uint8), levels=2)
-
-    train, test = images((0, 1), (0, 1), (1, 1)), images((0, 0))
-    expected = -(math.log2(3 / 5) + math.log2(1 / 5)) / 2
-    assert pixelcnn.independent_pixels(train, test) == pytest.approx(expected)
-
-
 def test_surprise_is_where_the_image_is_unlikely():
     model = tiny(GatedConfig(hidden_dim=8, num_layers=2))
     x = torch.zeros(2, 1, 8, 8)
@@ -123,17 +109,6 @@ def test_leaks_are_found_where_there_are_any(network):
     masked = [m for m in model.modules() if hasattr(m, "mask")]
     masked[0].mask.fill_(1.0)
     assert largest_leak(model, x) > 0
-
-
-def test_score_is_over_all_images(tmp_path):
-    """In pieces of 100, the last of which is smaller."""
-    model = tiny(GatedConfig(hidden_dim=8, num_layers=2))
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(4, size=(130, 8, 8, 1), dtype=np.uint8)
-    images = ImageSet(pixels, np.zeros((130, 1), np.int64), np.zeros(130, np.uint8), levels=4)
-    expected = float(model.loss(images.as_tensor()).bits_per_dim.detach())
-    assert train_pixelcnn.score(model, images) == pytest.approx(expected, rel=1e-5)
-    assert pixelcnn.bits_per_dim(model, images) == pytest.approx(expected, rel=1e-5)
 
 
 def test_training_on_digits_with_classes_and_some_of_them_redrawn(tmp_path):

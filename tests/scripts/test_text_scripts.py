@@ -16,7 +16,8 @@ from generative.text.t5 import T5
 from generative.text.tokens import up_to_end
 from generative.training.run import read_result
 from scripts import explore, fine_tune_bert, train_bert, train_gpt, train_t5
-from scripts.common.text import TextSource, load_texts, next_token_score
+from scripts.common.text import TextSource, load_texts
+from scripts.common.text import score as writer_score
 from scripts.explored import text
 from scripts.fine_tune_bert import nameless, score
 from tests.commands import run_script
@@ -79,7 +80,7 @@ def test_score_of_a_model_that_knows_nothing():
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    found = next_token_score(model, texts)
+    found = writer_score(model, texts)
     assert found["test_loss"] == pytest.approx(math.log(10), rel=1e-5)
     assert found["gap"] == pytest.approx(found["test_loss"] - texts.floor())
     model.config = replace(model.config, from_start=False)
@@ -87,7 +88,7 @@ def test_score_of_a_model_that_knows_nothing():
     with torch.no_grad():
         model.head.bias[0] = 5.0
     log_p = model.head.bias.detach().log_softmax(0)
-    book = next_token_score(model, texts, padding=True)
+    book = writer_score(model, texts, padding=True)
     # Three letters are not given, then comes the end, and three more zeros.
     assert book["test_loss"] == pytest.approx(-float(3 * log_p[1] + log_p[0]) / 4, rel=1e-5)
     expected = -float(3 * log_p[1] + 4 * log_p[0]) / 7

@@ -35,6 +35,7 @@ from generative.diffusion import (
     ode_log_prob,
     scaled_linear_betas,
     signal_and_noise,
+    simple_loss,
     variational_gap,
 )
 from generative.diffusion.config import last_signal
@@ -208,6 +209,18 @@ def test_floors_of_the_simple_loss():
         shift = torch.tensor(density.mean, dtype=torch.float64)
         scaled = MixtureDenoiser((exact.means - shift) / size, exact.std / size, exact.log_weights)
         assert scaled.floor(schedule, 2**14) == pytest.approx(floor, abs=8e-4)
+
+
+def test_the_exact_denoiser_has_no_excess():
+    density = Standardised(TwoMoons())
+    model, exact = (
+        PointDiffusionConfig(hidden_dim=8, num_hidden=1).build(),
+        MixtureDenoiser.of(density),
+    )
+    model.denoise = lambda x, log_snr: exact(x, log_snr)
+    found = simple_loss(model, density, n=2000)
+    assert found.excess < 1e-9
+    assert found.loss == found.floor + found.excess == pytest.approx(exact.floor(model.schedule))
 
 
 def test_only_mixtures_have_an_exact_denoiser():
