@@ -29,7 +29,7 @@ from generative.autoencoder.config import (
 from generative.nets.conv import doubling_layers, halving_layers
 from generative.nets.init import glorot_
 from generative.training.checks import check_images, check_some, check_vectors
-from generative.training.optimisation import Optimisation
+from generative.training.optimisation import ModelLearner, Optimisation
 from generative.training.pretrained import Pretrained
 
 __all__ = [
@@ -208,25 +208,17 @@ def principal_components(x: Tensor, k: int) -> tuple[Tensor, Tensor, float]:
     return mean, directions[:k], float(s[k:].square().sum() / x.numel())
 
 
-class AutoencoderLearner:
+class AutoencoderLearner(ModelLearner["ConvAutoencoder | LinearAutoencoder"]):
     """Adam on the reconstruction of images; one `update` per batch."""
 
     def __init__(
         self, model: ConvAutoencoder | LinearAutoencoder, config: AutoencoderLossConfig, steps: int
     ):
-        self.model, self.config = model, config
         optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, eps=config.adam_eps)
-        self.optimisation = Optimisation(model, optimizer, steps, config.final_lr)
+        super().__init__(model, Optimisation(model, optimizer, steps, config.final_lr))
+        self.config = config
 
     def update(self, batch: Tensor) -> dict[str, Tensor | float]:
         """One step on images (B, C, H, W) in [0, 1]."""
         noisy = add_noise(batch, self.config.noise) if self.config.noise else None
-        losses = self.model.loss(batch, self.config.kind, noisy)
-        self.optimisation.step(losses.loss)
-        return {name: value.detach() for name, value in losses._asdict().items()}
-
-    def state_dict(self) -> dict:
-        return self.optimisation.state_dict()
-
-    def load_state_dict(self, state: dict) -> None:
-        self.optimisation.load_state_dict(state)
+        return self.descend(self.model.loss(batch, self.config.kind, noisy))

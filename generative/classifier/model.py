@@ -27,7 +27,7 @@ from generative.classifier.config import (
 from generative.nets.conv import same_pad
 from generative.nets.init import glorot_
 from generative.training.checks import check_batch, check_images, check_labels, check_some
-from generative.training.optimisation import Optimisation, parameter_groups
+from generative.training.optimisation import ModelLearner, Optimisation, parameter_groups
 from generative.training.pretrained import Pretrained
 
 __all__ = [
@@ -206,29 +206,20 @@ def random_shift(x: Tensor, most: int, generator: torch.Generator | None = None)
     return F.pad(x, (most, most, most, most))[images, channels, rows, columns]
 
 
-class ClassifierLearner:
+class ClassifierLearner(ModelLearner["MLPClassifier | CNNClassifier"]):
     """Adam on the cross-entropy; one `update` per batch."""
 
     def __init__(
         self, model: MLPClassifier | CNNClassifier, config: ClassifierLossConfig, steps: int
     ):
-        self.model, self.config = model, config
-        optimizer = torch.optim.AdamW(
-            parameter_groups(model, config.weight_decay), lr=config.lr, eps=config.adam_eps
-        )
-        self.optimisation = Optimisation(model, optimizer, steps, config.final_lr)
+        groups = parameter_groups(model, config.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=config.lr, eps=config.adam_eps)
+        super().__init__(model, Optimisation(model, optimizer, steps, config.final_lr))
+        self.config = config
 
     def update(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor | float]:
         """One step on images (B, C, H, W) in [0, 1] and their classes, int64 (B,)."""
         x, labels = batch
         if self.config.shift:
             x = random_shift(x, self.config.shift)
-        losses = self.model.train().loss(x, labels)
-        self.optimisation.step(losses.loss)
-        return {name: value.detach() for name, value in losses._asdict().items()}
-
-    def state_dict(self) -> dict:
-        return self.optimisation.state_dict()
-
-    def load_state_dict(self, state: dict) -> None:
-        self.optimisation.load_state_dict(state)
+        return self.descend(self.model.train().loss(x, labels))

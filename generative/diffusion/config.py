@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from generative.nets.config import UNetConfig
+from generative.training.config import AdamWConfig
 from generative.training.ranges import (
     Checked,
     Choices,
@@ -145,7 +146,7 @@ class PointDiffusionConfig(Checked):
 
 
 @dataclass(frozen=True)
-class DiffusionLossConfig(Checked):
+class DiffusionLossConfig(AdamWConfig):
     """Loss and optimiser of a diffusion model; the defaults are the book's."""
 
     error: Literal["absolute", "squared"] = "absolute"
@@ -164,18 +165,8 @@ class DiffusionLossConfig(Checked):
     2021)."""
     even: bool = False
     """Spread the noise levels of a batch evenly, for a steadier gradient (Kingma et al. 2021)."""
-    lr: Positive = 1e-3
-    """AdamW's learning rate."""
-    final_lr: NonNegative = 1e-3
-    """Learning rate at the last step; cosine from `lr` (equal: constant, as in the book)."""
     weight_decay: NonNegative = 1e-4
-    """Decoupled weight decay."""
-    adam_eps: Positive = 1e-7
-    """AdamW's epsilon (the book's framework has 1e-7)."""
-    clip: NonNegative = 0.0
-    """Largest norm of the gradient; 0 for no limit."""
     ema: Share = 0.999
-    """Decay of the average of the weights, with which samples are made; 0 keeps the last ones."""
 
 
 LEAST_SIGNAL = 0.005

@@ -40,7 +40,7 @@ from generative.training.checks import (
     to_levels,
 )
 from generative.training.gradients import graph_if_wanted
-from generative.training.optimisation import Optimisation, parameter_groups
+from generative.training.optimisation import ModelLearner, adamw
 from generative.training.pretrained import Pretrained
 from generative.training.ranges import Count, CountOrZero, Probability, Quantile
 
@@ -485,32 +485,14 @@ class Diffusion(Pretrained, nn.Module):
 # ---------------------------------------------------------------------------------------------
 
 
-class DiffusionLearner:
+class DiffusionLearner(ModelLearner[Diffusion]):
     """AdamW on the error of the noise; `kept` has the average of the weights."""
 
     def __init__(self, model: Diffusion, config: DiffusionLossConfig, steps: int):
-        self.model, self.config = model, config
-        optimizer = torch.optim.AdamW(
-            parameter_groups(model, config.weight_decay), lr=config.lr, eps=config.adam_eps
-        )
-        self.optimisation = Optimisation(
-            model, optimizer, steps, config.final_lr, config.clip, config.ema
-        )
-
-    @property
-    def kept(self) -> Diffusion:
-        """A copy of the model with the weights that sampling and scoring should use."""
-        return self.optimisation.kept
+        super().__init__(model, adamw(model, config, steps))
+        self.config = config
 
     def update(self, batch: Tensor | tuple[Tensor, Tensor]) -> dict[str, Tensor | float]:
         """One step on examples (B, *shape), or on (examples, context)."""
         x, context = (batch, None) if isinstance(batch, Tensor) else batch
-        losses = self.model.loss(x, self.config, context=context)
-        self.optimisation.step(losses.loss)
-        return {name: value.detach() for name, value in losses._asdict().items()}
-
-    def state_dict(self) -> dict:
-        return self.optimisation.state_dict()
-
-    def load_state_dict(self, state: dict) -> None:
-        self.optimisation.load_state_dict(state)
+        return self.descend(self.model.loss(x, self.config, context=context))

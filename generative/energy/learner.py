@@ -11,7 +11,7 @@ from generative.energy.config import EnergyLossConfig
 from generative.energy.model import EnergyModel, PointEnergy
 from generative.energy.walks import langevin, mala
 from generative.training.checks import check_some
-from generative.training.optimisation import Optimisation
+from generative.training.optimisation import ModelLearner, Optimisation
 
 __all__ = ["EnergyLearner", "EnergyLosses", "SampleBuffer", "contrastive_divergence"]
 
@@ -66,25 +66,20 @@ class SampleBuffer:
         return self.samples[torch.randint(len(self), (n,)).to(self.samples.device)]
 
 
-class EnergyLearner:
+class EnergyLearner(ModelLearner["EnergyModel"]):
     """Contrastive divergence with a buffer of samples; `kept` holds the weights to keep."""
 
     def __init__(self, model: EnergyModel, config: EnergyLossConfig, steps: int):
         if config.sampler == "mala" and not isinstance(model, PointEnergy):
             raise ValueError("sampler mala is for points; images need sampler langevin")
-        self.model, self.config = model, config
         optimizer = torch.optim.Adam(
             model.parameters(), lr=config.lr, betas=(config.beta1, 0.999), eps=config.adam_eps
         )
-        self.optimisation = Optimisation(
-            model, optimizer, steps, config.final_lr, config.clip, config.ema
+        super().__init__(
+            model, Optimisation(model, optimizer, steps, config.final_lr, config.clip, config.ema)
         )
+        self.config = config
         self.buffer = SampleBuffer(config.buffer_size)
-
-    @property
-    def kept(self) -> EnergyModel:
-        """A copy of the model with the weights that sampling and scoring should use."""
-        return self.optimisation.kept
 
     def update(self, batch: Tensor) -> dict[str, Tensor | float]:
         """One step on a batch, images (B, C, H, W) in [0, 1] or points (B, D)."""
@@ -98,8 +93,7 @@ class EnergyLearner:
         fake, notes = walk(len(real))
         heights = -model.chain_energy(torch.cat([real, fake]))
         losses = contrastive_divergence(heights[: len(real)], heights[len(real) :], config.alpha)
-        self.optimisation.step(losses.loss)
-        return {**{name: value.detach() for name, value in losses._asdict().items()}, **notes}
+        return {**self.descend(losses), **notes}
 
     def _descend(self, n: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The book's: most walks go on from the buffer, some begin anew in noise."""
@@ -129,10 +123,10 @@ class EnergyLearner:
         return y, {"accepted": accepted, "step_size": model.step_size.clone()}
 
     def state_dict(self) -> dict:
-        return {**self.optimisation.state_dict(), "buffer": self.buffer.samples}
+        return {**super().state_dict(), "buffer": self.buffer.samples}
 
     def load_state_dict(self, state: dict) -> None:
-        self.optimisation.load_state_dict(state)
+        super().load_state_dict(state)
         buffer = state["buffer"]
         self.buffer.samples = (
             None if buffer is None else buffer.to(next(self.model.parameters()).device, copy=True)

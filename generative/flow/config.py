@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from generative.training.config import AdamWConfig
 from generative.training.ranges import (
     Checked,
     Choices,
@@ -206,21 +207,11 @@ class FFJORDConfig(Checked):
 
 
 @dataclass(frozen=True)
-class FlowLossConfig(Checked):
+class FlowLossConfig(AdamWConfig):
     """Training settings of a flow: Adam on the negative log-likelihood."""
 
     lr: NonNegative = 1e-4
-    """Adam's learning rate."""
     final_lr: NonNegative = 1e-4
-    """Learning rate at the last step; cosine from `lr` (equal: constant, as in the book)."""
-    adam_eps: Positive = 1e-7
-    """Adam's epsilon (the book's framework has 1e-7)."""
-    weight_decay: NonNegative = 0.0
-    """Decoupled weight decay (AdamW)."""
     l2: NonNegative = 0.0
     """Adds l2 * sum of squared weights, biases left out. The book declares 0.01 but never adds it
     to its loss, so 0 is what it trains with."""
-    clip: NonNegative = 0.0
-    """Largest norm of the gradient; 0 for no limit."""
-    ema: Share = 0.0
-    """Decay of the average of the weights that is kept in their place; 0 keeps the last weights."""

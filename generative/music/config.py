@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from generative.nets.config import BlockConfig
+from generative.training.config import AdamWConfig
 from generative.training.ranges import (
     Checked,
     CountOrZero,
     Depth,
     Length,
-    NonNegative,
-    Positive,
     Share,
     Size,
     SizeOrZero,
@@ -86,19 +85,9 @@ class MusicTransformerConfig(Checked):
 
 
 @dataclass(frozen=True)
-class MusicLossConfig(Checked):
+class MusicLossConfig(AdamWConfig):
     """Training settings of a model of notes: Adam on the mean over all but padding."""
 
-    lr: Positive = 1e-3
-    """Adam's learning rate."""
-    final_lr: NonNegative = 1e-3
-    """Learning rate at the last step; cosine from `lr` (equal: constant, as in the book)."""
-    adam_eps: Positive = 1e-7
-    """Adam's epsilon (the book's framework has 1e-7)."""
-    weight_decay: NonNegative = 0.0
-    """Decoupled weight decay (AdamW)."""
-    clip: NonNegative = 0.0
-    """Largest norm of the gradient; 0 for no limit."""
     ema: Share = 0.0
     """Decay of the average of the weights that is validated and kept; 0: the last weights."""
     count_padding: bool = False

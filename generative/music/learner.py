@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from generative.music.config import MusicLossConfig
-from generative.training.optimisation import Optimisation, parameter_groups
+from generative.training.optimisation import ModelLearner, adamw
 
 __all__ = ["MusicLearner"]
 
 
-class MusicLearner:
+class MusicLearner(ModelLearner[Any]):
     """Adam with a cosine schedule on a `MusicRNN` or `MusicTransformer`; save `kept`.
 
     Args:
@@ -34,20 +34,15 @@ class MusicLearner:
     ):
         if config.validate_every and validate is None:
             raise ValueError(f"validate_every is {config.validate_every}; pass validate as well")
-        self.model, self.config, self.validate = model, config, validate
-        optimizer = torch.optim.AdamW(
-            parameter_groups(model, config.weight_decay), lr=config.lr, eps=config.adam_eps
-        )
-        self.optimisation = Optimisation(
-            model, optimizer, steps, config.final_lr, clip=config.clip, ema=config.ema
-        )
+        super().__init__(model, adamw(model, config, steps))
+        self.config, self.validate = config, validate
         self.best: dict[str, Tensor] = {}
         self.best_nats = float("inf")
 
     @property
     def kept(self) -> Any:
         """Copy in evaluation mode, with the weights of the best validation if there was one."""
-        kept = self.optimisation.kept
+        kept = super().kept
         if self.best:
             kept.load_state_dict(self.best)
         return kept
@@ -58,14 +53,13 @@ class MusicLearner:
         Values of several streams are named by their number: nats_0, nats_1.
         """
         self.model.train()
-        losses = self.model.loss(batch, self.config.count_padding)
-        self.optimisation.step(losses.loss)
         logged: dict[str, Tensor | float] = {}
-        for name, value in losses._asdict().items():
+        losses = self.model.loss(batch, self.config.count_padding)
+        for name, value in self.descend(losses).items():
             if value.dim():
-                logged |= {f"{name}_{i}": part for i, part in enumerate(value.detach())}
+                logged |= {f"{name}_{i}": part for i, part in enumerate(value)}
             else:
-                logged[name] = value.detach()
+                logged[name] = value
         every = self.config.validate_every
         if every and self.optimisation.step_number % every == 0:
             logged["val_nats"] = self._look()
@@ -82,8 +76,8 @@ class MusicLearner:
         return nats
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self.optimisation.state_dict(), "best": self.best, "best_nats": self.best_nats}
+        return {**super().state_dict(), "best": self.best, "best_nats": self.best_nats}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimisation.load_state_dict(state)
+        super().load_state_dict(state)
         self.best, self.best_nats = state["best"], state["best_nats"]

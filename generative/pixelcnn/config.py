@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from generative.training.config import AdamWConfig
 from generative.training.ranges import (
     Checked,
     Choices,
@@ -144,21 +145,13 @@ class PixelCNNConfig(Checked):
 
 
 @dataclass(frozen=True)
-class PixelCNNLossConfig(Checked):
+class PixelCNNLossConfig(AdamWConfig):
     """Training settings of a PixelCNN: Adam on the negative log-likelihood."""
 
     lr: Positive = 5e-4
-    """Adam's learning rate."""
     final_lr: NonNegative = 5e-4
-    """Learning rate at the last step; cosine from `lr` (equal: constant, as in the book)."""
-    adam_eps: Positive = 1e-7
-    """Adam's epsilon (the book's framework has 1e-7)."""
-    weight_decay: NonNegative = 0.0
-    """Decoupled weight decay (AdamW)."""
     clip: NonNegative = 0.0
     """Largest norm of the gradient of the loss per number; 0 for no limit."""
-    ema: Share = 0.0
-    """Decay of the average of the weights that is kept in their place; 0 keeps the last weights."""
 
 
 def _odd(config: object, *names: str) -> None:

@@ -42,7 +42,7 @@ from generative.training.checks import (
     placed,
     to_levels,
 )
-from generative.training.optimisation import Optimisation, parameter_groups
+from generative.training.optimisation import ModelLearner, adamw
 from generative.training.pretrained import Pretrained
 from generative.training.ranges import CountOrZero, NonNegative
 
@@ -318,22 +318,11 @@ def _draw(log_p: Tensor, temperature: float, generator: torch.Generator | None) 
 # ---------------------------------------------------------------------------------------------
 
 
-class PixelCNNLearner:
+class PixelCNNLearner(ModelLearner[PixelCNN]):
     """Adam on the loss per number; `kept` holds the weights to keep: their average, if any."""
 
     def __init__(self, model: PixelCNN, config: PixelCNNLossConfig, steps: int):
-        self.model, self.config = model, config
-        optimizer = torch.optim.AdamW(
-            parameter_groups(model, config.weight_decay), lr=config.lr, eps=config.adam_eps
-        )
-        self.optimisation = Optimisation(
-            model, optimizer, steps, config.final_lr, config.clip, config.ema
-        )
-
-    @property
-    def kept(self) -> PixelCNN:
-        """A copy of the model with the weights that sampling and scoring should use."""
-        return self.optimisation.kept
+        super().__init__(model, adamw(model, config, steps))
 
     def update(
         self, batch: Tensor | tuple[Tensor, Tensor | None, Tensor | None]
@@ -341,11 +330,4 @@ class PixelCNNLearner:
         """One step on images (B, C, H, W) in [0, 1], or on (images, labels, views) as in `loss`."""
         x, labels, views = (batch, None, None) if isinstance(batch, Tensor) else batch
         losses = self.model.loss(x, labels, views)
-        self.optimisation.step(losses.loss / math.prod(self.model.image_shape))
-        return {name: value.detach() for name, value in losses._asdict().items()}
-
-    def state_dict(self) -> dict:
-        return self.optimisation.state_dict()
-
-    def load_state_dict(self, state: dict) -> None:
-        self.optimisation.load_state_dict(state)
+        return self.descend(losses, losses.loss / math.prod(self.model.image_shape))

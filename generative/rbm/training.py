@@ -14,14 +14,14 @@ from generative.rbm.config import RBMLossConfig
 from generative.rbm.deep import DeepBeliefNetwork
 from generative.rbm.machines import RBM, BoltzmannMachine, check_bits
 from generative.training.checks import check_some
-from generative.training.optimisation import Optimisation
+from generative.training.optimisation import ModelLearner, Optimisation
 
 __all__ = ["BoltzmannLearner", "DBNLearner"]
 
 Machine: TypeAlias = BoltzmannMachine | RBM
 
 
-class BoltzmannLearner:
+class BoltzmannLearner(ModelLearner[Machine]):
     """Follows the gradient of E_data[F] - E_model[F], with Gibbs chains for the second term.
 
     `kept` holds the weights to save: their average, if there is one.
@@ -30,7 +30,6 @@ class BoltzmannLearner:
     def __init__(self, model: Machine, config: RBMLossConfig, steps: int):
         if config.num_temperatures > 1 and not isinstance(model, RBM):
             raise ValueError("num_temperatures is for restricted machines; leave it at 1")
-        self.model, self.config = model, config
         weights = [p for name, p in model.named_parameters() if "bias" not in name]
         biases = [p for name, p in model.named_parameters() if "bias" in name]
         groups = [
@@ -39,14 +38,12 @@ class BoltzmannLearner:
         ]
         kind = torch.optim.SGD if config.optimizer == "sgd" else torch.optim.AdamW
         optimizer = kind(groups, lr=config.lr)
-        self.optimisation = Optimisation(model, optimizer, steps, config.final_lr, ema=config.ema)
+        super().__init__(
+            model, Optimisation(model, optimizer, steps, config.final_lr, ema=config.ema)
+        )
+        self.config = config
         self.chains: Tensor | None = None
         """States of pcd's chains, (N, bits) or (temperatures, N, bits) with beta rising to 1."""
-
-    @property
-    def kept(self) -> Machine:
-        """A copy of the model with the weights that sampling and scoring should use."""
-        return self.optimisation.kept
 
     def update(self, batch: Tensor) -> dict[str, Tensor | float]:
         """One step on a batch of bits (B, *shape)."""
@@ -99,10 +96,10 @@ class BoltzmannLearner:
         return chains
 
     def state_dict(self) -> dict:
-        return {**self.optimisation.state_dict(), "chains": self.chains}
+        return {**super().state_dict(), "chains": self.chains}
 
     def load_state_dict(self, state: dict) -> None:
-        self.optimisation.load_state_dict(state)
+        super().load_state_dict(state)
         chains, device = state["chains"], next(self.model.parameters()).device
         self.chains = None if chains is None else chains.to(device, copy=True)
 

@@ -32,7 +32,7 @@ from generative.text.config import GPTConfig
 from generative.text.gpt import GPT
 from generative.text.tokens import TextLearner, up_to_end
 from generative.training.checks import check_some, check_tokens, placed
-from generative.training.optimisation import Optimisation
+from generative.training.optimisation import ModelLearner, Optimisation
 from generative.training.pretrained import Pretrained
 
 __all__ = [
@@ -191,12 +191,12 @@ class DPOLearner(TextLearner[GPT]):
         self, policy: GPT, reference: GPT, config: DPOConfig, steps: int, prompt_len: int = 1
     ):
         super().__init__(policy, config, steps, self.losses)
-        self.policy, self.reference, self.prompt_len = policy, _frozen(reference), prompt_len
+        self.reference, self.prompt_len = _frozen(reference), prompt_len
 
     def losses(self, ranked: Tensor) -> RankingLosses:
         """Losses of answers ranked from best to worst, int64 (B, K, T); `update` steps on them."""
-        texts = check_some(_check_ranked(ranked), self.policy).flatten(0, 1)
-        policy = answer_log_probs(self.policy, texts, self.prompt_len)[0].sum(1)
+        texts = check_some(_check_ranked(ranked), self.model).flatten(0, 1)
+        policy = answer_log_probs(self.model, texts, self.prompt_len)[0].sum(1)
         with torch.no_grad():
             reference = answer_log_probs(self.reference, texts, self.prompt_len)[0].sum(1)
         implied = self.config.beta * (policy - reference)
@@ -276,7 +276,7 @@ def kl_estimate(new: Tensor, reference: Tensor) -> Tensor:
     return log_ratio.exp() - log_ratio - 1
 
 
-class PPOLearner:
+class PPOLearner(ModelLearner[GPT]):
     """Proximal policy optimisation with a price for leaving the reference (Ouyang et al. 2022).
 
     Each token pays beta log(policy / reference); the last one gets the reward of the text.
@@ -302,24 +302,19 @@ class PPOLearner:
         prompt_len: int = 1,
     ):
         # No dropout: old and new probabilities of an answer must come from the same network.
-        self.policy, self.value = policy.eval(), value.eval()
+        self.value = value.eval()
         self.reference, self.reward = _frozen(reference), reward
         self.config, self.prompt_len = config, prompt_len
         steps = steps * config.num_epochs * config.num_minibatches
-        self.optimisation = _optimisation(policy, config, config.lr, steps)
+        super().__init__(policy.eval(), _optimisation(policy, config, config.lr, steps))
         self.value_optimisation = _optimisation(value, config, config.value_lr, steps)
-
-    @property
-    def kept(self) -> GPT:
-        """Copy of the policy with the weights to use."""
-        return self.optimisation.kept
 
     def update(self, prompts: Tensor) -> dict[str, Tensor]:
         """Draw an answer to each prompt (B, prompt_len), and learn from them."""
         config = self.config
-        texts = draw(self.policy, check_some(prompts, self.policy))
+        texts = draw(self.model, check_some(prompts, self.model))
         with torch.no_grad():
-            old, counted = answer_log_probs(self.policy, texts, self.prompt_len)
+            old, counted = answer_log_probs(self.model, texts, self.prompt_len)
             reference, _ = answer_log_probs(self.reference, texts, self.prompt_len)
             score = self.reward(texts).to(old)
             rewards = token_rewards(score, old, reference, counted, config.beta)
@@ -330,7 +325,7 @@ class PPOLearner:
             if len(seen) > 1:  # a single number has no standard deviation
                 advantages = (advantages - seen.mean()) / (seen.std() + 1e-6)
         for rows in _minibatches(len(texts), config, texts.device):
-            new, inside = answer_log_probs(self.policy, texts[rows], self.prompt_len)
+            new, inside = answer_log_probs(self.model, texts[rows], self.prompt_len)
             gain = clipped_gain(new, old[rows], advantages[rows], config.clip)
             loss = -gain[inside].mean()
             self.optimisation.step(loss)
@@ -359,7 +354,7 @@ class PPOLearner:
         self.value_optimisation.load_state_dict(state["value"])
 
 
-class GRPOLearner:
+class GRPOLearner(ModelLearner[GPT]):
     """Compares several answers to each prompt with one another; needs no value network.
 
     Args:
@@ -376,23 +371,18 @@ class GRPOLearner:
         steps: int,
         prompt_len: int = 1,
     ):
-        self.policy, self.reference, self.reward = policy.eval(), _frozen(reference), reward
+        self.reference, self.reward = _frozen(reference), reward
         self.config, self.prompt_len = config, prompt_len
         steps = steps * config.num_epochs * config.num_minibatches
-        self.optimisation = _optimisation(policy, config, config.lr, steps)
-
-    @property
-    def kept(self) -> GPT:
-        """Copy of the policy with the weights to use."""
-        return self.optimisation.kept
+        super().__init__(policy.eval(), _optimisation(policy, config, config.lr, steps))
 
     def update(self, prompts: Tensor) -> dict[str, Tensor]:
         """Draw `group_size` answers to each prompt (B, prompt_len), and learn from them."""
         config = self.config
-        check_some(prompts, self.policy)
-        texts = draw(self.policy, prompts.repeat_interleave(config.group_size, 0))
+        check_some(prompts, self.model)
+        texts = draw(self.model, prompts.repeat_interleave(config.group_size, 0))
         with torch.no_grad():
-            old, _ = answer_log_probs(self.policy, texts, self.prompt_len)
+            old, _ = answer_log_probs(self.model, texts, self.prompt_len)
             reference, _ = answer_log_probs(self.reference, texts, self.prompt_len)
             kl = (old - reference).sum(1)
             score = self.reward(texts).to(old)
@@ -400,7 +390,7 @@ class GRPOLearner:
             groups = total.view(-1, config.group_size)
             advantages = group_advantages(groups, config.divide_by_std).view(-1, 1)
         for rows in _minibatches(len(texts), config, texts.device):
-            new, inside = answer_log_probs(self.policy, texts[rows], self.prompt_len)
+            new, inside = answer_log_probs(self.model, texts[rows], self.prompt_len)
             gain = clipped_gain(new, old[rows], advantages[rows], config.clip)
             if config.kl_in == "loss":
                 gain = gain - config.beta * kl_estimate(new, reference[rows])
@@ -410,12 +400,6 @@ class GRPOLearner:
             loss = -gain.mean()
             self.optimisation.step(loss)
         return {"loss": loss.detach(), "reward": score.mean(), "kl": kl.mean()}
-
-    def state_dict(self) -> dict:
-        return self.optimisation.state_dict()
-
-    def load_state_dict(self, state: dict) -> None:
-        self.optimisation.load_state_dict(state)
 
 
 def draw(policy: GPT, prompts: Tensor) -> Tensor:

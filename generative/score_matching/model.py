@@ -31,7 +31,7 @@ from generative.training.checks import (
     checked,
     placed,
 )
-from generative.training.optimisation import Optimisation
+from generative.training.optimisation import ModelLearner, Optimisation
 from generative.training.pretrained import Pretrained
 from generative.training.ranges import Count, CountOrZero, Positive
 
@@ -261,29 +261,16 @@ class ScoreNetwork(Pretrained, nn.Module):
 # ---------------------------------------------------------------------------------------------
 
 
-class ScoreLearner:
+class ScoreLearner(ModelLearner[ScoreNetwork]):
     """Adam on score matching; `kept` holds the weights to keep: their average, if there is one."""
 
     def __init__(self, model: ScoreNetwork, config: ScoreLossConfig, steps: int):
-        self.model, self.config = model, config
         optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
-        self.optimisation = Optimisation(
-            model, optimizer, steps, config.final_lr, config.clip, config.ema
+        super().__init__(
+            model, Optimisation(model, optimizer, steps, config.final_lr, config.clip, config.ema)
         )
-
-    @property
-    def kept(self) -> ScoreNetwork:
-        """A copy of the model with the weights that sampling should use."""
-        return self.optimisation.kept
+        self.config = config
 
     def update(self, batch: Tensor) -> dict[str, Tensor | float]:
         """One step on a batch (B, *shape)."""
-        losses = self.model.loss(batch, self.config.method)
-        self.optimisation.step(losses.loss)
-        return {name: value.detach() for name, value in losses._asdict().items()}
-
-    def state_dict(self) -> dict:
-        return self.optimisation.state_dict()
-
-    def load_state_dict(self, state: dict) -> None:
-        self.optimisation.load_state_dict(state)
+        return self.descend(self.model.loss(batch, self.config.method))

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from generative.nets.config import BlockConfig, bert_block, gpt2_block, t5_block
+from generative.training.config import AdamWConfig
 from generative.training.ranges import (
     Checked,
     Choices,
     CountOrZero,
     Depth,
-    NonNegative,
-    Positive,
     Range,
     Share,
     Size,
@@ -162,7 +161,7 @@ class T5Config(Checked):
 
 
 @dataclass(frozen=True)
-class TextLossConfig(Checked):
+class TextLossConfig(AdamWConfig):
     """Loss and optimiser of a model of texts; the defaults are the book's optimiser."""
 
     padding: bool = False
@@ -170,19 +169,7 @@ class TextLossConfig(Checked):
     ones."""
     optimizer: Literal["adam", "muon"] = "adam"
     """Muon orthogonalises the steps of the network's inner matrices (Jordan et al. 2024)."""
-    lr: Positive = 1e-3
-    """Learning rate."""
-    final_lr: NonNegative = 1e-3
-    """Learning rate at the last step; cosine from `lr` (equal: constant, as in the book)."""
     warmup: CountOrZero = 0
     """Steps over which the learning rate rises from 0."""
     beta2: Share = 0.999
     """Adam's beta_2, the decay of the average of squared gradients."""
-    adam_eps: Positive = 1e-7
-    """Adam's epsilon (the book's framework has 1e-7)."""
-    weight_decay: NonNegative = 0.0
-    """Decoupled weight decay (AdamW) of matrices."""
-    clip: NonNegative = 0.0
-    """Largest norm of the gradient; 0 for no limit."""
-    ema: Share = 0.0
-    """Decay of the average of the weights that is kept in their place; 0 keeps the last weights."""

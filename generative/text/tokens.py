@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from generative.sampling import sample_logits
 from generative.text.config import TextLossConfig
 from generative.training.checks import checked
-from generative.training.optimisation import Optimisation, parameter_groups
+from generative.training.optimisation import ModelLearner, Optimisation, parameter_groups
 from generative.training.ranges import CountOrZero, NonNegative, Quantile
 
 __all__ = [
@@ -151,7 +151,7 @@ def generate(
     return tokens
 
 
-class TextLearner(Generic[M]):
+class TextLearner(ModelLearner[M]):
     """Adam or Muon on a loss of texts; `kept` holds the weights to save.
 
     Args:
@@ -169,35 +169,16 @@ class TextLearner(Generic[M]):
         steps: int,
         loss: Callable[[Any], Any] | None = None,
     ):
-        self.model, self.config = model, config
+        optimizers = make_optimizers(model, config)
+        rates = config.final_lr, config.clip, config.ema, config.warmup
+        super().__init__(model, Optimisation(model, optimizers, steps, *rates))
+        self.config = config
         plain = partial(cast("Any", model).loss, padding=config.padding)
         self._loss = loss or plain
-        self.optimisation = Optimisation(
-            model,
-            make_optimizers(model, config),
-            steps,
-            config.final_lr,
-            config.clip,
-            config.ema,
-            config.warmup,
-        )
-
-    @property
-    def kept(self) -> M:
-        """A copy of the model with the weights that sampling and scoring should use."""
-        return self.optimisation.kept
 
     def update(self, batch: Any) -> dict[str, Tensor]:
         """One step on a batch of texts (B, T), or on any input of `loss`."""
-        losses = self._loss(batch)
-        self.optimisation.step(losses.loss)
-        return {name: value.detach() for name, value in losses._asdict().items()}
-
-    def state_dict(self) -> dict:
-        return self.optimisation.state_dict()
-
-    def load_state_dict(self, state: dict) -> None:
-        self.optimisation.load_state_dict(state)
+        return self.descend(self._loss(batch))
 
 
 def make_optimizers(model: nn.Module, config: TextLossConfig) -> list[torch.optim.Optimizer]:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from generative.training.config import AdamWConfig
 from generative.training.precision import BF16
 from generative.training.ranges import (
     Checked,
@@ -129,7 +130,7 @@ class ImageVAEConfig(Checked):
 
 
 @dataclass(frozen=True)
-class ImageVAELossConfig(Checked):
+class ImageVAELossConfig(AdamWConfig):
     """Loss and optimiser of an image VAE; the defaults minimise minus the ELBO."""
 
     recon: Literal["likelihood", "bce", "mse"] = "likelihood"
@@ -146,18 +147,6 @@ class ImageVAELossConfig(Checked):
     2016)."""
     num_draws: Size = 1
     """Draws of z for an image; more make the bound tighter (IWAE, Burda et al. 2016)."""
-    lr: Positive = 1e-3
-    """Adam's learning rate."""
-    final_lr: NonNegative = 1e-3
-    """Learning rate at the last step; cosine from `lr` (equal: constant, as in the book)."""
-    adam_eps: Positive = 1e-7
-    """Adam's epsilon (the book's framework has 1e-7)."""
-    weight_decay: NonNegative = 0.0
-    """Decoupled weight decay (AdamW)."""
-    clip: NonNegative = 0.0
-    """Largest norm of the gradient; 0 for no limit."""
-    ema: Share = 0.0
-    """Decay of the average of the weights that is kept in their place; 0 keeps the last weights."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

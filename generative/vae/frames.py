@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from generative.training.checks import check_images, check_some, check_vectors, checked, placed
 from generative.training.gradients import graph_if_wanted
-from generative.training.optimisation import Optimisation
+from generative.training.optimisation import ModelLearner, Optimisation
 from generative.training.precision import uses_bf16
 from generative.training.pretrained import Pretrained
 from generative.training.ranges import CountOrZero
@@ -220,15 +220,15 @@ def decode_logits_as_blocks(model: ConvVAE, z: Tensor) -> Tensor:
     return F.conv2d(x, weight, last.bias.repeat_interleave(4))
 
 
-class VAELearner:
+class VAELearner(ModelLearner[ConvVAE]):
     """Adam on `vae_loss`; one `update` per batch of uint8 frames."""
 
     def __init__(self, model: ConvVAE, config: VAELossConfig, steps: int):
-        self.model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.config = config
         self.bf16 = uses_bf16(config.bf16, next(model.parameters()).device)
         optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
-        self.optimisation = Optimisation(model, optimizer, steps, config.final_lr)
+        super().__init__(model, Optimisation(model, optimizer, steps, config.final_lr))
 
     def update(self, frames: Tensor) -> dict[str, Tensor]:
         """One step on uint8 frames (B, 64, 64, 3)."""
@@ -246,11 +246,4 @@ class VAELearner:
             self.config.beta,
             self.config.free_bits,
         )
-        self.optimisation.step(losses.loss)
-        return {name: value.detach() for name, value in losses._asdict().items()}
-
-    def state_dict(self) -> dict:
-        return self.optimisation.state_dict()
-
-    def load_state_dict(self, state: dict) -> None:
-        self.optimisation.load_state_dict(state)
+        return self.descend(losses)

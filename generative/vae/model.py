@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from generative.training.checks import check_images, check_some, check_vectors, checked
 from generative.training.gradients import graph_if_wanted
-from generative.training.optimisation import Optimisation, parameter_groups
+from generative.training.optimisation import ModelLearner, adamw
 from generative.training.pretrained import Pretrained
 from generative.training.ranges import CountOrZero
 from generative.vae.config import ImageVAEConfig, ImageVAELossConfig
@@ -222,34 +222,16 @@ class VAE(Pretrained, nn.Module):
         return VAELosses(loss, recon, -log_ratio.detach().mean())
 
 
-class ImageVAELearner:
+class ImageVAELearner(ModelLearner["VAE | LinearVAE"]):
     """AdamW on a VAE's loss; `kept` holds the weights to keep: their average, if there is one."""
 
     def __init__(self, model: VAE | LinearVAE, config: ImageVAELossConfig, steps: int):
-        self.model, self.config = model, config
-        optimizer = torch.optim.AdamW(
-            parameter_groups(model, config.weight_decay), lr=config.lr, eps=config.adam_eps
-        )
-        self.optimisation = Optimisation(
-            model, optimizer, steps, config.final_lr, config.clip, config.ema
-        )
-
-    @property
-    def kept(self) -> VAE | LinearVAE:
-        """A copy of the model with the weights that sampling and scoring should use."""
-        return self.optimisation.kept
+        super().__init__(model, adamw(model, config, steps))
+        self.config = config
 
     def update(self, x: Tensor) -> dict[str, Tensor]:
         """One step on images (B, C, H, W) in [0, 1]."""
         config, step = self.config, self.optimisation.step_number
         if step < config.warmup:
             config = dataclasses.replace(config, beta=config.beta * step / config.warmup)
-        losses = self.model.loss(x, config)
-        self.optimisation.step(losses.loss)
-        return {name: value.detach() for name, value in losses._asdict().items()}
-
-    def state_dict(self) -> dict:
-        return self.optimisation.state_dict()
-
-    def load_state_dict(self, state: dict) -> None:
-        self.optimisation.load_state_dict(state)
+        return self.descend(self.model.loss(x, config))

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from generative.training.optimisation import Optimisation
+from generative.training.optimisation import ModelLearner, Optimisation
 from generative.training.precision import uses_bf16
 from worldmodels.configs import MemoryLossConfig
 from worldmodels.memory.base import Memory
@@ -31,24 +31,24 @@ def paper_lr(lr: float, step: int) -> float:
     return 1e-5 + (lr - 1e-5) * 0.99999**step
 
 
-class MemoryLearner:
+class MemoryLearner(ModelLearner[Memory]):
     """Adam with clipped gradient values on `memory_loss`; one `update` per batch of windows."""
 
     def __init__(self, model: Memory, config: MemoryLossConfig, steps: int):
-        self.model = model
         self.config = config
         trained = [p for p in model.parameters() if p.requires_grad]
         self.bf16 = uses_bf16(config.bf16, model.device)
-        self.optimizer = torch.optim.Adam(trained, lr=config.lr, fused=True)
+        optimizer = torch.optim.Adam(trained, lr=config.lr, fused=True)
         paper = config.final_lr == "paper"
-        self.optimisation = Optimisation(
+        optimisation = Optimisation(
             model,
-            self.optimizer,
+            optimizer,
             steps,
             0.0 if config.final_lr == "paper" else config.final_lr,
             clip_value=config.clip_value,
             rate=partial(paper_lr, config.lr) if paper else None,
         )
+        super().__init__(model, optimisation)
 
     def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One step on windows of z, action, prev_reward, next_z, reward, terminated, mask."""
@@ -68,11 +68,4 @@ class MemoryLearner:
             torch.bfloat16 if bf16 else target.dtype,
         )
         losses = join_losses(nll, reward, end_logit, batch, model.config, self.config)
-        self.optimisation.step(losses.loss)
-        return {name: value.detach() for name, value in losses._asdict().items()}
-
-    def state_dict(self) -> dict:
-        return self.optimisation.state_dict()
-
-    def load_state_dict(self, state: dict) -> None:
-        self.optimisation.load_state_dict(state)
+        return self.descend(losses)

@@ -301,7 +301,7 @@ def test_learning_from_as_little_as_one_prompt_of_one_token(prompts, length):
     ):
         for _ in range(3):
             assert all(number.isfinite() for number in learner.update(asked).values())
-        assert all(p.isfinite().all() for p in learner.policy.parameters())
+        assert all(p.isfinite().all() for p in learner.model.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(before, value.parameters(), strict=True))
     assert not group_advantages(torch.ones(3, 1), divide_by_std=True).any()
 
@@ -413,7 +413,7 @@ def test_the_reference_stays(kind):
     before = REQUESTS.log_probs(learner.reference)
     learner.update(batch(0))
     assert torch.equal(REQUESTS.log_probs(learner.reference), before)
-    assert not torch.equal(REQUESTS.log_probs(learner.policy), before)
+    assert not torch.equal(REQUESTS.log_probs(learner.model), before)
 
 
 def test_what_was_published_as_grpo_has_another_optimum():

@@ -225,7 +225,7 @@ def test_overfits_a_batch(bf16):
     assert last.reward < 0.4 * first.reward
     assert last.end < 0.2 * first.end
     assert not learner.model.lstm.bias_hh_l0.any()
-    assert learner.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3)
+    assert learner.optimisation.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3)
 
 
 def test_learner_goes_on_from_its_state_dict():
@@ -352,9 +352,11 @@ def test_the_papers_rate_falls_by_its_programs_factor():
     learner, batch = learner_for(steps=3, lr=1e-3, final_lr="paper"), random_batch()
     rates = []
     for _ in range(4):
-        rates.append(learner.optimizer.param_groups[0]["lr"])
+        rates.append(learner.optimisation.optimizers[0].param_groups[0]["lr"])
         learner.update(batch)
     expected = [(1e-3 - 1e-5) * 0.99999**step + 1e-5 for step in range(4)]
     assert rates == pytest.approx(expected, rel=1e-12)
     learner.load_state_dict({**learner.state_dict(), "step": 100_000})
-    assert learner.optimizer.param_groups[0]["lr"] == pytest.approx(3.742e-4, rel=1e-3)
+    assert learner.optimisation.optimizers[0].param_groups[0]["lr"] == pytest.approx(
+        3.742e-4, rel=1e-3
+    )

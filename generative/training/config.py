@@ -1,0 +1,27 @@
+"""Settings that the learners of several families share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from generative.training.ranges import Checked, NonNegative, Positive, Share
+
+__all__ = ["AdamWConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamWConfig(Checked):
+    """Settings of `generative.training.optimisation.adamw`: Adam with decoupled weight decay."""
+
+    lr: Positive = 1e-3
+    """Learning rate."""
+    final_lr: NonNegative = 1e-3
+    """Learning rate at the last step; cosine from `lr` (equal: constant, as in the book)."""
+    adam_eps: Positive = 1e-7
+    """Adam's epsilon (the book's framework has 1e-7)."""
+    weight_decay: NonNegative = 0.0
+    """Decoupled weight decay (AdamW), of matrices only."""
+    clip: NonNegative = 0.0
+    """Largest norm of the gradient; 0 for no limit."""
+    ema: Share = 0.0
+    """Decay of the average of the weights that is kept in their place; 0 keeps the last weights."""
