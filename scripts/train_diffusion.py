@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import ClassVar, get_args
 
 from generative.diffusion.config import (
+    DIFFUSION_BOOK,
+    IMAGE_DIFFUSION_BOOK,
     DiffusionLossConfig,
     ImageDiffusionConfig,
     PointDiffusionConfig,
@@ -15,6 +17,7 @@ from generative.diffusion.config import (
     UNetConfig,
 )
 from generative.known.points import PointData, Points
+from generative.nets.config import UNET_BOOK
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
@@ -59,13 +62,7 @@ class Args(Checked):
 DEFAULT_PRESET = "two-moons"
 FINE = ScheduleConfig(max_signal=0.9999)
 """The book's schedule, but nearly without noise at t = 0."""
-BETTER = DiffusionLossConfig(
-    error="squared", weighting="min-snr", even=True, lr=1e-3, final_lr=1e-5, clip=1.0
-)
-EXACT = DiffusionLossConfig(
-    error="squared", levels="log-snr", even=True, lr=2e-3, final_lr=1e-5, clip=1.0,
-    weight_decay=0.0,
-)  # fmt: skip
+EXACT = DiffusionLossConfig(weighting="noise", levels="log-snr", lr=2e-3, weight_decay=0.0)
 
 
 MOONS = Args(data="two-moons", loss=EXACT, steps=8000, batch_size=512, picture_every=2000)
@@ -82,50 +79,51 @@ def _image(
 ) -> ImageDiffusionConfig:
     """A corrected model: every block is told the noise level, groups are normalised."""
     bottom = (len(channels) - 1,)
-    network = UNetConfig(channels, norm="group", conditioning="blocks", attention=bottom)
+    network = UNetConfig(channels, attention=bottom)
     shape = (colours, side, side)
     return ImageDiffusionConfig(shape, network, schedule, "velocity", steps=50, levels=levels)
 
 
 PRESETS = {
-    "book": Args(),
-    "corrected": Args(image=_image(64, (32, 64, 96, 128)), loss=BETTER),
+    "book": Args(image=IMAGE_DIFFUSION_BOOK, loss=DIFFUSION_BOOK),
+    "corrected": Args(image=_image(64, (32, 64, 96, 128))),
     "frames": Args(
         data="frames",
         data_dir=Path("runs/rollouts/episodes"),
         max_images=20_000,
         image=_image(64, (8, 16, 32, 64)),
-        loss=BETTER,
         steps=4000,
         batch_size=16,
     ),
-    "sprites": Args(
-        data="sprites", image=_image(32, (16, 32, 64)), loss=BETTER, steps=3000, batch_size=32
-    ),
+    "sprites": Args(data="sprites", image=_image(32, (16, 32, 64)), steps=3000, batch_size=32),
     # Of 17 levels: below half the distance between two, noise would have to be told from levels.
     "digits": Args(
         data="digits",
         image=_image(8, (32, 64), 1, 17, ScheduleConfig(max_signal=0.998)),
-        loss=replace(BETTER, weighting="noise", levels="log-snr"),
+        loss=DiffusionLossConfig(weighting="noise", levels="log-snr"),
         steps=1500,
     ),
     "digits-book": Args(
         data="digits",
-        image=ImageDiffusionConfig((1, 8, 8), UNetConfig((32, 64)), levels=17),
+        image=ImageDiffusionConfig((1, 8, 8), replace(UNET_BOOK, channels=(32, 64)), levels=17),
+        loss=DIFFUSION_BOOK,
         steps=1500,
     ),
     "two-moons": MOONS,
     "two-moons-book": replace(
         MOONS,
         point=PointDiffusionConfig(schedule=ScheduleConfig(), prediction="noise", steps=20),
-        loss=DiffusionLossConfig(),
+        loss=DIFFUSION_BOOK,
     ),
     "eight-gaussians": replace(MOONS, data="eight-gaussians", steps=6000),
     "ring": replace(EDGES, data="ring"),
     "checkerboard": replace(EDGES, data="checkerboard"),
     "smoke": Args(
         data="sprites",
-        image=ImageDiffusionConfig((3, 32, 32), UNetConfig((4, 8, 8), depth=1), steps=3),
+        image=ImageDiffusionConfig(
+            (3, 32, 32), replace(UNET_BOOK, channels=(4, 8, 8), depth=1), steps=3
+        ),
+        loss=DIFFUSION_BOOK,
         steps=20,
         batch_size=8,
         bound_images=8,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, get_args
 
 from generative.energy.config import (
+    ENERGY_BOOK,
     ConvEnergyConfig,
     EnergyLossConfig,
     LangevinConfig,
@@ -52,33 +53,28 @@ class Args(Checked):
 
 
 DEFAULT_PRESET = "two-moons"
-# Momentum follows samples that are gone, single large gradients undo hours of training, and the
-# last weights are those of one moment in a game that never comes to rest.
-CORRECTED = EnergyLossConfig(beta1=0.0, clip=0.1, final_lr=1e-5, ema=0.999)
 PLANE = EnergyLossConfig(
     sampler="mala", langevin=LangevinConfig(steps=10), buffer_size=1024, fresh=1.0, alpha=0.0,
-    data_noise=0.0, lr=5e-3, final_lr=5e-5, clip=1.0, ema=0.998,
+    data_noise=0.0, lr=5e-3, final_lr=5e-5, beta1=0.9, clip=1.0, ema=0.998,
 )  # fmt: skip
 SMALL = ConvEnergyConfig((1, 8, 8), channels=(32, 64), langevin=LangevinConfig(steps=200))
 PRESETS = {
-    "book": Args(),
-    "corrected": Args(loss=CORRECTED),
-    "frames": Args(data="frames", data_dir=Path("runs/rollouts/episodes"), loss=CORRECTED),
-    "sprites": Args(
-        data="sprites", model=ConvEnergyConfig((3, 32, 32)), loss=CORRECTED, steps=5000
-    ),
-    "digits": Args(data="digits", model=SMALL, loss=CORRECTED, steps=2000),
+    "book": Args(loss=ENERGY_BOOK),
+    "corrected": Args(),
+    "frames": Args(data="frames", data_dir=Path("runs/rollouts/episodes")),
+    "sprites": Args(data="sprites", model=ConvEnergyConfig((3, 32, 32)), steps=5000),
+    "digits": Args(data="digits", model=SMALL, steps=2000),
     "two-moons": Args(data="two-moons", loss=PLANE, steps=1500, batch_size=1024),
     "eight-gaussians": Args(data="eight-gaussians", loss=PLANE, steps=1500, batch_size=1024),
     "book-two-moons": Args(
         data="two-moons",
-        loss=EnergyLossConfig(lr=1e-3, final_lr=1e-3),
+        loss=replace(ENERGY_BOOK, lr=1e-3, final_lr=1e-3),
         steps=600,
     ),
     "smoke": Args(
         data="two-moons",
         points=PointEnergyConfig(hidden_dim=8, num_hidden=1, sample_sweeps=5),
-        loss=EnergyLossConfig(langevin=LangevinConfig(3), buffer_size=64, ema=0.9),
+        loss=replace(ENERGY_BOOK, langevin=LangevinConfig(3), buffer_size=64, ema=0.9),
         steps=20,
         batch_size=16,
         log_every=5,

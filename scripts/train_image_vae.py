@@ -12,7 +12,7 @@ from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Ending, Folder, Range, Seed, Workers
 from generative.training.reports import add_to_report
 from generative.training.run import Run
-from generative.vae.config import ImageVAEConfig, ImageVAELossConfig
+from generative.vae.config import IMAGE_VAE_BOOK, ImageVAEConfig, ImageVAELossConfig
 from scripts.common.images import Batches, ImageData, load_images
 
 if TYPE_CHECKING:
@@ -58,13 +58,12 @@ class Args(Checked):
     seed: Seed = 1
 
 
-BOOK_LOSS = ImageVAELossConfig(recon="bce", recon_weight=500.0)
 FACES = ImageVAEConfig(
     (3, 32, 32), latent_dim=200, channels=(128,) * 4, batch_norm=True, likelihood="gaussian"
 )
 DEFAULT_PRESET = "digits"
 PRESETS = {
-    "book": Args(loss=BOOK_LOSS),
+    "book": Args(loss=IMAGE_VAE_BOOK),
     # Sums in place of means: at 32x32 the book's KL weighs 2.05 times too much for a likelihood.
     "corrected": Args(loss=ImageVAELossConfig(final_lr=1e-5, ema=0.995)),
     "celeba-book": Args(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from generative.musegan.config import BOOK, MuseGANConfig, MuseGANLossConfig
+from generative.musegan.config import MUSEGAN_BOOK, MuseGANConfig, MuseGANLossConfig
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
@@ -74,13 +74,13 @@ CHORALES = Args(
 PRESETS = {
     # The book's penalty is taken beyond the two sets and for each track alone, and its critic is
     # shown shades between notes and silence, by which alone it tells what was generated.
-    "book": Args(loss=BOOK),
+    "book": Args(loss=MUSEGAN_BOOK),
     "corrected": Args(bars="all", model=MuseGANConfig(output="one-hot"), loss=CORRECTED_LOSS),
     "chorales": CHORALES,
     "chorales-book": replace(
         CHORALES,
         model=replace(CHORALES.model, output="tanh", onsets=False, chroma=False),
-        loss=replace(BOOK, critic_steps=1),
+        loss=replace(MUSEGAN_BOOK, critic_steps=1),
     ),
     "chorales-track": replace(CHORALES, model=replace(CHORALES.model, given="track")),
     "chorales-bar": replace(CHORALES, model=replace(CHORALES.model, given="bar")),

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from generative.nets.config import UNetConfig
+from generative.nets.config import UNET_BOOK, UNetConfig
 from generative.training.config import AdamWConfig
 from generative.training.ranges import (
     Checked,
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from generative.diffusion.model import Diffusion
 
 __all__ = [
+    "DIFFUSION_BOOK",
+    "IMAGE_DIFFUSION_BOOK",
     "DiffusionLossConfig",
     "ImageDiffusionConfig",
     "PointDiffusionConfig",
@@ -67,9 +69,42 @@ class ScheduleConfig(Checked):
             )
 
 
+LEAST_SIGNAL = 0.005
+"""Least signal rate at which the data are estimated from the noise; DDPM's linear betas end at
+0.0064. That estimate has the error of the noise divided by it."""
+
+
+def last_signal(schedule: ScheduleConfig) -> float:
+    """Signal rate at t = 1, where sampling begins."""
+    if schedule.kind == "offset-cosine":
+        return schedule.min_signal
+    if schedule.kind == "cosine":
+        return 0.0
+    if schedule.kind == "cosine-betas":
+        # All but the last beta, which is held at 0.999, follow the square of the cosine.
+        angles = [(t + 0.008) / 1.008 * math.pi / 2 for t in (1 - 1 / schedule.num_betas, 0.0)]
+        return math.cos(angles[0]) / math.cos(angles[1]) * math.sqrt(1 - 0.999)
+    power = 2 if schedule.kind == "scaled-linear" else 1
+    start, end = (beta ** (1 / power) for beta in (schedule.beta_start, schedule.beta_end))
+    rise = (end - start) / max(1, schedule.num_betas - 1)
+    betas = ((start + rise * i) ** power for i in range(schedule.num_betas))
+    return math.sqrt(math.prod(1 - beta for beta in betas))
+
+
+def _check_prediction(schedule: ScheduleConfig, prediction: str) -> None:
+    signal = last_signal(schedule)
+    if prediction == "noise" and signal < LEAST_SIGNAL:
+        raise ValueError(
+            f"schedule {schedule.kind} ends with signal rate {signal:.2g}, where an image can not "
+            f"be told from an estimate of the noise; prediction noise needs {LEAST_SIGNAL} or "
+            "more: use prediction velocity, or schedule.kind offset-cosine"
+        )
+
+
 @dataclass(frozen=True)
 class ImageDiffusionConfig(Checked):
-    """A diffusion model of images; the defaults are the book's, 1,950,627 weights."""
+    """A diffusion model of images; schedule, prediction and steps are the book's, and
+    `IMAGE_DIFFUSION_BOOK` is all of its model."""
 
     image_shape: tuple[Size, Size, Size] = (3, 64, 64)
     """(C, H, W); H and W are halved in the network at every resolution but the last."""
@@ -103,6 +138,10 @@ class ImageDiffusionConfig(Checked):
             network, self.image_shape, self.schedule, self.prediction, self.steps,
             levels=self.levels, config=self,
         )  # fmt: skip
+
+
+IMAGE_DIFFUSION_BOOK = ImageDiffusionConfig(network=UNET_BOOK)
+"""The book's model, 1,950,627 weights."""
 
 
 @dataclass(frozen=True)
@@ -147,13 +186,13 @@ class PointDiffusionConfig(Checked):
 
 @dataclass(frozen=True)
 class DiffusionLossConfig(AdamWConfig):
-    """Loss and optimiser of a diffusion model; the defaults are the book's."""
+    """Loss and optimiser of a diffusion model; `DIFFUSION_BOOK` are those of the book."""
 
-    error: Literal["absolute", "squared"] = "absolute"
-    """Error of the noise, a mean over its entries. The least absolute error is reached by the
-    median of the noise, the least squared error by its mean, which is what the theory of sampling
-    asks for (Ho et al. 2020)."""
-    weighting: Literal["noise", "velocity", "min-snr"] = "noise"
+    error: Literal["absolute", "squared"] = "squared"
+    """Error of the noise, a mean over its entries. The least absolute error (the book's) is reached
+    by the median of the noise, the least squared error by its mean, which is what the theory of
+    sampling asks for (Ho et al. 2020)."""
+    weighting: Literal["noise", "velocity", "min-snr"] = "min-snr"
     """Weights of the noise levels. noise: all errors of the noise alike, the simple loss. velocity:
     all errors of the velocity alike. min-snr: errors of the image times min(SNR, gamma) (Hang et
     al. 2023)."""
@@ -163,39 +202,16 @@ class DiffusionLossConfig(AdamWConfig):
     """Quantity drawn evenly in training: the time of the schedule, or the log signal-to-noise ratio
     between its ends, with which squared errors of the noise bound the likelihood (Kingma et al.
     2021)."""
-    even: bool = False
+    even: bool = True
     """Spread the noise levels of a batch evenly, for a steadier gradient (Kingma et al. 2021)."""
+    final_lr: NonNegative = 1e-5
     weight_decay: NonNegative = 1e-4
+    clip: NonNegative = 1.0
     ema: Share = 0.999
 
 
-LEAST_SIGNAL = 0.005
-"""Least signal rate at which the data are estimated from the noise; DDPM's linear betas end at
-0.0064. That estimate has the error of the noise divided by it."""
-
-
-def last_signal(schedule: ScheduleConfig) -> float:
-    """Signal rate at t = 1, where sampling begins."""
-    if schedule.kind == "offset-cosine":
-        return schedule.min_signal
-    if schedule.kind == "cosine":
-        return 0.0
-    if schedule.kind == "cosine-betas":
-        # All but the last beta, which is held at 0.999, follow the square of the cosine.
-        angles = [(t + 0.008) / 1.008 * math.pi / 2 for t in (1 - 1 / schedule.num_betas, 0.0)]
-        return math.cos(angles[0]) / math.cos(angles[1]) * math.sqrt(1 - 0.999)
-    power = 2 if schedule.kind == "scaled-linear" else 1
-    start, end = (beta ** (1 / power) for beta in (schedule.beta_start, schedule.beta_end))
-    rise = (end - start) / max(1, schedule.num_betas - 1)
-    betas = ((start + rise * i) ** power for i in range(schedule.num_betas))
-    return math.sqrt(math.prod(1 - beta for beta in betas))
-
-
-def _check_prediction(schedule: ScheduleConfig, prediction: str) -> None:
-    signal = last_signal(schedule)
-    if prediction == "noise" and signal < LEAST_SIGNAL:
-        raise ValueError(
-            f"schedule {schedule.kind} ends with signal rate {signal:.2g}, where an image can not "
-            f"be told from an estimate of the noise; prediction noise needs {LEAST_SIGNAL} or "
-            "more: use prediction velocity, or schedule.kind offset-cosine"
-        )
+DIFFUSION_BOOK = DiffusionLossConfig(
+    error="absolute", weighting="noise", even=False, final_lr=1e-3, clip=0.0
+)
+"""The book's program: its absolute error is least at the median of the noise, not at the mean that
+sampling needs."""

@@ -52,7 +52,7 @@ __all__ = [
     "estimates",
 ]
 
-BOOK = DiffusionLossConfig()
+LOSS = DiffusionLossConfig()
 PIXELS = (0.0, 1.0)
 """Range of what images have."""
 
@@ -91,7 +91,7 @@ def diffusion_loss(
     denoise: Denoiser,
     x: Tensor,
     schedule: Schedule,
-    config: DiffusionLossConfig = BOOK,
+    config: DiffusionLossConfig = LOSS,
     generator: torch.Generator | None = None,
 ) -> DiffusionLosses:
     """Error of the noise in examples x (B, ...) that noise of random level was added to.
@@ -241,7 +241,7 @@ class Diffusion(Pretrained, nn.Module):
     def loss(
         self,
         x: Tensor,
-        config: DiffusionLossConfig = BOOK,
+        config: DiffusionLossConfig = LOSS,
         generator: torch.Generator | None = None,
         context: Tensor | None = None,
     ) -> DiffusionLosses:

@@ -89,7 +89,7 @@ class PointEnergyConfig(Checked):
 
 @dataclass(frozen=True)
 class EnergyLossConfig(Checked):
-    """Contrastive divergence; the defaults are the book's."""
+    """Contrastive divergence; `ENERGY_BOOK` has the book's optimiser."""
 
     sampler: Literal["langevin", "mala"] = "langevin"
     """langevin: the book's, whose noise is far too weak for the density it learns. mala: a
@@ -106,13 +106,20 @@ class EnergyLossConfig(Checked):
     """Standard deviation of noise on the data."""
     lr: Positive = 1e-4
     """Adam's learning rate."""
-    final_lr: NonNegative = 1e-4
+    final_lr: NonNegative = 1e-5
     """Learning rate at the last step; cosine from `lr` (equal: constant, as in the book)."""
-    beta1: Share = 0.9
-    """Adam's momentum; 0 suits samples that change as the model does (Du & Mordatch 2019)."""
+    beta1: Share = 0.0
+    """Adam's momentum; 0 suits samples that change as the model does (Du & Mordatch 2019), and the
+    book's 0.9 follows samples that are gone."""
     adam_eps: Positive = 1e-7
     """Adam's epsilon (the book's framework has 1e-7)."""
-    clip: NonNegative = 0.0
-    """Largest norm of the gradient of the weights; 0 for no limit."""
-    ema: Share = 0.0
-    """Decay of the average of the weights that is kept in their place; 0 keeps the last weights."""
+    clip: NonNegative = 0.1
+    """Largest norm of the gradient of the weights; 0 for no limit. Single large gradients undo
+    hours of training."""
+    ema: Share = 0.999
+    """Decay of the average of the weights that is kept in their place; 0 keeps the last weights,
+    those of one moment in a game that never comes to rest."""
+
+
+ENERGY_BOOK = EnergyLossConfig(final_lr=1e-4, beta1=0.9, clip=0.0, ema=0.0)
+"""The book's program: momentum, no limit of the gradient, and the last weights."""

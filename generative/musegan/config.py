@@ -95,7 +95,7 @@ class MuseGANConfig(Checked):
 @dataclass(frozen=True)
 class MuseGANLossConfig(WGANLossConfig):
     """Training settings of a MuseGAN: a Wasserstein GAN with a gradient penalty. The defaults are
-    the book's, with the penalty as published; see `BOOK`."""
+    the book's, with the penalty as published; see `MUSEGAN_BOOK`."""
 
     critic_steps: Size = 5
     lr: Positive = 1e-3
@@ -111,5 +111,5 @@ class MuseGANLossConfig(WGANLossConfig):
             raise ValueError("MuseGAN is trained with lipschitz 'penalty' and optimizer 'adam'")
 
 
-BOOK = MuseGANLossConfig(alpha="normal", norm_eps=0.0, penalty_norm="track")
+MUSEGAN_BOOK = MuseGANLossConfig(alpha="normal", norm_eps=0.0, penalty_norm="track")
 """Settings of the book's program: as its Wasserstein GAN, with one gradient norm per track."""

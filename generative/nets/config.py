@@ -15,7 +15,7 @@ from generative.training.ranges import (
     Widths,
 )
 
-__all__ = ["BlockConfig", "UNetConfig", "bert_block", "gpt2_block", "t5_block"]
+__all__ = ["UNET_BOOK", "BlockConfig", "UNetConfig", "bert_block", "gpt2_block", "t5_block"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def t5_block(dim: int, num_heads: int, dropout: float = 0.1) -> BlockConfig:
 
 @dataclass(frozen=True)
 class UNetConfig(Checked):
-    """U-Net from noisy images to an estimate of their shape; the defaults are the book's."""
+    """U-Net from noisy images to an estimate of their shape; the sizes are the book's, and
+    `UNET_BOOK` is all of its network."""
 
     channels: Widths = (32, 64, 96, 128)
     """Feature maps at each resolution; the last are at the bottom, every other is halved after."""
@@ -99,11 +100,12 @@ class UNetConfig(Checked):
     """Sines and cosines that tell the network the noise variance."""
     max_frequency: Positive = 1000.0
     """The fastest of them, in turns between variance 0 and 1; the slowest makes one turn."""
-    norm: Literal["batch", "group"] = "batch"
-    """Normalisation of every block. Batch statistics mix all noise levels of a batch, the book's
-    way; those of groups of channels are an image's own (Wu & He 2018)."""
-    conditioning: Literal["input", "blocks"] = "input"
-    """Input of the noise variance: beside the image only, or to every block as well."""
+    norm: Literal["batch", "group"] = "group"
+    """Normalisation of every block. Statistics of groups of channels are an image's own (Wu & He
+    2018); those of a batch, the book's way, mix all of its noise levels."""
+    conditioning: Literal["input", "blocks"] = "blocks"
+    """Input of the noise variance: beside the image only, as in the book, or to every block as
+    well."""
     attention: tuple[SizeOrZero, ...] = ()
     """Resolutions with self-attention between all places (Ho et al. 2020): 0 is that of the image,
     each further one has half its sides, the last is the bottom."""
@@ -123,3 +125,7 @@ class UNetConfig(Checked):
             )
         if not self.max_frequency > 1:
             raise ValueError(f"max_frequency is {self.max_frequency}; it must be above 1")
+
+
+UNET_BOOK = UNetConfig(norm="batch", conditioning="input")
+"""The book's network: batch statistics, and a noise variance that stands beside the image only."""

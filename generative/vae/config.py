@@ -158,6 +158,10 @@ class ImageVAELossConfig(AdamWConfig):
             )
 
 
+IMAGE_VAE_BOOK = ImageVAELossConfig(recon="bce", recon_weight=500.0)
+"""The book's program for Fashion-MNIST: its loss is a bound of nothing."""
+
+
 @dataclass(frozen=True)
 class LinearVAEConfig(Checked):
     """A VAE without any non-linearity, whose optimum is probabilistic principal components."""

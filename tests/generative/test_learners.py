@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from generative.diffusion.config import DIFFUSION_BOOK, DiffusionLossConfig
+from generative.energy.config import ENERGY_BOOK, EnergyLossConfig
 from generative.gan import WGANLearner
 from generative.gan.config import (
     GAN_BOOK,
@@ -17,10 +19,10 @@ from generative.gan.config import (
     WGANConfig,
     WGANLossConfig,
 )
-from generative.musegan.config import BOOK as MUSEGAN_BOOK
-from generative.musegan.config import MuseGANLossConfig
+from generative.musegan.config import MUSEGAN_BOOK, MuseGANLossConfig
 from generative.music.config import MusicTransformerConfig
 from generative.music.transformer import MusicTransformer
+from generative.nets.config import UNET_BOOK, UNetConfig
 from generative.rbm import DBNLearner, DeepBeliefNetwork
 from generative.rbm.config import DBNConfig, RBMLossConfig
 from generative.text.bert import BERT, BERTClassifier, BERTClassifierConfig, BERTConfig, bert_block
@@ -30,6 +32,7 @@ from generative.text.t5 import T5, T5Config
 from generative.text.tokens import TextLearner
 from generative.training.checkpoint import NonFiniteError, check_finite
 from generative.training.optimisation import Optimisation, parameter_groups
+from generative.vae.config import IMAGE_VAE_BOOK, ImageVAELossConfig
 from tests.generative.families import FAMILIES
 
 torch.set_num_threads(1)
@@ -227,6 +230,10 @@ def test_defaults_are_as_published_and_the_books_stand_beside_them():
     book = (MUSEGAN_BOOK.alpha, MUSEGAN_BOOK.norm_eps, MUSEGAN_BOOK.penalty_norm)
     assert book == ("normal", 0, "track")
     assert (GANLossConfig().noise_direction, GAN_BOOK.noise_direction) == ("inward", "outward")
+    assert (DiffusionLossConfig().error, DIFFUSION_BOOK.error) == ("squared", "absolute")
+    assert (UNetConfig().norm, UNET_BOOK.norm) == ("group", "batch")
+    assert (EnergyLossConfig().beta1, ENERGY_BOOK.beta1) == (0.0, 0.9)
+    assert (ImageVAELossConfig().recon, IMAGE_VAE_BOOK.recon) == ("likelihood", "bce")
 
 
 def batch_norms(generator: nn.Module) -> list[nn.BatchNorm2d]:

@@ -38,8 +38,9 @@ from generative.diffusion import (
     simple_loss,
     variational_gap,
 )
-from generative.diffusion.config import last_signal
+from generative.diffusion.config import DIFFUSION_BOOK, IMAGE_DIFFUSION_BOOK, last_signal
 from generative.known.densities import Gaussian, Standardised, TwoMoons, eight_gaussians
+from generative.nets.config import UNET_BOOK
 from generative.nets.unet import UNet
 from generative.training.files import DamagedFileError, json_bytes, write_folder
 
@@ -495,7 +496,7 @@ def test_ddim_steps_equal_those_of_diffusers(diffusers, eta, prediction):
 
 
 def test_sizes_are_the_books():
-    model = ImageDiffusionConfig().build()
+    model = IMAGE_DIFFUSION_BOOK.build()
     assert sum(p.numel() for p in model.parameters()) == 1_950_627
     statistics = [b for name, b in model.network.named_buffers() if "running" in name]
     assert sum(b.numel() for b in statistics) == 2_880
@@ -534,7 +535,8 @@ def test_losses_by_hand():
         return noise, (noisy - rate * noise) / signal
 
     def loss(**settings):
-        return diffusion_loss(denoise, x, schedule, DiffusionLossConfig(**settings), generator(5))
+        config = replace(DIFFUSION_BOOK, **settings)
+        return diffusion_loss(denoise, x, schedule, config, generator(5))
 
     draws = generator(5)
     torch.rand(1, generator=draws, dtype=torch.float64)  # the time
@@ -577,9 +579,9 @@ def test_noise_levels_in_training(even, drawn):
 
 def test_average_of_weights_and_batch_statistics():
     torch.manual_seed(0)
-    config = ImageDiffusionConfig((1, 8, 8), UNetConfig((4, 8), depth=1))
+    config = ImageDiffusionConfig((1, 8, 8), replace(UNET_BOOK, channels=(4, 8), depth=1))
     model = config.build()
-    learner = DiffusionLearner(model, DiffusionLossConfig(ema=0.9), steps=30)
+    learner = DiffusionLearner(model, replace(DIFFUSION_BOOK, ema=0.9), steps=30)
     names = ["network.last.weight", "network.down.0.norm.running_mean"]
     expected = None
     for step in range(30):
@@ -756,7 +758,7 @@ def test_a_model_put_together_by_hand_works_everywhere(tmp_path):
     model = by_hand()
     x, context = torch.randn(6, 2, 4, 4), torch.randn(6, 3)
     before = model.network.network.told.weight.clone()
-    learner = DiffusionLearner(model, DiffusionLossConfig(error="squared"), steps=4)
+    learner = DiffusionLearner(model, DiffusionLossConfig(), steps=4)
     for _ in range(4):
         learner.update((x, context))
     assert not torch.equal(model.network.network.told.weight, before)
@@ -804,7 +806,7 @@ def test_learns_one_gaussian():
     density = gaussian((0.0, 0.0), (0.4, 1.3))
     torch.manual_seed(0)
     model = PointDiffusionConfig(hidden_dim=32, num_hidden=2).build()
-    config = DiffusionLossConfig(error="squared", even=True, lr=1e-2, final_lr=1e-4, ema=0.98)
+    config = DiffusionLossConfig(weighting="noise", lr=1e-2, final_lr=1e-4, clip=0.0, ema=0.98)
     learner = DiffusionLearner(model, config, steps=300)
     for step in range(300):
         learner.update(draw(density, 256, step).float())

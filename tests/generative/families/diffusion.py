@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from generative.diffusion import (
@@ -12,6 +14,8 @@ from generative.diffusion import (
     ScheduleConfig,
     UNetConfig,
 )
+from generative.diffusion.config import DIFFUSION_BOOK
+from generative.nets.config import UNET_BOOK
 from tests.generative.families.common import Family, pictures, points, wrong_images
 
 FAMILIES = {
@@ -20,7 +24,7 @@ FAMILIES = {
         examples=points,
         learner=lambda model, steps: DiffusionLearner(
             model,
-            DiffusionLossConfig(error="squared", even=True, lr=1e-2, final_lr=1e-3, ema=0.9),
+            DiffusionLossConfig(weighting="noise", lr=1e-2, final_lr=1e-3, clip=0.0, ema=0.9),
             steps,
         ),
         logged="loss",
@@ -37,11 +41,11 @@ FAMILIES = {
     ),
     "ImageDiffusion": Family(
         make=ImageDiffusionConfig(
-            (3, 8, 8), UNetConfig((8, 16), depth=1), steps=4, levels=11
+            (3, 8, 8), replace(UNET_BOOK, channels=(8, 16), depth=1), steps=4, levels=11
         ).build,
         examples=pictures(3, 8),
         learner=lambda model, steps: DiffusionLearner(
-            model, DiffusionLossConfig(lr=1e-2, final_lr=1e-3, ema=0.9), steps
+            model, replace(DIFFUSION_BOOK, lr=1e-2, final_lr=1e-3, ema=0.9), steps
         ),
         logged="noise_mae",
         below=0.3,  # 0.8 where no noise is found
@@ -53,9 +57,7 @@ FAMILIES = {
     "corrected ImageDiffusion": Family(
         make=lambda: ImageDiffusionConfig(
                 (1, 8, 8),
-                UNetConfig(
-                    (8, 16), depth=1, norm="group", conditioning="blocks", attention=(1,)
-                ),
+                UNetConfig((8, 16), depth=1, attention=(1,)),
                 ScheduleConfig(max_signal=0.999),
                 "velocity",
                 steps=4,
@@ -63,12 +65,7 @@ FAMILIES = {
             ).build(),
         examples=pictures(1, 8),
         learner=lambda model, steps: DiffusionLearner(
-            model,
-            DiffusionLossConfig(
-                error="squared", weighting="min-snr", even=True, lr=1e-2, final_lr=1e-3, clip=1.0,
-                ema=0.9,
-            ),
-            steps,
+            model, DiffusionLossConfig(lr=1e-2, final_lr=1e-3, ema=0.9), steps
         ),
         logged="noise_mse",
         below=0.35,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,10 +11,10 @@ from torch import Tensor
 from generative.energy import (
     ConvEnergyConfig,
     EnergyLearner,
-    EnergyLossConfig,
     LangevinConfig,
     PointEnergyConfig,
 )
+from generative.energy.config import ENERGY_BOOK
 from generative.rbm import (
     RBM,
     BoltzmannConfig,
@@ -54,9 +56,9 @@ FAMILIES = {
         examples=pictures(1, 8),
         learner=lambda model, steps: EnergyLearner(
             model,
-            EnergyLossConfig(
-                langevin=LangevinConfig(steps=1, step_size=0.1), buffer_size=32, fresh=0.9,
-                lr=3e-3, ema=0.9,
+            replace(
+                ENERGY_BOOK, langevin=LangevinConfig(steps=1, step_size=0.1), buffer_size=32,
+                fresh=0.9, lr=3e-3, ema=0.9,
             ),
             steps,
         ),
@@ -75,8 +77,9 @@ FAMILIES = {
         examples=points,
         learner=lambda model, steps: EnergyLearner(
             model,
-            EnergyLossConfig(
-                "mala", LangevinConfig(steps=3), buffer_size=32, fresh=0.5, alpha=0.0, lr=1e-2
+            replace(
+                ENERGY_BOOK, sampler="mala", langevin=LangevinConfig(steps=3), buffer_size=32,
+                fresh=0.5, alpha=0.0, lr=1e-2,
             ),
             steps,
         ),
