@@ -1,6 +1,7 @@
 """Settings for all tests: one thread per process, no window, no sound."""
 
 import os
+import re
 
 # Read by the libraries when they are first imported, so before any test module is.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,9 +16,34 @@ import pytest
 
 from tests.commands import crash, once, run_script, shared_base
 
+# Tests kill processes, never the machine, and what a process wrote outlives it.
+# What a power cut needs is asked for by the tests that use the fixture `disk`.
+os.fsync = lambda descriptor: None
+
 hypothesis.settings.register_profile("quick", max_examples=40, deadline=None, derandomize=True)
 hypothesis.settings.register_profile("nightly", max_examples=200, deadline=None)
 hypothesis.settings.load_profile("quick")
+
+
+@pytest.fixture
+def disk(monkeypatch) -> list[tuple[str, str]]:
+    """What reached the disk or got its name, in order; files beside theirs without the random."""
+    happened, rename = [], os.rename
+
+    def plain(name: str) -> str:
+        return re.sub(r"^\.(.+)\.\w+\.tmp$", r"\1.tmp", os.path.basename(name))
+
+    def renamed(old, new):
+        happened.append(("rename", plain(os.fspath(new))))
+        rename(old, new)
+
+    def synced(descriptor):
+        happened.append(("sync", plain(os.readlink(f"/proc/self/fd/{descriptor}"))))
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    monkeypatch.setattr(os, "replace", renamed)
+    return happened
 
 
 @pytest.fixture(scope="session")

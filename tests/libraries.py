@@ -1,6 +1,7 @@
 """What programs of `tests.warm` find loaded; imported by the process that they are forked from."""
 
 import gc
+import os
 from importlib import import_module
 
 from generative.training.cli import parse
@@ -21,6 +22,7 @@ for name in (
     "tests.warm",
 ):
     import_module(name)
+os.fsync = lambda descriptor: None  # as in tests/conftest.py
 parse(train_in_dream.PRESETS, argv=["smoke"])  # loads the parts of tyro
 gc.collect()
 gc.freeze()  # so that no fork copies these objects only to find that nothing is garbage

@@ -47,14 +47,20 @@ def paragraphs(docstring: str) -> Iterator[str]:
             yield code
 
 
+def docstrings(node: ast.Module | ast.ClassDef | ast.FunctionDef) -> Iterator[str]:
+    """That of a module, a class or a function, and those of what is defined in it."""
+    yield ast.get_docstring(node) or ""
+    for child in node.body:
+        if isinstance(child, ast.ClassDef | ast.FunctionDef):
+            yield from docstrings(child)
+
+
 def find_examples() -> dict[str, str]:
     """The code in the docstrings of each module that has some, by the module's name."""
     found = {}
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
-            nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
-            texts = [ast.get_docstring(node) or "" for node in nodes if isinstance(node, kinds)]
+            texts = docstrings(ast.parse(path.read_text(encoding="utf-8")))
             code = "\n".join(code for text in texts for code in paragraphs(text))
             if code:
                 name = ".".join(path.relative_to(ROOT).with_suffix("").parts)

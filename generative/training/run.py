@@ -362,12 +362,6 @@ def _read_result(path: Path) -> dict[str, Any]:
 
 def collect_versions() -> dict[str, Any]:
     """Versions of Python and packages, processor and threads, which a result may depend on."""
-    packages = {}
-    for name in PACKAGES:
-        try:
-            packages[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     torch = sys.modules.get("torch")
     return {
         "python": platform.python_version(),
@@ -376,8 +370,19 @@ def collect_versions() -> dict[str, Any]:
         "cores": count_cores(),
         "torch_threads": torch.get_num_threads() if torch else None,
         "gpu": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
-        "packages": packages,
+        "packages": dict(_package_versions()),
     }
+
+
+@functools.cache  # a program with many runs would read the same files for each
+def _package_versions() -> dict[str, str]:
+    packages = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return packages
 
 
 def _refuse_strangers(path: Path) -> None:

@@ -1,6 +1,7 @@
 """What holds for every family: the verbs of docs/families.md, saving, scripts, resuming."""
 
 import copy
+import functools
 import json
 import signal
 import time
@@ -18,6 +19,7 @@ from tests.generative.families import FAMILIES, VOCABULARY
 torch.set_num_threads(1)
 
 
+@functools.cache
 def capabilities(name: str) -> frozenset[str]:
     return FAMILIES[name].make().capabilities
 

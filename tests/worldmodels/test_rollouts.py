@@ -325,6 +325,13 @@ def test_a_full_disk_leaves_the_earlier_episodes_whole(store, full):
     assert_same(reopen(store).episode(3), new)
 
 
+def test_an_episode_is_on_the_disk_before_its_line(store, disk):
+    record = store.append(make_episode(3))
+    file, folder = record.file, store.folder.name
+    written = [("sync", f"{file}.tmp"), ("rename", file), ("sync", folder)]
+    assert disk[-4:] == [*written, ("sync", "index.jsonl")]
+
+
 def test_two_writers_are_refused(store):
     first, second = reopen(store), reopen(store)
     first.append(make_episode(3))

@@ -27,6 +27,7 @@ from generative.training.checkpoint import (
     save_state,
     unpack_state,
 )
+from generative.training.metrics import Metrics
 
 
 def same(a, b) -> bool:
@@ -328,6 +329,27 @@ def test_file_size_limit_of_the_system_leaves_the_previous_whole(tmp_path):
     assert f"refused {errno.EFBIG}" in result.stdout
     assert os.listdir(tmp_path) == ["s"]
     assert same(load_state(tmp_path / "s"), STATE)
+
+
+def test_content_is_on_the_disk_before_its_name_and_the_name_before_the_return(tmp_path, disk):
+    files.write_file(tmp_path / "config", b"a")
+    folder = ("sync", tmp_path.name)
+    assert disk == [("sync", "config.tmp"), ("rename", "config"), folder]
+    disk.clear()
+    files.write_folder(tmp_path / "state", {"a": b"a", "b": b"b"})
+    assert sorted(disk[:3]) == [("sync", "a"), ("sync", "b"), ("sync", "manifest.json")]
+    assert disk[3:] == [("sync", "state.tmp"), ("rename", "state"), folder]
+    disk.clear()
+    files.append_file(tmp_path / "journal", b"a", sync=True)
+    assert disk == [("sync", "journal")]
+
+
+def test_metrics_are_on_the_disk_before_their_checkpoint(tmp_path, disk):
+    metrics = Metrics(tmp_path, tensorboard=False)
+    metrics.log(1, {"loss": 0.5})
+    assert not disk
+    metrics.sync()
+    assert disk == [("sync", "metrics.jsonl")]
 
 
 def test_foreign_files_are_never_deleted(tmp_path):
