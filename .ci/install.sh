@@ -35,7 +35,7 @@ fi
 .venv/bin/python -c 'import pip' 2>/dev/null || .venv/bin/python -m ensurepip >/dev/null
 
 # The folder's own name is part of it: an installation points back here, and folders get moved.
-wanted=$({ pwd; cat pyproject.toml constraints.txt setup.py envs/gymnasium_startup.py; } | cksum)
+wanted=$({ pwd; cat pyproject.toml constraints.txt setup.py; } | cksum)
 # Every other extra holds `all`.
 for done in "$stamp" $([ "$extra" != all ] || echo .venv/.installed-*); do
     [ "$(cat "$done" 2>/dev/null)" != "$wanted" ] || exit 0

@@ -105,6 +105,8 @@ def make_env(spec: EpisodeSpec) -> Any:
     """The spec's environment by `gymnasium.make`, without its checker, which costs time."""
     import gymnasium
 
+    import envs  # noqa: F401, a worker knows our ids by it
+
     return gymnasium.make(spec.env_id, disable_env_checker=True, **spec.env_kwargs)
 
 

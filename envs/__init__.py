@@ -2,13 +2,15 @@
 
 `envs.LatentObservation` shows any agent a world model's z and h (`envs.latent`).
 
-Importing this package registers their ids, and so does naming it in the id:
-`gymnasium.make("envs:WorldModels/CarRacing64-v0")`.
+Importing this package registers their ids, and so does naming it in the id, by which Gymnasium
+imports it: `gymnasium.make("envs:WorldModels/CarRacing64-v0")`.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+import gymnasium
 
 
 def register_envs() -> None:
@@ -16,9 +18,6 @@ def register_envs() -> None:
 
     Their classes are named by strings, so nothing heavy is imported until one is made.
     """
-    # Here, not at the top: importing Gymnasium may itself call this function, by our entry point.
-    import gymnasium
-
     for name, kind, pool in (
         ("WorldModels/CarRacing64-v0", "CarRacing64", "car_racing_64_pool"),
         ("WorldModels/FastCarRacing-v0", "FastCarRacing", "fast_car_racing_pool"),

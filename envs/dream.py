@@ -1,6 +1,6 @@
 """The world model as an environment: M makes up what follows, the actions come from outside.
 
-    env = gymnasium.make("WorldModels/CarRacingDream-v0", model="pretrained/carracing-dream")
+    env = gymnasium.make("envs:WorldModels/CarRacingDream-v0", model="pretrained/carracing-dream")
     obs, info = env.reset(seed=1)
     obs, reward, terminated, truncated, info = env.step(env.action_space.sample())
 

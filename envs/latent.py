@@ -1,6 +1,6 @@
 """A world model's eyes in front of any agent: z of V, and h of M, in place of frames.
 
-    env = ActionRepeat(gymnasium.make("WorldModels/CarRacing64-v0"), 3)
+    env = ActionRepeat(gymnasium.make("envs:WorldModels/CarRacing64-v0"), 3)
     env = LatentObservation(env, "pretrained/carracing-dream")       # Box (288,): z 32, h 256
 
 An ordinary Gymnasium wrapper, so Stable-Baselines3, CleanRL and the rest learn on it unchanged. M

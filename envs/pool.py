@@ -1,6 +1,6 @@
 """Vector environment in a few processes, each of which steps several environments in turn.
 
-    envs = gymnasium.make_vec("WorldModels/CarRacing64-v0", num_envs=16)      # a pool
+    envs = gymnasium.make_vec("envs:WorldModels/CarRacing64-v0", num_envs=16)      # a pool
     envs = PooledVectorEnv(make_my_env, num_envs=16, workers=2)
 
 `gymnasium.vector.AsyncVectorEnv` has one process for every environment, and so a message for every
@@ -39,14 +39,14 @@ __all__ = ["PooledVectorEnv", "fast_car_racing_pool", "car_racing_64_pool"]
 
 
 def fast_car_racing_pool(num_envs: int, **kwargs: Any) -> PooledVectorEnv:
-    """Make the pool of `gymnasium.make_vec("WorldModels/FastCarRacing-v0", num_envs)`."""
+    """Make the pool of `gymnasium.make_vec("envs:WorldModels/FastCarRacing-v0", num_envs)`."""
     from envs.car_racing import FastCarRacing
 
     return _car_pool(FastCarRacing, num_envs, **kwargs)
 
 
 def car_racing_64_pool(num_envs: int, **kwargs: Any) -> PooledVectorEnv:
-    """Make the pool of `gymnasium.make_vec("WorldModels/CarRacing64-v0", num_envs)`."""
+    """Make the pool of `gymnasium.make_vec("envs:WorldModels/CarRacing64-v0", num_envs)`."""
     from envs.car_racing import CarRacing64
 
     return _car_pool(CarRacing64, num_envs, **kwargs)

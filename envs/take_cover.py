@@ -1,6 +1,6 @@
 """DoomTakeCover as world models see it: dodge fireballs as long as possible.
 
-    env = gymnasium.make("WorldModels/TakeCover64-v0")      # needs the extra `doom`
+    env = gymnasium.make("envs:WorldModels/TakeCover64-v0")      # needs the extra `doom`
 
 The scenario "take cover" of ViZDoom (Kempka et al. 2016): a bare room, the player at one wall,
 monsters at the other who throw fireballs, and more of them over time. The player can only step

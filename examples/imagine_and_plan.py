@@ -42,7 +42,7 @@ def main(decisions: int = 60, track: int = 1, horizon: int = 12, draws: int = 64
     """Score of `decisions` decisions on a real track."""
     world = WorldModel.from_pretrained("pretrained/carracing-dream")
     generator = torch.Generator().manual_seed(1)
-    env = gymnasium.make("WorldModels/CarRacing64-v0")
+    env = gymnasium.make("envs:WorldModels/CarRacing64-v0")
     frame, _ = env.reset(seed=track)
     state, score = world.memory.initial_state(1), 0.0
     mean = torch.tensor([0.0, 0.3, 0.0]).repeat(horizon, 1)

@@ -15,7 +15,8 @@ from envs.latent import LatentObservation
 
 if __name__ == "__main__":
     decisions = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
-    env = ActionRepeat(gymnasium.make("WorldModels/CarRacing64-v0"), 3)  # M knows 3-step decisions
+    # M knows decisions of three steps.
+    env = ActionRepeat(gymnasium.make("envs:WorldModels/CarRacing64-v0"), 3)
     env = Monitor(LatentObservation(env, "pretrained/carracing-dream"))
     model = PPO("MlpPolicy", env, n_steps=min(1024, decisions), verbose=1, device="cpu", seed=1)
     model.learn(decisions)

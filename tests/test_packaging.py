@@ -39,6 +39,60 @@ def test_importing_the_packages_loads_nothing_heavy():
     assert done.stdout.split() == []
 
 
+EXTRAS = (
+    "ray", "stable_baselines3", "music21", "tensorboard", "imageio", "matplotlib", "sklearn",
+    "vizdoom", "onnx", "onnxruntime", "onnxscript", "scipy", "pandas",
+)  # fmt: skip
+"""Modules of the extras, and what comes with them only."""
+
+
+def run_in_core(code: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """Run code as where no extra is installed."""
+    hidden = f"import sys\nsys.modules.update(dict.fromkeys({EXTRAS}))\n"
+    return subprocess.run(
+        [sys.executable, "-W", "error::ImportWarning", "-c", hidden + code, *map(str, words)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_core_reuses_parts_and_trains_without_extras(tmp_path):
+    done = run_in_core(
+        f"import {', '.join(PACKAGES)}\n"
+        "import torch\n"
+        "from generative.mdn import MixtureDensityHead\n"
+        "from worldmodels.memory import MDNRNN\n"
+        "from worldmodels.world_model import WorldModel\n"
+        "from agents.world_model_agent import WorldModelAgent\n"
+        "agent = WorldModelAgent.from_pretrained('pretrained/carracing-dream')\n"
+        "agent.world.decode(torch.zeros(1, agent.world.memory.config.latent_dim))\n"
+        "import dataclasses, pathlib\n"
+        "from scripts.train_gan import PRESETS, main\n"
+        "main(dataclasses.replace(PRESETS['smoke'], out=pathlib.Path(sys.argv[1])))\n",
+        tmp_path / "gan",
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "gan" / "curves.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "extra"),
+    [("train_ppo", [], "sb3"), ("train_autoencoder", ["--data", "digits"], "digits")],
+)
+def test_what_needs_an_extra_says_which(verb, words, extra, tmp_path):
+    done = run_in_core(
+        "from generative.training.cli import start\n"
+        f"from scripts.{verb} import DEFAULT_PRESET, PRESETS, main\n"
+        "start(main, PRESETS, DEFAULT_PRESET)\n",
+        *("smoke", *words, "--out", tmp_path),
+    )
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert "is not installed: pip install" in last
+    assert last.endswith(f"(the extra {extra})")
+
+
 LAYERS = ("generative", "worldmodels", "envs", "agents", "scripts")
 
 
@@ -94,9 +148,16 @@ def test_agents_import_each_other_in_no_circle():
 def test_make_install_brings_what_the_presets_read():
     """Digits and chorales lie in packages; what is asked for by name is pinned."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = [project["dependencies"], *project["optional-dependencies"].values()]
-    names = [re.match(r"[\w-]+", line)[0] for lines in asked for line in lines]
-    assert {"scikit-learn", "music21"} <= set(names[: len(project["dependencies"])])
+    extras = project["optional-dependencies"]
+    names = [
+        re.match(r"[\w-]+", line)[0]
+        for lines in (project["dependencies"], *extras.values())
+        for line in lines
+    ]
+    [everything] = extras["all"]
+    for_users = extras.keys() - {"all", "test", "dev", "oracles", "bench"}
+    assert set(re.search(r"\[(.*)\]", everything)[1].split(",")) == for_users
+    assert {"digits", "music"} <= for_users
     pinned = re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert set(names) <= {project["name"], *pinned}
 
@@ -127,10 +188,10 @@ def shipped(wheel):
         return set(archive.namelist())
 
 
-def test_wheel_ships_only_our_packages_and_gymnasiums_startup_file(shipped):
+def test_wheel_ships_only_our_packages(shipped):
     tops = {name.partition("/")[0] for name in shipped}
     tops = {name for name in tops if not name.endswith(".dist-info")}
-    assert tops == {*PACKAGES, "_worldmodels_gymnasium.py", "_worldmodels_gymnasium.pth"}
+    assert tops == set(PACKAGES)
 
 
 def test_wheel_holds_every_module_and_the_page(shipped):
