@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["MODELS", "load_model", "model_folder"]
 
 MODELS: dict[str, str] = {
+    "AttentionGAN": "generative.attention_gan",
     "BERT": "generative.text",
     "BERTClassifier": "generative.text",
+    "BigGAN": "generative.attention_gan:AttentionGAN",
     "Bidirectional": "generative.text",
     "BoltzmannMachine": "generative.rbm",
     "CNNClassifier": "generative.classifier",
@@ -56,6 +58,7 @@ MODELS: dict[str, str] = {
     "RealNVP": "generative.flow:Chain",
     "RecurrentText": "generative.text",
     "RewardModel": "generative.rlhf",
+    "SAGAN": "generative.attention_gan:AttentionGAN",
     "ScoreNetwork": "generative.score_matching",
     "T5": "generative.text",
     "VAE": "generative.vae",

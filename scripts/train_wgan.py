@@ -68,6 +68,13 @@ PRESETS = {
     "grid-25-book": replace(
         GRID, loss=replace(GRID.loss, alpha=WGAN_BOOK.alpha, norm_eps=WGAN_BOOK.norm_eps)
     ),
+    "grid-25-clipping": replace(
+        GRID,
+        loss=replace(
+            GRID.loss, lipschitz="clipping", clip=0.1, critic_steps=5, optimizer="rmsprop", lr=5e-4,
+            critic_lr=5e-4,
+        ),
+    ),
     "sprites": Args(
         data="sprites",
         model=WGANConfig((3, 32, 32), latent_dim=32, widths=(16, 32, 64), batch_norm="none"),
@@ -92,7 +99,7 @@ PRESETS = {
         log_every=5,
         picture_every=10,
     ),
-}
+}  # fmt: skip
 
 
 def main(args: Args) -> Path:

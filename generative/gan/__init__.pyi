@@ -9,6 +9,7 @@ from .learner import WGANLearner as WGANLearner
 from .losses import critic_loss as critic_loss
 from .losses import generator_loss as generator_loss
 from .losses import gradient_penalty as gradient_penalty
+from .losses import orthogonal_penalty as orthogonal_penalty
 from .losses import squared_slope as squared_slope
 from .measures import Coverage as Coverage
 from .measures import EnergyCoefficient as EnergyCoefficient

@@ -143,6 +143,9 @@ class GANLossConfig(Checked):
     """Adds r1 / 2 times the squared slope of heights at real examples (Mescheder et al. 2018)."""
     r2: NonNegative = 0.0
     """The same at generated ones (Roth et al. 2017)."""
+    penalty_every: Size = 1
+    """Updates from one with these penalties to the next, which then weigh as many times as much
+    (Karras et al. 2020, "lazy regularisation"): they cost more than all else in an update."""
     penalty_end: Quantile = 1.0
     """Share of r1 and r2 that is left at the last step (geometric): the more lasts, the smoother
     the heights, and the less sharp what the generator learns of them."""
@@ -165,6 +168,8 @@ class GANLossConfig(Checked):
     ema: Share = 0.0
     """Decay of the average of the generator's weights that is kept in their place; 0 keeps the last
     weights."""
+    orthogonal: NonNegative = 0.0
+    """Weight of a penalty on products of the generator's filters (Brock et al. 2019: 1e-4)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

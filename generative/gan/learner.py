@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from generative.gan.config import GANLossConfig, WGANLossConfig
-from generative.gan.losses import critic_loss, generator_loss, gradient_penalty, squared_slope
+from generative.gan.losses import (
+    critic_loss,
+    generator_loss,
+    gradient_penalty,
+    orthogonal_penalty,
+    squared_slope,
+)
 from generative.gan.measures import energy_coefficient
 from generative.gan.model import GAN, check_examples, draw_z
 from generative.gan.networks import to_network
@@ -137,7 +143,8 @@ class GANLearner(AdversarialLearner[GAN]):
     ) -> dict[str, Tensor | float]:
         config, model = self.config, self.model
         fake = model.generator(z, *given)
-        if config.r1:
+        penalised = self.parts["generator"].step_number % config.penalty_every == 0
+        if config.r1 and penalised:
             real = real.detach().requires_grad_()
         real_heights, fake_heights = (model.critic(x, *given) for x in (real, fake))
         c_loss = critic_loss(real_heights, fake_heights, config)
@@ -145,16 +152,20 @@ class GANLearner(AdversarialLearner[GAN]):
             "critic": c_loss,
             "generator": generator_loss(fake_heights, real_heights.detach(), config),
         }
-        penalty = self._penalty(real, real_heights, fake, fake_heights)
+        penalty = self._penalty(real, real_heights, fake, fake_heights) if penalised else None
         if penalty is not None:
             losses["critic"] = c_loss + penalty
+        g_loss = losses["generator"].detach()
+        if config.orthogonal and "generator" in moving:
+            added = config.orthogonal * orthogonal_penalty(model.generator)
+            losses["generator"] = losses["generator"] + added
         gradients = {name: self.gradients(name, losses[name], True) for name in moving}
         for name in moving:
             self.move(name, gradients[name])
         told = _accuracies(real_heights.detach(), fake_heights.detach(), config)
         return {
             "c_loss": c_loss.detach(),
-            "g_loss": losses["generator"].detach(),
+            "g_loss": g_loss,
             **({} if penalty is None else {"penalty": penalty.detach()}),
             **told,
             **energy_coefficient(real.detach(), fake.detach())._asdict(),
@@ -164,7 +175,9 @@ class GANLearner(AdversarialLearner[GAN]):
         self, real: Tensor, real_heights: Tensor, fake: Tensor, fake_heights: Tensor
     ) -> Tensor | None:
         """r1 / 2 |slope at real|^2 + r2 / 2 |slope at fake|^2; none if both weights are 0."""
-        pairs = ((self.config.r1, real_heights, real), (self.config.r2, fake_heights, fake))
+        every = self.config.penalty_every
+        weights = every * self.config.r1, every * self.config.r2
+        pairs = ((weights[0], real_heights, real), (weights[1], fake_heights, fake))
         terms = [weight / 2 * squared_slope(heights, x) for weight, heights, x in pairs if weight]
         done = min(self.parts["generator"].step_number / self.steps, 1)
         return self.config.penalty_end**done * torch.stack(terms).sum() if terms else None

@@ -8,7 +8,13 @@ from torch.nn import functional as F
 
 from generative.gan.config import GANLossConfig
 
-__all__ = ["critic_loss", "generator_loss", "gradient_penalty", "squared_slope"]
+__all__ = [
+    "critic_loss",
+    "generator_loss",
+    "gradient_penalty",
+    "orthogonal_penalty",
+    "squared_slope",
+]
 
 
 def critic_loss(real: Tensor, fake: Tensor, config: GANLossConfig) -> Tensor:
@@ -90,3 +96,17 @@ def gradient_penalty(
     (slope,) = torch.autograd.grad(critic(x, *given).sum(), x, create_graph=True)
     norm = (slope.flatten(1).square().sum(1) + norm_eps).sqrt()
     return (norm - 1).square().mean()
+
+
+def orthogonal_penalty(network: nn.Module) -> Tensor:
+    """Sum over all layers of the squared products of different filters, |F F^T * (1 - I)|^2.
+
+    A filter is a row F_i of a weight (out, ...), of any length: the penalty is 0 where they are
+    orthogonal (Brock et al. 2019, section 3.1). Embeddings, whose rows are classes, have none.
+    """
+    spared = {
+        id(p) for m in network.modules() if isinstance(m, nn.Embedding) for p in m.parameters()
+    }
+    weights = [p.flatten(1) for p in network.parameters() if p.dim() > 1 and id(p) not in spared]
+    products = [w @ w.T for w in weights]
+    return torch.stack([(p - p.diag().diag()).square().sum() for p in products]).sum()

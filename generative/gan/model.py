@@ -40,7 +40,7 @@ from generative.training.checks import (
     placed,
 )
 from generative.training.pretrained import Pretrained
-from generative.training.ranges import CountOrZero
+from generative.training.ranges import Checked, CountOrZero
 
 __all__ = ["GAN", "check_examples", "draw_z"]
 
@@ -81,7 +81,7 @@ class GAN(Pretrained, nn.Module):
         shape: tuple[int, ...],
         latent_dim: int,
         num_classes: int = 0,
-        config: GANConfig | None = None,
+        config: Checked | None = None,
     ):
         super().__init__()
         self.config, self.shape = config, shape
@@ -123,12 +123,15 @@ class GAN(Pretrained, nn.Module):
         Raises:
             ValueError: labels of another shape or type, or that there are not.
         """
-        z = draw_z(self, n, generator)
+        return self.generate(draw_z(self, n, generator), self._classes(n, labels))
+
+    def _classes(self, n: int, labels: Tensor | int | None) -> Tensor | None:
+        """Labels (n,) as `sample` is asked for them, where the weights are."""
         if labels is None and self.num_classes:
             labels = torch.arange(n) % self.num_classes
         elif isinstance(labels, int):
             labels = torch.full((n,), labels)
-        return self.generate(z, None if labels is None else labels.to(z.device))
+        return None if labels is None else labels.to(placed(self)["device"])
 
     def _given(self, labels: Tensor | None, n: int) -> tuple[Tensor, ...]:
         if (labels is None) != (self.num_classes == 0):

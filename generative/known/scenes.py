@@ -30,7 +30,9 @@ __all__ = [
     "CELLS",
     "EMPTY",
     "OBJECTS",
+    "Agreement",
     "Reading",
+    "agreement",
     "draw",
     "equal_objects",
     "one_object",
@@ -65,6 +67,19 @@ class Reading(NamedTuple):
     """int64 (n, 9), values 0 to 24."""
     residual: Tensor
     """(n, 9), root mean square over the 192 values of a cell."""
+
+
+class Agreement(NamedTuple):
+    """What `agreement` found in pictures that should hold equal objects."""
+
+    colours: float
+    """Share of the pictures with two objects or more, all of one colour."""
+    shapes: float
+    """The same of one shape."""
+    count: float
+    """Share of the pictures with as many objects as were asked for."""
+    valid: float
+    """Share of the pictures that are of this world, see `valid`."""
 
 
 @lru_cache(maxsize=1)
@@ -186,3 +201,28 @@ def valid(pictures: Tensor, border: int = 0, limit: float = 0.03) -> Tensor:
         outside = pictures[..., frame.to(pictures.device)].to(torch.float32)
         fits &= outside.square().mean((1, 2)).sqrt() < limit
     return fits
+
+
+def agreement(pictures: Tensor, counts: Tensor, border: int = 0) -> Agreement:
+    """Tell how often pictures have equal objects, and as many as were asked for.
+
+    Every cell is read as its nearest template, however far that is: no picture is left out.
+
+    Args:
+        pictures: as `read` takes them.
+        counts: number of objects asked for, (n,).
+    Raises:
+        ValueError: pictures are of another shape.
+    """
+    cells = read(pictures, border).cells
+    filled = cells != EMPTY
+    several = filled.sum(1) > 1
+
+    def alike(values: Tensor) -> Tensor:
+        low, high = (values.where(filled, end) for end in (EMPTY, -1))
+        return several & (low.amin(1) == high.amax(1))
+
+    counted = filled.sum(1) == counts.to(cells.device)
+    shares = alike(cells % len(COLOURS)), alike(cells // len(COLOURS)), counted
+    shares = (*shares, valid(pictures, border))
+    return Agreement(*(float(share.float().mean()) for share in shares))

@@ -7,7 +7,7 @@ from typing import TypeVar
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-__all__ = ["glorot_", "normal_", "zero_"]
+__all__ = ["glorot_", "normal_", "orthogonal_", "zero_"]
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
@@ -31,6 +31,18 @@ def normal_(network: nn.Module, std: float = 0.02) -> None:
     for layer in network.modules():
         if isinstance(layer, (nn.Linear, _ConvNd)):
             nn.init.normal_(layer.weight, 0.0, std)
+            _zero_bias(layer)
+
+
+def orthogonal_(network: nn.Module) -> None:
+    """Orthogonal filters and zero biases for every linear, convolutional and embedding layer.
+
+    BigGAN begins so (Saxe et al. 2014; Brock et al. 2019, appendix C).
+    """
+    for layer in network.modules():
+        if isinstance(layer, (nn.Linear, _ConvNd, nn.Embedding)):
+            nn.init.orthogonal_(layer.weight)
+        if isinstance(layer, (nn.Linear, _ConvNd)):
             _zero_bias(layer)
 
 

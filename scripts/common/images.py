@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from generative.data.image_set import PARTS, ImageSet, fit_images
+from generative.data.image_set import PARTS, ImageSet, fit_images, random_split
+from generative.known.sprites import COLOURS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +26,7 @@ __all__ = ["Batches", "ImageData", "load_images"]
 
 ImageData = Literal[
     "fashion-mnist", "mnist", "digits", "sprites", "frames", "folder", "cifar-10", "celeba",
-    "bricks", "flowers",
+    "bricks", "flowers", "equal-objects",
 ]  # fmt: skip
 """Names of the data sets. `frames` are recorded episodes, `folder` is any folder of images."""
 
@@ -42,7 +43,7 @@ def load_images(
     Args:
         name: which.
         data_dir: where its files are: data_dir/NAME if there is such a folder, else data_dir.
-            Sprites are drawn and digits come with scikit-learn; they need none.
+            Sprites and objects are drawn and digits come with scikit-learn; they need none.
         image_shape: (C, H, W); C is 1 or 3.
         levels: values a pixel can have; None keeps those of the data.
         max_images: at most this many images, at even distances; None takes all. Of sets with a file
@@ -87,6 +88,18 @@ def _sprites(folder: Path, image_shape: tuple[int, int, int], most: int | None) 
     from generative.known.sprites import sprites
 
     return sprites()
+
+
+def _equal_objects(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:
+    """Scenes of two, three and four equal objects, 24x24; a tenth of them for testing."""
+    from generative.known.scenes import EMPTY, draw, equal_objects
+
+    cells = equal_objects((2, 3, 4))
+    objects, count = cells.amin(1), (cells != EMPTY).sum(1)
+    factors = np.stack([count - 2, objects // len(COLOURS), objects % len(COLOURS)], 1)
+    pixels = draw(cells).mul(255).round().byte().movedim(1, -1).numpy()
+    split = random_split(len(cells), 0, len(cells) // 10)
+    return ImageSet(pixels, factors, split, factor_names=("count", "shape", "colour"))
 
 
 def _folder(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:
@@ -139,6 +152,7 @@ _LOADERS: dict[str, Loader] = {
     "celeba": _celeba,
     "bricks": _bricks,
     "flowers": _flowers,
+    "equal-objects": _equal_objects,
 }
 
 

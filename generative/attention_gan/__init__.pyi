@@ -1,0 +1,9 @@
+from .config import BIGGAN_PAPER as BIGGAN_PAPER
+from .config import SAGAN_PAPER as SAGAN_PAPER
+from .config import BigGANConfig as BigGANConfig
+from .config import SAGANConfig as SAGANConfig
+from .model import AttentionGAN as AttentionGAN
+from .model import truncated_normal as truncated_normal
+from .networks import AttentionCritic as AttentionCritic
+from .networks import AttentionGenerator as AttentionGenerator
+from .networks import PlacewiseBlock as PlacewiseBlock

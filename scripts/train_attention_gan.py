@@ -1,0 +1,158 @@
+"""Train a GAN with self-attention, SAGAN or BigGAN, on images of classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from generative.attention_gan.config import (
+    BIGGAN_PAPER,
+    SAGAN_PAPER,
+    BigGANConfig,
+    SAGANConfig,
+)
+from generative.gan.config import GANLossConfig
+from generative.training.cli import start
+from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
+from generative.training.reports import add_to_report
+from generative.training.run import Run
+from scripts.common.images import ImageData
+from scripts.train_gan import PAIRS, Images
+
+
+@dataclass(frozen=True)
+class Args(Checked):
+    """Train a GAN with self-attention, SAGAN or BigGAN, on images of classes."""
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
+
+    out: Folder = Path("runs/attention_gan")
+    """Run folder; the trained networks are in its `model` folder, samples are in `images`, with a
+    column for each class."""
+    data: ImageData = "flowers"
+    """What to train on, in the shape of the model."""
+    data_dir: Path = Path("data")
+    """Where its files are, or in a folder of its name there (sprites and objects need none)."""
+    label: tuple[str, ...] = ("class",)
+    """Name of what the images are told apart by; of several, each combination is a class. Ignored
+    by a model without classes."""
+    model: BigGANConfig | SAGANConfig = field(default_factory=BigGANConfig)
+    loss: GANLossConfig = BIGGAN_PAPER
+    steps: Count = 100_000
+    batch_size: Count = 256
+    log_every: Count = 100
+    picture_every: Count = 1000
+    """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
+    report: Annotated[Path, Ending((".json",))] | None = None
+    """JSON file to which the result is added, under the name of the run's folder."""
+    threads: Workers = 0
+    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    device: Device = "auto"
+    seed: Seed = 1
+
+
+DEFAULT_PRESET = "sprites"
+# Losses of pairs need no bound of the weights: the penalties at both kinds of images are enough.
+QUICK = replace(PAIRS, penalty_every=4)
+PRESETS = {
+    "sagan-paper": Args(
+        model=SAGANConfig(num_classes=102), loss=SAGAN_PAPER, steps=1_000_000
+    ),
+    "biggan-paper": Args(model=BigGANConfig(num_classes=102), batch_size=2048),
+    "flowers": Args(
+        model=SAGANConfig((3, 64, 64), 102, widths=(64, 128, 256, 512)),
+        loss=SAGAN_PAPER,
+        batch_size=64,
+    ),
+    "objects": Args(
+        data="equal-objects",
+        label=("count",),
+        model=SAGANConfig(
+            (3, 24, 24), 3, 32, (16, 32), attention_side=12, spectral_norm="none"
+        ),
+        loss=QUICK,
+        steps=2000,
+        batch_size=32,
+    ),
+    "sprites": Args(
+        data="sprites",
+        label=("shape", "colour"),
+        model=BigGANConfig(
+            (3, 32, 32), 24, 32, (8, 16, 32), attention_side=16, shared_dim=32,
+            spectral_norm="none",
+        ),
+        loss=QUICK,
+        steps=4000,
+        batch_size=32,
+    ),
+    "smoke": Args(
+        data="sprites",
+        label=("colour",),
+        model=BigGANConfig(
+            (3, 32, 32), 6, 8, (4, 8, 8), attention_side=16, shared_dim=4
+        ),
+        loss=replace(BIGGAN_PAPER, critic_steps=1),
+        steps=20,
+        batch_size=8,
+        log_every=5,
+        picture_every=10,
+    ),
+}  # fmt: skip
+ALIKE, LINES = 0.02, 5
+"""A run is stopped whose samples had at most this spread at the last so many logged lines."""
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the trained GAN.
+
+    Raises:
+        RuntimeError: the generator has collapsed: its samples are nearly alike.
+    """
+    import torch
+
+    from generative.gan import GANLearner
+    from generative.training.loop import fit
+
+    with Run.open(args, kind="train_attention_gan") as run:
+        if run.done:
+            return run.path / "model"
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        task = Images(run, args.label if args.model.num_classes else ())
+        torch.manual_seed(run.seed_for("weights"))
+        learner = GANLearner(args.model.build().to(run.device), args.loss, args.steps)
+
+        def show(step: int) -> None:
+            stop_if_collapsed(run)
+            if step % args.picture_every == 0 or step == args.steps:
+                run.metrics.log_image(step, "samples", task.picture(learner.kept))
+
+        fit(
+            learner, task.batch, run, args.steps,
+            log_every=args.log_every, what="training the GAN with attention", on_log=show,
+        )  # fmt: skip
+        gan = learner.kept
+        gan.save_pretrained(run.path / "model")
+        run.finish({**run.metrics.last(), **task.score(gan)})
+        if args.report is not None:
+            add_to_report(args.report, run)
+        return run.path / "model"
+
+
+def stop_if_collapsed(run: Run) -> None:
+    """Raise RuntimeError if the samples of the last logged lines were nearly alike."""
+    from generative.training.metrics import read_metrics
+
+    lines = read_metrics(run.path)[-LINES:]
+    if len(lines) == LINES and all(line["spread"] < ALIKE for line in lines):
+        raise RuntimeError(
+            f"the generator has collapsed: since step {lines[0]['step']} (seed {run.config.seed}) "
+            f"its images differ {lines[-1]['spread']:.2g} times as much as those of the data; take "
+            "an earlier checkpoint of the run, and train with --loss.objective relativistic, "
+            "--loss.r1 1 and --loss.r2 1, or lower rates"
+        )
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)
