@@ -10,21 +10,46 @@ from generative.gan.config import GANLossConfig
 
 __all__ = [
     "critic_loss",
+    "critic_objective",
     "generator_loss",
+    "generator_objective",
     "gradient_penalty",
     "orthogonal_penalty",
     "squared_slope",
 ]
 
 
+def critic_objective(real: Tensor, fake: Tensor, objective: str) -> Tensor:
+    """Loss of the critic by the name of the objective, from heights (B, ...) of real and generated
+    examples: "hinge" (Lim & Ye 2017), "relativistic" (Jolicoeur-Martineau 2019), "squares" (Mao et
+    al. 2017), "logistic" (Goodfellow et al. 2014, as a sum) or "wasserstein" (Arjovsky et al.
+    2017)."""
+    if objective == "hinge":
+        return (F.relu(1 - real) + F.relu(1 + fake)).mean()
+    if objective == "relativistic":
+        return F.softplus(fake - real).mean()
+    if objective == "squares":
+        return ((real - 1).square().mean() + fake.square().mean()) / 2
+    if objective == "logistic":
+        return F.softplus(-real).mean() + F.softplus(fake).mean()
+    return fake.mean() - real.mean()
+
+
+def generator_objective(fake: Tensor, real: Tensor, objective: str) -> Tensor:
+    """Loss of the generator, from the same heights; only relativistic uses `real`."""
+    if objective == "relativistic":
+        return F.softplus(real - fake).mean()
+    if objective == "squares":
+        return (fake - 1).square().mean()
+    if objective == "logistic":
+        return F.softplus(-fake).mean()
+    return -fake.mean()
+
+
 def critic_loss(real: Tensor, fake: Tensor, config: GANLossConfig) -> Tensor:
     """Loss of the critic, from its heights (B, ...) of real and of generated examples."""
-    if config.objective == "hinge":
-        return (F.relu(1 - real) + F.relu(1 + fake)).mean()
-    if config.objective == "relativistic":
-        return F.softplus(fake - real).mean()
-    if config.objective == "squares":
-        return ((real - 1).square().mean() + fake.square().mean()) / 2
+    if config.objective != "bce":
+        return critic_objective(real, fake, config.objective)
     real_labels = _noisy_labels(torch.ones_like(real), config)
     fake_labels = _noisy_labels(torch.zeros_like(fake), config)
     of_real = _cross_entropy(real, real_labels, config)
@@ -33,12 +58,8 @@ def critic_loss(real: Tensor, fake: Tensor, config: GANLossConfig) -> Tensor:
 
 def generator_loss(fake: Tensor, real: Tensor, config: GANLossConfig) -> Tensor:
     """Loss of the generator, from the same heights; only relativistic uses `real`."""
-    if config.objective == "hinge":
-        return -fake.mean()
-    if config.objective == "relativistic":
-        return F.softplus(real - fake).mean()
-    if config.objective == "squares":
-        return (fake - 1).square().mean()
+    if config.objective != "bce":
+        return generator_objective(fake, real, config.objective)
     return _cross_entropy(fake, torch.ones_like(fake), config)
 
 

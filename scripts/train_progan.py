@@ -1,0 +1,156 @@
+"""Train a ProGAN: a GAN that grows from images of 4x4 to the full side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from generative.stylegan.config import ProGANConfig, ProGANLossConfig
+from generative.training.cli import start
+from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
+from generative.training.run import Run
+from scripts.common.images import ImageData
+
+if TYPE_CHECKING:
+    from generative.stylegan.learner import ProGANLearner
+
+
+@dataclass(frozen=True)
+class Args(Checked):
+    """Train a ProGAN: a GAN that grows from images of 4x4 to the full side."""
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
+
+    out: Folder = Path("runs/progan")
+    """Run folder; the trained networks are in its `model` folder, samples of each stage in
+    `images`."""
+    data: ImageData = "celeba"
+    """What to train on, in the shape of the model."""
+    data_dir: Path = Path("data")
+    """Where its files are, or in a folder of its name there (sprites and digits need none)."""
+    model: ProGANConfig = field(default_factory=ProGANConfig)
+    loss: ProGANLossConfig = field(default_factory=ProGANLossConfig)
+    steps: Count = 850_000
+    """Updates; growth needs (2 k + 1) loss.phase_images / batch_size for k doublings."""
+    batch_size: Count = 16
+    log_every: Count = 100
+    picture_every: Count = 1000
+    """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
+    threads: Workers = 0
+    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    device: Device = "auto"
+    seed: Seed = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        phases = 2 * len(self.model.sides) - 1
+        needed = -(-phases * self.loss.phase_images // self.batch_size)
+        if self.steps < needed:
+            raise ValueError(
+                f"steps is {self.steps}; {phases} phases of {self.loss.phase_images:,} images in "
+                f"batches of {self.batch_size} need {needed:,}: give more steps, or fewer "
+                "loss.phase_images"
+            )
+        if self.model.std_group and self.batch_size % self.model.std_group:
+            raise ValueError(
+                f"batch_size is {self.batch_size}, which model.std_group {self.model.std_group} "
+                "does not divide; give a multiple of it, or std_group 0"
+            )
+
+
+DEFAULT_PRESET = "sprites"
+# Losses of pairs, which leave out no mode, and penalties at real and generated examples, with which
+# they converge (Huang et al. 2024); every fourth step has four times the penalty.
+PAIRS = ProGANLossConfig(
+    phase_images=16_000,
+    objective="relativistic",
+    gradient_penalty=0.0,
+    drift=0.0,
+    r1=0.3,
+    r2=0.3,
+    penalty_every=4,
+    lr=2e-3,
+    critic_lr=2e-3,
+    lr_end=0.1,
+    ema=0.995,
+)
+SPRITES = Args(
+    data="sprites",
+    model=ProGANConfig((3, 32, 32), latent_dim=32, channel_base=256, channel_max=64),
+    loss=PAIRS,
+    steps=4500,
+    batch_size=32,
+)
+PRESETS = {
+    "paper": Args(data="folder"),
+    "celeba": Args(
+        model=ProGANConfig((3, 64, 64), latent_dim=256, channel_base=8192, channel_max=256),
+        loss=ProGANLossConfig(phase_images=200_000),
+        steps=28_125,
+        batch_size=64,
+    ),
+    "sprites": SPRITES,
+    "smoke": Args(
+        data="sprites",
+        model=ProGANConfig((3, 32, 32), latent_dim=8, channel_base=128, channel_max=8),
+        loss=ProGANLossConfig(phase_images=16),
+        steps=20,
+        batch_size=8,
+        log_every=5,
+        picture_every=10,
+    ),
+}
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the trained GAN."""
+    from generative.stylegan import ProGANLearner
+
+    return train(args, "train_progan", ProGANLearner)
+
+
+def train(args: Args, kind: str, learner_kind: type[ProGANLearner]) -> Path:
+    """Train a GAN that may grow, and show what it makes; returns the folder of the trained one."""
+    import torch
+
+    from generative.stylegan.stylegan2 import SkipGenerator, contributions
+    from generative.training.loop import fit
+    from generative.training.pictures import image_grid
+    from scripts.train_gan import Images
+
+    with Run.open(args, kind=kind) as run:
+        if run.done:
+            return run.path / "model"
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        task = Images(run)
+        torch.manual_seed(run.seed_for("weights"))
+        learner = learner_kind(args.model.build().to(run.device), args.loss, args.steps)
+
+        def show(step: int) -> None:
+            gan, grows = learner.kept, args.loss.phase_images > 0
+            draws = torch.Generator(run.device).manual_seed(0)
+            if isinstance(gan.generator, SkipGenerator):
+                w, noise = gan.styles(gan.draw_z(64, draws)), gan.draw_noise(64, draws)
+                shares = contributions(gan.generator, w, noise).tolist()
+                names = (f"contribution_{side}" for side in gan.generator.sides)
+                run.metrics.log(step, dict(zip(names, shares, strict=True)))
+            if step % args.picture_every == 0 or step == args.steps:
+                stage = learner.stage if grows else ()
+                samples = gan.sample(64, draws, *stage)
+                scale = max(1, 64 // samples.shape[-1])
+                run.metrics.log_image(step, "samples", image_grid(samples, 8, scale))
+
+        fit(
+            learner, task.batch, run, args.steps,
+            log_every=args.log_every, what="training the GAN", on_log=show,
+        )  # fmt: skip
+        gan = learner.kept
+        gan.save_pretrained(run.path / "model")
+        run.finish({**run.metrics.last(), **task.score(gan)})
+        return run.path / "model"
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)

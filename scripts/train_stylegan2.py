@@ -1,0 +1,66 @@
+"""Train a StyleGAN2: modulated weights, no growth, even path lengths in the space of styles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from generative.stylegan.config import STYLEGAN2, StyleGAN2Config, StyleGANLossConfig
+from generative.training.cli import start
+from generative.training.ranges import Folder
+from scripts import train_progan
+from scripts.train_stylegan import styled
+
+
+@dataclass(frozen=True)
+class Args(train_progan.Args):
+    """Train a StyleGAN2: modulated weights, no growth, even path lengths in the space of styles."""
+
+    out: Folder = Path("runs/stylegan2")
+    model: StyleGAN2Config = field(default_factory=StyleGAN2Config)
+    loss: StyleGANLossConfig = STYLEGAN2
+
+
+DEFAULT_PRESET = "sprites"
+CELEBA = StyleGAN2Config((3, 64, 64), 256, 8192, 256, style_dim=256)
+PRESETS = {
+    "paper": Args(data="folder"),
+    "paper-half": Args(data="folder", model=StyleGAN2Config(channel_base=16_384)),
+    "book": Args(
+        model=CELEBA,
+        loss=replace(
+            STYLEGAN2, objective="wasserstein", gradient_penalty=10.0, drift=1e-3, r1=0.0,
+            path_every=16, mixing_kind="layers",
+        ),
+        steps=62_500,
+        batch_size=32,
+    ),
+    "celeba": Args(model=CELEBA, loss=STYLEGAN2, steps=62_500, batch_size=32),
+    "sprites": Args(
+        data="sprites",
+        model=StyleGAN2Config((3, 32, 32), 32, 256, 64, style_dim=64, mapping_layers=4),
+        loss=styled(train_progan.PAIRS, phase_images=0, path_weight=2.0),
+        steps=4000,
+        batch_size=32,
+    ),
+    "smoke": Args(
+        data="sprites",
+        model=StyleGAN2Config((3, 32, 32), 8, 128, 8, style_dim=8, mapping_layers=2),
+        loss=replace(STYLEGAN2, penalty_every=4, path_every=4),
+        steps=20,
+        batch_size=8,
+        log_every=5,
+        picture_every=10,
+    ),
+}  # fmt: skip
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the trained GAN."""
+    from generative.stylegan import StyleGANLearner
+
+    return train_progan.train(args, "train_stylegan2", StyleGANLearner)
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)
