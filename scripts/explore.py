@@ -26,6 +26,7 @@ from scripts.explored import (
     music,
     pixelcnn,
     rlhf,
+    stylegan,
     text,
     vae,
 )
@@ -53,6 +54,7 @@ class Args(Checked):
     vae: vae.Settings = field(default_factory=vae.Settings)
     autoencoder: autoencoder.Settings = field(default_factory=autoencoder.Settings)
     gan: gan.Settings = field(default_factory=gan.Settings)
+    stylegan: stylegan.Settings = field(default_factory=stylegan.Settings)
     flow: flow.Settings = field(default_factory=flow.Settings)
     pixelcnn: pixelcnn.Settings = field(default_factory=pixelcnn.Settings)
     energy: energy.Settings = field(default_factory=energy.Settings)
@@ -76,6 +78,7 @@ PRESETS = {
         vae=vae.Settings(max_images=200, attributes=("colour=0", "size=2"), morphs=1),
         autoencoder=autoencoder.Settings(max_images=200, num_codes=4),
         gan=gan.Settings(max_images=200, num_samples=16),
+        stylegan=stylegan.Settings(max_images=200, num_samples=16),
         flow=flow.Settings(points=200, side=20, images=3),
         pixelcnn=pixelcnn.Settings(max_images=200, num_samples=2, temperatures=(0.5, 1.0)),
         energy=energy.Settings(steps=5, side=20),
@@ -87,7 +90,19 @@ PRESETS = {
         densities=densities.Settings(points=30, fit_points=500, worlds=3),
     ),
 }
-_BY_CLASS = vae, autoencoder, gan, flow, pixelcnn, energy, diffusion, classifier, text, music
+_BY_CLASS = (
+    vae,
+    autoencoder,
+    gan,
+    stylegan,
+    flow,
+    pixelcnn,
+    energy,
+    diffusion,
+    classifier,
+    text,
+    music,
+)
 KINDS: dict[str, ModuleType] = {kind.__name__.rpartition(".")[2]: kind for kind in _BY_CLASS}
 """Modules that draw a model, found by its class; keys are the names of their settings."""
 ELSEWHERE = {

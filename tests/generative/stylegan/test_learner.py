@@ -168,7 +168,8 @@ def test_gradient_penalty_and_drift_of_progan():
 def test_alpha_moves_with_every_batch_and_survives_a_kill():
     config = replace(PLAIN, phase_images=12)
     ours = learner(config)
-    stages = [tuple(ours.update(batch())[key] for key in ("side", "alpha")) for _ in range(5)]
+    logged = [ours.update(batch()) for _ in range(5)]
+    stages = [(values["side"], values["alpha"]) for values in logged]
     assert stages == [(4, 1), (4, 1), (4, 1), (8, 0), (8, 4 / 12)]
     resumed = learner(config)
     resumed.load_state_dict(copy.deepcopy(ours.state_dict()))
