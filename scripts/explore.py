@@ -28,6 +28,7 @@ from scripts.explored import (
     rlhf,
     stylegan,
     text,
+    translation,
     vae,
 )
 from scripts.explored.common import Subject
@@ -63,6 +64,7 @@ class Args(Checked):
     text: text.Settings = field(default_factory=text.Settings)
     rlhf: rlhf.Settings = field(default_factory=rlhf.Settings)
     music: music.Settings = field(default_factory=music.Settings)
+    translation: translation.Settings = field(default_factory=translation.Settings)
     densities: densities.Settings = field(default_factory=densities.Settings)
     device: Device = "cpu"
     seed: Seed = 1
@@ -87,6 +89,7 @@ PRESETS = {
         text=text.Settings(num_tokens=8),
         rlhf=rlhf.Settings(betas=(0.5, 1.0), steps=2),
         music=music.Settings(length=10, max_pieces=20),
+        translation=translation.Settings(num_images=3, max_images=400),
         densities=densities.Settings(points=30, fit_points=500, worlds=3),
     ),
 }
@@ -102,6 +105,7 @@ _BY_CLASS = (
     classifier,
     text,
     music,
+    translation,
 )
 KINDS: dict[str, ModuleType] = {kind.__name__.rpartition(".")[2]: kind for kind in _BY_CLASS}
 """Modules that draw a model, found by its class; keys are the names of their settings."""
