@@ -230,3 +230,12 @@ def test_make_does_not_show_its_environment():
     assert recipes
     for line in recipes:
         assert line.startswith(("\t@", "\t$(INSTALL)")), line  # INSTALL begins with @
+
+
+def test_python_versions_of_the_metadata_are_the_tested_ones():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [c.rpartition(" ")[2] for c in project["classifiers"] if "Python :: 3." in c]
+    workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text()
+    tested = re.search(r"^ +python: \[(.*)\]$", workflow, re.MULTILINE)[1]
+    assert named == re.findall(r'"(.*?)"', tested)
+    assert project["requires-python"] == f">={named[0]}"
