@@ -3,7 +3,7 @@
 #   docker build -t worldmodels .                              # PyTorch for CPUs, about 3 GB
 #   docker build --build-arg TORCH=gpu -t worldmodels:gpu .    # PyTorch for CUDA, about 10 GB
 #   docker run --rm -it -v "$PWD/runs:/opt/worldmodels/runs" worldmodels worldmodels train_in_dream quick
-#   docker run --rm -it -p 127.0.0.1:8000:8000 worldmodels worldmodels play --host 0.0.0.0
+#   docker run --rm -it -p 127.0.0.1:8123:8123 worldmodels worldmodels play --host 0.0.0.0
 #
 # With a GPU, add `--gpus all` to docker run. The base is not root's: files in runs are yours with
 # `--user "$(id -u):$(id -g)"`.
