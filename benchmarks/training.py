@@ -263,7 +263,7 @@ def vae_contest(
     steps_per_turn: int,
 ) -> dict:
     torch.manual_seed(0)
-    begin = ConvVAE(model).train()
+    begin = model.build().train()
     models = {"plain float32": copy.deepcopy(begin), "ours": copy.deepcopy(begin)}
     steps, rows = turns * steps_per_turn, np.concatenate(frames)
     learner = VAELearner(models["ours"], loss, steps)

@@ -54,7 +54,7 @@ class Entry:
 FAMILIES = {
     "autoencoder": Entry(
         train_autoencoder,
-        "generative.autoencoder:ConvAutoencoder",
+        "generative.autoencoder:Autoencoder",
         {
             "model": ConvAutoencoderConfig(SHAPE, latent_dim=32, channels=(32, 64, 128)),
             "batch_size": 32,

@@ -76,7 +76,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained autoencoder."""
     import torch
 
-    from generative.autoencoder import AutoencoderLearner, ConvAutoencoder, add_noise
+    from generative.autoencoder import AutoencoderLearner, add_noise
     from generative.training.loop import fit
     from generative.training.pictures import image_grid, strips
 
@@ -88,7 +88,7 @@ def main(args: Args) -> Path:
         images = load_images(args.data, args.data_dir, args.model.image_shape)
         test = images.part("test")
         torch.manual_seed(run.seed_for("weights"))
-        model = ConvAutoencoder(args.model).to(run.device)
+        model = args.model.build().to(run.device)
         learner = AutoencoderLearner(model, args.loss, args.steps)
         batch = Batches(images.part(*args.train_on), run, args.batch_size)
 

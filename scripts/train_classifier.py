@@ -17,7 +17,7 @@ from generative.training.run import Run
 from scripts.common.images import Batches, ImageData, load_images
 
 if TYPE_CHECKING:
-    from generative.classifier import CNNClassifier, MLPClassifier
+    from generative.classifier import Classifier
     from generative.data.image_set import ImageSet
 
 
@@ -117,7 +117,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained classifier."""
     import torch
 
-    from generative.classifier import ClassifierLearner, CNNClassifier, MLPClassifier
+    from generative.classifier import ClassifierLearner
     from generative.training.loop import fit
 
     with Run.open(args, kind="train_classifier") as run:
@@ -131,9 +131,7 @@ def main(args: Args) -> Path:
         # Only the test images are kept from training; no setting is chosen by these images.
         train, test = images.part("train", "val"), images.part("test")
         torch.manual_seed(run.seed_for("weights"))
-        model = (CNNClassifier(args.cnn) if args.network == "cnn" else MLPClassifier(args.mlp)).to(
-            run.device
-        )
+        model = (args.cnn if args.network == "cnn" else args.mlp).build().to(run.device)
         learner = ClassifierLearner(model, args.loss, args.steps)
 
         def batch(step: int):
@@ -171,7 +169,7 @@ def find_factor(images: ImageSet, factor: str, num_classes: int) -> int:
     return column
 
 
-def mistakes(model: MLPClassifier | CNNClassifier, test: ImageSet, column: int, n: int = 36):
+def mistakes(model: Classifier, test: ImageSet, column: int, n: int = 36):
     """Images whose true class has the least probability, of at most 2,000 test images."""
     import torch
 
@@ -188,7 +186,7 @@ def mistakes(model: MLPClassifier | CNNClassifier, test: ImageSet, column: int, 
     return image_grid(x[right.argsort()[:n]], scale=max(1, 32 // x.shape[-1]))
 
 
-def score(model: MLPClassifier | CNNClassifier, test: ImageSet, column: int) -> dict[str, float]:
+def score(model: Classifier, test: ImageSet, column: int) -> dict[str, float]:
     """Mean loss and accuracy over the test images, and the share of their largest class."""
     import torch
 

@@ -85,7 +85,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained flow."""
     import torch
 
-    from generative.flow import FFJORD, FFJORDLearner
+    from generative.flow import FFJORDLearner
     from generative.training.loop import fit
 
     with Run.open(args, kind="train_ffjord") as run:
@@ -95,7 +95,7 @@ def main(args: Args) -> Path:
             torch.set_num_threads(args.threads)
         task = Plane(run, args.even, args.points)
         torch.manual_seed(run.seed_for("weights"))
-        model = FFJORD(args.model).to(run.device)
+        model = args.model.build().to(run.device)
         learner = FFJORDLearner(model, args.loss, args.steps, args.matching, args.matching_steps)
 
         def show(step: int) -> None:

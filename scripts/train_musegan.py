@@ -114,7 +114,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained networks."""
     import torch
 
-    from generative.musegan import MuseGAN, MuseGANLearner
+    from generative.musegan import MuseGANLearner
     from generative.training.loop import fit
     from scripts.common.music import load_voices, show_scores
 
@@ -126,7 +126,7 @@ def main(args: Args) -> Path:
         voices = load_voices(args.data, args.data_dir, args.max_pieces)
         rolls = excerpts(voices["train"], args.model, args.bars)
         torch.manual_seed(run.seed_for("weights"))
-        learner = MuseGANLearner(MuseGAN(args.model).to(run.device), args.loss, args.steps)
+        learner = MuseGANLearner(args.model.build().to(run.device), args.loss, args.steps)
         held_out = excerpts([*voices["val"], *voices["test"]], args.model, args.bars)
         _, known = learner.model.split(held_out[:6].float().to(run.device))
 
@@ -188,7 +188,7 @@ def compare_style(gan, held_out, seed: int = 1) -> dict[str, float]:
     samples = torch.cat(
         [gan.sample(len(real[p]), generator, None if known is None else known[p]) for p in parts]
     )
-    steps = gan.config.steps_per_bar
+    steps = gan.shape[2]
     ours, theirs = (style(voices_of_rolls(x, 1), steps, steps // 4) for x in (samples, real))
     distance, chance = real_distance(ours, theirs, np.random.default_rng(seed))
     result = {f"{name}_distance": value for name, value in distance._asdict().items()}

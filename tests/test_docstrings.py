@@ -439,7 +439,9 @@ GIVEN: dict[str, Given] = {
     ),
     "generative.rlhf.model": given_rlhf,
     "generative.sampling": lambda _: {"logits": torch.randn(2, 50), "generator": None},
-    "generative.training.summary": lambda _: names("generative.classifier.model", "CNNClassifier"),
+    "generative.training.summary": lambda _: names(
+        "generative.classifier.config", "CNNClassifierConfig"
+    ),
     "generative.known": given_known,
     "generative.known.points": given_points,
     "generative.known.requests": given_requests,

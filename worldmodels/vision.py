@@ -1,6 +1,6 @@
 """V, the vision: any model of `generative` that encodes frames to vectors and decodes them.
 
-    vision = load_vision("pretrained/carracing-dream/vision")   # a ConvVAE, a ConvAutoencoder, ...
+    vision = load_vision("pretrained/carracing-dream/vision")   # a ConvVAE, an Autoencoder, ...
     mu, logvar = see(vision, frames)                # uint8 (B, 64, 64, 3) -> (B, D) twice
     images = vision.decode(mu)
 
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from generative.autoencoder import ConvAutoencoder, LinearAutoencoder
+from generative.autoencoder import Autoencoder
 from generative.training.checks import check_dtype, check_vectors, placed
 from generative.training.pretrained import Pretrained, saved_class
 from generative.vae import VAE, ConvVAE, LinearVAE, to_float_bchw
@@ -88,7 +88,7 @@ class VectorVision(Pretrained, nn.Module):
         return check_dtype(z, "z", self) * self.std + self.mean
 
 
-VisionModel = ConvVAE | VAE | LinearVAE | ConvAutoencoder | LinearAutoencoder | VectorVision
+VisionModel = ConvVAE | VAE | LinearVAE | Autoencoder | VectorVision
 
 FAMILIES: dict[str, type[VisionModel]] = {
     name: family for family in get_args(VisionModel) for name in family.builds or (family.__name__,)
@@ -207,7 +207,7 @@ def to_images(frames: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def standardise(model: ConvAutoencoder | LinearAutoencoder, codes: Tensor) -> None:
+def standardise(model: Autoencoder, codes: Tensor) -> None:
     """Rescale a model's code so that these codes (N, D) get mean 0 and standard deviation 1.
 
     The linear maps on both sides of the code absorb mean and standard deviation, so images are
@@ -215,7 +215,7 @@ def standardise(model: ConvAutoencoder | LinearAutoencoder, codes: Tensor) -> No
     codes only loses its mean. The code is not also rotated to uncorrelated numbers: that would
     amplify directions in which frames hardly differ, and dreams get worse.
     """
-    into, out_of = _maps_beside_code(model)
+    into, out_of = model.maps_beside_code()
     std, mean = torch.std_mean(codes.double(), dim=0, correction=0)
     std = torch.where(std > 1e-4 * std.max(), std, 1.0)
     weight, bias = into.weight.double(), into.bias.double()
@@ -224,13 +224,3 @@ def standardise(model: ConvAutoencoder | LinearAutoencoder, codes: Tensor) -> No
     weight, bias = out_of.weight.double(), out_of.bias.double()
     out_of.weight.copy_(weight * std)
     out_of.bias.copy_(bias + weight @ mean)
-
-
-def _maps_beside_code(model: ConvAutoencoder | LinearAutoencoder) -> tuple[nn.Linear, nn.Linear]:
-    """Linear maps into the code and out of it."""
-    if isinstance(model, LinearAutoencoder):
-        return model.encoder, model.decoder
-    into, out_of = model.encoder[-1], model.decoder[0]
-    assert isinstance(into, nn.Linear)
-    assert isinstance(out_of, nn.Linear)
-    return into, out_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -64,12 +63,12 @@ def train_vae(args: VAETraining) -> Path:
 
     from generative.training.loop import fit
     from generative.training.precision import bf16_of_run
-    from generative.vae import ConvVAE, VAELearner
+    from generative.vae import VAELearner
 
     with Run.open(args, kind="train_vae") as run:
         if run.done:
             return run.path / "model"
-        model, frames, stores = _begin(args, run, lambda: ConvVAE(args.model))
+        model, frames, stores = _begin(args, run)
         loss = replace(args.loss, bf16=bf16_of_run(args.loss.bf16, run))
         learner = VAELearner(model.to(run.device).train(), loss, args.steps)
 
@@ -120,14 +119,14 @@ def train_autoencoder(args: AutoencoderTraining) -> Path:
     """Returns the folder of the trained V."""
     import torch
 
-    from generative.autoencoder import AutoencoderLearner, ConvAutoencoder
+    from generative.autoencoder import AutoencoderLearner
     from generative.training.loop import fit
     from worldmodels.vision import standardise, to_images
 
     with Run.open(args, kind="train_vision") as run:
         if run.done:
             return run.path / "model"
-        model, frames, stores = _begin(args, run, lambda: ConvAutoencoder(args.model))
+        model, frames, stores = _begin(args, run)
         # Channels last is quicker on a CPU.
         model.to(run.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         learner = AutoencoderLearner(model.train(), args.loss, args.steps)
@@ -201,7 +200,7 @@ def scale_vectors(args: VectorScaling) -> Path:
 
 
 def _begin(
-    args: VAETraining | AutoencoderTraining, run: Run, make: Callable[[], Any]
+    args: VAETraining | AutoencoderTraining, run: Run
 ) -> tuple[Any, FrameBatches, list[RolloutStore]]:
     """A model with its first weights, batches of the recorded frames, and the recordings."""
     import torch
@@ -214,7 +213,7 @@ def _begin(
     stores = [RolloutStore(folder) for folder in args.rollouts]
     frames = FrameBatches(stores, args.batch_size, run.rng, shape=(64, 64, 3))
     torch.manual_seed(run.seed_for("weights"))
-    model = make()
+    model = args.model.build()
     if args.start_from is not None:
         model.continue_from(args.start_from)
     return model, frames, stores

@@ -1,6 +1,6 @@
 """Autoencoders: a code from which the image can be drawn again (Foster 2023, chapter 3).
 
-model = ConvAutoencoder.from_pretrained("runs/autoencoder/model")
+model = Autoencoder.from_pretrained("runs/autoencoder/model")
 z = model.encode(images)                        # (B, 1, 32, 32) in [0, 1] -> (B, 2)
 again = model.decode(z)
 """

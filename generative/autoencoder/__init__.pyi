@@ -8,16 +8,13 @@ from .config import (
     LinearAutoencoderConfig as LinearAutoencoderConfig,
 )
 from .model import (
+    Autoencoder as Autoencoder,
+)
+from .model import (
     AutoencoderLearner as AutoencoderLearner,
 )
 from .model import (
     AutoencoderLosses as AutoencoderLosses,
-)
-from .model import (
-    ConvAutoencoder as ConvAutoencoder,
-)
-from .model import (
-    LinearAutoencoder as LinearAutoencoder,
 )
 from .model import (
     add_noise as add_noise,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from generative.training.ranges import Checked, NonNegative, Positive, Size, Widths
+
+if TYPE_CHECKING:
+    from generative.autoencoder.model import Autoencoder
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,14 @@ class ConvAutoencoderConfig(Checked):
                 f"need a height and width that {fold} divides"
             )
 
+    def build(self) -> Autoencoder:
+        """Convolutions of stride 2 down to the code, transposed ones back; at the book's sizes
+        96,770 and 246,273 parameters."""
+        from generative.autoencoder.model import Autoencoder
+        from generative.autoencoder.networks import conv_networks
+
+        return Autoencoder(*conv_networks(self), self.image_shape, self.latent_dim, config=self)
+
 
 @dataclass(frozen=True)
 class LinearAutoencoderConfig(Checked):
@@ -46,6 +57,14 @@ class LinearAutoencoderConfig(Checked):
                 f"latent_dim is {self.latent_dim}; give 1 to {math.prod(self.image_shape)}, the "
                 "numbers in an image"
             )
+
+    def build(self) -> Autoencoder:
+        """One linear map to the code and one back; its best is principal component analysis."""
+        from generative.autoencoder.model import Autoencoder
+        from generative.autoencoder.networks import linear_networks
+
+        sizes = self.image_shape, self.latent_dim
+        return Autoencoder(*linear_networks(self), *sizes, squash=False, config=self)
 
 
 @dataclass(frozen=True)

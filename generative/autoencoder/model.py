@@ -1,10 +1,10 @@
-"""Autoencoders: convolutional, denoising, linear. Networks, losses, learner.
+"""The autoencoder of any two networks, its losses and its learner.
 
 An encoder squeezes an image into a short code, a decoder makes the image of it again. The
 convolutional one is the book's (Foster 2023, chapter 3), with a code of two numbers that can be
 plotted. The linear one cannot do better than principal component analysis, and gets there.
 
-    model = ConvAutoencoder.from_pretrained("runs/autoencoder/model")
+    model = Autoencoder.from_pretrained("runs/autoencoder/model")
     z = model.encode(images)             # (B, 1, 32, 32) in [0, 1] -> (B, 2)
     images_again = model.decode(z)
 
@@ -14,7 +14,7 @@ attempt at one, and shows why the VAE is needed.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -26,20 +26,14 @@ from generative.autoencoder.config import (
     ConvAutoencoderConfig,
     LinearAutoencoderConfig,
 )
-from generative.nets.conv import doubling_layers, halving_layers
-from generative.nets.init import glorot_
 from generative.training.checks import check_images, check_some, check_vectors
 from generative.training.optimisation import ModelLearner, Optimisation
 from generative.training.pretrained import Pretrained
 
 __all__ = [
+    "Autoencoder",
     "AutoencoderLearner",
-    "AutoencoderLossConfig",
     "AutoencoderLosses",
-    "ConvAutoencoder",
-    "ConvAutoencoderConfig",
-    "LinearAutoencoder",
-    "LinearAutoencoderConfig",
     "add_noise",
     "autoencoder_loss",
     "principal_components",
@@ -47,32 +41,48 @@ __all__ = [
 ]
 
 
-class ConvAutoencoder(Pretrained, nn.Module):
-    """Convolutions of stride 2 down to the code, transposed ones back.
+class Autoencoder(Pretrained, nn.Module):
+    """Images to a short code and back, by any two networks.
 
-    At the book's sizes the encoder has 96,770 parameters, the decoder 246,273.
+    `ConvAutoencoderConfig().build()` is the book's. `LinearAutoencoderConfig().build()` has linear
+    maps: the least squared error of any k numbers that depend linearly on the image is that of its
+    first k principal components (Baldi & Hornik 1989), and there are no other minima. An
+    autoencoder that is put together by hand is saved by its weights: put it together again and call
+    `load_weights(folder)`.
+
+    Args:
+        encoder: images (B, *image_shape) -> codes (B, latent_dim).
+        decoder: codes -> images before the sigmoid, or, without `squash`, images.
+        image_shape: (C, H, W).
+        latent_dim: numbers of a code.
+        squash: decoded images are confined to [0, 1] by a sigmoid.
+        config: the recipe of the model, if it has one.
     """
 
-    config_class = ConvAutoencoderConfig
+    builds: ClassVar[Mapping[str, type]] = {
+        "ConvAutoencoder": ConvAutoencoderConfig,
+        "LinearAutoencoder": LinearAutoencoderConfig,
+    }
+    renamed: ClassVar[Mapping[str, str]] = {
+        "encoder.weight": "encoder.1.weight",
+        "encoder.bias": "encoder.1.bias",
+        "decoder.weight": "decoder.0.weight",
+        "decoder.bias": "decoder.0.bias",
+    }
     capabilities: ClassVar[frozenset[str]] = frozenset({"loss", "encode", "decode", "reconstruct"})
 
-    def __init__(self, config: ConvAutoencoderConfig | None = None):
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        image_shape: tuple[int, ...],
+        latent_dim: int,
+        squash: bool = True,
+        config: ConvAutoencoderConfig | LinearAutoencoderConfig | None = None,
+    ):
         super().__init__()
-        self.config = config = config or ConvAutoencoderConfig()
-        channels, (c, h, w) = config.channels, config.image_shape
-        small = (channels[-1], h >> len(channels), w >> len(channels))
-        self.encoder = nn.Sequential(
-            *halving_layers((c, *channels), lambda _: [nn.ReLU()]),
-            nn.Flatten(),
-            nn.Linear(math.prod(small), config.latent_dim),
-        )
-        self.decoder = nn.Sequential(
-            nn.Linear(config.latent_dim, math.prod(small)),
-            nn.Unflatten(1, small),
-            *doubling_layers((channels[-1], *channels[::-1]), lambda _: [nn.ReLU()]),
-            nn.Conv2d(channels[0], c, 3, padding=1),
-        )
-        glorot_(self)
+        self.config, self.image_shape, self.latent_dim = config, image_shape, latent_dim
+        self.encoder, self.decoder, self.squash = encoder, decoder, squash
 
     def encode(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> codes (B, latent_dim).
@@ -80,58 +90,16 @@ class ConvAutoencoder(Pretrained, nn.Module):
         Raises:
             ValueError: another shape, integer pixels, or pixels outside [0, 1].
         """
-        return self.encoder(check_images(x, self.config.image_shape, self))
+        return self.encoder(check_images(x, self.image_shape, self))
 
     def decode_logits(self, z: Tensor) -> Tensor:
-        """Codes (B, latent_dim) -> images before the sigmoid, (B, C, H, W)."""
-        return self.decoder(check_vectors(z, self.config.latent_dim, "codes", self))
+        """Codes (B, latent_dim) -> what the decoder gives, (B, C, H, W)."""
+        return self.decoder(check_vectors(z, self.latent_dim, "codes", self))
 
     def decode(self, z: Tensor) -> Tensor:
-        """Codes (B, latent_dim) -> images (B, C, H, W) in [0, 1]."""
-        return self.decode_logits(z).sigmoid()
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """Images -> images, by way of the code."""
-        return self.decode(self.encode(x))
-
-    def loss(self, x: Tensor, kind: str = "bce", noisy: Tensor | None = None) -> AutoencoderLosses:
-        """Distance of images (B, C, H, W) from their reconstructions, or from those of `noisy`."""
-        check_some(check_images(x, self.config.image_shape, self), self)
-        return autoencoder_loss(
-            self.decode_logits(self.encode(x if noisy is None else noisy)), x, kind
-        )
-
-
-class LinearAutoencoder(Pretrained, nn.Module):
-    """One linear map to the code and one back; its best is principal component analysis.
-
-    The least squared error of any k numbers that depend linearly on the image is that of its first
-    k principal components (Baldi & Hornik 1989), and there are no other minima.
-    """
-
-    config_class = LinearAutoencoderConfig
-    capabilities: ClassVar[frozenset[str]] = frozenset({"loss", "encode", "decode", "reconstruct"})
-
-    def __init__(self, config: LinearAutoencoderConfig | None = None):
-        super().__init__()
-        self.config = config = config or LinearAutoencoderConfig()
-        dim = math.prod(config.image_shape)
-        self.encoder = nn.Linear(dim, config.latent_dim)
-        self.decoder = nn.Linear(config.latent_dim, dim)
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] -> codes (B, latent_dim).
-
-        Raises:
-            ValueError: another shape, integer pixels, or pixels outside [0, 1].
-        """
-        x = check_images(x, self.config.image_shape, self)
-        return self.encoder(x.flatten(1))
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Codes (B, latent_dim) -> images (B, C, H, W); not confined to [0, 1]."""
-        z = check_vectors(z, self.config.latent_dim, "codes", self)
-        return self.decoder(z).unflatten(1, self.config.image_shape)
+        """Codes (B, latent_dim) -> images (B, C, H, W); in [0, 1] with `squash`."""
+        out = self.decode_logits(z)
+        return out.sigmoid() if self.squash else out
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Images -> images, by way of the code."""
@@ -141,20 +109,50 @@ class LinearAutoencoder(Pretrained, nn.Module):
     def initialise(self, x: Tensor) -> None:
         """Begin at the mean of images (B, C, H, W), with codes of mean zero.
 
-        From anywhere else the first gradients all point at the mean, and are so large that Adam
-        takes thousands of steps to forget them.
-        """
-        check_some(check_images(x, self.config.image_shape, self), self)
-        mean = x.flatten(1).mean(0)
-        self.decoder.bias.copy_(mean)
-        self.encoder.bias.copy_(-self.encoder.weight @ mean)
+        From anywhere else the first gradients of linear maps all point at the mean, and are so
+        large that Adam takes thousands of steps to forget them.
 
-    def loss(self, x: Tensor, kind: str = "mse", noisy: Tensor | None = None) -> AutoencoderLosses:
-        """Mean squared error of images (B, C, H, W); there is no other kind for this model."""
-        if kind != "mse":
-            raise ValueError(f"kind is {kind!r}; a linear autoencoder minimises 'mse'")
-        check_some(check_images(x, self.config.image_shape, self), self)
-        error = F.mse_loss(self.reconstruct(x if noisy is None else noisy), x)
+        Raises:
+            ValueError: the networks are not linear maps.
+        """
+        check_some(check_images(x, self.image_shape, self), self)
+        into, out_of = self.maps_beside_code()
+        if self.squash or {m for m in self.modules() if [*m.parameters(False)]} != {into, out_of}:
+            raise ValueError("only a linear autoencoder can begin at the mean; leave this out")
+        mean = x.flatten(1).mean(0)
+        out_of.bias.copy_(mean)
+        into.bias.copy_(-into.weight @ mean)
+
+    def maps_beside_code(self) -> tuple[nn.Linear, nn.Linear]:
+        """The linear maps into the code and out of it.
+
+        Raises:
+            ValueError: the encoder does not end in one, or the decoder does not begin with one.
+        """
+        ends = [[*network.modules()] for network in (self.encoder, self.decoder)]
+        into, out_of = ends[0][-1], next(m for m in ends[1] if not [*m.children()])
+        if not (isinstance(into, nn.Linear) and isinstance(out_of, nn.Linear)):
+            raise ValueError(
+                f"the encoder ends in {type(into).__name__} and the decoder begins with "
+                f"{type(out_of).__name__}; needed is an nn.Linear on both sides of the code"
+            )
+        return into, out_of
+
+    def loss(
+        self, x: Tensor, kind: str | None = None, noisy: Tensor | None = None
+    ) -> AutoencoderLosses:
+        """Distance of images (B, C, H, W) from their reconstructions, or from those of `noisy`.
+
+        Args:
+            kind: "bce" or "mse"; without `squash` there is only "mse".
+        """
+        check_some(check_images(x, self.image_shape, self), self)
+        out = self.decode_logits(self.encode(x if noisy is None else noisy))
+        if self.squash:
+            return autoencoder_loss(out, x, kind or "bce")
+        if kind not in (None, "mse"):
+            raise ValueError(f"kind is {kind!r}; an autoencoder without squash minimises 'mse'")
+        error = F.mse_loss(out, x)
         return AutoencoderLosses(error, error)
 
 
@@ -208,12 +206,10 @@ def principal_components(x: Tensor, k: int) -> tuple[Tensor, Tensor, float]:
     return mean, directions[:k], float(s[k:].square().sum() / x.numel())
 
 
-class AutoencoderLearner(ModelLearner["ConvAutoencoder | LinearAutoencoder"]):
+class AutoencoderLearner(ModelLearner[Autoencoder]):
     """Adam on the reconstruction of images; one `update` per batch."""
 
-    def __init__(
-        self, model: ConvAutoencoder | LinearAutoencoder, config: AutoencoderLossConfig, steps: int
-    ):
+    def __init__(self, model: Autoencoder, config: AutoencoderLossConfig, steps: int):
         optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, eps=config.adam_eps)
         super().__init__(model, Optimisation(model, optimizer, steps, config.final_lr))
         self.config = config

@@ -8,16 +8,13 @@ from .config import (
     MLPClassifierConfig as MLPClassifierConfig,
 )
 from .model import (
+    Classifier as Classifier,
+)
+from .model import (
     ClassifierLearner as ClassifierLearner,
 )
 from .model import (
     ClassifierLosses as ClassifierLosses,
-)
-from .model import (
-    CNNClassifier as CNNClassifier,
-)
-from .model import (
-    MLPClassifier as MLPClassifier,
 )
 from .model import (
     classifier_loss as classifier_loss,

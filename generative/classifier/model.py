@@ -1,9 +1,9 @@
-"""Classifiers of images: multilayer perceptron and convolutional network. Losses, learner.
+"""A classifier of images around any network, its losses and its learner.
 
 The book's warm-up (Foster 2023, chapter 2), and what later chapters need where a generated image
 has to be judged: a discriminative model, p(class | image).
 
-    model = CNNClassifier.from_pretrained("runs/classifier/model")
+    model = Classifier.from_pretrained("runs/classifier/model")
     model.classify(images)               # (B, 3, 32, 32) in [0, 1] -> classes (B,)
     model.log_probs(images)              # (B, num_classes), nats
 
@@ -12,7 +12,7 @@ has to be judged: a discriminative model, p(class | image).
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -24,46 +24,50 @@ from generative.classifier.config import (
     CNNClassifierConfig,
     MLPClassifierConfig,
 )
-from generative.nets.conv import same_pad
-from generative.nets.init import glorot_
 from generative.training.checks import check_batch, check_images, check_labels, check_some
 from generative.training.optimisation import ModelLearner, Optimisation, parameter_groups
 from generative.training.pretrained import Pretrained
 
 __all__ = [
-    "CNNClassifier",
-    "CNNClassifierConfig",
+    "Classifier",
     "ClassifierLearner",
-    "ClassifierLossConfig",
     "ClassifierLosses",
-    "MLPClassifier",
-    "MLPClassifierConfig",
     "classifier_loss",
     "confusion_matrix",
     "random_shift",
 ]
 
 
-class MLPClassifier(Pretrained, nn.Module):
-    """Dense layers on all pixels at once; at the book's sizes 646,260 parameters.
+class Classifier(Pretrained, nn.Module):
+    """p(class | image), around any network.
 
-    It does not know which pixels are neighbours. Without hidden layers it is logistic regression.
+    `CNNClassifierConfig().build()` and `MLPClassifierConfig().build()` are the book's. A classifier
+    that is put together by hand is saved by its weights: put it together again and call
+    `load_weights(folder)`.
+
+    Args:
+        net: images (B, C, H, W) -> scores before the softmax, (B, num_classes).
+        image_shape: (C, H, W).
+        num_classes: classes, numbered from 0.
+        config: the recipe of the classifier, if it has one.
     """
 
-    config_class = MLPClassifierConfig
+    builds: ClassVar[Mapping[str, type]] = {
+        "CNNClassifier": CNNClassifierConfig,
+        "MLPClassifier": MLPClassifierConfig,
+    }
     capabilities: ClassVar[frozenset[str]] = frozenset({"loss"})
 
-    def __init__(self, config: MLPClassifierConfig | None = None):
+    def __init__(
+        self,
+        net: nn.Module,
+        image_shape: tuple[int, ...],
+        num_classes: int,
+        config: MLPClassifierConfig | CNNClassifierConfig | None = None,
+    ):
         super().__init__()
-        self.config = config = config or MLPClassifierConfig()
-        self.net = nn.Sequential(nn.Flatten())
-        dim = math.prod(config.image_shape)
-        for width in config.hidden_dims:
-            self.net.append(nn.Linear(dim, width))
-            self.net.append(nn.ReLU())
-            dim = width
-        self.net.append(nn.Linear(dim, config.num_classes))
-        glorot_(self)
+        self.config, self.image_shape, self.num_classes = config, image_shape, num_classes
+        self.net = net
 
     def logits(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> scores before the softmax, (B, num_classes).
@@ -71,71 +75,16 @@ class MLPClassifier(Pretrained, nn.Module):
         Raises:
             ValueError: another shape, integer pixels, or pixels outside [0, 1].
         """
-        return self.net(check_images(x, self.config.image_shape, self))
-
-    def log_probs(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> log probability of each class, nats, (B, num_classes)."""
-        return self.logits(x).log_softmax(1)
-
-    def classify(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> the likeliest class of each, int64 (B,)."""
-        return self.logits(x).argmax(1)
-
-    def loss(self, x: Tensor, labels: Tensor) -> ClassifierLosses:
-        """Cross-entropy of images (B, C, H, W) with their classes, int64 (B,)."""
-        return classifier_loss(self.logits(check_some(x, self)), labels)
-
-
-class CNNClassifier(Pretrained, nn.Module):
-    """Convolutions with batch normalisation, then dense layers.
-
-    At the book's sizes 591,914 parameters, and 640 averages that are not trained.
-    """
-
-    config_class = CNNClassifierConfig
-    capabilities: ClassVar[frozenset[str]] = frozenset({"loss"})
-
-    def __init__(self, config: CNNClassifierConfig | None = None):
-        super().__init__()
-        self.config = config = config or CNNClassifierConfig()
-        self.net = nn.Sequential()
-        c, *sides = config.image_shape
-        for after, kernel, stride in zip(
-            config.channels, config.kernels, config.strides, strict=True
-        ):
-            self.net.append(same_pad(sides, kernel, stride))
-            self.net.append(nn.Conv2d(c, after, kernel, stride))
-            if config.batch_norm:
-                self.net.append(nn.BatchNorm2d(after, config.norm_eps, config.norm_momentum))
-            self.net.append(nn.LeakyReLU(config.slope))
-            c, sides = after, [math.ceil(side / stride) for side in sides]
-        self.net.append(nn.Flatten())
-        dim = c * math.prod(sides)
-        if config.hidden_dim:
-            self.net.append(nn.Linear(dim, config.hidden_dim))
-            dim = config.hidden_dim
-            if config.batch_norm:
-                self.net.append(nn.BatchNorm1d(dim, config.norm_eps, config.norm_momentum))
-            self.net.append(nn.LeakyReLU(config.slope))
-        self.net.append(nn.Dropout(config.dropout))
-        self.net.append(nn.Linear(dim, config.num_classes))
-        glorot_(self)
-
-    def logits(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] -> scores before the softmax, (B, num_classes).
-
-        Raises:
-            ValueError: another shape, integer pixels, or pixels outside [0, 1].
-        """
-        return self.net(check_images(x, self.config.image_shape, self))
+        return self.net(check_images(x, self.image_shape, self))
 
     def features(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> what the last layer sees, (B, D).
 
         Raises:
+            TypeError: the network is no nn.Sequential.
             ValueError: another shape, integer pixels, or pixels outside [0, 1].
         """
-        return self.net[:-1](check_images(x, self.config.image_shape, self))
+        return self._layers()[:-1](check_images(x, self.image_shape, self))
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
         """Images (B, C, H, W) -> maps behind the activation of each convolution.
@@ -144,14 +93,22 @@ class CNNClassifier(Pretrained, nn.Module):
             ValueError: another shape or type. Pixels may lie outside [0, 1], as those of a decoder
                 in training may.
         """
-        x, maps = check_batch(x, self.config.image_shape, "images", self), []
-        for layer in self.net:
+        x, maps = check_batch(x, self.image_shape, "images", self), []
+        for layer in self._layers():
             if isinstance(layer, nn.Flatten):
                 break
             x = layer(x)
             if isinstance(layer, nn.LeakyReLU):
                 maps.append(x)
         return maps
+
+    def _layers(self) -> nn.Sequential:
+        if not isinstance(self.net, nn.Sequential):
+            raise TypeError(
+                f"the network is a {type(self.net).__name__}; features are read between the layers "
+                "of an nn.Sequential, so pass the classifier one"
+            )
+        return self.net
 
     def log_probs(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) -> log probability of each class, nats, (B, num_classes)."""
@@ -206,12 +163,10 @@ def random_shift(x: Tensor, most: int, generator: torch.Generator | None = None)
     return F.pad(x, (most, most, most, most))[images, channels, rows, columns]
 
 
-class ClassifierLearner(ModelLearner["MLPClassifier | CNNClassifier"]):
+class ClassifierLearner(ModelLearner[Classifier]):
     """Adam on the cross-entropy; one `update` per batch."""
 
-    def __init__(
-        self, model: MLPClassifier | CNNClassifier, config: ClassifierLossConfig, steps: int
-    ):
+    def __init__(self, model: Classifier, config: ClassifierLossConfig, steps: int):
         groups = parameter_groups(model, config.weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=config.lr, eps=config.adam_eps)
         super().__init__(model, Optimisation(model, optimizer, steps, config.final_lr))

@@ -23,6 +23,7 @@ from generative.training.ranges import (
 
 if TYPE_CHECKING:
     from generative.flow.chain import Chain
+    from generative.flow.ffjord import FFJORD
     from generative.flow.images import ImageFlow
 
 
@@ -204,6 +205,17 @@ class FFJORDConfig(Checked):
         super().__post_init__()
         if self.log_det == "steps" and self.solver != "rk4":
             raise ValueError(f"log_det 'steps' is of solver 'rk4', not of {self.solver!r}")
+
+    def build(self) -> FFJORD:
+        """A continuous flow around a perceptron that sees the time in every layer."""
+        from generative.flow.ffjord import FFJORD, VelocityNet
+
+        return FFJORD(
+            VelocityNet(self), self.dim,
+            log_det=self.log_det, noise=self.noise, solver=self.solver, num_steps=self.num_steps,
+            fine_steps=self.fine_steps, tolerance=self.tolerance,
+            kinetic_energy=self.kinetic_energy, jacobian_norm=self.jacobian_norm, config=self,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

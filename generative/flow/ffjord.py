@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple, cast
 
 import torch
@@ -179,17 +179,44 @@ class MatchingLosses(NamedTuple):
 
 
 class FFJORD(Pretrained, nn.Module):
-    """Continuous flow on vectors (B, D)."""
+    """Continuous flow on vectors (B, D) around any network that gives their velocity.
 
-    config_class = FFJORDConfig
+    `FFJORDConfig().build()` is one whose config is saved with it. A flow that is put together by
+    hand is saved by its weights: put it together again and call `load_weights(folder)`.
+
+    Args:
+        velocity: (t, z, directions) -> f and (df/dz) directions, as `VelocityNet.forward`.
+        dim: numbers of an example, D.
+        log_det, noise, solver, num_steps, fine_steps, tolerance, kinetic_energy, jacobian_norm:
+            see `FFJORDConfig`.
+        config: the recipe of the flow, if it has one.
+    """
+
+    builds: ClassVar[Mapping[str, type]] = {"FFJORD": FFJORDConfig}
     capabilities: ClassVar[frozenset[str]] = frozenset(
         {"loss", "sample", "log_prob", "encode", "decode"}
     )
 
-    def __init__(self, config: FFJORDConfig | None = None):
+    def __init__(
+        self,
+        velocity: nn.Module,
+        dim: int,
+        *,
+        log_det: str = "trace",
+        noise: str = "rademacher",
+        solver: str = "rk4",
+        num_steps: int = 8,
+        fine_steps: int = 96,
+        tolerance: float = 1e-5,
+        kinetic_energy: float = 0.0,
+        jacobian_norm: float = 0.0,
+        config: FFJORDConfig | None = None,
+    ):
         super().__init__()
-        self.config = config = config or FFJORDConfig()
-        self.velocity = VelocityNet(config)
+        self.config, self.dim, self.velocity = config, dim, velocity
+        self.log_det, self.noise, self.solver, self.tolerance = log_det, noise, solver, tolerance
+        self.num_steps, self.fine_steps = num_steps, fine_steps
+        self.kinetic_energy, self.jacobian_norm = kinetic_energy, jacobian_norm
 
     @graph_if_wanted
     def encode_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,18 +226,18 @@ class FFJORD(Pretrained, nn.Module):
             ValueError: another shape, or integers.
         """
         x = self._check(x)
-        return self._fine(x, 1.0, 0.0, self.config.fine_steps, self._all_directions(x))
+        return self._fine(x, 1.0, 0.0, self.fine_steps, self._all_directions(x))
 
     @graph_if_wanted
     def encode(self, x: Tensor) -> Tensor:
         """x (B, D) -> z (B, D), standard normal if x is drawn from the model."""
-        return self._move(self._check(x), 1.0, 0.0, self.config.fine_steps)
+        return self._move(self._check(x), 1.0, 0.0, self.fine_steps)
 
     @graph_if_wanted
     def decode(self, z: Tensor) -> Tensor:
         """z (B, D) -> x (B, D), the inverse of `encode` up to the solver's error."""
-        z = check_vectors(z, self.config.dim, "z", self)
-        return self._move(z, 0.0, 1.0, self.config.fine_steps)
+        z = check_vectors(z, self.dim, "z", self)
+        return self._move(z, 0.0, 1.0, self.fine_steps)
 
     @graph_if_wanted
     def log_prob(self, x: Tensor) -> Tensor:
@@ -220,15 +247,15 @@ class FFJORD(Pretrained, nn.Module):
 
     def loss(self, x: Tensor, generator: torch.Generator | None = None) -> FFJORDLosses:
         """Mean negative log-likelihood of (B, D) by the solver's coarse steps, and penalties."""
-        x, config = check_some(self._check(x), self), self.config
+        x = check_some(self._check(x), self)
         shift = float(torch.rand((), generator=generator, device=x.device, dtype=x.dtype))
-        times = shifted_steps(1.0, 0.0, config.num_steps, shift)
-        if config.log_det == "steps":
+        times = shifted_steps(1.0, 0.0, self.num_steps, shift)
+        if self.log_det == "steps":
             z, log_dets, rates = self._solve_with_jacobian(x, times)
         else:
-            exact = config.log_det == "trace"
+            exact = self.log_det == "trace"
             directions = (
-                self._all_directions(x) if exact else draw_directions(x, config.noise, generator)
+                self._all_directions(x) if exact else draw_directions(x, self.noise, generator)
             )
             z, rates = self._solve(x, times, directions)
             log_dets = rates[:, 0]
@@ -236,8 +263,8 @@ class FFJORD(Pretrained, nn.Module):
         # Backwards in time the integral of a positive function is negative.
         _, kinetic, jacobian = -rates.mean(0)
         loss = latent - log_det
-        if config.kinetic_energy or config.jacobian_norm:
-            loss = loss + config.kinetic_energy * kinetic + config.jacobian_norm * jacobian
+        if self.kinetic_energy or self.jacobian_norm:
+            loss = loss + self.kinetic_energy * kinetic + self.jacobian_norm * jacobian
         return FFJORDLosses(loss, latent, log_det, kinetic.detach(), jacobian.detach())
 
     def matching_loss(self, x: Tensor, generator: torch.Generator | None = None) -> MatchingLosses:
@@ -267,7 +294,7 @@ class FFJORD(Pretrained, nn.Module):
     @torch.no_grad()
     def sample(self, n: CountOrZero, generator: torch.Generator | None = None) -> Tensor:
         """n points (n, D): `decode` of standard normal z."""
-        z = torch.randn(n, self.config.dim, generator=generator, **placed(self))
+        z = torch.randn(n, self.dim, generator=generator, **placed(self))
         return self.decode(z)
 
     @checked
@@ -277,9 +304,9 @@ class FFJORD(Pretrained, nn.Module):
 
         A single time is 0.
         """
-        points = [check_vectors(z, self.config.dim, "z", self)]
+        points = [check_vectors(z, self.dim, "z", self)]
         for i in range(gaps := num_times - 1):
-            steps = -(-self.config.fine_steps // gaps)
+            steps = -(-self.fine_steps // gaps)
             points.append(self._move(points[-1], i / gaps, (i + 1) / gaps, steps))
         return torch.stack(points)
 
@@ -291,16 +318,15 @@ class FFJORD(Pretrained, nn.Module):
         if t == 0:
             return standard_normal_log_prob(x)
         directions = self._all_directions(x)
-        z, log_det = self._fine(x, t, 0.0, self.config.fine_steps, directions)
+        z, log_det = self._fine(x, t, 0.0, self.fine_steps, directions)
         return standard_normal_log_prob(z) + log_det
 
     def _check(self, x: Tensor) -> Tensor:
-        return check_vectors(x, self.config.dim, "points", self)
+        return check_vectors(x, self.dim, "points", self)
 
     def _all_directions(self, x: Tensor) -> Tensor:
-        dim = self.config.dim
-        unit = torch.eye(dim, device=x.device, dtype=x.dtype)
-        return unit[:, None].expand(dim, len(x), dim)
+        unit = torch.eye(self.dim, device=x.device, dtype=x.dtype)
+        return unit[:, None].expand(self.dim, len(x), self.dim)
 
     def _move(self, z: Tensor, t0: float, t1: float, num_steps: int) -> Tensor:
         return self._fine(z, t0, t1, num_steps, z.new_zeros(0, *z.shape))[0]
@@ -328,8 +354,8 @@ class FFJORD(Pretrained, nn.Module):
             f, derivative = self.velocity(_time(t, now), now, directions)
             return f, _rates(f, derivative, directions)
 
-        if self.config.solver == "dopri5":
-            return adaptive(velocity, z, times[0], times[-1], self.config.tolerance)
+        if self.solver == "dopri5":
+            return adaptive(velocity, z, times[0], times[-1], self.tolerance)
         return rk4(velocity, z, times)
 
     def _solve_with_jacobian(

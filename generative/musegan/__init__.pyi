@@ -9,8 +9,8 @@ from .model import (
 from .model import (
     voices_of_rolls as voices_of_rolls,
 )
-from .networks import Critic as Critic
-from .networks import Generator as Generator
-from .networks import Noise as Noise
+from .networks import RollCritic as RollCritic
+from .networks import RollGenerator as RollGenerator
+from .networks import RollNoise as RollNoise
 from .training import MuseGANLearner as MuseGANLearner
 from .training import track_penalty as track_penalty

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from generative.gan.config import WGANLossConfig
 from generative.training.ranges import (
@@ -14,6 +14,9 @@ from generative.training.ranges import (
     SizeOrZero,
     Widths,
 )
+
+if TYPE_CHECKING:
+    from generative.musegan.model import MuseGAN
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,21 @@ class MuseGANConfig(Checked):
             raise ValueError(
                 f"given_track is {self.given_track}; tracks are 0 to {self.num_tracks - 1}"
             )
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(tracks, bars, steps, pitches) of one piece."""
+        return self.num_tracks, self.num_bars, self.steps_per_bar, self.num_pitches
+
+    def build(self) -> MuseGAN:
+        """The book's generator and critic of bars."""
+        from generative.musegan.model import MuseGAN
+        from generative.musegan.networks import RollCritic, RollGenerator
+
+        return MuseGAN(
+            RollGenerator(self), RollCritic(self), self.shape, self.latent_dim,
+            self.lowest, self.given, self.given_track, config=self,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generative.musegan.config import MuseGANConfig
-from generative.musegan.networks import Critic, Generator, Noise
+from generative.musegan.networks import RollNoise
 from generative.music.score import Score, score_of_voices
 from generative.training.checks import check_dtype, check_images, checked, placed
 from generative.training.pretrained import Pretrained
@@ -21,32 +21,48 @@ __all__ = ["MuseGAN", "rolls_of_voices", "voices_of_rolls"]
 
 
 class MuseGAN(Pretrained, nn.Module):
-    """Generator and critic; rolls have values in [0, 1]."""
+    """Generator and critic; rolls have values in [0, 1].
 
-    config_class = MuseGANConfig
+    `MuseGANConfig().build()` is the book's. A pair that is put together by hand is saved by its
+    weights: put it together again and call `load_weights(folder)`.
+
+    Args:
+        generator: noise, and what is given or None -> rolls (B, *shape) from -1 to 1.
+        critic: such rolls, and the given bar or None -> heights (B,).
+        shape: of a piece, (tracks, bars, steps, pitches).
+        latent_dim: numbers of each noise.
+        lowest, given, given_track: see `MuseGANConfig`.
+        config: the recipe of the pair, if it has one.
+    """
+
+    builds: ClassVar[Mapping[str, type]] = {"MuseGAN": MuseGANConfig}
     renamed: ClassVar[Mapping[str, str]] = {"discriminator.": "critic."}
     capabilities: ClassVar[frozenset[str]] = frozenset({"sample"})
 
-    def __init__(self, config: MuseGANConfig | None = None):
+    def __init__(
+        self,
+        generator: nn.Module,
+        critic: nn.Module,
+        shape: tuple[int, int, int, int],
+        latent_dim: int,
+        lowest: int = 0,
+        given: str = "nothing",
+        given_track: int = 0,
+        config: MuseGANConfig | None = None,
+    ):
         super().__init__()
-        self.config = config = config or MuseGANConfig()
-        self.generator = Generator(config)
-        self.critic = Critic(config)
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(tracks, bars, steps, pitches) of one piece."""
-        c = self.config
-        return (c.num_tracks, c.num_bars, c.steps_per_bar, c.num_pitches)
+        self.config, self.shape, self.latent_dim = config, shape, latent_dim
+        self.lowest, self.given, self.given_track = lowest, given, given_track
+        self.generator, self.critic = generator, critic
 
     @checked
-    def draw_noise(self, n: CountOrZero, generator: torch.Generator | None = None) -> Noise:
+    def draw_noise(self, n: CountOrZero, generator: torch.Generator | None = None) -> RollNoise:
         """Standard normal noise for n pieces."""
-        d, p = self.config.latent_dim, self.config.num_tracks
+        d, p = self.latent_dim, self.shape[0]
         shapes = ((n, d), (n, d), (n, p, d), (n, p, d))
-        return Noise(*(torch.randn(s, generator=generator, **placed(self)) for s in shapes))
+        return RollNoise(*(torch.randn(s, generator=generator, **placed(self)) for s in shapes))
 
-    def generate(self, noise: Noise, given: Tensor | None = None) -> Tensor:
+    def generate(self, noise: RollNoise, given: Tensor | None = None) -> Tensor:
         """Noise -> rolls (B, tracks, bars, steps, pitches) in [0, 1].
 
         Args:
@@ -68,7 +84,7 @@ class MuseGAN(Pretrained, nn.Module):
             ValueError: wrong shape or type, or a value outside [0, 1].
         """
         rolls = check_images(rolls, self.shape, self, "rolls")
-        known = self._check_given(given, len(rolls)) if self.config.given == "bar" else None
+        known = self._check_given(given, len(rolls)) if self.given == "bar" else None
         return self.critic(2 * rolls - 1, known)
 
     @torch.no_grad()
@@ -87,8 +103,8 @@ class MuseGAN(Pretrained, nn.Module):
 
         Needs `given="bar"`. The style and the groove of a piece stay, chords and melody are new.
         """
-        if self.config.given != "bar":
-            raise ValueError(f"this MuseGAN is given {self.config.given!r}; train one with 'bar'")
+        if self.given != "bar":
+            raise ValueError(f"this MuseGAN is given {self.given!r}; train one with 'bar'")
         noise = self.draw_noise(len(rolls), generator)
         while rolls.shape[2] < num_bars:
             new = self.generate(noise, one_hot(rolls[:, :, -1]))
@@ -99,30 +115,29 @@ class MuseGAN(Pretrained, nn.Module):
 
     def scores(self, rolls: Tensor) -> list[Score]:
         """Rolls as scores of sixteenth notes: at each step the pitch with the largest value."""
-        voices = voices_of_rolls(rolls, self.config.lowest)
-        return [score_of_voices(v, self.config.steps_per_bar // 4) for v in voices]
+        voices = voices_of_rolls(rolls, self.lowest)
+        return [score_of_voices(v, self.shape[2] // 4) for v in voices]
 
     def split(self, rolls: Tensor) -> tuple[Tensor, Tensor | None]:
         """Split rolls of the data into (rolls to generate, given track or bar).
 
         With a given bar, rolls have one more bar, the first.
         """
-        if self.config.given == "bar":
+        if self.given == "bar":
             return rolls[:, :, 1:], rolls[:, :, 0]
-        return rolls, rolls[:, self.config.given_track] if self.config.given == "track" else None
+        return rolls, rolls[:, self.given_track] if self.given == "track" else None
 
     def _check_given(self, given: Tensor | None, n: int) -> Tensor | None:
         """Check the given track or bar, and map it from [0, 1] to [-1, 1]."""
-        c = self.config
-        if c.given == "nothing":
+        if self.given == "nothing":
             if given is not None:
                 raise ValueError("this MuseGAN is given nothing; train one with given 'track'")
             return None
-        first = c.num_bars if c.given == "track" else c.num_tracks
-        shape = (first, c.steps_per_bar, c.num_pitches)
+        tracks, bars, *sides = self.shape
+        shape = (bars if self.given == "track" else tracks, *sides)
         if given is None:
-            if c.given == "track":
-                raise ValueError(f"this MuseGAN needs track {c.given_track}, (B, {shape})")
+            if self.given == "track":
+                raise ValueError(f"this MuseGAN needs track {self.given_track}, (B, {shape})")
             silence = torch.zeros(n, *shape, **placed(self))
             silence[..., -1] = 1
             given = silence

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from generative.musegan.config import MuseGANConfig
 from generative.nets.conv import same_pad
 
-__all__ = ["Critic", "Generator", "Noise", "onsets"]
+__all__ = ["RollCritic", "RollGenerator", "RollNoise", "onsets"]
 
 
-class Noise(NamedTuple):
+class RollNoise(NamedTuple):
     """Input noise of the generator, D numbers each, for B pieces with P tracks."""
 
     chords: Tensor
@@ -108,7 +108,7 @@ class BarEncoder(nn.Module):
         return self.layers(x)
 
 
-class Generator(nn.Module):
+class RollGenerator(nn.Module):
     """Noise and a given track or bar -> rolls (B, tracks, bars, steps, pitches) in [-1, 1].
 
     6,576,612 parameters at the book's sizes.
@@ -131,7 +131,7 @@ class Generator(nn.Module):
         )
         _initialise(self, config)
 
-    def forward(self, noise: Noise, given: Tensor | None = None) -> Tensor:
+    def forward(self, noise: RollNoise, given: Tensor | None = None) -> Tensor:
         """
         Args:
             given: the known track (B, bars, steps, pitches), which becomes part of the result, or
@@ -199,7 +199,7 @@ def hold(begins: Tensor, rolls: Tensor) -> Tensor:
     return torch.stack(held, 1).view_as(rolls)
 
 
-class Critic(nn.Module):
+class RollCritic(nn.Module):
     """Rolls (B, tracks, bars, steps, pitches) in [-1, 1] -> outputs (B,), higher for real ones.
 
     1,446,401 parameters at the book's sizes. With `given="bar"` the previous bar is put in front.

@@ -83,4 +83,4 @@ class MuseGANLearner(AdversarialLearner[MuseGAN]):
         return {"c_loss": c_loss.detach(), "c_wass": c_wass.detach(), "c_gp": c_gp.detach()}
 
     def _height(self, x: Tensor, known: Tensor | None) -> Tensor:
-        return self.model.critic(x, known if self.model.config.given == "bar" else None)
+        return self.model.critic(x, known if self.model.given == "bar" else None)

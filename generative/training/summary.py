@@ -1,6 +1,6 @@
 """Table of a model: its layers, with the output shape and the number of parameters of each.
 
-print(summary(CNNClassifier(), torch.zeros(1, 3, 32, 32), "logits"))
+print(summary(CNNClassifierConfig().build(), torch.zeros(1, 3, 32, 32), "logits"))
 """
 
 from __future__ import annotations

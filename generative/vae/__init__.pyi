@@ -25,9 +25,6 @@ from .frames import (
     VAELearner as VAELearner,
 )
 from .frames import (
-    decode_logits_as_blocks as decode_logits_as_blocks,
-)
-from .frames import (
     to_float_bchw as to_float_bchw,
 )
 from .frames import (

@@ -20,6 +20,7 @@ from generative.training.ranges import (
 )
 
 if TYPE_CHECKING:
+    from generative.vae.frames import ConvVAE
     from generative.vae.model import VAE
 
 
@@ -33,6 +34,16 @@ class ConvVAEConfig(Checked):
     """Feature maps of the four encoder convolutions; the decoder mirrors them."""
     relu_from_z: bool = False
     """A ReLU behind the decoder's linear map, which the paper has not."""
+
+    def build(self) -> ConvVAE:
+        """The paper's VAE, whose log variance has no limits."""
+        from generative.vae.distributions import GaussianHead
+        from generative.vae.frames import ConvVAE
+        from generative.vae.networks import FrameDecoder, frame_encoder
+
+        encoder = frame_encoder(self)
+        posterior = GaussianHead(4 * self.channels[3], self.latent_dim, max_logvar=None)
+        return ConvVAE(encoder, posterior, FrameDecoder(self), self.latent_dim, config=self)
 
 
 @dataclass(frozen=True)

@@ -25,15 +25,21 @@ MAX_LOGVAR = 8.0
 
 
 class GaussianHead(nn.Module):
-    """Features (B, features) -> mu and logvar of a Gaussian q(z | x), each (B, latent_dim)."""
+    """Features (B, features) -> mu and logvar of a Gaussian q(z | x), each (B, latent_dim).
 
-    def __init__(self, features: int, latent_dim: int):
+    Args:
+        max_logvar: logvar stays between its negative and this; None for no limits.
+    """
+
+    def __init__(self, features: int, latent_dim: int, max_logvar: float | None = MAX_LOGVAR):
         super().__init__()
+        self.max_logvar = max_logvar
         self.to_mu = nn.Linear(features, latent_dim)
         self.to_logvar = nn.Linear(features, latent_dim)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        return self.to_mu(features), self.to_logvar(features).clamp(-MAX_LOGVAR, MAX_LOGVAR)
+        mu, logvar, most = self.to_mu(features), self.to_logvar(features), self.max_logvar
+        return mu, logvar if most is None else logvar.clamp(-most, most)
 
 
 class BernoulliPixels(nn.Module):

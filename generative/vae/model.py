@@ -22,7 +22,7 @@ from generative.training.gradients import graph_if_wanted
 from generative.training.optimisation import ModelLearner, adamw
 from generative.training.pretrained import Pretrained
 from generative.training.ranges import CountOrZero
-from generative.vae.config import ImageVAEConfig, ImageVAELossConfig
+from generative.vae.config import ConvVAEConfig, ImageVAEConfig, ImageVAELossConfig
 from generative.vae.gaussian import (
     VAELosses,
     gaussian_log_prob,
@@ -99,7 +99,7 @@ class VAE(Pretrained, nn.Module):
         likelihood: Likelihood,
         prior: Prior,
         image_shape: tuple[int, ...],
-        config: ImageVAEConfig | None = None,
+        config: ImageVAEConfig | ConvVAEConfig | None = None,
     ):
         super().__init__()
         self.config, self.image_shape, self.latent_dim = config, image_shape, prior.latent_dim

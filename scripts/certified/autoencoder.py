@@ -16,7 +16,6 @@ def linear_autoencoder(settings: Settings) -> list[Line]:
     from generative.autoencoder import (
         AutoencoderLearner,
         AutoencoderLossConfig,
-        LinearAutoencoder,
         LinearAutoencoderConfig,
         principal_components,
     )
@@ -27,7 +26,7 @@ def linear_autoencoder(settings: Settings) -> list[Line]:
     lines = []
     for k in (2, 8):
         torch.manual_seed(settings.seed)
-        model = LinearAutoencoder(LinearAutoencoderConfig(latent_dim=k))
+        model = LinearAutoencoderConfig(latent_dim=k).build()
         model.initialise(x)
         config = AutoencoderLossConfig("mse", lr=1e-2, final_lr=1e-5)
         learner = AutoencoderLearner(model, config, steps)
@@ -46,7 +45,7 @@ def autoencoder(settings: Settings) -> list[Line]:
     components of the same training digits."""
     import torch
 
-    from generative.autoencoder import ConvAutoencoder, principal_components
+    from generative.autoencoder import Autoencoder, principal_components
     from generative.data.digits import load_digits
     from scripts import train_autoencoder
 
@@ -62,7 +61,7 @@ def autoencoder(settings: Settings) -> list[Line]:
             model=replace(args.model, latent_dim=k),
             steps=3 if settings.smoke else args.steps,
         )
-        model = ConvAutoencoder.from_pretrained(train_autoencoder.main(args))
+        model = Autoencoder.from_pretrained(train_autoencoder.main(args))
         with torch.no_grad():
             error = float((model.reconstruct(test) - test).square().mean())
         mean, directions, _ = principal_components(seen.flatten(1), k)

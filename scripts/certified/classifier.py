@@ -13,14 +13,14 @@ def cnn_digits(settings: Settings) -> list[Line]:
     """Share of 360 test digits that is misclassified."""
     import torch
 
-    from generative.classifier import CNNClassifier
+    from generative.classifier import Classifier
     from generative.data.digits import load_digits
     from scripts import train_classifier
 
     args = replace(train_classifier.PRESETS["digits"], out=settings.work, seed=settings.seed)
     if settings.smoke:
         args = replace(args, steps=3)
-    model = CNNClassifier.from_pretrained(train_classifier.main(args))
+    model = Classifier.from_pretrained(train_classifier.main(args))
     digits = load_digits()
     test = digits.part("test")
     labels = torch.from_numpy(test.factors[:, 0])
@@ -37,13 +37,13 @@ def logistic_regression_error(digits, max_iter: int) -> float:
     ten) that is best on the validation digits."""
     import torch
 
-    from generative.classifier import MLPClassifier, MLPClassifierConfig
+    from generative.classifier import Classifier, MLPClassifierConfig
 
-    def fit(parts: tuple[str, ...], penalty: float) -> MLPClassifier:
+    def fit(parts: tuple[str, ...], penalty: float) -> Classifier:
         known = digits.part(*parts)
         x, labels = known.as_tensor().double(), torch.from_numpy(known.factors[:, 0])
         torch.manual_seed(0)
-        model = MLPClassifier(MLPClassifierConfig((1, 8, 8), 10, ())).double()
+        model = MLPClassifierConfig((1, 8, 8), 10, ()).build().double()
         optimizer = torch.optim.LBFGS(
             model.parameters(), max_iter=max_iter, line_search_fn="strong_wolfe"
         )
@@ -58,7 +58,7 @@ def logistic_regression_error(digits, max_iter: int) -> float:
         optimizer.step(closure)
         return model
 
-    def error(model: MLPClassifier, part: str) -> float:
+    def error(model: Classifier, part: str) -> float:
         known = digits.part(part)
         labels = torch.from_numpy(known.factors[:, 0])
         with torch.no_grad():

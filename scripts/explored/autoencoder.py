@@ -11,10 +11,8 @@ from scripts.explored.common import Subject, scale_to
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from generative.autoencoder import ConvAutoencoder, LinearAutoencoder
+    from generative.autoencoder import Autoencoder
     from generative.data.image_set import ImageSet
-
-    AnyAutoencoder = ConvAutoencoder | LinearAutoencoder
 
 CLASSES = ("ConvAutoencoder", "LinearAutoencoder")
 
@@ -44,7 +42,7 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
     from scripts.train_autoencoder import decoded_plane
 
     model, device = subject.model, subject.device
-    shape, k = model.config.image_shape, model.config.latent_dim
+    shape, k = model.image_shape, model.latent_dim
     images = subject.images(shape, max_images=settings.max_images)
     test = images.part("test")
     scale, generator = scale_to(64, shape), subject.generator()
@@ -81,7 +79,7 @@ def chunks(images: ImageSet, device: str, size: int = 500):
         yield images.as_tensor(slice(first, first + size), device)
 
 
-def error(model: AnyAutoencoder, test: ImageSet, device: str) -> float:
+def error(model: Autoencoder, test: ImageSet, device: str) -> float:
     """Mean squared error of reconstructions."""
     total = sum(float((model.reconstruct(x) - x).square().sum()) for x in chunks(test, device))
     return total / test.images.size
@@ -107,7 +105,7 @@ def components(images: ImageSet, test: ImageSet, k: int) -> tuple[Tensor, float]
 
 
 def denoised(
-    model: AnyAutoencoder, test: ImageSet, noise: float, generator, device: str
+    model: Autoencoder, test: ImageSet, noise: float, generator, device: str
 ) -> tuple[float, float]:
     """Mean squared error of noisy test images, and of what the autoencoder makes of them."""
     from generative.autoencoder import add_noise

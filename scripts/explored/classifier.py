@@ -40,9 +40,9 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
 
     model, device = subject.model, subject.device
     factor = settings.factor or subject.setting("factor", "class")
-    test = subject.images(model.config.image_shape).part("test")
-    column = find_factor(test, factor, model.config.num_classes)
-    names = class_names(subject.data, factor, model.config.num_classes)
+    test = subject.images(model.image_shape).part("test")
+    column = find_factor(test, factor, model.num_classes)
+    names = class_names(subject.data, factor, model.num_classes)
     labels = torch.from_numpy(test.factors[:, column])
 
     with torch.no_grad():
@@ -113,7 +113,7 @@ def signed(x: Tensor) -> Tensor:
 def first_filters(model) -> Tensor:
     """Weights of the first layer as images (N, 1 or 3, H, W); at most 64, the longest first."""
     weight = next(model.parameters()).detach().cpu()
-    weight = weight.unflatten(1, model.config.image_shape) if weight.dim() == 2 else weight
+    weight = weight.unflatten(1, model.image_shape) if weight.dim() == 2 else weight
     weight = weight if weight.shape[1] in (1, 3) else weight.mean(1, keepdim=True)
     return weight[weight.flatten(1).norm(dim=1).argsort(descending=True)[:64]]
 

@@ -45,10 +45,8 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
         explore_images(flow, subject, settings)
         return {}
     torch.manual_seed(subject.seed)
-    is_continuous = isinstance(flow, FFJORD)
-    untrained = FFJORD(flow.config) if is_continuous else flow.config.build()
-    explore_plane(flow, untrained, subject, settings)
-    if is_continuous:
+    explore_plane(flow, flow.config.build(), subject, settings)
+    if isinstance(flow, FFJORD):
         explore_paths(flow, subject, settings)
     else:
         explore_couplings(flow, subject, settings)

@@ -129,9 +129,9 @@ def explore_musegan(subject: Subject, settings: Settings, generator: torch.Gener
     import torch
 
     gan = subject.model
-    if gan.config.given == "track":
+    if gan.given == "track":
         raise ValueError("this MuseGAN needs a track that is given; explore one that is given none")
-    rows, track = 3, min(settings.track, gan.config.num_tracks - 1)
+    rows, track = 3, min(settings.track, gan.shape[0] - 1)
     noise, other = gan.draw_noise(rows, generator), gan.draw_noise(rows, generator)
     melody, groove = noise.melody.clone(), noise.groove.clone()
     melody[:, track], groove[:, track] = other.melody[:, track], other.groove[:, track]
@@ -147,7 +147,7 @@ def explore_musegan(subject: Subject, settings: Settings, generator: torch.Gener
         for name, its_noise in changed.items():
             pairs = torch.stack([first, gan.generate(its_noise)], 1).flatten(0, 1)
             save(subject, f"change-{name}", gan.scores(pairs), programs=(52,))
-    if gan.config.given == "bar":
+    if gan.given == "bar":
         long = gan.go_on(first[:2], 8, generator)
         save(subject, "eight-bars", gan.scores(long), columns=1, programs=(52,))
     if subject.data in get_args(VoiceData):

@@ -26,7 +26,7 @@ from agents.evaluation import (
 from agents.world_model_agent import AgentConfig, WorldModelAgent
 from envs.car_racing import FastCarRacing
 from generative.training.parallel import WorkerDiedError
-from generative.vae import ConvVAE, ConvVAEConfig
+from generative.vae import ConvVAEConfig
 from worldmodels.controller import ControllerConfig, LinearController
 from worldmodels.memory import MDNRNN, MDNRNNConfig
 from worldmodels.world_model import WorldModel
@@ -117,7 +117,7 @@ def test_drawn_actions_follow_from_the_seed_of_the_episode():
 def tiny_agent(gas=1.0):
     torch.manual_seed(1)
     world = WorldModel(
-        ConvVAE(ConvVAEConfig(latent_dim=4, channels=(2, 2, 4, 4))),
+        ConvVAEConfig(latent_dim=4, channels=(2, 2, 4, 4)).build(),
         MDNRNN(MDNRNNConfig(latent_dim=4, hidden_dim=8)),
     )
     controller = LinearController(ControllerConfig(latent_dim=4, hidden_dim=8))

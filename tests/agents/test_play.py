@@ -19,7 +19,7 @@ from agents.video import drive
 from agents.world_model_agent import AgentConfig, WorldModelAgent
 from envs.car_racing import resize_frames
 from generative.training.signals import Stop
-from generative.vae import ConvVAE, ConvVAEConfig
+from generative.vae import ConvVAEConfig
 from worldmodels.controller import ControllerConfig, LinearController
 from worldmodels.memory import MDNRNN, MDNRNNConfig
 from worldmodels.world_model import WorldModel
@@ -31,7 +31,7 @@ REPEAT = 3
 def tiny_agent(reward_input: bool = False) -> WorldModelAgent:
     torch.manual_seed(1)
     world = WorldModel(
-        ConvVAE(ConvVAEConfig(latent_dim=4, channels=(2, 2, 4, 4))),
+        ConvVAEConfig(latent_dim=4, channels=(2, 2, 4, 4)).build(),
         MDNRNN(
             MDNRNNConfig(
                 latent_dim=4,

@@ -30,7 +30,7 @@ SIZES = ControllerConfig(latent_dim=4, hidden_dim=6)
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("V and M")
     torch.manual_seed(0)
-    vision = ConvVAE(ConvVAEConfig(latent_dim=4, channels=(2, 2, 4, 4)))
+    vision = ConvVAEConfig(latent_dim=4, channels=(2, 2, 4, 4)).build()
     for parameter in vision.parameters():
         parameter.data *= 3  # or frames would look alike, and all actions be alike
     vision.save_pretrained(folder / "v")
@@ -139,6 +139,6 @@ def test_a_score_that_is_not_finite_is_told(models, candidates):
 
 
 def test_V_of_another_M_is_told_before_any_worker_starts(models, tmp_path):
-    ConvVAE(ConvVAEConfig(latent_dim=8, channels=(2, 2, 4, 4))).save_pretrained(tmp_path / "v8")
+    ConvVAEConfig(latent_dim=8, channels=(2, 2, 4, 4)).build().save_pretrained(tmp_path / "v8")
     with pytest.raises(ValueError, match=r"v8 holds a V with z of 8 .* trained with 4; pass the V"):
         RealTracks(tmp_path / "v8", models[1], action_repeat=1)

@@ -17,7 +17,7 @@ from agents.report.checks import check_world_model
 from agents.video import write_video
 from agents.world_model_agent import AgentConfig, WorldModelAgent
 from generative.training.files import DamagedFileError
-from generative.vae import ConvVAE, ConvVAEConfig
+from generative.vae import ConvVAEConfig
 from worldmodels.controller import ControllerConfig, LinearController
 from worldmodels.memory import MDNRNN, MDNRNNConfig
 from worldmodels.world_model import WorldModel
@@ -26,7 +26,7 @@ from worldmodels.world_model import WorldModel
 def tiny_agent():
     torch.manual_seed(1)
     world = WorldModel(
-        ConvVAE(ConvVAEConfig(latent_dim=4, channels=(2, 2, 4, 4))),
+        ConvVAEConfig(latent_dim=4, channels=(2, 2, 4, 4)).build(),
         MDNRNN(MDNRNNConfig(latent_dim=4, hidden_dim=8, reward_input=True, predict_reward=True)),
     )
     controller = LinearController(ControllerConfig(latent_dim=4, hidden_dim=8))

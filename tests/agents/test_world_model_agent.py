@@ -14,7 +14,7 @@ from agents.evaluation import evaluate
 from agents.world_model_agent import AgentConfig, AgentState, WorldModelAgent
 from envs.car_racing import resize_frames
 from envs.task import Preprocess, Task
-from generative.vae import ConvVAE, ConvVAEConfig
+from generative.vae import ConvVAEConfig
 from worldmodels.configs import ActionHead
 from worldmodels.controller import ControllerConfig, LinearController
 from worldmodels.memory import MDNRNN, MDNRNNConfig
@@ -30,9 +30,9 @@ ROUNDING = 1e-5
 def small_agent(repeat: int = 1, features: str = "zhc", seed: int = 0) -> WorldModelAgent:
     torch.manual_seed(seed)
     config = MDNRNNConfig(4, 3, 8, 2, reward_input=True, predict_reward=True, reward_scale=0.1)
-    world = WorldModel(ConvVAE(ConvVAEConfig(4, (2, 3, 4, 5))), MDNRNN(config))
+    world = WorldModel(ConvVAEConfig(4, (2, 3, 4, 5)).build(), MDNRNN(config))
     with torch.no_grad():
-        world.vision.to_mu.weight *= 20  # frames of noise must differ in z
+        world.vision.posterior.to_mu.weight *= 20  # frames of noise must differ in z
     controller = LinearController(ControllerConfig(4, 8, 3, features))
     controller.load_vector(torch.randn(controller.config.num_parameters))
     return WorldModelAgent(world, controller, AgentConfig(repeat))

@@ -16,7 +16,7 @@ import envs
 from envs.dream import DreamEnv, DreamVectorEnv
 from envs.task import Preprocess, Task
 from generative.training.files import DamagedFileError
-from generative.vae import ConvVAE, ConvVAEConfig
+from generative.vae import ConvVAEConfig
 from worldmodels.configs import ActionHead
 from worldmodels.dreaming.starts import STARTS_NAME, DreamStarts
 from worldmodels.memory import MDNRNN, MDNRNNConfig
@@ -41,7 +41,7 @@ def small_world(seed: int = 0, end_chance: float = 0.05, **changes) -> WorldMode
     memory = MDNRNN(MDNRNNConfig(D, 3, H, 3, **{**FULL, **changes}))
     if memory.end_head is not None:
         nn.init.constant_(memory.end_head.bias, float(np.log(end_chance / (1 - end_chance))))
-    return WorldModel(ConvVAE(ConvVAEConfig(D, (2, 3, 4, 5))), memory)
+    return WorldModel(ConvVAEConfig(D, (2, 3, 4, 5)).build(), memory)
 
 
 def random_starts(n: int = 20) -> DreamStarts:

@@ -17,7 +17,7 @@ from agents.policy_agent import PolicyAgent, build_policy, space_to_config
 from envs.action_repeat import ActionRepeat
 from envs.latent import LatentObservation, SeenObservation
 from envs.task import Preprocess, Task
-from generative.vae import ConvVAE, ConvVAEConfig
+from generative.vae import ConvVAEConfig
 from worldmodels.configs import ActionHead
 from worldmodels.memory import MDNRNN, MDNRNNConfig
 from worldmodels.world_model import WorldModel
@@ -31,9 +31,9 @@ CAR = "WorldModels/CarRacing64-v0"
 def small_world(actions: int = 3, **heads) -> WorldModel:
     torch.manual_seed(0)
     memory = MDNRNN(MDNRNNConfig(D, actions, H, 3, **heads))
-    world = WorldModel(ConvVAE(ConvVAEConfig(D, (2, 3, 4, 5))), memory)
+    world = WorldModel(ConvVAEConfig(D, (2, 3, 4, 5)).build(), memory)
     with torch.no_grad():
-        world.vision.to_mu.weight *= 20  # frames must differ in z
+        world.vision.posterior.to_mu.weight *= 20  # frames must differ in z
     return world
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from envs.sb3 import DreamVecEnv
 from envs.task import Task
-from generative.vae import ConvVAE, ConvVAEConfig
+from generative.vae import ConvVAEConfig
 from worldmodels.actions import from_env
 from worldmodels.configs import ActionHead, ControllerConfig, DreamConfig
 from worldmodels.dreaming.rollout import Dream
@@ -37,7 +37,7 @@ def small_world(end_chance: float = 0.05, actions: int = 3, **changes) -> WorldM
     if memory.end_head is not None:
         nn.init.zeros_(memory.end_head.weight)
         nn.init.constant_(memory.end_head.bias, float(np.log(end_chance / (1 - end_chance))))
-    return WorldModel(ConvVAE(ConvVAEConfig(D, (2, 3, 4, 5))), memory)
+    return WorldModel(ConvVAEConfig(D, (2, 3, 4, 5)).build(), memory)
 
 
 def random_starts(n: int = 20) -> DreamStarts:

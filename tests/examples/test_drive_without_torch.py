@@ -13,7 +13,7 @@ from torch import nn
 
 from agents.world_model_agent import AgentConfig, WorldModelAgent
 from envs.car_racing import resize_frames
-from generative.vae import ConvVAE, ConvVAEConfig
+from generative.vae import ConvVAEConfig
 from worldmodels.configs import ControllerConfig, MDNRNNConfig
 from worldmodels.controller import LinearController
 from worldmodels.memory import MDNRNN
@@ -43,7 +43,7 @@ def agent():
     memory = MDNRNN(MDNRNNConfig(4, 3, 6, 2, reward_input=True, predict_reward=True))
     controller = LinearController(ControllerConfig(4, 6))
     nn.init.normal_(controller.linear.weight, 0, 2.0)
-    world = WorldModel(ConvVAE(ConvVAEConfig(4, (2, 3, 4, 5))), memory)
+    world = WorldModel(ConvVAEConfig(4, (2, 3, 4, 5)).build(), memory)
     return WorldModelAgent(world, controller, AgentConfig(action_repeat=3))
 
 

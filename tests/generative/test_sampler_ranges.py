@@ -21,7 +21,7 @@ from generative.diffusion import (
     variational_gap,
 )
 from generative.energy import langevin, langevin_path, mala
-from generative.flow.ffjord import FFJORD, FFJORDConfig
+from generative.flow.ffjord import FFJORDConfig
 from generative.known.densities import TwoMoons, checkerboard
 from generative.known.two_samples import energy_test
 from generative.mdn import Mixture
@@ -59,7 +59,7 @@ def images():
 
 
 def flow():
-    return FFJORD(FFJORDConfig(hidden_dim=4, num_hidden=1))
+    return FFJORDConfig(hidden_dim=4, num_hidden=1).build()
 
 
 def walk(sampler, **options):

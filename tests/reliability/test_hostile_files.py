@@ -101,7 +101,7 @@ FORMS = {"pt": as_pt, "npz": as_npz, "SB3 zip": as_sb3_zip, "pickle": pickle.dum
 @pytest.mark.parametrize("load", [ConvVAE.from_pretrained, MDNRNN.from_pretrained, load_vision])
 def test_weights_that_are_something_else(tmp_path, sprung, form, load):
     """With a manifest that fits, as one who means it would have."""
-    model = MDNRNN() if load == MDNRNN.from_pretrained else ConvVAE()
+    model = MDNRNN() if load == MDNRNN.from_pretrained else ConvVAEConfig().build()
     model.save_pretrained(tmp_path / "good")
     config = (tmp_path / "good" / "config.json").read_bytes()
     files = {"config.json": config, "model.safetensors": FORMS[form](Trap(sprung))}
@@ -211,7 +211,7 @@ TYPES = {"I8": torch.int8, "BOOL": torch.bool, "I64": torch.int64, "U8": torch.u
 
 @pytest.mark.parametrize(("name", "dtype"), TYPES.items(), ids=TYPES)
 def test_weights_of_another_type_are_refused(tmp_path, name, dtype):
-    model = ConvVAE(ConvVAEConfig(2, (2, 2, 2, 2)))
+    model = ConvVAEConfig(2, (2, 2, 2, 2)).build()
     weights = {key: tensor.to(dtype) for key, tensor in model.state_dict().items()}
     data = safetensors.torch.save(weights)
     folder = saved(tmp_path / "v", to_json(model.config), data, "ConvVAE")
@@ -221,7 +221,7 @@ def test_weights_of_another_type_are_refused(tmp_path, name, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_weights_of_types_that_are_written_are_read(tmp_path, dtype):
-    model = ConvVAE(ConvVAEConfig(2, (2, 2, 2, 2)))
+    model = ConvVAEConfig(2, (2, 2, 2, 2)).build()
     model.save_pretrained(tmp_path / "v", dtype)
     read = ConvVAE.from_pretrained(tmp_path / "v")
     for ours, theirs in zip(model.parameters(), read.parameters(), strict=True):
@@ -242,7 +242,7 @@ def test_counts_of_another_type_are_refused(tmp_path):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_weights_that_are_not_finite_are_refused(tmp_path, bad):
-    model = ConvVAE(ConvVAEConfig(2, (2, 2, 2, 2)))
+    model = ConvVAEConfig(2, (2, 2, 2, 2)).build()
     state = model.state_dict()
     state["to_mu.bias"] = torch.tensor([0.0, bad])
     data = safetensors.torch.save(state)
@@ -306,7 +306,7 @@ def test_long_values_in_a_config_are_not_repeated(tmp_path, content):
         "digits": 10**4000,
         "keys": {f"key {i}": i for i in range(50_000)},
     }.get(content)
-    model = ConvVAE(ConvVAEConfig(2, (2, 2, 2, 2)))
+    model = ConvVAEConfig(2, (2, 2, 2, 2)).build()
     config = {**to_json(model.config), "latent_dim": long}
     folder = saved(tmp_path / "v", config, safetensors.torch.save({}), "ConvVAE")
     if content == "deep":
@@ -608,7 +608,7 @@ SPECIAL = ["pipe", "device", "loop", "folder"]
 
 @pytest.mark.parametrize("kind", SPECIAL)
 def test_special_files_in_place_of_ours(tmp_path, kind):
-    ConvVAE(ConvVAEConfig(2, (2, 2, 2, 2))).save_pretrained(tmp_path / "v")
+    ConvVAEConfig(2, (2, 2, 2, 2)).build().save_pretrained(tmp_path / "v")
     for name in ("manifest.json", "config.json", "model.safetensors"):
         whole = (tmp_path / "v" / name).read_bytes()
         make_special(tmp_path / "v" / name, kind)
@@ -691,7 +691,7 @@ def test_a_file_that_grows_is_read_as_it_was(tmp_path):
 
 
 def vae_folder(folder: Path):
-    ConvVAE(ConvVAEConfig(2, (2, 2, 2, 2))).save_pretrained(folder)
+    ConvVAEConfig(2, (2, 2, 2, 2)).build().save_pretrained(folder)
     names = ("config.json", "model.safetensors")
 
     def read():

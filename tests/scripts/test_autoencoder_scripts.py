@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.autoencoder import ConvAutoencoder, ConvAutoencoderConfig, principal_components
+from generative.autoencoder import Autoencoder, ConvAutoencoderConfig, principal_components
 from generative.known.sprites import sprites
 from scripts import explore
 from scripts.explored.autoencoder import components
@@ -16,8 +16,8 @@ from scripts.explored.autoencoder import components
 torch.set_num_threads(1)
 
 
-def save_tiny(folder, latent_dim: int) -> ConvAutoencoder:
-    model = ConvAutoencoder(ConvAutoencoderConfig((3, 32, 32), latent_dim, channels=(4, 4))).eval()
+def save_tiny(folder, latent_dim: int) -> Autoencoder:
+    model = ConvAutoencoderConfig((3, 32, 32), latent_dim, channels=(4, 4)).build().eval()
     model.save_pretrained(folder)
     return model
 

@@ -9,9 +9,7 @@ import torch
 from PIL import Image
 
 from generative.classifier import (
-    CNNClassifier,
     CNNClassifierConfig,
-    MLPClassifier,
     MLPClassifierConfig,
 )
 from generative.known.sprites import sprites
@@ -41,7 +39,7 @@ def test_convolution_by_hand_is_torchs():
 
 def test_exploring(tmp_path):
     config = CNNClassifierConfig(num_classes=4, channels=(4,), kernels=(3,), strides=(4,))
-    model = CNNClassifier(config).eval()
+    model = config.build().eval()
     model.save_pretrained(tmp_path / "model")
     args = explore.Args(
         tmp_path / "model", tmp_path / "pictures", "sprites", classifier=Settings("shape", 4)
@@ -58,9 +56,7 @@ def test_exploring(tmp_path):
 
 
 def test_exploring_an_mlp(tmp_path):
-    MLPClassifier(MLPClassifierConfig(num_classes=6, hidden_dims=(9,))).save_pretrained(
-        tmp_path / "model"
-    )
+    MLPClassifierConfig(num_classes=6, hidden_dims=(9,)).build().save_pretrained(tmp_path / "model")
     args = explore.Args(
         tmp_path / "model", tmp_path / "pictures", "sprites", classifier=Settings("colour", 4)
     )

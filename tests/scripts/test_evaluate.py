@@ -18,7 +18,7 @@ from agents.loading import load_car
 from agents.world_model_agent import AgentConfig, WorldModelAgent
 from envs.task import Task, game_name
 from generative.training.settings import to_json
-from generative.vae import ConvVAE, ConvVAEConfig
+from generative.vae import ConvVAEConfig
 from scripts.evaluate import PRESETS, describe, main
 from tests.commands import imported, run_script
 from worldmodels.controller import ControllerConfig, LinearController
@@ -30,7 +30,7 @@ from worldmodels.world_model import WorldModel
 def agent(tmp_path_factory):
     torch.manual_seed(1)
     world = WorldModel(
-        ConvVAE(ConvVAEConfig(latent_dim=4, channels=(2, 2, 4, 4))),
+        ConvVAEConfig(latent_dim=4, channels=(2, 2, 4, 4)).build(),
         MDNRNN(MDNRNNConfig(latent_dim=4, hidden_dim=8, reward_input=True, predict_reward=True)),
     )
     controller = LinearController(ControllerConfig(latent_dim=4, hidden_dim=8))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.flow import FFJORD, ImageFlow
+from generative.flow import ImageFlow
 from generative.flow.config import (
     FFJORDConfig,
     GlowConfig,
@@ -26,7 +26,7 @@ def tiny(kind: str):
     torch.manual_seed(0)
     return {
         "RealNVP": lambda: RealNVPConfig(num_couplings=2, hidden_dim=4, num_hidden=1).build(),
-        "FFJORD": lambda: FFJORD(FFJORDConfig(hidden_dim=4, num_hidden=1, fine_steps=4)),
+        "FFJORD": FFJORDConfig(hidden_dim=4, num_hidden=1, fine_steps=4).build,
         "ImageRealNVP": lambda: ImageRealNVPConfig(
             RealNVPConfig((3, 8, 8), ("rows",), num_couplings=2, hidden_dim=4, num_hidden=1),
             levels=32,

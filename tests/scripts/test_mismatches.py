@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from generative.autoencoder import ConvAutoencoder, ConvAutoencoderConfig
+from generative.autoencoder import ConvAutoencoderConfig
 from generative.training.cli import parse
 from generative.training.run import Run
-from generative.vae import ConvVAE
 from generative.vae.config import ConvVAEConfig
 from scripts import (
     collect_rollouts,
@@ -48,9 +47,7 @@ def shelf(tmp_path_factory):
     )
     RolloutStore(folder / "episodes").append(episode)
     for dim in (16, 32):
-        ConvVAE(ConvVAEConfig(latent_dim=dim, channels=CHANNELS)).save_pretrained(
-            folder / f"v{dim}"
-        )
+        ConvVAEConfig(latent_dim=dim, channels=CHANNELS).build().save_pretrained(folder / f"v{dim}")
         MDNRNN(MDNRNNConfig(latent_dim=dim, hidden_dim=8, predict_reward=True)).save_pretrained(
             folder / f"m{dim}"
         )
@@ -63,9 +60,7 @@ def shelf(tmp_path_factory):
             np.zeros(6, bool),
             np.array([0, 6]),
         ).save(folder / f"e{dim}")
-    ConvAutoencoder(ConvAutoencoderConfig(latent_dim=32)).save_pretrained(
-        folder / "v of another shape"
-    )
+    ConvAutoencoderConfig(latent_dim=32).build().save_pretrained(folder / "v of another shape")
     MDNRNN(MDNRNNConfig(hidden_dim=8)).save_pretrained(folder / "m32 without rewards")
     LinearController(ControllerConfig(32, 9)).save_pretrained(folder / "c of another h")
     return folder
@@ -152,7 +147,7 @@ REAL = ("--where", "real", "--evolution.popsize", "2", "--evolution.generations"
         (
             train_vision,
             ("--rollouts", "{episodes}", "--start-from", "{v32}"),
-            "v32 holds a ConvVAE, not a ConvAutoencoder; pass the folder of a ConvAutoencoder",
+            "v32 holds a ConvVAE, not an Autoencoder; pass the folder of an Autoencoder",
         ),
         (
             encode_rollouts,

@@ -49,7 +49,7 @@ def test_exploring_a_transformer(transformer, tmp_path):
 @pytest.mark.parametrize("given", ["nothing", "bar"])
 def test_exploring_a_musegan(given, tmp_path):
     config = replace(train_musegan.PRESETS["smoke"].model, given=given)
-    MuseGAN(config).save_pretrained(tmp_path / "model")
+    config.build().save_pretrained(tmp_path / "model")
     args = replace(
         explore.PRESETS["smoke"], folder=tmp_path / "model", pictures=tmp_path / "x", data="tunes"
     )
@@ -69,7 +69,7 @@ def test_exploring_a_recurrent_network(tmp_path):
 
 
 def test_exploring_a_musegan_that_needs_a_track(tmp_path):
-    MuseGAN(replace(train_musegan.PRESETS["smoke"].model, given="track")).save_pretrained(
+    replace(train_musegan.PRESETS["smoke"].model, given="track").build().save_pretrained(
         tmp_path / "model"
     )
     with pytest.raises(ValueError, match="given none"):
@@ -110,7 +110,7 @@ def test_training_with_what_is_given(given, tmp_path):
         smoke, out=tmp_path / "run", steps=2, log_every=1, model=replace(smoke.model, given=given)
     )
     gan = MuseGAN.from_pretrained(train_musegan.main(args))
-    assert gan.config.given == given
+    assert gan.given == given
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["tonal_distance_distance"] >= 0
 

@@ -12,7 +12,6 @@ import envs  # noqa: F401  registers the environment
 from agents.world_model_agent import AgentConfig, WorldModelAgent
 from envs.task import Preprocess, Task
 from generative.training.cli import parse
-from generative.vae import ConvVAE
 from generative.vae.config import ConvVAEConfig
 from scripts import temperature_sweep as script
 from tests.commands import run_script
@@ -34,7 +33,7 @@ def agent(tmp_path_factory):
     assert memory.reward_head is not None
     torch.nn.init.zeros_(memory.reward_head.weight)
     torch.nn.init.constant_(memory.reward_head.bias, REWARD)
-    vision = ConvVAE(ConvVAEConfig(latent_dim=4, channels=(4, 4, 8, 8)))
+    vision = ConvVAEConfig(latent_dim=4, channels=(4, 4, 8, 8)).build()
     folder = tmp_path_factory.mktemp("agent")
     WorldModelAgent(
         WorldModel(vision, memory),

@@ -14,7 +14,7 @@ import torch
 import scripts.train_in_dream as dream_script
 from agents.rounds.vision import AutoencoderSettings
 from agents.world_model_agent import WorldModelAgent
-from generative.autoencoder import ConvAutoencoder, ConvAutoencoderConfig
+from generative.autoencoder import Autoencoder, ConvAutoencoderConfig
 from generative.training.cli import parse
 from generative.training.metrics import read_metrics
 from scripts import encode_rollouts, train_mdnrnn, train_vision
@@ -64,7 +64,7 @@ def model_files(run: Path) -> dict[str, bytes]:
 
 def test_code_has_unit_scale_on_what_was_recorded(rollouts, tmp_path):
     folder = train(train_vision, "--out", tmp_path / "run", "--rollouts", rollouts)
-    model = ConvAutoencoder.from_pretrained(folder)
+    model = Autoencoder.from_pretrained(folder)
     frames = load_frames(RolloutStore(rollouts))
     x = torch.from_numpy(frames.transpose(0, 3, 1, 2)).float() / 255
     with torch.no_grad():
@@ -89,7 +89,7 @@ def test_codes_are_encoded_without_noise_and_m_learns_from_them(rollouts, tmp_pa
         encode_rollouts, "--out", tmp_path / "e", "--rollouts", rollouts, "--vision", vision
     )
     data = safetensors.numpy.load((encoded / "encoded.safetensors").read_bytes())
-    model = ConvAutoencoder.from_pretrained(vision)
+    model = Autoencoder.from_pretrained(vision)
     frames = load_frames(RolloutStore(rollouts))
     with torch.no_grad():
         for row in range(0, len(frames), 5):
@@ -106,16 +106,16 @@ def test_goes_on_from_an_earlier_v(rollouts, tmp_path):
     """With a learning rate of nearly zero it is still the same."""
     first = train(train_vision, "--out", tmp_path / "a", "--rollouts", rollouts)
     words = ("--rollouts", rollouts, "--start-from", first)
-    model = ConvAutoencoder.from_pretrained(first)
+    model = Autoencoder.from_pretrained(first)
     still = ("--loss.lr", 1e-9, "--loss.final-lr", 1e-9)
     again = train(train_vision, "--out", tmp_path / "b", *words, *still)
-    other = ConvAutoencoder.from_pretrained(again)
+    other = Autoencoder.from_pretrained(again)
     for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-4)
 
 
 def test_what_does_not_fit_is_named(rollouts, tmp_path, capsys):
-    ConvAutoencoder(ConvAutoencoderConfig((3, 64, 64), 5, (2, 2))).save_pretrained(tmp_path / "v5")
+    ConvAutoencoderConfig((3, 64, 64), 5, (2, 2)).build().save_pretrained(tmp_path / "v5")
     with pytest.raises(ValueError, match=r"v5 holds a model of ConvAutoencoderConfig\(.*dim=5"):
         train(
             train_vision, "--out", tmp_path / "r", "--rollouts", rollouts,
@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_named(rollouts, tmp_path, capsys):
 def test_killed_and_continued_ends_as_if_never_stopped(rollouts, tmp_path):
     """From an earlier V, as in a later round; by SIGTERM, then by SIGKILL."""
     torch.manual_seed(0)
-    ConvAutoencoder(SMOKE).save_pretrained(tmp_path / "earlier")
+    SMOKE.build().save_pretrained(tmp_path / "earlier")
     words = ("smoke", "--rollouts", rollouts, "--steps", 101, "--start-from", tmp_path / "earlier")
     whole, stopped, log = tmp_path / "whole", tmp_path / "stopped", tmp_path / "log"
     assert run_script("train_vision", *words, "--out", whole).returncode == 0
@@ -163,7 +163,7 @@ def test_presets_differ_in_v_alone():
 def test_every_part_is_of_the_family_asked_for(autoencoder_run):
     assert (autoencoder_run / "result.json").exists()
     for folder in ("round-00/vision/model", "round-01/choose/agent/vision", "agent/vision"):
-        assert type(ConvAutoencoder.from_pretrained(autoencoder_run / folder)) is ConvAutoencoder
+        assert type(Autoencoder.from_pretrained(autoencoder_run / folder)) is Autoencoder
     settings = json.loads((autoencoder_run / "config.json").read_text())["settings"]
     assert settings["vision"]["model"]["image_shape"] == [3, 64, 64]
     assert "beta" not in settings["vision"]["loss"]

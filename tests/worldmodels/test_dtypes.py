@@ -11,7 +11,7 @@ from agents.world_model_agent import AgentConfig, WorldModelAgent
 from envs.dream import DreamVectorEnv
 from envs.sb3 import DreamVecEnv
 from envs.task import Task
-from generative.vae import ConvVAE, ConvVAEConfig
+from generative.vae import ConvVAEConfig
 from tests.dtypes import default_dtype
 from worldmodels.configs import (
     ControllerConfig,
@@ -66,7 +66,7 @@ def make_controller() -> LinearController:
 
 def make_world(name: str = "MDNRNN") -> WorldModel:
     torch.manual_seed(2)
-    return WorldModel(ConvVAE(ConvVAEConfig(D, (2, 3, 4, 5))), make_memory(name)).eval()
+    return WorldModel(ConvVAEConfig(D, (2, 3, 4, 5)).build(), make_memory(name)).eval()
 
 
 def numbers(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -236,7 +236,7 @@ def test_controller_vision_and_dream_refuse_another_type_by_name():
         vision.encode(numbers(2, D).double())
     with pytest.raises(ValueError, match=r"z of torch\.float64; VectorVision"):
         vision.decode(numbers(2, D).double())
-    with pytest.raises(ValueError, match=r"z of torch\.float64; ConvVAE"):
+    with pytest.raises(ValueError, match=r"codes of torch\.float64; ConvVAE"):
         world.decode(numbers(2, D).double())
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from generative.vae import ConvVAE, ConvVAEConfig
+from generative.vae import ConvVAEConfig
 from worldmodels.configs import ActionHead, ControllerConfig, MDNRNNConfig, TransformerMemoryConfig
 from worldmodels.controller import LinearController
 from worldmodels.memory import MDNRNN, TransformerMemory
@@ -26,7 +26,7 @@ D, H = 4, 6
 
 def world_with(memory):
     torch.manual_seed(0)
-    return WorldModel(ConvVAE(ConvVAEConfig(D, (2, 3, 4, 5))), memory).eval()
+    return WorldModel(ConvVAEConfig(D, (2, 3, 4, 5)).build(), memory).eval()
 
 
 def session(path):

@@ -10,14 +10,11 @@ import torch
 from agents.world_model_agent import AgentConfig, WorldModelAgent
 from envs.dream import DreamEnv
 from generative.autoencoder import (
-    ConvAutoencoder,
     ConvAutoencoderConfig,
-    LinearAutoencoder,
     LinearAutoencoderConfig,
 )
 from generative.training.files import DamagedFileError, json_bytes, read_json, write_folder
 from generative.vae import (
-    ConvVAE,
     ConvVAEConfig,
     ImageVAEConfig,
     LinearVAE,
@@ -43,11 +40,11 @@ torch.set_num_threads(1)
 D = 4
 SHAPE = (3, 64, 64)
 MAKE = {
-    "ConvVAE": lambda: ConvVAE(ConvVAEConfig(D, (2, 3, 4, 5))),
+    "ConvVAE": lambda: ConvVAEConfig(D, (2, 3, 4, 5)).build(),
     "ImageVAE": lambda: ImageVAEConfig(SHAPE, D, channels=(2, 3)).build(),
     "LinearVAE": lambda: LinearVAE(LinearVAEConfig(SHAPE, D)),
-    "ConvAutoencoder": lambda: ConvAutoencoder(ConvAutoencoderConfig(SHAPE, D, (2, 3))),
-    "LinearAutoencoder": lambda: LinearAutoencoder(LinearAutoencoderConfig(SHAPE, D)),
+    "ConvAutoencoder": lambda: ConvAutoencoderConfig(SHAPE, D, (2, 3)).build(),
+    "LinearAutoencoder": lambda: LinearAutoencoderConfig(SHAPE, D).build(),
 }
 DETERMINISTIC = ("ConvAutoencoder", "LinearAutoencoder")
 every_family = pytest.mark.parametrize("name", MAKE)
@@ -278,12 +275,12 @@ def test_folders_that_hold_no_model(tmp_path):
 
 
 def test_a_model_for_other_images_is_refused(tmp_path):
-    small = ConvAutoencoder(ConvAutoencoderConfig((1, 32, 32), D, (2, 3)))
+    small = ConvAutoencoderConfig((1, 32, 32), D, (2, 3)).build()
     small.save_pretrained(tmp_path / "small")
     message = r"the ConvAutoencoder of .*small is made for images of \(1, 32, 32\), V sees frames"
     with pytest.raises(ValueError, match=message + r" of \(3, 64, 64\)"):
         load_vision(tmp_path / "small")
-    with pytest.raises(ValueError, match=r"this ConvAutoencoder is made for images of \(1, 32, 3"):
+    with pytest.raises(ValueError, match=r"this Autoencoder is made for images of \(1, 32, 3"):
         WorldModel(small, MDNRNN(MDNRNNConfig(D, 3, 8, 2)))
 
 

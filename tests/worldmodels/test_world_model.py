@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from generative.vae import ConvVAE, ConvVAEConfig
+from generative.vae import ConvVAEConfig
 from worldmodels.memory import MDNRNN, MDNRNNConfig
 from worldmodels.world_model import WorldModel
 
@@ -14,7 +14,7 @@ FULL = {"reward_input": True, "predict_reward": True, "predict_end": True, "rewa
 
 def small_world(**changes) -> WorldModel:
     torch.manual_seed(0)
-    vision = ConvVAE(ConvVAEConfig(4, (2, 3, 4, 5)))
+    vision = ConvVAEConfig(4, (2, 3, 4, 5)).build()
     return WorldModel(vision, MDNRNN(MDNRNNConfig(4, 3, 12, 3, **changes))).eval()
 
 
@@ -79,7 +79,7 @@ def test_imagines_on_from_a_state():
 
 def test_what_does_not_fit_is_explained():
     with pytest.raises(ValueError, match="V has z of 5 dimensions, M was trained with 4"):
-        WorldModel(ConvVAE(ConvVAEConfig(5, (2, 2, 2, 2))), small_world().memory)
+        WorldModel(ConvVAEConfig(5, (2, 2, 2, 2)).build(), small_world().memory)
     with pytest.raises(ValueError, match=r"frames are torch\.float64; pass uint8"):
         small_world().encode(random_frames(1) / 255)
     with pytest.raises(ValueError, match=r"needs float \(B, 3, 64, 64\)"):

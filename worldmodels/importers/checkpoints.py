@@ -224,19 +224,19 @@ def read_vae(path: Path) -> ConvVAE:
         weights[f"{ours}.weight"] = file.take(f"{theirs}.weight", out, into, 4, 4)
         weights[f"{ours}.bias"] = file.take(f"{theirs}.bias", out)
     for i, (into, out, size) in enumerate(up):
-        theirs, ours = f"decoder.deconv{i + 1}", f"decoder.{2 * i + 1}"
+        theirs, ours = f"decoder.deconv{i + 1}", f"decoder.layers.{2 * i + 1}"
         weights[f"{ours}.weight"] = file.take(f"{theirs}.weight", into, out, size, size)
         weights[f"{ours}.bias"] = file.take(f"{theirs}.bias", out)
     for ours, theirs, factor in (
-        ("to_mu", "fc_mu", 1.0),
-        ("to_logvar", "fc_logsigma", 2.0),  # log sigma^2 = 2 log sigma
+        ("posterior.to_mu", "fc_mu", 1.0),
+        ("posterior.to_logvar", "fc_logsigma", 2.0),  # log sigma^2 = 2 log sigma
     ):
         weights[f"{ours}.weight"] = factor * file.take(f"encoder.{theirs}.weight", d, 4 * c4)
         weights[f"{ours}.bias"] = factor * file.take(f"encoder.{theirs}.bias", d)
-    weights["from_z.weight"] = file.take("decoder.fc1.weight", 4 * c4, d)
-    weights["from_z.bias"] = file.take("decoder.fc1.bias", 4 * c4)
+    weights["decoder.from_z.weight"] = file.take("decoder.fc1.weight", 4 * c4, d)
+    weights["decoder.from_z.bias"] = file.take("decoder.fc1.bias", 4 * c4)
     file.finish()
-    vision = ConvVAE(config)
+    vision = config.build()
     fill(vision, weights)
     return vision
 

@@ -121,13 +121,13 @@ def read_vae(path: Path) -> ConvVAE:
     for i, layer in enumerate(ENCODER):
         put(f"encoder.{2 * i}", layer, arrays[f"{layer}/kernel"].permute(3, 2, 0, 1))
     for i, layer in enumerate(DECODER):
-        put(f"decoder.{2 * i + 1}", layer, arrays[f"{layer}/kernel"].permute(3, 2, 0, 1))
+        put(f"decoder.layers.{2 * i + 1}", layer, arrays[f"{layer}/kernel"].permute(3, 2, 0, 1))
     for ours, layer in (("to_mu", "enc_fc_mu"), ("to_logvar", "enc_fc_log_var")):
         # TensorFlow flattens (2, 2, channels), torch (channels, 2, 2).
         kernel = arrays[f"{layer}/kernel"].unflatten(0, (2, 2, c4)).permute(3, 2, 0, 1)
-        put(ours, layer, kernel.flatten(1))
-    put("from_z", "dec_fc", arrays["dec_fc/kernel"].t())
-    vision = ConvVAE(config)
+        put(f"posterior.{ours}", layer, kernel.flatten(1))
+    put("decoder.from_z", "dec_fc", arrays["dec_fc/kernel"].t())
+    vision = config.build()
     fill(vision, weights)
     return vision
 

@@ -10,9 +10,7 @@ from torch import nn
 from generative.classifier import (
     ClassifierLearner,
     ClassifierLossConfig,
-    CNNClassifier,
     CNNClassifierConfig,
-    MLPClassifier,
     MLPClassifierConfig,
     classifier_loss,
     confusion_matrix,
@@ -34,14 +32,14 @@ def layer_counts(model: nn.Module) -> list[int]:
 
 
 def test_sizes_of_the_mlp_are_the_books():
-    model = MLPClassifier()
+    model = MLPClassifierConfig().build()
     assert layer_counts(model) == [614_600, 30_150, 1_510]
     assert count(model) == 646_260
 
 
 def test_sizes_of_the_cnn_are_the_books():
     """The book counts the averages of a batch normalisation too: four numbers a channel."""
-    model = CNNClassifier()
+    model = CNNClassifierConfig().build()
     trained = [896, 64, 9_248, 64, 18_496, 128, 36_928, 128, 524_416, 256, 1_290]
     assert layer_counts(model) == trained
     averages = [b for name, b in model.named_buffers() if "running" in name]
@@ -51,7 +49,7 @@ def test_sizes_of_the_cnn_are_the_books():
 
 
 def test_sizes_of_the_linear_cnn_are_the_books():
-    model = CNNClassifier(PRESETS["book-linear-cnn"].cnn)
+    model = PRESETS["book-linear-cnn"].cnn.build()
     assert layer_counts(model) == [490, 1_820, 12_810]
     x, step = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
     base = model.net(torch.zeros(1, 3, 32, 32))
@@ -61,7 +59,7 @@ def test_sizes_of_the_linear_cnn_are_the_books():
 
 
 def test_shapes_of_the_cnn_are_the_books():
-    model, x, seen = CNNClassifier(), torch.zeros(2, 3, 32, 32), []
+    model, x, seen = CNNClassifierConfig().build(), torch.zeros(2, 3, 32, 32), []
     for layer in model.net:
         x = layer(x)
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
@@ -70,7 +68,7 @@ def test_shapes_of_the_cnn_are_the_books():
 
 
 def test_constants_are_those_of_the_books_framework():
-    model = CNNClassifier()
+    model = CNNClassifierConfig().build()
     norms = [m for m in model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
     assert {(m.eps, m.momentum) for m in norms} == {(1e-3, 0.01)}
     assert {m.negative_slope for m in model.modules() if isinstance(m, nn.LeakyReLU)} == {0.3}
@@ -98,7 +96,7 @@ def test_loss_and_accuracy_by_a_loop():
 
 
 def test_probabilities_sum_to_one_and_the_largest_wins():
-    model = CNNClassifier(CNNClassifierConfig((1, 8, 8), 3, (4,), (3,), (2,), 8)).eval()
+    model = CNNClassifierConfig((1, 8, 8), 3, (4,), (3,), (2,), 8).build().eval()
     x = torch.rand(5, 1, 8, 8)
     log_probs = model.log_probs(x)
     torch.testing.assert_close(log_probs.exp().sum(1), torch.ones(5))
@@ -114,7 +112,7 @@ def test_without_hidden_layers_it_is_logistic_regression():
     x, labels = digits.as_tensor(slice(300)).double(), torch.from_numpy(digits.factors[:300, 0])
     penalty = 1e-2
     torch.manual_seed(0)
-    model = MLPClassifier(MLPClassifierConfig((1, 8, 8), 10, ())).double()
+    model = MLPClassifierConfig((1, 8, 8), 10, ()).build().double()
     optimizer = torch.optim.LBFGS(
         model.parameters(),
         max_iter=1000,
@@ -158,7 +156,7 @@ def test_confusion_matrix_by_a_loop():
 
 
 def test_dropout_and_batch_statistics_are_for_training_only():
-    model = CNNClassifier(CNNClassifierConfig((1, 8, 8), 3, (4,), (3,), (2,), 8)).eval()
+    model = CNNClassifierConfig((1, 8, 8), 3, (4,), (3,), (2,), 8).build().eval()
     x = torch.rand(6, 1, 8, 8)
     torch.testing.assert_close(model.logits(x)[:2], model.logits(x[:2]))
     before = model.net[2].running_mean.clone()

@@ -5,16 +5,14 @@ from __future__ import annotations
 from generative.autoencoder import (
     AutoencoderLearner,
     AutoencoderLossConfig,
-    ConvAutoencoder,
     ConvAutoencoderConfig,
-    LinearAutoencoder,
     LinearAutoencoderConfig,
 )
 from tests.generative.families.common import Family, pictures, wrong_images
 
 FAMILIES = {
     "ConvAutoencoder": Family(
-        make=lambda: ConvAutoencoder(ConvAutoencoderConfig((3, 16, 16), 4, (8, 16))),
+        make=lambda: ConvAutoencoderConfig((3, 16, 16), 4, (8, 16)).build(),
         examples=pictures(3, 16),
         learner=lambda model, steps: AutoencoderLearner(
             model, AutoencoderLossConfig(lr=1e-2, final_lr=1e-3), steps
@@ -26,7 +24,7 @@ FAMILIES = {
         script="train_autoencoder",
     ),
     "LinearAutoencoder": Family(
-        make=lambda: LinearAutoencoder(LinearAutoencoderConfig((1, 8, 8), 8)),
+        make=lambda: LinearAutoencoderConfig((1, 8, 8), 8).build(),
         examples=pictures(1, 8),
         learner=lambda model, steps: AutoencoderLearner(
             model, AutoencoderLossConfig("mse", lr=2e-2, final_lr=1e-3), steps

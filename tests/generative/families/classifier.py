@@ -8,9 +8,7 @@ from torch import Tensor
 from generative.classifier import (
     ClassifierLearner,
     ClassifierLossConfig,
-    CNNClassifier,
     CNNClassifierConfig,
-    MLPClassifier,
     MLPClassifierConfig,
 )
 from tests.generative.families.common import Family, pictures, wrong_images
@@ -23,7 +21,7 @@ def labels(x: Tensor) -> Tensor:
 
 FAMILIES = {
     "MLPClassifier": Family(
-        make=lambda: MLPClassifier(MLPClassifierConfig((3, 16, 16), 4, (16,))),
+        make=lambda: MLPClassifierConfig((3, 16, 16), 4, (16,)).build(),
         examples=pictures(3, 16),
         learner=lambda model, steps: ClassifierLearner(
             model, ClassifierLossConfig(lr=1e-2, final_lr=1e-3), steps
@@ -36,9 +34,9 @@ FAMILIES = {
         to_batch=lambda x: (x, labels(x)),
     ),
     "CNNClassifier": Family(
-        make=lambda: CNNClassifier(
-            CNNClassifierConfig((3, 16, 16), 4, (4, 8), (3, 3), (2, 2), hidden_dim=16, dropout=0.1)
-        ),
+        make=CNNClassifierConfig(
+            (3, 16, 16), 4, (4, 8), (3, 3), (2, 2), hidden_dim=16, dropout=0.1
+        ).build,
         examples=pictures(3, 16),
         learner=lambda model, steps: ClassifierLearner(
             model, ClassifierLossConfig(lr=1e-2, final_lr=1e-3), steps

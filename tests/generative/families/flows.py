@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from generative.flow import (
-    FFJORD,
     FFJORDConfig,
     FFJORDLearner,
     FlowLearner,
@@ -98,9 +97,7 @@ FAMILIES = {
         sample_range=(0.0, 1.0),
     ),
     "FFJORD": Family(
-        make=lambda: FFJORD(
-            FFJORDConfig(hidden_dim=16, num_hidden=2, num_steps=3, fine_steps=3)
-        ),
+        make=FFJORDConfig(hidden_dim=16, num_hidden=2, num_steps=3, fine_steps=3).build,
         examples=points,
         learner=lambda model, steps: FFJORDLearner(
             model, FlowLossConfig(lr=2e-2, final_lr=1e-3), steps

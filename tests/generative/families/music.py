@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from generative.musegan import MuseGAN, MuseGANConfig, MuseGANLearner, MuseGANLossConfig
+from generative.musegan import MuseGANConfig, MuseGANLearner, MuseGANLossConfig
 from generative.music.rnn import MusicLearner, MusicLossConfig, MusicRNN, MusicRNNConfig
 from generative.music.transformer import MusicTransformer, MusicTransformerConfig
 from generative.nets.transformer import BlockConfig
@@ -100,7 +100,7 @@ def musegan(output: str, below: float, given: str = "nothing", script: str | Non
         critic_lr=4e-3, beta1=0.0, lr_end=0.1, ema=0.9,
     )  # fmt: skip
     return Family(
-        make=lambda: MuseGAN(config),
+        make=config.build,
         examples=bars,
         learner=lambda model, steps: MuseGANLearner(model, loss, steps),
         logged="energy",

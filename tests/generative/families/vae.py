@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from generative.vae import (
-    ConvVAE,
     ConvVAEConfig,
     ImageVAEConfig,
     ImageVAELearner,
@@ -23,7 +22,7 @@ from tests.generative.families.common import (
 
 FAMILIES = {
     "ConvVAE": Family(
-        make=lambda: ConvVAE(ConvVAEConfig(8, (8, 16, 32, 32))),
+        make=lambda: ConvVAEConfig(8, (8, 16, 32, 32)).build(),
         examples=pictures(3, 64),
         learner=lambda model, steps: VAELearner(
             model, VAELossConfig(lr=5e-3, final_lr=5e-4), steps

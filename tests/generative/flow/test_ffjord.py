@@ -28,7 +28,7 @@ A = torch.tensor([[0.6, -1.2, 0.3], [0.4, -0.5, 0.8], [-0.2, 0.1, 0.7]], dtype=t
 def shaken(config: FFJORDConfig = TINY, size: float = 0.3) -> FFJORD:
     """A flow whose weights are anything, as after training, in float64."""
     torch.manual_seed(0)
-    flow = FFJORD(config).double()
+    flow = config.build().double()
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter.add_(size * torch.randn_like(parameter))
@@ -43,9 +43,7 @@ class Linear(nn.Module):
 
 
 def linear_flow(**settings) -> FFJORD:
-    flow = FFJORD(FFJORDConfig(dim=3, **settings)).double()
-    flow.velocity = Linear()
-    return flow
+    return FFJORD(Linear(), 3, **settings)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -92,7 +90,7 @@ def test_solvers_are_torchdiffeqs(name):
     path = torchdiffeq.odeint(reference, start, times, method=name, **options)
     ours = copy.deepcopy(flow)
     if name == "dopri5":
-        ours.config = replace(TINY, solver="dopri5", tolerance=1e-9)
+        ours.solver, ours.tolerance = "dopri5", 1e-9
     z, log_det = ours.encode_log_det(x)
     # torchdiffeq's rk4 is the 3/8 rule, of the same order with other errors.
     most = 1e-7 if name == "dopri5" else 1e-4
@@ -205,7 +203,7 @@ def test_estimated_loss_has_the_exact_one_as_its_mean():
     flow = shaken()
     x = torch.randn(8, 2, dtype=torch.float64)
     estimate = copy.deepcopy(flow)
-    estimate.config = replace(TINY, log_det="hutchinson")
+    estimate.log_det = "hutchinson"
     generator = torch.Generator().manual_seed(0)
     losses = torch.stack([estimate.loss(x, generator).loss.detach() for _ in range(100)])
     assert losses.std() > 0
@@ -282,7 +280,7 @@ def test_penalties_straighten_the_paths():
     for weight in (0.0, 0.3):
         torch.manual_seed(0)
         config = replace(TINY, num_steps=1, kinetic_energy=weight)
-        learner = FFJORDLearner(FFJORD(config), FlowLossConfig(lr=2e-2, final_lr=1e-3), 40)
+        learner = FFJORDLearner(config.build(), FlowLossConfig(lr=2e-2, final_lr=1e-3), 40)
         for i in range(40):
             last = learner.update(moons.sample(64, torch.Generator().manual_seed(i)))
         energies.append(float(last["kinetic"]))
@@ -293,7 +291,7 @@ def test_matching_loss_is_least_for_the_mean_velocity():
     """Data in one place x: every line to it has velocity 2 (1 - t) (x - z0), and
     z = (1 - t)^2 z0 + (1 - (1 - t)^2) x, so the best velocity is 2 (x - z) / (1 - t)."""
     x = torch.tensor([[0.4, -0.9]]).expand(64, 2)
-    flow = FFJORD(TINY)
+    flow = TINY.build()
 
     class Best(nn.Module):
         def forward(self, t, z, directions):
@@ -311,7 +309,7 @@ def test_learner_matches_first_and_then_maximises_the_likelihood():
     config = FFJORDConfig(hidden_dim=32, num_hidden=2, activation="silu", num_steps=2, fine_steps=4)
     matching = FlowLossConfig(lr=1e-2, final_lr=1e-3, ema=0.95)
     likelihood = FlowLossConfig(lr=3e-3, final_lr=1e-3, clip=1.0)
-    learner = FFJORDLearner(FFJORD(config), likelihood, 320, matching, matching_steps=300)
+    learner = FFJORDLearner(config.build(), likelihood, 320, matching, matching_steps=300)
     for i in range(320):
         logged = learner.update(moons.sample(128, torch.Generator().manual_seed(i), even=True))
         assert set(logged) == (

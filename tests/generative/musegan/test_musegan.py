@@ -20,14 +20,12 @@ torch.set_num_threads(1)
 
 def tiny(**settings) -> MuseGAN:
     torch.manual_seed(0)
-    gan = MuseGAN(
-        MuseGANConfig(
-            num_pitches=24, lowest=48, latent_dim=4, temporal_dim=8, dense_dim=16,
-            channels=(8,) * 4, critic_channels=(4,) * 8, critic_dim=8,
-            **{"init": "glorot", **settings},
-        )
+    config = MuseGANConfig(
+        num_pitches=24, lowest=48, latent_dim=4, temporal_dim=8, dense_dim=16,
+        channels=(8,) * 4, critic_channels=(4,) * 8, critic_dim=8,
+        **{"init": "glorot", **settings},
     )  # fmt: skip
-    return gan.eval()
+    return config.build().eval()
 
 
 def num_weights(network) -> int:
@@ -35,7 +33,7 @@ def num_weights(network) -> int:
 
 
 def test_parameters_are_the_books():
-    gan = MuseGAN()
+    gan = MuseGANConfig().build()
     assert num_weights(gan.generator) == 6_576_612
     assert num_weights(gan.critic) == 1_446_401
     assert num_weights(gan.generator.chords) == 101_472

@@ -3,15 +3,15 @@
 import torch
 from torch import nn
 
-from generative.autoencoder import ConvAutoencoder
-from generative.classifier import CNNClassifier
+from generative.autoencoder import ConvAutoencoderConfig
+from generative.classifier import CNNClassifierConfig
 from generative.training.summary import summary
 
 torch.set_num_threads(1)
 
 
 def test_table_of_the_books_cnn():
-    model = CNNClassifier().train()
+    model = CNNClassifierConfig().build().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     table = summary(model, torch.zeros(1, 3, 32, 32), "logits")
     convolutions = [(row.shape, row.trained) for row in table.layers if row.kind == "Conv2d"]
@@ -29,7 +29,7 @@ def test_table_of_the_books_cnn():
 
 
 def test_only_what_is_passed_is_listed():
-    table = summary(ConvAutoencoder(), torch.zeros(2, 1, 32, 32), "encode")
+    table = summary(ConvAutoencoderConfig().build(), torch.zeros(2, 1, 32, 32), "encode")
     assert sum(row.trained for row in table.layers) == 96_770
     assert table.trained == 343_043
     assert table.layers[-1].shape == (2,)

@@ -13,7 +13,7 @@ from agents.world_model_agent import WorldModelAgent
 from envs.dream import DreamEnv, DreamVectorEnv
 from envs.sb3 import DreamVecEnv
 from generative.training.files import DamagedFileError
-from generative.vae import ConvVAE, ConvVAEConfig
+from generative.vae import ConvVAEConfig
 from worldmodels.configs import ControllerConfig, DreamConfig, MDNRNNConfig
 from worldmodels.controller import LinearController
 from worldmodels.dreaming.settings import SETTINGS_NAME, load_settings, save_settings
@@ -32,7 +32,7 @@ def folder(tmp_path):
     memory = MDNRNN(MDNRNNConfig(4, 3, 8, 2, predict_reward=True, dropout=0.5))
     nn.init.zeros_(memory.reward_head.weight)
     nn.init.ones_(memory.reward_head.bias)
-    WorldModel(ConvVAE(ConvVAEConfig(4, (2, 3, 4, 5))), memory).save_pretrained(tmp_path)
+    WorldModel(ConvVAEConfig(4, (2, 3, 4, 5)).build(), memory).save_pretrained(tmp_path)
     starts = DreamStarts(torch.zeros(2, 4), torch.zeros(2, 8), torch.zeros(2, 8), torch.zeros(2))
     starts.save(tmp_path / STARTS_NAME)
     return tmp_path

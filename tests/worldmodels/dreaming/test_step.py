@@ -12,7 +12,7 @@ from agents.world_model_agent import WorldModelAgent
 from envs.dream import DreamEnv, DreamVectorEnv
 from envs.sb3 import DreamVecEnv
 from envs.task import Task
-from generative.vae import ConvVAE, ConvVAEConfig
+from generative.vae import ConvVAEConfig
 from worldmodels.configs import (
     ControllerConfig,
     DreamConfig,
@@ -56,7 +56,7 @@ def make_agent(make, end_bias: float = -40.0) -> WorldModelAgent:
     nn.init.constant_(memory.end_head.bias, end_bias)
     controller = LinearController(ControllerConfig(D, H))
     nn.init.normal_(controller.linear.weight, std=0.5)
-    world = WorldModel(ConvVAE(ConvVAEConfig(D, (2, 3, 4, 5))), memory)
+    world = WorldModel(ConvVAEConfig(D, (2, 3, 4, 5)).build(), memory)
     return WorldModelAgent(world, controller.requires_grad_(False))
 
 

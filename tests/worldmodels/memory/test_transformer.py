@@ -13,7 +13,7 @@ from torch import nn
 from agents.world_model_agent import WorldModelAgent
 from envs.dream import DreamEnv, DreamVectorEnv
 from envs.task import Task
-from generative.vae import ConvVAE, ConvVAEConfig
+from generative.vae import ConvVAEConfig
 from worldmodels.configs import (
     PAPER_MDNRNN,
     ControllerConfig,
@@ -350,7 +350,7 @@ def test_a_controller_learns_in_its_dream_by_gradient():
 def world():
     memory = small_memory(reward_input=False)
     nn.init.constant_(memory.end_head.bias, -3.0)
-    return WorldModel(ConvVAE(ConvVAEConfig(D, (2, 3, 4, 5))), memory).eval()
+    return WorldModel(ConvVAEConfig(D, (2, 3, 4, 5)).build(), memory).eval()
 
 
 def test_dream_environments_take_it(world):
