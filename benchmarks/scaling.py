@@ -53,7 +53,7 @@ def real_tracks() -> Any:
 def dreams() -> Any:
     """Dreams of 50 decisions."""
     from worldmodels.controller import LinearController
-    from worldmodels.dreaming.scores import DreamReturns
+    from worldmodels.dream_returns import DreamReturns
 
     controller = LinearController.from_pretrained(PRETRAINED / "controller").config
     starts, config = PRETRAINED / "starts.safetensors", DreamConfig(horizon=50, bf16="auto")

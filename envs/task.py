@@ -20,6 +20,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from envs.registration import register_envs
 from generative.training.files import DamagedFileError, read_json, write_json
 from generative.training.ranges import Checked, SizeOrZero, Sizes
 from generative.training.settings import from_json, to_json
@@ -222,7 +223,7 @@ def make_env(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env:
     Raises:
         ValueError: the environment cannot be made; names it, with the error that it raised.
     """
-    import envs  # noqa: F401  registers this project's environments
+    register_envs()
 
     try:
         return gymnasium.make(env_id, disable_env_checker=True, **env_kwargs)

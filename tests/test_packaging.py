@@ -2,7 +2,6 @@
 
 import ast
 import configparser
-import graphlib
 import importlib
 import re
 import shutil
@@ -93,40 +92,6 @@ def test_what_needs_an_extra_says_which(verb, words, extra, tmp_path):
     assert last.endswith(f"(the extra {extra})")
 
 
-LAYERS = ("generative", "worldmodels", "envs", "agents", "scripts")
-
-
-def imports() -> dict[str, set[str]]:
-    """The modules of ours that each module imports, at its top or in a function."""
-    paths = {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-        for layer in LAYERS
-        for path in (ROOT / layer).rglob("*.py")
-    }
-    found = {}
-    for module, path in paths.items():
-        named = set()
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                named |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                whole = {f"{node.module}.{alias.name}" for alias in node.names}
-                named |= whole & paths.keys() or {node.module}
-        found[module] = (named & paths.keys()) - {module}
-    return found
-
-
-def test_imports_point_one_way():
-    layer = {name: place for place, name in enumerate(LAYERS)}
-    wrong = [
-        (module, other)
-        for module, others in imports().items()
-        for other in others
-        if layer[other.partition(".")[0]] > layer[module.partition(".")[0]]
-    ]
-    assert not wrong
-
-
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
 def test_examples_need_no_checkout(path):
     """A wheel has our packages under their names, and `scripts` under another."""
@@ -134,15 +99,6 @@ def test_examples_need_no_checkout(path):
     named = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     named += [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
     assert "scripts" not in {name.partition(".")[0] for name in named}
-
-
-def test_agents_import_each_other_in_no_circle():
-    graph = {
-        module: {other for other in others if other.startswith("agents")}
-        for module, others in imports().items()
-        if module.startswith("agents")
-    }
-    list(graphlib.TopologicalSorter(graph).static_order())  # or CycleError, which names it
 
 
 def test_make_install_brings_what_the_presets_read():

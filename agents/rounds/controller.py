@@ -342,7 +342,7 @@ def evolve_in_dream(
     """CMA-ES on imagined returns."""
     import numpy as np
 
-    from worldmodels.dreaming.scores import DreamReturns, same_generation
+    from worldmodels.dream_returns import DreamReturns, same_generation
     from worldmodels.evolution import evolve
     from worldmodels.evolution_log import EvolutionLog
     from worldmodels.scoring import Scoring

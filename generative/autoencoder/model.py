@@ -27,7 +27,8 @@ from generative.autoencoder.config import (
     LinearAutoencoderConfig,
 )
 from generative.training.checks import check_images, check_some, check_vectors
-from generative.training.optimisation import ModelLearner, Optimisation
+from generative.training.learner import ModelLearner
+from generative.training.optimisation import Optimisation
 from generative.training.pretrained import Pretrained
 
 __all__ = [
@@ -69,7 +70,6 @@ class Autoencoder(Pretrained, nn.Module):
         "decoder.weight": "decoder.0.weight",
         "decoder.bias": "decoder.0.bias",
     }
-    capabilities: ClassVar[frozenset[str]] = frozenset({"loss", "encode", "decode", "reconstruct"})
 
     def __init__(
         self,

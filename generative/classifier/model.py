@@ -25,7 +25,8 @@ from generative.classifier.config import (
     MLPClassifierConfig,
 )
 from generative.training.checks import check_batch, check_images, check_labels, check_some
-from generative.training.optimisation import ModelLearner, Optimisation, parameter_groups
+from generative.training.learner import ModelLearner
+from generative.training.optimisation import Optimisation, parameter_groups
 from generative.training.pretrained import Pretrained
 
 __all__ = [
@@ -56,7 +57,6 @@ class Classifier(Pretrained, nn.Module):
         "CNNClassifier": CNNClassifierConfig,
         "MLPClassifier": MLPClassifierConfig,
     }
-    capabilities: ClassVar[frozenset[str]] = frozenset({"loss"})
 
     def __init__(
         self,

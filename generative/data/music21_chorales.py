@@ -20,7 +20,8 @@ import numpy as np
 
 from generative.data.image_set import PARTS
 from generative.data.score_set import ScoreSet
-from generative.music.score import Note, Score
+from generative.music.notes import Note
+from generative.music.score import Score
 from generative.training.extras import how_to_install
 from generative.training.files import MAX_LIST_BYTES, DamagedFileError, read_json, write_json
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from generative.data.image_set import random_split
 from generative.data.score_set import ScoreSet
-from generative.music.score import MAJOR, Note, Score
+from generative.music.notes import MAJOR, Note
+from generative.music.score import Score
 
 __all__ = ["tunes"]
 

@@ -40,7 +40,7 @@ from generative.training.checks import (
     to_levels,
 )
 from generative.training.gradients import graph_if_wanted
-from generative.training.optimisation import ModelLearner, adamw
+from generative.training.learner import ModelLearner, adamw
 from generative.training.pretrained import Pretrained
 from generative.training.ranges import Count, CountOrZero, Probability, Quantile
 
@@ -193,13 +193,6 @@ class Diffusion(Pretrained, nn.Module):
         if levels is not None:
             self.register_buffer("mean", torch.full((shape[0], 1, 1), 0.5))
             self.register_buffer("std", torch.full((shape[0], 1, 1), 0.5))
-
-    @property
-    def capabilities(self) -> frozenset[str]:
-        """Verbs that are quick enough to be of use, or have a meaning, for such examples."""
-        own = {"log_prob"} if self.solver == "rk4" else set()
-        own |= {"bound"} if self.levels is not None else set()
-        return frozenset({"loss", "sample", "encode", "decode"} | own)
 
     @classmethod
     def complete_config(cls, config: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from generative.energy.config import EnergyLossConfig
 from generative.energy.model import EnergyModel, PointEnergy
 from generative.energy.walks import langevin, mala
 from generative.training.checks import check_some
-from generative.training.optimisation import ModelLearner, Optimisation
+from generative.training.learner import ModelLearner
+from generative.training.optimisation import Optimisation
 
 __all__ = ["EnergyLearner", "EnergyLosses", "SampleBuffer", "contrastive_divergence"]
 

@@ -47,7 +47,6 @@ class ImageEnergy(Pretrained, nn.Module):
     """
 
     builds: ClassVar[Mapping[str, type]] = {"ConvEnergy": ConvEnergyConfig}
-    capabilities: ClassVar[frozenset[str]] = frozenset({"sample"})
     box: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
 
     def __init__(
@@ -118,7 +117,6 @@ class PointEnergy(Pretrained, nn.Module):
 
     builds: ClassVar[Mapping[str, type]] = {"PointEnergy": PointEnergyConfig}
     renamed: ClassVar[Mapping[str, str]] = {"network.": "network.layers."}
-    capabilities: ClassVar[frozenset[str]] = frozenset({"sample", "log_prob"})
     box: ClassVar[tuple[float, float] | None] = None
     step_size: Tensor
     """Step of `mala`; training adapts it to the width of the density."""

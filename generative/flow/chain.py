@@ -130,9 +130,6 @@ class Chain(Pretrained, nn.Module):
     """
 
     builds: ClassVar[Mapping[str, type]] = {"RealNVP": RealNVPConfig}
-    capabilities: ClassVar[frozenset[str]] = frozenset(
-        {"loss", "sample", "log_prob", "encode", "decode"}
-    )
 
     def __init__(
         self,

@@ -193,9 +193,6 @@ class FFJORD(Pretrained, nn.Module):
     """
 
     builds: ClassVar[Mapping[str, type]] = {"FFJORD": FFJORDConfig}
-    capabilities: ClassVar[frozenset[str]] = frozenset(
-        {"loss", "sample", "log_prob", "encode", "decode"}
-    )
 
     def __init__(
         self,

@@ -125,9 +125,6 @@ class ImageFlow(Pretrained, nn.Module):
         "Glow": GlowConfig,
     }
     renamed: ClassVar[Mapping[str, str]] = {"scales.": "flow.scales.", "splits.": "flow.splits."}
-    capabilities: ClassVar[frozenset[str]] = frozenset(
-        {"loss", "sample", "bound", "encode", "decode"}
-    )
 
     def __init__(
         self,

@@ -8,7 +8,8 @@ from typing import Any, TypeVar, cast
 from torch import Tensor, nn
 
 from generative.flow.config import FlowLossConfig
-from generative.training.optimisation import ModelLearner, adamw, matrices
+from generative.training.learner import ModelLearner, adamw
+from generative.training.optimisation import matrices
 
 __all__ = ["FlowLearner"]
 

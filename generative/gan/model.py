@@ -72,7 +72,6 @@ class GAN(Pretrained, nn.Module):
         "ConditionalGAN": ConditionalGANConfig,
     }
     renamed: ClassVar[Mapping[str, str]] = {"discriminator.": "critic."}
-    capabilities: ClassVar[frozenset[str]] = frozenset({"sample"})
 
     def __init__(
         self,

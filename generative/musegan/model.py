@@ -37,7 +37,6 @@ class MuseGAN(Pretrained, nn.Module):
 
     builds: ClassVar[Mapping[str, type]] = {"MuseGAN": MuseGANConfig}
     renamed: ClassVar[Mapping[str, str]] = {"discriminator.": "critic."}
-    capabilities: ClassVar[frozenset[str]] = frozenset({"sample"})
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from .metrics import (
 from .metrics import (
     style_distance as style_distance,
 )
+from .notes import Note as Note
 from .parsing import (
     parse as parse,
 )
@@ -27,7 +28,6 @@ from .parsing import (
 )
 from .pictures import piano_roll as piano_roll
 from .pictures import piano_rolls as piano_rolls
-from .score import Note as Note
 from .score import Score as Score
 from .score import score_of_voices as score_of_voices
 from .sound import synthesise as synthesise

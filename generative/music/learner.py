@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from generative.music.config import MusicLossConfig
-from generative.training.optimisation import ModelLearner, adamw
+from generative.training.learner import ModelLearner, adamw
 
 __all__ = ["MusicLearner"]
 

@@ -12,9 +12,9 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from generative.music.score import Note, Score, pitch_class
+from generative.music.notes import Note, pitch_class
 
 __all__ = ["DRUM_CHANNEL", "MidiNotes", "midi_bytes", "read_midi"]
 
@@ -47,7 +47,31 @@ class MidiNotes(NamedTuple):
 # ---------------------------------------------------------------------------------------------
 
 
-def midi_bytes(score: Score, programs: Sequence[int] = (0,), bpm: float = 96.0) -> bytes:
+class Notated(Protocol):
+    """Notes in parts with a key and a time signature, as `Score` has them."""
+
+    @property
+    def notes(self) -> Sequence[Note]:
+        """In the order of start, part, pitch and duration."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """Tonic and mode as in "D:minor"; "" if it is not known."""
+        ...
+
+    @property
+    def time_signature(self) -> str:
+        """As in "3/4"."""
+        ...
+
+    @property
+    def num_parts(self) -> int:
+        """At least the parts of the notes."""
+        ...
+
+
+def midi_bytes(score: Notated, programs: Sequence[int] = (0,), bpm: float = 96.0) -> bytes:
     """The score as a standard MIDI file of format 1: a track for signs, then one for each part.
 
     The number of ticks per quarter note makes all times whole. If it would exceed 32,767, times are
@@ -84,7 +108,7 @@ def midi_bytes(score: Score, programs: Sequence[int] = (0,), bpm: float = 96.0) 
     return b"".join(data)
 
 
-def _ticks(score: Score) -> int:
+def _ticks(score: Notated) -> int:
     """Ticks per quarter note for which all times of the score are whole, or the default."""
     exact = 1
     for note in score.notes:
@@ -95,7 +119,7 @@ def _ticks(score: Score) -> int:
     return usual if usual <= MOST_TICKS else exact
 
 
-def _note_events(score: Score, part: int, channel: int, ticks: int) -> bytes:
+def _note_events(score: Notated, part: int, channel: int, ticks: int) -> bytes:
     """Note-on and note-off events; at equal times note-offs come first.
 
     If notes of one pitch overlap, the velocity of a note-off tells which of them ends: 0 the first

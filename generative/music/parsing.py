@@ -19,12 +19,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
-from generative.data.text import decode_text
 from generative.music.midi import MidiNotes, read_midi
-from generative.music.score import Note, Score
+from generative.music.notes import Note
+from generative.music.score import Score
 from generative.music.tokens import REST, Streams, pitch_name, streams_of_elements
 from generative.training.archives import open_zip, read_member
-from generative.training.files import read_file, reading
+from generative.training.files import decode_text, read_file, reading
 
 __all__ = [
     "SUFFIXES",

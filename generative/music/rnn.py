@@ -12,7 +12,7 @@ a batch have different lengths: frames of -1 are behind the end and are not coun
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -51,7 +51,6 @@ class MusicRNN(Pretrained, nn.Module):
     """An LSTM or GRU of one or more layers with a logit for every key."""
 
     config_class = MusicRNNConfig
-    capabilities: ClassVar[frozenset[str]] = frozenset({"loss", "log_prob", "sample"})
 
     def __init__(self, config: MusicRNNConfig | None = None):
         super().__init__()

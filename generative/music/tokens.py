@@ -20,14 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from generative.music.score import (
-    NUM_PITCHES,
-    Note,
-    Score,
-    pitch_class,
-    score_of_voices,
-    transpose_key,
-)
+from generative.music.notes import NUM_PITCHES, Note, pitch_class, transpose_key
+from generative.music.score import Score, score_of_voices
 
 __all__ = [
     "END",

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -108,7 +108,6 @@ class MusicTransformer(Pretrained, nn.Module):
     """
 
     config_class = MusicTransformerConfig
-    capabilities: ClassVar[frozenset[str]] = frozenset({"loss", "log_prob", "sample"})
 
     def __init__(self, config: MusicTransformerConfig):
         super().__init__()

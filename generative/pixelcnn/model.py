@@ -42,7 +42,7 @@ from generative.training.checks import (
     placed,
     to_levels,
 )
-from generative.training.optimisation import ModelLearner, adamw
+from generative.training.learner import ModelLearner, adamw
 from generative.training.pretrained import Pretrained
 from generative.training.ranges import CountOrZero, NonNegative
 
@@ -117,7 +117,6 @@ class PixelCNN(Pretrained, nn.Module):
     """
 
     builds: ClassVar[Mapping[str, type]] = {"PixelCNN": PixelCNNConfig}
-    capabilities: ClassVar[frozenset[str]] = frozenset({"loss", "sample", "log_prob"})
 
     def __init__(
         self,

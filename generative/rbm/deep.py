@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +25,6 @@ class DeepBeliefNetwork(Pretrained, nn.Module):
     """
 
     config_class = DBNConfig
-    capabilities: ClassVar[frozenset[str]] = frozenset(
-        {"sample", "bound", "encode", "decode", "reconstruct"}
-    )
 
     def __init__(self, config: DBNConfig | None = None):
         super().__init__()

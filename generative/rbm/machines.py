@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,6 @@ class BoltzmannMachine(Pretrained, nn.Module):
     """
 
     config_class = BoltzmannConfig
-    capabilities: ClassVar[frozenset[str]] = frozenset({"sample", "log_prob"})
     rows: Tensor
     columns: Tensor
 
@@ -157,7 +156,6 @@ class RBM(Pretrained, nn.Module):
     """Restricted Boltzmann machine: E(v, h) = -v^T W h - b^T v - c^T h."""
 
     config_class = RBMConfig
-    capabilities: ClassVar[frozenset[str]] = frozenset({"sample", "log_prob", "reconstruct"})
 
     def __init__(self, config: RBMConfig | None = None):
         super().__init__()

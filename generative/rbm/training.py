@@ -14,7 +14,8 @@ from generative.rbm.config import RBMLossConfig
 from generative.rbm.deep import DeepBeliefNetwork
 from generative.rbm.machines import RBM, BoltzmannMachine, check_bits
 from generative.training.checks import check_some
-from generative.training.optimisation import ModelLearner, Optimisation
+from generative.training.learner import ModelLearner
+from generative.training.optimisation import Optimisation
 
 __all__ = ["BoltzmannLearner", "DBNLearner"]
 

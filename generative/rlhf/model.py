@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import ClassVar, NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,8 @@ from generative.text.config import GPTConfig
 from generative.text.gpt import GPT
 from generative.text.tokens import TextLearner, up_to_end
 from generative.training.checks import check_some, check_tokens, placed
-from generative.training.optimisation import ModelLearner, Optimisation
+from generative.training.learner import ModelLearner
+from generative.training.optimisation import Optimisation
 from generative.training.pretrained import Pretrained
 
 __all__ = [
@@ -123,7 +124,6 @@ class RewardModel(Pretrained, nn.Module):
     """
 
     config_class = GPTConfig
-    capabilities: ClassVar[frozenset[str]] = frozenset({"loss"})
 
     def __init__(self, config: GPTConfig):
         super().__init__()

@@ -31,7 +31,8 @@ from generative.training.checks import (
     checked,
     placed,
 )
-from generative.training.optimisation import ModelLearner, Optimisation
+from generative.training.learner import ModelLearner
+from generative.training.optimisation import Optimisation
 from generative.training.pretrained import Pretrained
 from generative.training.ranges import Count, CountOrZero, Positive
 
@@ -175,7 +176,6 @@ class ScoreNetwork(Pretrained, nn.Module):
     """
 
     builds: ClassVar[Mapping[str, type]] = {"ScoreNetwork": ScoreConfig}
-    capabilities: ClassVar[frozenset[str]] = frozenset({"loss", "sample"})
     levels: Tensor
 
     def __init__(

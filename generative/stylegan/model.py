@@ -42,7 +42,6 @@ class ProGAN(Pretrained, nn.Module):
     """
 
     builds: ClassVar[Mapping[str, type]] = {"ProGAN": ProGANConfig}
-    capabilities: ClassVar[frozenset[str]] = frozenset({"sample"})
 
     def __init__(
         self,

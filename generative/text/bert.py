@@ -11,7 +11,7 @@ The network predicts hidden tokens, which takes an understanding of the whole te
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +115,6 @@ class BERT(Pretrained, nn.Module):
     """An encoder, and logits of the token at each position by the tied token vectors."""
 
     config_class = BERTConfig
-    capabilities: ClassVar[frozenset[str]] = frozenset({"loss", "encode"})
 
     def __init__(self, config: BERTConfig | None = None):
         super().__init__()
@@ -183,7 +182,6 @@ class BERTClassifier(Pretrained, nn.Module):
     """A class for each text, from the token in front of it (Devlin et al. 2019, section 3.2)."""
 
     config_class = BERTClassifierConfig
-    capabilities: ClassVar[frozenset[str]] = frozenset({"loss"})
 
     def __init__(self, config: BERTClassifierConfig | None = None):
         super().__init__()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,6 @@ class GPT(Pretrained, nn.Module):
     """
 
     config_class = GPTConfig
-    capabilities: ClassVar[frozenset[str]] = frozenset({"loss", "sample", "log_prob"})
 
     def __init__(self, config: GPTConfig | None = None):
         super().__init__()

@@ -53,7 +53,6 @@ class RecurrentText(Pretrained, nn.Module):
     """
 
     config_class = RecurrentTextConfig
-    capabilities: ClassVar[frozenset[str]] = frozenset({"loss", "sample", "log_prob"})
 
     def __init__(self, config: RecurrentTextConfig | None = None):
         super().__init__()
@@ -129,7 +128,6 @@ class Bidirectional(Pretrained, nn.Module):
     """
 
     config_class = BidirectionalConfig
-    capabilities: ClassVar[frozenset[str]] = frozenset({"loss"})
 
     def __init__(self, config: BidirectionalConfig | None = None):
         super().__init__()

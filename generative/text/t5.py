@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,6 @@ class T5(Pretrained, nn.Module):
     """Encoder and decoder over one set of token vectors, which the output layer shares."""
 
     config_class = T5Config
-    capabilities: ClassVar[frozenset[str]] = frozenset({"loss", "encode"})
 
     def __init__(self, config: T5Config | None = None):
         super().__init__()

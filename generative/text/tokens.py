@@ -22,7 +22,8 @@ from torch.nn import functional as F
 from generative.sampling import sample_logits
 from generative.text.config import TextLossConfig
 from generative.training.checks import checked
-from generative.training.optimisation import ModelLearner, Optimisation, parameter_groups
+from generative.training.learner import ModelLearner
+from generative.training.optimisation import Optimisation, parameter_groups
 from generative.training.ranges import CountOrZero, NonNegative, Quantile
 
 __all__ = [

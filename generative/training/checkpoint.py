@@ -16,7 +16,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import safetensors
@@ -38,9 +38,6 @@ from generative.training.files import (
     write_folder,
 )
 from generative.training.words import with_article
-
-if TYPE_CHECKING:
-    from generative.training.run import Run
 
 __all__ = [
     "Checkpoints",
@@ -119,6 +116,23 @@ def _tensors(state: Any, where: str) -> Iterator[tuple[str, Tensor]]:
             yield from _tensors(item, f"{where}.{key}")
 
 
+class Marked(Protocol):
+    """What checkpoints need of their run, a `generative.training.run.Run`."""
+
+    @property
+    def metrics(self) -> Any:
+        """Its `Metrics`, which loading a checkpoint rewinds."""
+        ...
+
+    def mark(self) -> dict[str, Any]:
+        """Record in a checkpoint that identifies the run."""
+        ...
+
+    def foreign(self, mark: Any) -> str:
+        """Reason why a checkpoint with this mark is of another run; "" if it is of this one."""
+        ...
+
+
 class Checkpoints:
     """The numbered checkpoints of a run: runs/vae/checkpoints/000400. The newest are kept.
 
@@ -131,7 +145,7 @@ class Checkpoints:
         run: the run they belong to, for `Run.checkpoints`; without it only the step is checked.
     """
 
-    def __init__(self, folder: Path, keep: int = 2, run: Run | None = None):
+    def __init__(self, folder: Path, keep: int = 2, run: Marked | None = None):
         if keep < 2:
             raise ValueError(f"keep is {keep}; at least 2 checkpoints must be kept")
         self.folder = Path(folder)

@@ -22,9 +22,9 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from generative.data.needs import what_is_needed
 from generative.training.extras import how_to_install, is_asked_for
 from generative.training.interrupts import interrupt_again
+from generative.training.needs import what_is_needed
 from generative.training.platforms import BROKEN_PIPE
 from generative.training.settings import differences, flatten, from_json, may_change, to_json
 from generative.training.streams import nobody_reads, open_closed_streams

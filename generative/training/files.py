@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import ctypes
 import errno
@@ -357,3 +358,42 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as the next one does
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""Byte order marks that name the encoding of a file."""
+
+
+def decode_text(data: bytes, path: Path, otherwise: str | None = None) -> str:
+    """Decode the bytes of a file, without its byte order mark and with newlines as line ends.
+
+    Args:
+        data: UTF-8, or UTF-16 or UTF-32 with a byte order mark.
+        path: named in the error.
+        otherwise: encoding for other bytes; None refuses them.
+    Raises:
+        DamagedFileError: the bytes are no text in these encodings, or contain zeros.
+    """
+    encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        if otherwise is None:
+            raise DamagedFileError(
+                f"{path}: is not in {encoding.upper()}: byte {error.start} is "
+                f"{data[error.start]:#04x}; convert it, from Latin-1 by: "
+                f"iconv -f LATIN1 -t UTF-8 {path} > new.txt"
+            ) from None
+        text = data.decode(otherwise)
+    if "\0" in text:
+        raise DamagedFileError(
+            f"{path}: character {text.index(chr(0))} is a zero, which no text has; if it is in "
+            f"UTF-16 without a mark, convert it by: iconv -f UTF-16LE -t UTF-8 {path} > new.txt"
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n")

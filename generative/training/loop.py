@@ -4,37 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from generative.training.checkpoint import NonFiniteError, check_finite
+from generative.training.learner import Learner
 from generative.training.progress import progress
 from generative.training.run import Run
 from generative.training.signals import stop_signals
 from generative.training.threads import chosen_threads
 
-__all__ = ["Learner", "NonFiniteError", "fit"]
-
-
-class Learner(Protocol):
-    """Modules and optimisers that `fit` trains, with one update of them.
-
-    Random numbers come from torch's global generators only; `fit` seeds them before every step.
-    """
-
-    def update(self, batch: Any, /) -> Mapping[str, Tensor | float]:
-        """Take one step; returns scalars to log, including the loss."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """State that the next step depends on: weights, optimisers, schedules, averages."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
-        ...
+__all__ = ["NonFiniteError", "fit"]
 
 
 def fit(

@@ -1,7 +1,5 @@
 """A training step after its loss: gradient, optimiser, learning rate schedule, average.
 
-`Optimisation` does the step, `ModelLearner` is what a learner is beside its `update`.
-
 optimizer = torch.optim.AdamW(parameter_groups(model, 0.01), lr=1e-3)
 optimisation = Optimisation(model, optimizer, steps=1000, final_lr=1e-5, clip=1.0, ema=0.999)
 optimisation.step(model.loss(batch).loss)
@@ -15,23 +13,14 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Generic, TypeVar, cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from generative.training.average import warm_average
-from generative.training.config import AdamWConfig
 
-__all__ = [
-    "ModelLearner",
-    "Optimisation",
-    "adamw",
-    "learning_rate",
-    "matrices",
-    "parameter_groups",
-]
+__all__ = ["Optimisation", "learning_rate", "matrices", "parameter_groups"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -191,38 +180,3 @@ class Optimisation(Generic[M]):
         self._set_rates()
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-
-
-def adamw(model: M, config: AdamWConfig, steps: int) -> Optimisation[M]:
-    """`Optimisation` of all weights of a model by AdamW; only its `matrices` decay."""
-    groups = parameter_groups(model, config.weight_decay)
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, eps=config.adam_eps)
-    return Optimisation(model, optimizer, steps, config.final_lr, config.clip, config.ema)
-
-
-class ModelLearner(Generic[M]):
-    """Base of the learners of one model: all state is that of one `Optimisation`.
-
-    A subclass has `update(batch)`, and extends `state_dict` if it keeps more.
-    """
-
-    def __init__(self, model: M, optimisation: Optimisation[M]):
-        self.model, self.optimisation = model, optimisation
-
-    @property
-    def kept(self) -> M:
-        """A copy of the model with the weights that sampling and scoring should use."""
-        return self.optimisation.kept
-
-    def descend(self, losses: Any, loss: Tensor | None = None) -> dict[str, Tensor]:
-        """Take one step against `losses.loss`, or the loss given; returns the losses to log."""
-        self.optimisation.step(losses.loss if loss is None else loss)
-        return {name: value.detach() for name, value in losses._asdict().items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """State that the next step depends on."""
-        return self.optimisation.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
-        self.optimisation.load_state_dict(state)

@@ -18,7 +18,7 @@ import torch
 from generative.training.files import DamagedFileError, read_json, write_json
 
 if TYPE_CHECKING:
-    from generative.training.loop import Learner
+    from generative.training.learner import Learner
     from generative.training.run import Run
 
 __all__ = ["THREADS_NAME", "chosen_threads"]

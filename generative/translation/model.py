@@ -43,7 +43,6 @@ class Pix2Pix(Pretrained, nn.Module):
     """
 
     builds: ClassVar[Mapping[str, type]] = {"Pix2Pix": Pix2PixConfig}
-    capabilities: ClassVar[frozenset[str]] = frozenset({"translate"})
 
     def __init__(
         self,
@@ -98,7 +97,6 @@ class CycleGAN(Pretrained, nn.Module):
     """
 
     builds: ClassVar[Mapping[str, type]] = {"CycleGAN": CycleGANConfig}
-    capabilities: ClassVar[frozenset[str]] = frozenset({"translate"})
 
     def __init__(
         self,

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generative.training.checks import check_images, check_some, placed
-from generative.training.optimisation import ModelLearner, Optimisation
+from generative.training.learner import ModelLearner
+from generative.training.optimisation import Optimisation
 from generative.training.precision import uses_bf16
 from generative.vae.config import ConvVAEConfig, VAELossConfig
 from generative.vae.distributions import GaussianPixels, StandardNormal

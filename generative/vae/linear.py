@@ -9,7 +9,7 @@ al. 2019, Don't Blame the ELBO!). What is lost on the way there is lost by the t
 from __future__ import annotations
 
 import math
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,9 +43,6 @@ class LinearVAE(Pretrained, nn.Module):
     """p(x | z) = N(W z + b, s^2 I), q(z | x) = N(V x + c, diagonal and the same for every x)."""
 
     config_class = LinearVAEConfig
-    capabilities: ClassVar[frozenset[str]] = frozenset(
-        {"loss", "sample", "log_prob", "bound", "encode", "decode", "reconstruct"}
-    )
 
     def __init__(self, config: LinearVAEConfig | None = None):
         super().__init__()

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from generative.training.checks import check_images, check_some, check_vectors, checked
 from generative.training.gradients import graph_if_wanted
-from generative.training.optimisation import ModelLearner, adamw
+from generative.training.learner import ModelLearner, adamw
 from generative.training.pretrained import Pretrained
 from generative.training.ranges import CountOrZero
 from generative.vae.config import ConvVAEConfig, ImageVAEConfig, ImageVAELossConfig
@@ -87,9 +87,6 @@ class VAE(Pretrained, nn.Module):
         "to_logvar.": "posterior.to_logvar.",
         "pixel_logvar": "likelihood.logvar",
     }
-    capabilities: ClassVar[frozenset[str]] = frozenset(
-        {"loss", "sample", "bound", "encode", "decode", "reconstruct"}
-    )
 
     def __init__(
         self,

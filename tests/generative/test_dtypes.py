@@ -32,13 +32,13 @@ def calls(name: str, model: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
         return FAMILIES[name].loss(model, x)
 
     found = {"loss": loss}
-    if "log_prob" in model.capabilities:
+    if "log_prob" in FAMILIES[name].verbs:
         found["log_prob"] = model.log_prob
-    if "bound" in model.capabilities:
+    if "bound" in FAMILIES[name].verbs:
         found["bound"] = lambda x: model.bound(x, generator=generator(2))
-    if "encode" in model.capabilities:
+    if "encode" in FAMILIES[name].verbs:
         found["encode"] = encode
-    if "reconstruct" in model.capabilities:
+    if "reconstruct" in FAMILIES[name].verbs:
         found["reconstruct"] = model.reconstruct
     return found
 
@@ -46,9 +46,9 @@ def calls(name: str, model: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
 def outcome(name: str, model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """All that a model says of examples, and what it draws."""
     found = {verb: call(x).detach() for verb, call in calls(name, model).items()}
-    if "sample" in model.capabilities:
+    if "sample" in FAMILIES[name].verbs:
         found["sample"] = model.sample(3, generator=generator(1))
-    if {"encode", "decode"} <= model.capabilities:
+    if {"encode", "decode"} <= FAMILIES[name].verbs:
         found["decode"] = model.decode(found["encode"])
     return found
 
@@ -103,7 +103,7 @@ def test_double_agrees_with_float(name):
     """The same numbers, but for roundings; draws are others, so only what has none is compared."""
     model, x = make(name), FAMILIES[name].examples(4)
     wide = copy.deepcopy(model).double()
-    for verb in {"log_prob", "reconstruct"} & model.capabilities:
+    for verb in {"log_prob", "reconstruct"} & FAMILIES[name].verbs:
         ours, theirs = getattr(model, verb)(x), getattr(wide, verb)(cast(x, torch.float64))
         # Sums over an image or a path of the solver, of some hundred roundings of 6e-8.
         torch.testing.assert_close(ours, theirs.float(), rtol=1e-4, atol=1e-4)
@@ -155,9 +155,9 @@ def test_empty_batches_give_empty_results(name):
             found, whole = call(x[:0]), call(x)
             assert found.shape == (0, *whole.shape[1:]), verb
             assert found.dtype == whole.dtype, verb
-    if "sample" in model.capabilities:
+    if "sample" in FAMILIES[name].verbs:
         assert model.sample(0).shape == x[:0].shape
-    if {"encode", "decode"} <= model.capabilities:
+    if {"encode", "decode"} <= FAMILIES[name].verbs:
         assert model.decode(model.encode(x)[:0]).shape == x[:0].shape
 
 
@@ -170,7 +170,7 @@ def test_loss_of_nothing_is_refused(name):
     with pytest.raises(ValueError, match=words):
         learner.update(family.to_batch(nothing))
     assert_equal(dict(learner.model.state_dict()), dict(before))
-    if "loss" in model.capabilities:
+    if "loss" in FAMILIES[name].verbs:
         batch = family.to_batch(nothing)
         with pytest.raises(ValueError, match=words):
             model.loss(*batch) if isinstance(batch, tuple) else model.loss(nothing)

@@ -1,7 +1,6 @@
 """What holds for every family: the verbs of docs/families.md, saving, scripts, resuming."""
 
 import copy
-import functools
 import json
 import signal
 import time
@@ -14,19 +13,14 @@ import torch
 from generative.training import threads
 from generative.training.metrics import read_metrics
 from tests.commands import crash, once, run_script, shared_base
-from tests.generative.families import FAMILIES, VOCABULARY
+from tests.generative.families import FAMILIES
 
 torch.set_num_threads(1)
 
 
-@functools.cache
-def capabilities(name: str) -> frozenset[str]:
-    return FAMILIES[name].make().capabilities
-
-
 def having(*verbs: str):
     """Runs a test over the families that have all of these verbs."""
-    names = [name for name in FAMILIES if set(verbs) <= capabilities(name)]
+    names = [name for name in FAMILIES if set(verbs) <= FAMILIES[name].verbs]
     return pytest.mark.parametrize("name", names)
 
 
@@ -46,19 +40,6 @@ def make(name: str, seed: int = 0):
 
 def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-@every_family
-def test_declared_verbs_are_there(name):
-    declared = capabilities(name)
-    assert declared
-    assert declared <= VOCABULARY
-    model = FAMILIES[name].make()
-    for verb in declared - {"loss"}:
-        assert callable(getattr(model, verb)), verb
-    # A model of several builds has verbs that are of no use for some of them.
-    there = {verb for verb in VOCABULARY if hasattr(model, verb)}
-    assert there == declared or (type(model).builds and there > declared)
 
 
 @having("loss")
@@ -99,7 +80,7 @@ def test_log_prob_is_one_number_an_example(name):
     log_prob = model.log_prob(x)
     assert log_prob.shape == (6,)
     torch.testing.assert_close(model.log_prob(x[2:4]), log_prob[2:4])
-    if "bound" not in capabilities(name):  # what is trained is the bound, where there is one
+    if "bound" not in FAMILIES[name].verbs:  # what is trained is the bound, where there is one
         torch.testing.assert_close(FAMILIES[name].loss(model, x), -log_prob.mean())
 
 
@@ -117,7 +98,7 @@ def test_encode_and_decode_fit_together(name):
     z = model.encode(x)
     assert len(z) == 6
     assert model.decode(z).shape == x.shape
-    if "reconstruct" not in capabilities(name) and "log_prob" in capabilities(name):
+    if "reconstruct" not in FAMILIES[name].verbs and "log_prob" in FAMILIES[name].verbs:
         # A flow loses nothing.
         assert (model.decode(z) - x).abs().max() < 1e-5
 
@@ -191,7 +172,7 @@ def test_saved_and_loaded_model_gives_equal_outputs(name, tmp_path):
     model.save_pretrained(tmp_path / "a model")
     again = type(model).from_pretrained(tmp_path / "a model")
     assert again.config == model.config
-    has = capabilities(name)
+    has = FAMILIES[name].verbs
     if "sample" in has:
         samples = [m.sample(4, generator=generator(0)) for m in (model, again)]
         assert torch.equal(*samples)

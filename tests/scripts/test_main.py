@@ -13,9 +13,9 @@ from typing import get_args
 import pytest
 
 import scripts.__main__ as console
-from generative.data.needs import NEEDS, what_is_needed
 from generative.known.points import PointData
 from generative.training import cli
+from generative.training.needs import NEEDS, what_is_needed
 from scripts.common.images import ImageData
 from scripts.common.music import RollData, StreamData, VoiceData
 from scripts.common.text import TextData

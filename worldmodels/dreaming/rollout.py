@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from generative.training.checks import check_dtype
 from worldmodels.actions import squash as squash_by
@@ -28,15 +28,13 @@ from worldmodels.dreaming.starts import DreamStarts
 from worldmodels.dreaming.step import (
     DreamState,
     Noise,
+    WorldMemory,
     check_can_dream,
     draw_noise,
     dream_step,
     lost,
     not_finite,
 )
-
-if TYPE_CHECKING:
-    from worldmodels.memory import Memory
 
 __all__ = ["Dream", "DreamBackend", "DreamResult", "Tally"]
 
@@ -84,7 +82,7 @@ class Dream:
 
     def __init__(
         self,
-        memory: Memory,
+        memory: WorldMemory,
         controller: ControllerConfig,
         config: DreamConfig,
         squash: Callable[[Tensor], Tensor] | None = None,
@@ -146,7 +144,7 @@ class Dream:
         candidates are grouped does not change the noise. M chooses what runs on its device
         (`Memory.backend`).
         """
-        check_dtype(candidates, "candidates", self.memory)
+        check_dtype(candidates, "candidates", cast("nn.Module", self.memory))
         group = max(1, max_lanes // len(starts))
         generator = torch.Generator(self.device)
         parts = []
@@ -179,7 +177,7 @@ class Dream:
 
     def controllers(self, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """Weights (P, feature_dim, action_dim) and biases (P, 1, action_dim)."""
-        check_dtype(candidates, "candidates", self.memory)
+        check_dtype(candidates, "candidates", cast("nn.Module", self.memory))
         weight, bias = split_candidates(candidates, self.controller)
         return weight.transpose(1, 2), bias.unsqueeze(1)
 

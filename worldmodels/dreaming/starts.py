@@ -11,12 +11,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from generative.training.checkpoint import read_tensors
 from generative.training.files import (
@@ -27,9 +27,9 @@ from generative.training.files import (
     write_file,
 )
 from worldmodels.configs import MemoryConfig
+from worldmodels.dreaming.step import WorldMemory
 
 if TYPE_CHECKING:
-    from worldmodels.memory import Memory
     from worldmodels.sequences import EncodedRollouts
 
 __all__ = ["STARTS_NAME", "DreamStarts", "digest", "soon_in_trouble", "warm_up"]
@@ -138,7 +138,7 @@ def digest(tensors: dict[str, Tensor]) -> str:
 
 @torch.no_grad()
 def warm_up(
-    memory: Memory,
+    memory: WorldMemory,
     encoded: EncodedRollouts,
     max_idle: int | None = None,
     trouble_weight: int = 1,
@@ -154,7 +154,7 @@ def warm_up(
             led to (counted from the last one, or from the episode's start): dreams that begin
             where a car has long lost the road say little about driving.
     """
-    memory.eval()
+    cast("nn.Module", memory).eval()
     device = memory.device
     dtype = memory.kind["dtype"]
     columns = (encoded.mu, encoded.actions, encoded.rewards)

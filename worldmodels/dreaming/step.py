@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from generative.training.checks import at_least_float32
+from generative.training.precision import BF16
 from worldmodels.configs import DreamConfig, MemoryConfig
 from worldmodels.dreaming.noise import Random, uniform
 
@@ -29,6 +30,7 @@ __all__ = [
     "Outcome",
     "Prediction",
     "World",
+    "WorldMemory",
     "check_can_dream",
     "draw_noise",
     "dream_step",
@@ -125,6 +127,40 @@ class World(Protocol):
 
         Noise has n lanes; lanes with the same index in the last leading dimension share it.
         """
+        ...
+
+
+class WorldMemory(World, Protocol):
+    """A world that also follows what really happens and dreams of many lanes, such as an M.
+
+    `worldmodels.memory.Memory` says what each method does.
+    """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        ...
+
+    def initial_state(self, batch_size: int, /) -> tuple[Tensor, Tensor]:
+        """(h, c) of episodes that have not begun."""
+        ...
+
+    def observe(
+        self,
+        z: Tensor,
+        action: Tensor,
+        state: tuple[Tensor, Tensor],
+        prev_reward: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """(h, c) after a decision that is over."""
+        ...
+
+    def joined(self, bf16: BF16 = False) -> World:
+        """The same world for the dreams of a population."""
+        ...
+
+    def backend(self, dream: Any) -> Any:
+        """What runs a dream of this world without gradients; None: nothing faster than it."""
         ...
 
 

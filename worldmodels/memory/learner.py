@@ -7,7 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from generative.training.optimisation import ModelLearner, Optimisation
+from generative.training.learner import ModelLearner
+from generative.training.optimisation import Optimisation
 from generative.training.precision import uses_bf16
 from worldmodels.configs import MemoryLossConfig
 from worldmodels.memory.base import Memory

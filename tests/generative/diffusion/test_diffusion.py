@@ -763,7 +763,6 @@ def test_a_model_put_together_by_hand_works_everywhere(tmp_path):
         learner.update((x, context))
     assert not torch.equal(model.network.network.told.weight, before)
     kept = learner.kept
-    assert kept.capabilities == {"loss", "sample", "encode", "decode"}
     samples = kept.sample(6, generator(), context=context)
     assert samples.shape == (6, 2, 4, 4)
     assert not torch.equal(kept.sample(6, generator(), context=-context), samples)

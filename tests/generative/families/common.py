@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 VOCABULARY = {"loss", "sample", "log_prob", "bound", "encode", "decode", "reconstruct", "translate"}
-"""Everything that a family may declare in `capabilities`."""
+"""Verbs of docs/families.md."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Family:
             to come below within `steps`.
         wrong: input that is refused, and words of the answer.
         sample_range: smallest and largest value of a sample.
+        without: verbs that its model has and that are of no use to this family.
         script, words: command that trains it, and what to tell it besides `smoke` and `--out`;
             words may first prepare files in a folder.
     """
@@ -39,12 +41,19 @@ class Family:
     steps: int
     wrong: tuple[tuple[Tensor, str], ...]
     sample_range: tuple[float, float] | None = None
+    without: frozenset[str] = frozenset()
     script: str | None = None
     words: Callable[[Path], tuple[object, ...]] = lambda folder: ()
     loss: Callable[[Any, Tensor], Tensor] = lambda model, x: model.loss(x).loss
     """A scalar of examples that every parameter has a part in."""
     to_batch: Callable[[Tensor], Tensor] = field(default=lambda x: x)
     """Examples -> what the learner's update takes."""
+
+    @cached_property
+    def verbs(self) -> frozenset[str]:
+        """Verbs of the vocabulary that the tiny model has."""
+        model = self.make()
+        return frozenset(verb for verb in VOCABULARY if hasattr(model, verb)) - self.without
 
 
 def pictures(c: int, side: int) -> Callable[[int], Tensor]:

@@ -36,6 +36,7 @@ FAMILIES = {
             (torch.zeros(2, 2, dtype=torch.int64), r"int64.*float"),
         ),
         sample_range=(-100.0, 100.0),
+        without=frozenset({"bound"}),
         # What is trained on is not the likelihood; the test of its gradients is a family's own.
         loss=lambda model, x: -model.log_prob(x).mean(),
     ),
@@ -52,6 +53,7 @@ FAMILIES = {
         steps=150,
         wrong=wrong_images(3, 8),
         sample_range=(0.0, 1.0),
+        without=frozenset({"log_prob"}),
         script="train_diffusion",
     ),
     "corrected ImageDiffusion": Family(
@@ -72,5 +74,6 @@ FAMILIES = {
         steps=150,
         wrong=wrong_images(1, 8),
         sample_range=(0.0, 1.0),
+        without=frozenset({"log_prob"}),
     ),
 }  # fmt: skip

@@ -44,7 +44,7 @@ from generative.music import (
     transpose_streams,
 )
 from generative.music.metrics import tonal_centroid, wasserstein
-from generative.music.score import transpose_key
+from generative.music.notes import transpose_key
 from generative.music.tokens import pitch_name, pitch_number
 from generative.training.files import DamagedFileError
 from tests.commands import ROOT

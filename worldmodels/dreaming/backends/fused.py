@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generative.training.checks import check_dtype
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from worldmodels.configs import DreamConfig
     from worldmodels.dreaming.rollout import Dream, DreamResult
     from worldmodels.dreaming.starts import DreamStarts
-    from worldmodels.memory.joined import JoinedMDNRNN
 
 __all__ = ["FusedDream"]
 
@@ -38,7 +37,8 @@ class FusedDream:
     def __init__(self, dream: Dream):
         from worldmodels.dreaming.backends import kernels  # numba takes half a second to import
 
-        self.dream, self.world, self.kernels = dream, cast("JoinedMDNRNN", dream.world), kernels
+        self.dream, self.kernels = dream, kernels
+        self.world: Any = dream.world  # a `worldmodels.memory.joined.JoinedMDNRNN`
         # Products are faster, in float32 by a tenth, if these sizes are multiples.
         self.gate_weight = _pad(self.world.gate_weight, rows=4, columns=16)
         self.head_weight = _pad(self.world.head_weight, rows=1, columns=16)
@@ -50,7 +50,7 @@ class FusedDream:
     ) -> DreamResult:
         """As `Dream.rollout`, without gradients."""
         dream, config, kernels = self.dream, self.dream.config, self.kernels
-        check_dtype(candidates, "candidates", dream.memory)
+        check_dtype(candidates, "candidates", cast("nn.Module", dream.memory))
         mem = dream.memory.config
         starts.check_fits(mem)
         starts.check_finite()

@@ -59,6 +59,7 @@ class DreamReturns:
         return {**self.__dict__, "_loaded": None}
 
     def _load(self) -> tuple[Any, Any]:
+        # These load torch, which the one who hands out the work does not need.
         from worldmodels.dreaming.rollout import Dream
         from worldmodels.dreaming.starts import DreamStarts
         from worldmodels.memory import load_memory
