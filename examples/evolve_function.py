@@ -1,4 +1,4 @@
-"""Evolve anything: the minimum of a function of ten numbers, in processes of this machine.
+"""Evolve anything: the minimum of a function of five numbers, in processes of this machine.
 
 python examples/evolve_function.py
 """
@@ -19,5 +19,5 @@ def minus_rosenbrock(x: np.ndarray, _seed: int) -> float:
 if __name__ == "__main__":
     config = EvolutionConfig(popsize=12, sigma=0.5, generations=2000, restarts=3)
     with Scoring(minus_rosenbrock, EvaluationConfig(1), ParallelConfig("serial")) as evaluate:
-        found = evolve(evaluate, np.zeros(10), config, seed=1)
+        found = evolve(evaluate, np.zeros(5), config, seed=1)
     print(f"{len(found.generations)} generations ({found.reason}): {np.round(found.mean, 4)}")

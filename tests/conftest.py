@@ -1,7 +1,10 @@
 """Settings for all tests: one thread per process, no window, no sound."""
 
+import multiprocessing.forkserver
 import os
 import re
+import shutil
+import tempfile
 
 # Read by the libraries when they are first imported, so before any test module is.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,6 +18,7 @@ import hypothesis
 import pytest
 
 from tests.commands import crash, once, run_script, shared_base
+from tests.warm import WarmWorkers, fork_server
 
 # Tests kill processes, never the machine, and what a process wrote outlives it.
 # What a power cut needs is asked for by the tests that use the fixture `disk`.
@@ -23,6 +27,18 @@ os.fsync = lambda descriptor: None
 hypothesis.settings.register_profile("quick", max_examples=40, deadline=None, derandomize=True)
 hypothesis.settings.register_profile("nightly", max_examples=200, deadline=None)
 hypothesis.settings.load_profile("quick")
+
+
+def pytest_configure(config):
+    """Give all processes a folder for temporary files; what they leave in it is deleted at the end.
+
+    Processes that are killed leave some, and so do browsers, music21 and Stable-Baselines3.
+    """
+    if not hasattr(config, "workerinput"):  # a worker of pytest-xdist inherits it
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # keeps tmp_path
+        folder = tempfile.mkdtemp(prefix="t")  # a short name, for Ray's sockets
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture
@@ -44,6 +60,15 @@ def disk(monkeypatch) -> list[tuple[str, str]]:
     monkeypatch.setattr(os, "rename", renamed)
     monkeypatch.setattr(os, "replace", renamed)
     return happened
+
+
+@pytest.fixture
+def warm_workers(monkeypatch):
+    """Worker processes are forks too, where it is not the processes that are tested."""
+    if "COLD_PROGRAMS" not in os.environ:
+        fork_server()
+        multiprocessing.forkserver.ensure_running()
+        monkeypatch.setattr(multiprocessing, "get_context", lambda method: WarmWorkers())
 
 
 @pytest.fixture(scope="session")

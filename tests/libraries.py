@@ -18,6 +18,8 @@ for name in (
     "stable_baselines3",
     "cma",
     "tyro",
+    "pytest",
+    "hypothesis",
     "tests.generative.families",
     "tests.warm",
 ):

@@ -3,7 +3,7 @@
 `Program` acts like `subprocess.Popen`. Importing torch and its company takes three seconds of a
 core, a fork a quarter of one. What a fork cannot show (import times, hash seeds that differ from
 one start to the next) is shown by `make test-nightly`, which sets COLD_PROGRAMS=1: each program is
-then a fresh interpreter.
+then a fresh interpreter. The fixture `warm_workers` does the same for worker processes.
 """
 
 from __future__ import annotations
@@ -33,6 +33,20 @@ def fork_server():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.libraries"])
     return context
+
+
+class WarmWorkers(multiprocessing.context.ForkServerContext):
+    """Starts the workers of `generative.training.parallel` in forks of that process."""
+
+    def Process(self, *, target, args, name, daemon):
+        return super().Process(target=_adopt, args=(target, *args), name=name, daemon=daemon)
+
+
+def _adopt(main, *arguments) -> None:
+    """Run main. Its parent, whose life it watches, is the process that wanted it."""
+    parent = multiprocessing.parent_process()
+    os.getppid = lambda: parent.pid
+    main(*arguments)
 
 
 class Program:

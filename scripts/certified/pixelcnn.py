@@ -32,6 +32,8 @@ def bars_and_stripes(settings: Settings) -> list[Line]:
     steps = 5 if settings.smoke else 600
     torch.manual_seed(settings.seed)
     network = GatedConfig(hidden_dim=16, num_layers=4, first_kernel=5)
+    if settings.smoke:
+        network = replace(network, hidden_dim=2, num_layers=2)
     model = PixelCNNConfig((1, 4, 4), levels=2, network=network).build()
     learner = PixelCNNLearner(model, PixelCNNLossConfig(lr=1e-2, final_lr=1e-4, clip=1.0), steps)
     for _ in range(steps):

@@ -26,6 +26,8 @@ from worldmodels.rollouts import RolloutStore
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch):

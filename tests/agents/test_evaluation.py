@@ -33,6 +33,8 @@ from worldmodels.world_model import WorldModel
 
 FAST = "WorldModels/FastCarRacing-v0"
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 
 class Counter(gymnasium.Env):
     """Pays seed + action at each of 4 steps; at step `bad` something goes wrong."""

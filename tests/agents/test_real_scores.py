@@ -25,6 +25,8 @@ STEPS = 120
 SHORT = {"env_kwargs": {"max_episode_steps": STEPS}}
 SIZES = ControllerConfig(latent_dim=4, hidden_dim=6)
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):

@@ -1,22 +1,24 @@
 """The examples around Stable-Baselines3 and CleanRL, run small, and the arithmetic of one."""
 
 import re
+import runpy
+import sys
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 
-from tests.commands import ROOT, run_python
+from tests.commands import ROOT
 
 
-def run(name: str, *words: object) -> str:
-    done = run_python(f"examples/{name}.py", *words)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_vae_in_front_of_sb3():
-    shown = run("vae_in_front_of_sb3", 64)
+def test_vae_in_front_of_sb3(monkeypatch, capsys):
+    """With episodes of 30 steps, where the game's have 1,000."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["vae_in_front_of_sb3.py", "64"])
+    monkeypatch.setattr(gymnasium.spec("WorldModels/CarRacing64-v0"), "max_episode_steps", 30)
+    runpy.run_path("examples/vae_in_front_of_sb3.py", run_name="__main__")
+    shown = capsys.readouterr().out
     assert re.search(r"total_timesteps +\| 64 ", shown)
     assert re.search(r"two episodes: -?\d+ on average, deviation \d+\n$", shown)
 

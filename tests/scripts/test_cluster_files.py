@@ -89,13 +89,19 @@ def test_page_names_files_and_options_that_there_are():
 
 def test_the_example_of_a_function_finds_its_maximum():
     done = run_example("evolve_function.py")
-    assert "[1. 1. 1. 1. 1. 1. 1. 1. 1. 1.]" in done.stdout
+    assert "[1. 1. 1. 1. 1.]" in done.stdout
 
 
 def test_the_example_of_an_environment_learns_to_balance():
+    found = run_example("evolve_cartpole.py", "serial").stdout
+    assert float(re.search(r"20 new episodes: ([\d.]+) of 500", found)[1]) > 300
+
+
+@pytest.mark.nightly
+def test_the_example_of_an_environment_is_the_same_on_ray():
+    """In every run tests/reliability/test_cluster.py compares scores on Ray with those here."""
     found = [run_example("evolve_cartpole.py", backend).stdout for backend in ("serial", "ray")]
     assert found[0] == found[1]
-    assert float(re.search(r"20 new episodes: ([\d.]+) of 500", found[0])[1]) > 300
 
 
 def run_example(*words: str) -> subprocess.CompletedProcess:

@@ -13,8 +13,6 @@ from generative.diffusion.config import ImageDiffusionConfig, PointDiffusionConf
 from generative.known.points import load_density
 from generative.training.run import read_result
 from scripts import explore, train_diffusion
-from scripts.certified.common import Settings
-from scripts.certified.diffusion import CERTIFICATES
 from scripts.explored import diffusion as explored
 
 torch.set_num_threads(1)
@@ -38,13 +36,6 @@ def test_points_are_scored_against_the_best_there_is(tmp_path):
     with torch.no_grad():
         found = model.loss(x, squared, torch.Generator().manual_seed(6)).noise_mse
     assert float(found) == pytest.approx(result["simple_loss"], rel=0.02)
-
-
-@pytest.mark.parametrize("name", CERTIFICATES)
-def test_certificates_run(name, tmp_path):
-    lines = CERTIFICATES[name].certify(Settings(tmp_path / "work", smoke=True))
-    assert len(lines) == 3
-    assert all(np.isfinite(line.measure) for line in lines)
 
 
 def test_exploration_of_images(tmp_path):

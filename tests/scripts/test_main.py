@@ -22,6 +22,12 @@ from scripts.common.text import TextData
 from tests.commands import ROOT, once, run_python, shared_base
 
 VERBS = [path.stem for path in Path(console.__file__).parent.glob("[!_]*.py")]
+SOME = {"download_data", "explore", "train_gpt", "train_in_dream", "train_vae"}
+some_verbs = pytest.mark.parametrize(
+    "verb", [pytest.param(v, marks=() if v in SOME else pytest.mark.nightly) for v in VERBS]
+)
+"""A command of each kind in every test run, the others every night: their words are read by one
+function, and the help and the default preset of each are looked at in every run."""
 HEAVY = {"torch", "numba", "ray", "stable_baselines3", "matplotlib", "scipy", "cma", "imageio"}
 """What takes long to import; help must not wait for it."""
 
@@ -48,15 +54,20 @@ def test_every_verb_is_in_one_group():
         assert line.split()[1] in VERBS
 
 
-def test_version_and_help_for_a_reader_who_leaves(capsys):
+def test_version(capsys):
     assert console.main(["--version"]) == 0
     assert re.fullmatch(r"worldmodels \d+\.\d+\.\d+\n", capsys.readouterr().out)
-    for word in ("--help", "--version", "info"):
-        line = f"{shlex.quote(sys.executable)} -m scripts {word} | sleep 0"
-        done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", line], cwd=ROOT, capture_output=True, text=True
-        )
-        assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(
+    "word", ["--help", "--version", pytest.param("info", marks=pytest.mark.nightly)]
+)
+def test_a_reader_who_leaves(word):
+    line = f"{shlex.quote(sys.executable)} -m scripts {word} | sleep 0"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_info_has_what_a_report_needs(capsys):
@@ -111,7 +122,7 @@ def test_presets_say_what_they_take_and_need(capsys):
         assert line in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@some_verbs
 def test_what_does_not_fit_or_is_missing_is_told_in_words(verb, monkeypatch, tmp_path, capsys):
     """Before the command does anything, in an empty folder."""
     script, args = default_of(verb)
@@ -158,7 +169,7 @@ def test_verb_gets_its_arguments(monkeypatch, nothing_is_missing, verb):
     ]
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@some_verbs
 def test_verb_without_a_preset_is_the_script_without_a_preset(
     monkeypatch, nothing_is_missing, verb
 ):

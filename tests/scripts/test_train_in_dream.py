@@ -167,15 +167,14 @@ def test_workers_may_change_in_a_finished_run(smoke_run, tmp_path):
 
 
 def test_a_finished_run_goes_on_with_more_rounds(smoke_run, tmp_path):
-    longer = tmp_path / "from the start"
-    done = run_script("train_in_dream", "smoke", "--rounds", 3, "--out", longer)
-    assert done.returncode == 0, done.stderr
-    copy = copy_run(smoke_run, tmp_path / "longer")
-    done = run_script("train_in_dream", "--resume", copy, "--rounds", 3)
-    assert done.returncode == 0, done.stderr
-    assert "tracks of the stock game" in done.stdout
-    assert outcome(copy) == outcome(longer)
-    assert len(json.loads((copy / "report.json").read_text())["rounds"]) == 3
+    longer = tmp_path / "longer"
+    for words in (("smoke", "--rounds", 1, "--out"), ("--rounds", 2, "--resume")):
+        done = run_script("train_in_dream", *words, longer)
+        assert done.returncode == 0, done.stderr
+        assert "tracks of the stock game" in done.stdout
+        rounds = json.loads((longer / "report.json").read_text())["rounds"]
+        assert len(rounds) == words[words.index("--rounds") + 1]
+    assert outcome(longer) == outcome(smoke_run)
 
 
 def test_the_dream_is_kept_beside_the_agent(smoke_run, report):

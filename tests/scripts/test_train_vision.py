@@ -77,7 +77,7 @@ def test_code_has_unit_scale_on_what_was_recorded(rollouts, tmp_path):
 
 
 def test_training_lowers_the_error(rollouts, tmp_path):
-    words = ("--out", tmp_path / "run", "--rollouts", rollouts, "--steps", 200)
+    words = ("--out", tmp_path / "run", "--rollouts", rollouts, "--steps", 101)
     train(train_vision, *words)
     errors = [line["mse"] for line in read_metrics(tmp_path / "run")]
     assert errors[-1] < errors[0]

@@ -1,6 +1,7 @@
 """import_weights.py and export_onnx.py: from other programs' folders to a drive."""
 
 import json
+from unittest.mock import create_autospec
 
 import gymnasium
 import numpy as np
@@ -12,6 +13,7 @@ from generative.training.files import DamagedFileError
 from scripts import evaluate, export_onnx, import_weights
 from tests.commands import run_script
 from tests.worldmodels.foreign_weights import experiment_folder, json_folder
+from worldmodels import export
 from worldmodels.importers import ForeignWeightsError, read_checkpoints, read_json_weights
 from worldmodels.world_model import WorldModel
 
@@ -89,6 +91,25 @@ def test_nothing_is_half_written(tmp_path):
     assert not (tmp_path / "world" / "agent.json").exists()
 
 
+def test_an_agent_is_handed_to_the_export(tmp_path, capsys, monkeypatch):
+    """tests/worldmodels/test_export.py looks at the graphs."""
+    experiment_folder(tmp_path / "source")
+    import_weights.main(import_weights.Args(tmp_path / "source", tmp_path / "agent"))
+    handed = create_autospec(export.export_onnx, return_value={"memory.onnx": 1.5e-7})
+    monkeypatch.setattr(export, "export_onnx", handed)
+    folder = export_onnx.main(export_onnx.Args(tmp_path / "agent", tmp_path / "onnx"))
+    agent = WorldModelAgent.from_pretrained(tmp_path / "agent")
+    world, controller, into = handed.call_args.args
+    assert into == folder == tmp_path / "onnx"
+    assert (world.vision.config, controller.config) == (
+        agent.world.vision.config,
+        agent.controller.config,
+    )
+    assert handed.call_args.kwargs == {"action_repeat": agent.config.action_repeat}
+    assert f"{folder / 'memory.onnx'}: at most 1.5e-07 from the" in capsys.readouterr().out
+
+
+@pytest.mark.nightly
 def test_an_agent_is_exported(tmp_path, capsys):
     for name in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(name, reason="the extra `onnx` is not installed")

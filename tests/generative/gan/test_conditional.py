@@ -117,8 +117,15 @@ def test_spectral_norm_bounds_the_vectors_of_a_projection_too():
     torch.testing.assert_close(scores, expected.detach(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("conditioning", ["planes", "projection"])
-@pytest.mark.parametrize("kind", ["gan", "wgan"])
+@pytest.mark.parametrize(
+    ("kind", "conditioning"),
+    [
+        ("gan", "planes"),
+        ("wgan", "projection"),
+        pytest.param("gan", "projection", marks=pytest.mark.nightly),
+        pytest.param("wgan", "planes", marks=pytest.mark.nightly),
+    ],
+)
 def test_the_label_is_heard(kind, conditioning):
     """Points of class 0 lie left, those of class 1 right; so do samples."""
     torch.manual_seed(0)
