@@ -19,6 +19,8 @@ from envs.pool import PooledVectorEnv
 from generative.training.parallel import WorkerDiedError
 from tests.commands import ROOT, alive
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 
 class Counter(gymnasium.Env):
     """Counts up by its action from a random start; an episode ends at 12, or is cut at 9 steps."""

@@ -24,6 +24,8 @@ from worldmodels.scoring import (
 SERIAL, TWO = ParallelConfig(), ParallelConfig("processes", 2)
 CANDIDATES = np.random.default_rng(0).standard_normal((6, 4))
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 
 def test_scores_are_those_of_a_loop():
     seeds = np.arange(12).reshape(6, 2)
