@@ -63,12 +63,14 @@ DEFAULT_PRESET = "sprites"
 # Losses of pairs, which leave out no mode, and penalties at real and generated examples, with which
 # they converge (Huang et al. 2024); every fourth step has four times the penalty.
 PAIRS = ProGANLossConfig(
-    phase_images=16_000,
+    phase_images=12_800,
     objective="relativistic",
     gradient_penalty=0.0,
     drift=0.0,
-    r1=0.3,
-    r2=0.3,
+    r1=0.5,
+    r2=0.5,
+    per_pixel=True,
+    penalty_end=0.2,
     penalty_every=4,
     lr=2e-3,
     critic_lr=2e-3,
@@ -79,8 +81,9 @@ SPRITES = Args(
     data="sprites",
     model=ProGANConfig((3, 32, 32), latent_dim=32, channel_base=256, channel_max=64),
     loss=PAIRS,
-    steps=4500,
+    steps=2800,
     batch_size=32,
+    picture_every=400,
 )
 PRESETS = {
     "paper": Args(data="folder"),

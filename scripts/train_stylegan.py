@@ -46,8 +46,9 @@ PRESETS = {
         data="sprites",
         model=StyleGANConfig((3, 32, 32), 32, 256, 64, style_dim=64, mapping_layers=4),
         loss=styled(train_progan.PAIRS),
-        steps=4500,
+        steps=2800,
         batch_size=32,
+        picture_every=400,
     ),
     "smoke": Args(
         data="sprites",
