@@ -176,7 +176,8 @@ def peaks(gan: StyleGAN, w: Tensor) -> dict[str, float]:
         found.setdefault(out.shape[-1], []).append(share.mean())
 
     hooks = [layer.register_forward_hook(look) for layer in gan.generator.layers]  # type: ignore[union-attr]
-    gan.synthesise(w)
+    with torch.no_grad():
+        gan.synthesise(w)
     for hook in hooks:
         hook.remove()
     return {f"peak_{side}": float(torch.stack(shares).mean()) for side, shares in found.items()}
