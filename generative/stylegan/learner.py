@@ -236,12 +236,13 @@ def mix(first: Tensor, second: Tensor, share: float, kind: str = "crossover") ->
             second from there on; "layers" takes one of the two at random in each layer.
     """
     n, k, _ = first.shape
+    placed = {"device": first.device, "dtype": first.dtype}
     if kind == "crossover":
         start = torch.randint(1, k, (n, 1), device=first.device)
         other = torch.arange(k, device=first.device) >= start
     else:
-        other = torch.rand(n, k, device=first.device) < 0.5
-    other &= torch.rand(n, 1, device=first.device) < share
+        other = torch.rand(n, k, **placed) < 0.5
+    other &= torch.rand(n, 1, **placed) < share
     return torch.where(other[:, :, None], second, first)
 
 
