@@ -34,8 +34,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "look into what was trained": ("explore",),
     "compare and certify": (
-        "compare_families", "compare_memories", "compare_controllers", "certificates",
-        "cma_es_demo",
+        "compare_families", "compare_images", "compare_memories", "compare_controllers",
+        "certificates", "cma_es_demo",
     ),
     "bring in and give out": (
         "download_data", "import_episodes", "import_weights", "export_onnx",

@@ -271,16 +271,24 @@ def picture(rows: dict[str, Any], run: Run, data_dir: Path, path: Path) -> None:
 
 def publish(rows: dict[str, Any], run: Path, docs: Path) -> None:
     """Copy results and picture into docs, and put the table between the marks of families.md."""
-    from generative.training.files import write_file
-
     for name, folder in (("families.json", "results"), ("families.png", "images")):
         target = docs / folder / "families" / name.replace("families", "frames")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(run / name, target)
     text = table(rows)
     print(text)
-    page = docs / "families.md"
-    begin, end = MARKS
+    fill_in(docs / "families.md", MARKS, text)
+
+
+def fill_in(page: Path, marks: tuple[str, str], text: str) -> None:
+    """Put text between two lines of a page; nothing if there is no page.
+
+    Raises:
+        ValueError: the page has no such lines.
+    """
+    from generative.training.files import write_file
+
+    begin, end = marks
     if page.exists():
         before, _, rest = page.read_text().partition(begin)
         _, found, after = rest.partition(end)

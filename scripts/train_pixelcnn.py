@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +12,7 @@ from generative.pixelcnn.config import (
     PixelCNNLossConfig,
     PlainConfig,
     PlusPlusConfig,
+    RecurrentConfig,
 )
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Folder, Seed, Share, Workers
@@ -95,6 +96,18 @@ DIGITS = Args(
     picture_every=1200,
     num_samples=64,
 )
+GREY = Args(
+    data="digits",
+    train_on=("train", "val"),
+    model=PixelCNNConfig(
+        (1, 8, 8), levels=17, network=GatedConfig(hidden_dim=32, num_layers=5, dropout=0.1)
+    ),
+    loss=PixelCNNLossConfig(lr=3e-3, final_lr=1e-5, clip=1.0, ema=0.99),
+    steps=1000,
+    batch_size=64,
+    picture_every=1000,
+    num_samples=64,
+)
 PRESETS = {
     "book": Args(),
     # The book's program is blind to some pixels above, its learning rate never falls, and nothing
@@ -120,6 +133,14 @@ PRESETS = {
         picture_every=2100,
         num_samples=64,
     ),
+    # Diagonal LSTMs and gated convolutions of nearly as many weights, with the same training.
+    "digits-rnn": replace(
+        GREY,
+        model=PixelCNNConfig(
+            (1, 8, 8), levels=17, network=RecurrentConfig(hidden_dim=48, dropout=0.1)
+        ),
+    ),
+    "digits-gated": GREY,
     "sprites": Args(
         data="sprites",
         model=PixelCNNConfig(

@@ -271,6 +271,8 @@ def given_known(folder: Path) -> dict[str, Any]:
         "grid": load("generative.known.quadrature:Grid")((-8.0, -8.0), (8.0, 8.0), (64, 64)),
         "data": torch.randn(600, 2, generator=generator),
         "model_images": np.zeros((2, 32, 32, 3), np.uint8),
+        "rng": np.random.default_rng(0),
+        **names("generative.known.sprites", "sprites"),
         **names("generative.known.quadrature", "divergence"),
     }
 
@@ -340,6 +342,20 @@ def given_gan(folder: Path) -> dict[str, Any]:
         "z": torch.randn(4, faces.latent_dim),
         "faces": faces,
         "labels": torch.tensor([0, 1, 0, 1]),
+    }
+
+
+def given_classifier(folder: Path) -> dict[str, Any]:
+    config = load("generative.classifier:CNNClassifierConfig")(
+        (3, 16, 16), 3, (4,), (3,), (2,), hidden_dim=5
+    )
+    images = torch.rand(3, 8, 3, 16, 16)
+    return {
+        "classifier": load("generative.classifier:CNNClassifier")(config).eval(),
+        "x": images[0],
+        "recon": images[1],
+        "training_images": images[0],
+        "samples": images[2],
     }
 
 
@@ -414,6 +430,7 @@ def given_policy(folder: Path) -> dict[str, Any]:
 
 Given = Callable[[Path], dict[str, Any]]
 GIVEN: dict[str, Given] = {
+    "generative.classifier.frechet": given_classifier,
     "generative.data": given_data,
     "generative.diffusion.exact": given_diffusion,
     "generative.diffusion.model": lambda _: (
@@ -431,8 +448,15 @@ GIVEN: dict[str, Given] = {
     "generative.mdn": lambda _: {"features": torch.randn(3, 64), "target": torch.randn(3, 2)},
     "generative.music": given_music,
     "generative.nets.attention": given_attention,
+    "generative.nets.patches": lambda _: {"x": torch.rand(2, 3, 64, 64)},
+    "generative.nets.perceptual": given_classifier,
     "generative.nets.relative": given_relative,
     "generative.nets.unet": given_unet,
+    "generative.translation": lambda _: {
+        **names("generative.translation", "Pix2Pix", "edges"),
+        "photographs": torch.rand(2, 3, 16, 16),
+        "generator": torch.Generator().manual_seed(0),
+    },
     "generative.training.pretrained": lambda _: (
         names("generative.vae", "ConvVAEConfig")
         | names("generative.diffusion", "ImageDiffusionConfig")

@@ -7,6 +7,18 @@ from .config import (
 from .config import (
     MLPClassifierConfig as MLPClassifierConfig,
 )
+from .frechet import (
+    Moments as Moments,
+)
+from .frechet import (
+    frechet_distance as frechet_distance,
+)
+from .frechet import (
+    image_features as image_features,
+)
+from .frechet import (
+    moments as moments,
+)
 from .model import (
     Classifier as Classifier,
 )

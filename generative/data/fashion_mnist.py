@@ -8,13 +8,15 @@ from generative.data.download import Source
 from generative.data.idx import load_idx
 from generative.data.image_set import ImageSet
 
-__all__ = ["CLASSES", "SOURCES", "load_fashion_mnist"]
+__all__ = ["CLASSES", "INSTALLED", "SOURCES", "load_fashion_mnist"]
 
 CLASSES = (
     "T-shirt/top", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag",
     "ankle boot",
 )  # fmt: skip
 
+INSTALLED = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package dataset-fashion-mnist puts the four files."""
 URL = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
 SOURCES = tuple(
     Source(name, URL + name, md5)
@@ -33,11 +35,16 @@ def load_fashion_mnist(folder: Path | str, padding: int = 2, download: bool = Fa
     There is no validation part; the book validates on the test images.
 
     Args:
-        folder: holds the four files, as .gz or unpacked.
+        folder: holds the four files, as .gz or unpacked. Where it has none of them, those of
+            Debian's package dataset-fashion-mnist are read, if it is installed.
         padding: black pixels on each side of the 28x28.
         download: get files that are missing.
     Raises:
         FileNotFoundError: a file is missing; says which and where to get it.
         DamagedFileError: a file is not what it should be.
     """
-    return load_idx("fashion-mnist", SOURCES, Path(folder), padding, download)
+    folder = Path(folder)
+    names = [name for source in SOURCES for name in (source.name, source.name.removesuffix(".gz"))]
+    if not download and INSTALLED.is_dir() and not any((folder / name).exists() for name in names):
+        folder = INSTALLED
+    return load_idx("fashion-mnist", SOURCES, folder, padding, download)

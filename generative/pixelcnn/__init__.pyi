@@ -13,6 +13,9 @@ from .config import (
 from .config import (
     PlusPlusConfig as PlusPlusConfig,
 )
+from .config import (
+    RecurrentConfig as RecurrentConfig,
+)
 from .measures import bits_per_dim as bits_per_dim
 from .mixture import (
     LogisticMixture as LogisticMixture,
@@ -41,3 +44,5 @@ from .model import (
 from .networks import GatedNet as GatedNet
 from .networks import MaskedConv2d as MaskedConv2d
 from .networks import PlainNet as PlainNet
+from .recurrent import DiagonalLSTM as DiagonalLSTM
+from .recurrent import RecurrentNet as RecurrentNet

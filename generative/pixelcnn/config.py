@@ -87,6 +87,25 @@ class PlusPlusConfig(Checked):
 
 
 @dataclass(frozen=True)
+class RecurrentConfig(Checked):
+    """PixelRNN: diagonal LSTMs in both directions (van den Oord et al. 2016a), small; the
+    publication has 12 layers of 128 units for CIFAR-10."""
+
+    hidden_dim: Size = 32
+    """Units of an LSTM, and feature maps between them; a multiple of the colours."""
+    num_recurrent: Depth = 2
+    """Layers, each with an LSTM for either direction."""
+    first_kernel: Size = 7
+    """Side of the kernel that reads the image."""
+    dropout: Share = 0.0
+    """Share of feature maps left out in training."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _odd(self, "first_kernel")
+
+
+@dataclass(frozen=True)
 class PixelCNNConfig(Checked):
     """A distribution of images of few or many levels; the defaults are the book's."""
 
@@ -97,7 +116,9 @@ class PixelCNNConfig(Checked):
     num_mixtures: SizeOrZero = 0
     """Logistic distributions whose mixture is cut into the levels; 0 gives every level a logit of
     its own."""
-    network: PlainConfig | GatedConfig | PlusPlusConfig = field(default_factory=PlainConfig)
+    network: PlainConfig | GatedConfig | PlusPlusConfig | RecurrentConfig = field(
+        default_factory=PlainConfig
+    )
     """Network that reads the earlier pixels."""
 
     def __post_init__(self) -> None:
@@ -122,10 +143,11 @@ class PixelCNNConfig(Checked):
             )
 
     def build(self) -> PixelCNN:
-        """The distribution around one of the three networks."""
+        """The distribution around one of the four networks."""
         from generative.pixelcnn.mixture import LogisticMixture, PlusPlusNet
         from generative.pixelcnn.model import PixelCNN, Softmax
         from generative.pixelcnn.networks import GatedNet, PlainNet
+        from generative.pixelcnn.recurrent import RecurrentNet
 
         shape, network = self.image_shape, self.network
         if self.num_mixtures:
@@ -139,6 +161,8 @@ class PixelCNNConfig(Checked):
         elif isinstance(network, GatedConfig):
             net = GatedNet(network, shape, output.num_params, colours)
             told = network.num_classes, network.num_views
+        elif isinstance(network, RecurrentConfig):
+            net = RecurrentNet(network, shape, output.num_params, colours)
         else:
             net = PlusPlusNet(network, shape, output.num_params)
         return PixelCNN(net, output, shape, self.levels, *told, config=self)

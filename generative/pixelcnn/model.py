@@ -9,10 +9,10 @@ in one run (van den Oord et al. 2016a):
     model.sample(16, temperature=0.9)
     model.complete(x, rows=8)               # the upper half as it is, the lower one drawn
 
-Its network is one of three: the book's stack of masked convolutions (Foster 2023, chapter 5) and
+Its network is one of four: the book's stack of masked convolutions (Foster 2023, chapter 5) and
 the two gated stacks of van den Oord et al. (2016b) are in `generative.pixelcnn.networks`; that of
 PixelCNN++ is in `generative.pixelcnn.mixture`, with the mixture of logistics that can take the
-place of a logit for every level.
+place of a logit for every level; the LSTMs of PixelRNN are in `generative.pixelcnn.recurrent`.
 """
 
 from __future__ import annotations

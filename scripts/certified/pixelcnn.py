@@ -11,13 +11,26 @@ from scripts.certified.common import Certificate, Line, Settings
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from generative.pixelcnn import PixelCNN
+    from generative.pixelcnn import GatedConfig, PixelCNN, RecurrentConfig
 
 __all__ = ["CERTIFICATES"]
 
 
 def bars_and_stripes(settings: Settings) -> list[Line]:
     """Total probability of the patterns among all 4x4 images of two levels."""
+    from generative.pixelcnn import GatedConfig
+
+    return _patterns(settings, GatedConfig(hidden_dim=16, num_layers=4, first_kernel=5))
+
+
+def bars_and_stripes_recurrent(settings: Settings) -> list[Line]:
+    """The same of diagonal LSTMs."""
+    from generative.pixelcnn import RecurrentConfig
+
+    return _patterns(settings, RecurrentConfig(hidden_dim=32, num_recurrent=2, first_kernel=3))
+
+
+def _patterns(settings: Settings, network: GatedConfig | RecurrentConfig) -> list[Line]:
     import torch
 
     from generative.known.bars_and_stripes import bars_and_stripes as patterns
@@ -31,9 +44,9 @@ def bars_and_stripes(settings: Settings) -> list[Line]:
     x = patterns(4).as_tensor()
     steps = 5 if settings.smoke else 600
     torch.manual_seed(settings.seed)
-    network = GatedConfig(hidden_dim=16, num_layers=4, first_kernel=5)
     if settings.smoke:
-        network = replace(network, hidden_dim=2, num_layers=2)
+        layers = "num_layers" if isinstance(network, GatedConfig) else "num_recurrent"
+        network = replace(network, hidden_dim=2, **{layers: 2})
     model = PixelCNNConfig((1, 4, 4), levels=2, network=network).build()
     learner = PixelCNNLearner(model, PixelCNNLossConfig(lr=1e-2, final_lr=1e-4, clip=1.0), steps)
     for _ in range(steps):
@@ -113,5 +126,6 @@ def largest_leak(model: PixelCNN, x: Tensor) -> float:
 
 CERTIFICATES = {
     "pixelcnn-bars": Certificate("Gated PixelCNN", bars_and_stripes),
+    "pixelrnn-bars": Certificate("PixelRNN, diagonal LSTM", bars_and_stripes_recurrent),
     "pixelcnn-digits": Certificate("Gated PixelCNN, logistic mixture", digits),
 }

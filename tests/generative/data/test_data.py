@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.data import digits
+from generative.data import digits, fashion_mnist
 from generative.data.digits import load_digits
 from generative.data.fashion_mnist import load_fashion_mnist
 from generative.data.image_set import ImageSet, fit_images, random_split
@@ -233,7 +233,29 @@ def write_idx(path, array):
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
-def test_fashion_mnist_files(tmp_path):
+def test_fashion_mnist_of_an_installed_package_is_read_where_a_folder_has_none(
+    tmp_path, monkeypatch
+):
+    def write(folder, value):
+        folder.mkdir()
+        for part in ("train", "t10k"):
+            pixels = np.full((2, 28, 28), value, dtype=np.uint8)
+            write_idx(folder / f"{part}-images-idx3-ubyte.gz", pixels)
+            write_idx(folder / f"{part}-labels-idx1-ubyte.gz", np.zeros(2, dtype=np.uint8))
+
+    write(tmp_path / "own", 1)
+    write(tmp_path / "installed", 2)
+    monkeypatch.setattr(fashion_mnist, "INSTALLED", tmp_path / "installed")
+    assert load_fashion_mnist(tmp_path / "own").images.max() == 1
+    assert load_fashion_mnist(tmp_path / "nothing").images.max() == 2
+    # A folder that holds some of the files is not passed over.
+    (tmp_path / "own" / "train-images-idx3-ubyte.gz").unlink()
+    with pytest.raises(FileNotFoundError, match="own/train-images"):
+        load_fashion_mnist(tmp_path / "own")
+
+
+def test_fashion_mnist_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(fashion_mnist, "INSTALLED", tmp_path / "not installed")
     rng = np.random.default_rng(0)
     pixels = {part: rng.integers(256, size=(n, 28, 28), dtype=np.uint8)
               for part, n in (("train", 5), ("t10k", 3))}  # fmt: skip

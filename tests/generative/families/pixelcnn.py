@@ -11,6 +11,7 @@ from generative.pixelcnn import (
     PixelCNNLossConfig,
     PlainConfig,
     PlusPlusConfig,
+    RecurrentConfig,
 )
 from tests.generative.families.common import Family, grey_levels, wrong_images
 
@@ -41,5 +42,6 @@ FAMILIES = {
     "PixelCNN of classes": pixelcnn(
         GatedConfig(hidden_dim=16, num_layers=3, num_classes=2, num_views=2), 2, 0.4
     ),
+    "PixelRNN": pixelcnn(RecurrentConfig(hidden_dim=16, num_recurrent=1, first_kernel=3), 0, 0.4),
     "PixelCNN++": pixelcnn(PlusPlusConfig(num_filters=8, dropout=0.0), 3, 0.6),
 }

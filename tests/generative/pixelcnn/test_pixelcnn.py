@@ -26,6 +26,7 @@ from generative.pixelcnn import (
     PixelCNNLossConfig,
     PlainConfig,
     PlusPlusConfig,
+    RecurrentConfig,
     Softmax,
 )
 from generative.pixelcnn.mixture import (
@@ -41,6 +42,7 @@ torch.set_num_threads(1)
 PLAIN = PlainConfig(hidden_dim=12, num_blocks=2, first_kernel=5)
 GATED = GatedConfig(hidden_dim=6, num_layers=4, first_kernel=5)
 PLUS_PLUS = PlusPlusConfig(num_filters=4, dropout=0.0)
+RECURRENT = RecurrentConfig(hidden_dim=6, num_recurrent=1, first_kernel=3)
 
 
 def make(
@@ -142,6 +144,15 @@ def test_gated_network_sees_exactly_what_comes_before(colours):
 
 
 @pytest.mark.parametrize("colours", [1, 3])
+def test_one_layer_of_diagonal_lstms_sees_exactly_what_comes_before(colours):
+    model = make((colours, 6, 6), 4, dataclasses.replace(RECURRENT, hidden_dim=48))
+    seen = influence(model)
+    before = earlier(6, 6, colours, colours)
+    assert seen[~before].max() == 0
+    assert seen[before].min() > 0  # one layer, and a first kernel of 3, reach the whole image
+
+
+@pytest.mark.parametrize("colours", [1, 3])
 def test_plain_network_sees_nothing_that_comes_later(colours):
     model = make((colours, 6, 6), 4, PLAIN)
     seen = influence(model)
@@ -201,6 +212,8 @@ def test_blind_spot_of_the_books_network():
         ((1, 2, 2), 4, GATED, 0),
         ((1, 2, 2), 4, GATED, 3),
         ((1, 2, 2), 4, PLUS_PLUS, 3),
+        ((1, 2, 2), 4, RECURRENT, 0),
+        ((3, 1, 2), 2, RECURRENT, 0),
         ((3, 1, 2), 2, PLAIN, 0),
         ((3, 1, 2), 2, GATED, 0),
         ((3, 1, 2), 3, GATED, 2),
@@ -228,7 +241,9 @@ def test_softmax_is_cross_entropy():
 
 def test_next_pixel_and_the_log_probs_of_pixels_agree():
     """In every place and colour, and whatever the later pixels are."""
-    for network, num_mixtures in ((PLAIN, 0), (GATED, 0), (GATED, 2), (PLUS_PLUS, 2)):
+    for network, num_mixtures in (
+        (PLAIN, 0), (GATED, 0), (GATED, 2), (PLUS_PLUS, 2), (RECURRENT, 0), (RECURRENT, 2)
+    ):  # fmt: skip
         model = make((3, 4, 4), 4, network, num_mixtures)
         x = random_images(2, (3, 4, 4), 4)
         with torch.no_grad():
@@ -355,6 +370,7 @@ def chi_square(images: Tensor, levels: int, p: Tensor) -> float:
     [
         ((1, 2, 2), PLAIN, 0),
         ((1, 2, 2), GATED, 0),
+        ((1, 2, 2), RECURRENT, 0),
         ((1, 2, 2), PLUS_PLUS, 2),
         ((3, 1, 1), GATED, 0),
         ((3, 1, 1), GATED, 2),

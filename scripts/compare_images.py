@@ -1,0 +1,420 @@
+"""Train every family of images for the same CPU minutes, and tell how far samples are off."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from generative.autoencoder.config import ConvAutoencoderConfig
+from generative.energy.config import ConvEnergyConfig, LangevinConfig
+from generative.flow.config import GlowConfig
+from generative.gan.config import ConditionalGANConfig, GANConfig, WGANConfig
+from generative.pixelcnn.config import GatedConfig, PixelCNNConfig, RecurrentConfig
+from generative.rbm.config import RBMConfig
+from generative.score_matching.config import ScoreConfig
+from generative.training.cli import start
+from generative.training.ranges import Checked, Count, Folder, Positive, Seed, Workers
+from generative.training.run import Run
+from generative.vae.config import ImageVAEConfig
+from scripts import (
+    train_autoencoder,
+    train_classifier,
+    train_conditional_gan,
+    train_diffusion,
+    train_energy,
+    train_gan,
+    train_glow,
+    train_image_vae,
+    train_pixelcnn,
+    train_rbm,
+    train_score,
+    train_wgan,
+)
+from scripts.common.images import ImageData, load_images
+from scripts.compare_families import fill_in
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from generative.classifier import CNNClassifier, Moments
+    from generative.data.image_set import ImageSet
+
+MARKS = "<!-- images: begin -->", "<!-- images: end -->"
+"""Lines of docs/families.md between which the table stands."""
+SHAPE = (1, 32, 32)
+"""Shape (C, H, W) of the images for every family."""
+TRIALS = 5, 25
+"""Steps of the two trainings by whose CPU seconds the cost of a step is told."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A family: its training script with settings, and how many samples are drawn of it."""
+
+    script: ModuleType
+    settings: Any
+    samples: int = 10_000
+    """Fewer where each costs a second and more; as many test images are set beside them."""
+
+
+PLAIN = {"batch_norm": "none", "bias": True, "dropout": 0.0}
+FAMILIES = {
+    "autoencoder": Entry(
+        train_autoencoder,
+        replace(
+            train_autoencoder.PRESETS["frames"],
+            model=ConvAutoencoderConfig(SHAPE, latent_dim=32, channels=(32, 64, 128)),
+            batch_size=64,
+        ),
+    ),
+    "VAE": Entry(
+        train_image_vae,
+        replace(
+            train_image_vae.PRESETS["frames"],
+            model=ImageVAEConfig(
+                SHAPE, latent_dim=32, channels=(32, 64, 128), likelihood="gaussian",
+                prior_components=64,
+            ),
+            score_draws=1,
+        ),
+    ),
+    "GAN": Entry(
+        train_gan,
+        replace(
+            train_gan.PRESETS["sprites"], model=GANConfig(SHAPE, 64, (32, 64, 128), **PLAIN)
+        ),
+    ),
+    "WGAN-GP": Entry(
+        train_wgan,
+        replace(
+            train_wgan.PRESETS["sprites"],
+            model=WGANConfig(SHAPE, latent_dim=64, widths=(32, 64, 128), batch_norm="none"),
+        ),
+    ),
+    "conditional GAN": Entry(
+        train_conditional_gan,
+        replace(
+            train_conditional_gan.PRESETS["sprites"],
+            label=("class",),
+            model=ConditionalGANConfig(
+                SHAPE, 64, (32, 64, 128), num_classes=10, conditioning="projection", **PLAIN
+            ),
+        ),
+    ),
+    "PixelCNN": Entry(
+        train_pixelcnn,
+        replace(
+            train_pixelcnn.PRESETS["frames"],
+            max_images=None,
+            model=PixelCNNConfig(SHAPE, 16, network=GatedConfig(hidden_dim=32, num_layers=6)),
+        ),
+        samples=500,
+    ),
+    "PixelRNN": Entry(
+        train_pixelcnn,
+        replace(
+            train_pixelcnn.PRESETS["frames"],
+            max_images=None,
+            model=PixelCNNConfig(SHAPE, 16, network=RecurrentConfig(hidden_dim=32)),
+            num_samples=1,
+        ),
+        samples=100,
+    ),
+    "Glow": Entry(
+        train_glow,
+        replace(
+            train_glow.PRESETS["sprites"],
+            model=GlowConfig(SHAPE, num_scales=3, num_steps=4, hidden_dim=48, levels=256),
+        ),
+    ),
+    "energy": Entry(
+        train_energy,
+        replace(
+            train_energy.PRESETS["corrected"],
+            model=ConvEnergyConfig(SHAPE, langevin=LangevinConfig(steps=200)),
+            batch_size=32,
+        ),
+        samples=2000,
+    ),
+    "RBM": Entry(
+        train_rbm, replace(train_rbm.PRESETS["corrected"], model=RBMConfig(SHAPE, hidden_dim=256))
+    ),
+    "score": Entry(
+        train_score,
+        replace(
+            train_score.PRESETS["sprites"],
+            model=ScoreConfig(SHAPE, sigma_max=10.0, num_levels=20, hidden_dim=32, num_hidden=1,
+                              sample_steps=20),
+            batch_size=32,
+        ),
+        samples=1000,
+    ),
+    "diffusion": Entry(
+        train_diffusion,
+        replace(
+            train_diffusion.PRESETS["sprites"],
+            image=replace(train_diffusion.PRESETS["sprites"].image, image_shape=SHAPE),
+            bound_images=64,
+        ),
+        samples=2000,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Args(Checked):
+    """Train every family of images for the same CPU minutes, and tell how far samples are off.
+
+    The measure is the Frechet distance between features of a classifier that is trained here, of
+    samples and of the training images; that of as many test images stands beside it, as the least
+    that can be expected. Steps are chosen by a short trial so that training takes the minutes.
+    docs/families.md gets a table, docs/images/families a strip of pictures.
+    """
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"docs"})
+
+    out: Folder = Path("runs/compare-images")
+    """Run folder, with a run for each family and one for the classifier."""
+    data: ImageData = "fashion-mnist"
+    """What to train on; needs a test part and the factor `class`."""
+    data_dir: Path = Path("data")
+    """Where its files are, or in a folder of its name there."""
+    only: tuple[str, ...] = ()
+    """Families to train; all by default."""
+    minutes: Positive = 5.0
+    """CPU minutes of each training, without what is measured afterwards."""
+    samples: Count = 10_000
+    """Samples of each family, at most; of those that draw slowly there are fewer."""
+    classifier: train_classifier.Args = field(
+        default_factory=lambda: train_classifier.PRESETS["fashion"]
+    )
+    """Training of the classifier; out, data, threads and seed are those of this command."""
+    docs: Folder = Path("docs")
+    """Folder of families.md, results/families and images/families."""
+    threads: Workers = 1
+    seed: Seed = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unknown = set(self.only) - set(FAMILIES)
+        if unknown:
+            raise ValueError(f"only is {self.only}; families are {', '.join(FAMILIES)}")
+        shape = self.classifier.cnn.image_shape
+        if self.classifier.network != "cnn" or shape != SHAPE:
+            raise ValueError(
+                f"the classifier is {self.classifier.network} of {shape}; its features need a cnn "
+                f"of {SHAPE}"
+            )
+
+
+DEFAULT_PRESET = "all"
+PRESETS = {
+    "all": Args(),
+    "smoke": Args(
+        data="digits",
+        only=("VAE", "GAN"),
+        minutes=0.01,
+        samples=20,
+        classifier=replace(train_classifier.PRESETS["fashion"], steps=5, batch_size=16),
+        docs=Path("runs/compare-images/docs"),
+    ),
+}
+
+
+def main(args: Args) -> Path:
+    """Returns the file of results."""
+    from generative.training.files import read_json, write_json
+
+    with Run.open(args, kind="compare_images") as run:
+        report = run.path / "images.json"
+        if not run.done:
+            images = load_images(args.data, args.data_dir, SHAPE)
+            classifier, accuracy = train_judge(args, run)
+            judge = Judge(classifier, images)
+            rows = {name: measure(name, args, run, judge) for name in args.only or FAMILIES}
+            write_json(report, {
+                "families": rows, "data": args.data, "minutes": args.minutes, "seed": args.seed,
+                "classifier_accuracy": accuracy, "versions": run.versions,
+            })  # fmt: skip
+            picture(rows, run, images.part("test"))
+            run.finish({"families": len(rows), "classifier_accuracy": accuracy})
+        publish(read_json(report), run.path, args.docs)
+        return report
+
+
+def train_judge(args: Args, run: Run) -> tuple[CNNClassifier, float]:
+    """Train the classifier in a run of its own; returns it with its accuracy on test images."""
+    from generative.classifier import CNNClassifier
+    from generative.training.run import read_result
+
+    folder = run.path / "classifier"
+    settings = replace(
+        args.classifier, out=folder, data=args.data, data_dir=args.data_dir, threads=args.threads,
+        seed=args.seed,
+    )  # fmt: skip
+    train_classifier.main(settings)
+    accuracy = read_result(folder)["test_accuracy"]
+    return CNNClassifier.from_pretrained(folder / "model"), accuracy
+
+
+class Judge:
+    """Distances of images from the training images, by features of a classifier.
+
+    Args:
+        classifier: whose features are compared.
+        images: all images; those of the training part are compared with.
+    """
+
+    def __init__(self, classifier: CNNClassifier, images: ImageSet):
+        self.classifier, self.test = classifier, images.part("test")
+        train = images.part("train")
+        self.known = self._moments(lambda rows: train.as_tensor(rows), len(train))
+
+    def distance(self, x: Tensor) -> float:
+        """Frechet distance of images (N, C, H, W) from the training images."""
+        from generative.classifier import frechet_distance
+
+        return frechet_distance(self.known, self._moments(lambda rows: x[rows], len(x)))
+
+    def floor(self, n: int) -> float:
+        """That of n test images, or of all where there are fewer."""
+        return self.distance(self.test.thin(n).as_tensor())
+
+    def _moments(self, part: Callable[[slice], Tensor], n: int) -> Moments:
+        import torch
+
+        from generative.classifier import image_features, moments
+
+        slices = [slice(first, first + 1000) for first in range(0, n, 1000)]
+        return moments(torch.cat([image_features(self.classifier, part(rows)) for rows in slices]))
+
+
+def measure(name: str, args: Args, run: Run, judge: Judge) -> dict[str, Any]:
+    """Train a family in its own run and measure its samples; returns its row."""
+    from generative.loading import load_model
+    from generative.training.files import read_json, write_json
+    from generative.training.run import read_result
+
+    entry, folder, file = FAMILIES[name], run.path / name, run.path / f"{name}.json"
+    if file.exists():
+        return read_json(file)
+    plan = run.path / f"{name}-steps.json"
+    if not plan.exists():  # so that a run that was killed goes on with the same steps
+        seconds = step_seconds(entry, args, run.path / "trial")
+        write_json(plan, {"steps": max(2, round(60 * args.minutes / seconds))})
+    steps = read_json(plan)["steps"]
+    print(f"{name}: {steps:,} steps")
+    began = time.process_time()
+    entry.script.main(settings_of(entry, args, folder, steps))
+    seconds = time.process_time() - began
+    model = load_model(folder).eval()
+    x = draw(model, min(args.samples, entry.samples), judge.test, run.seed_for("samples", 0))
+    row: dict[str, Any] = {
+        "steps": steps,
+        "cpu_seconds": round(seconds, 1),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "samples": len(x),
+        "distance": judge.distance(x),
+        "floor": judge.floor(len(x)),
+        "reconstructed": not hasattr(model, "sample"),
+    }
+    bits = read_result(folder).get("test_bits_per_dim")
+    write_json(file, row if bits is None else {**row, "bits_per_dim": bits})
+    return read_json(file)
+
+
+def settings_of(entry: Entry, args: Args, out: Path, steps: int) -> Any:
+    """Settings of a family's script for so many steps, with one picture at the end."""
+    log_every = min(50, steps)
+    return replace(
+        entry.settings, out=out, data=args.data, data_dir=args.data_dir, steps=steps,
+        log_every=log_every, picture_every=steps - steps % log_every, threads=args.threads,
+        seed=args.seed,
+    )  # fmt: skip
+
+
+def step_seconds(entry: Entry, args: Args, folder: Path) -> float:
+    """CPU seconds of a training step: the difference of two short trainings by that of their steps.
+
+    What comes before and after the steps is the same in both, and so left out.
+    """
+    seconds = []
+    for steps in TRIALS:
+        shutil.rmtree(folder, ignore_errors=True)
+        began = time.process_time()
+        entry.script.main(settings_of(entry, args, folder, steps))
+        seconds.append(time.process_time() - began)
+    shutil.rmtree(folder)
+    return max(seconds[1] - seconds[0], 1e-3) / (TRIALS[1] - TRIALS[0])
+
+
+def draw(model: Any, n: int, test: ImageSet, seed: int) -> Tensor:
+    """n samples in [0, 1]; of a model without a sampler n test images there and back again."""
+    import torch
+
+    if not hasattr(model, "sample"):
+        known = test.thin(n).as_tensor()
+        with torch.no_grad():
+            parts = [model.reconstruct(part) for part in known.split(100)]
+        return torch.cat(parts).clamp(0, 1)
+    generator = torch.Generator().manual_seed(seed % 2**63)
+    counts = [min(100, n - first) for first in range(0, n, 100)]
+    return torch.cat([model.sample(count, generator=generator) for count in counts]).clamp(0, 1)
+
+
+def picture(rows: dict[str, Any], run: Run, test: ImageSet) -> None:
+    """Draw a row of ten test images, then one of each family's samples."""
+    from PIL import Image
+
+    from generative.loading import load_model
+    from generative.training.pictures import strips
+
+    shown = [test.thin(10).as_tensor()]
+    for name in rows:
+        model = load_model(run.path / name).eval()
+        shown.append(draw(model, 10, test, run.seed_for("samples", 0)))
+    Image.fromarray(strips(*shown, scale=2)).save(run.path / "images.png", optimize=True)
+
+
+def publish(found: dict[str, Any], run: Path, docs: Path) -> None:
+    """Copy results and picture into docs, and put the table between the marks of families.md."""
+    for name, folder in (("images.json", "results"), ("images.png", "images")):
+        target = docs / folder / "families" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(run / name, target)
+    text = table(found)
+    print(text)
+    fill_in(docs / "families.md", MARKS, text)
+
+
+def table(found: dict[str, Any]) -> str:
+    """Table of the results as Markdown."""
+    lines = [
+        "| row | family | parameters | steps | CPU seconds | bits/dim | samples | distance | of as "
+        "many test images |",
+        "|---|---|---|---|---|---|---|---|---|",
+        "| 1 | test images | | | | | | | |",
+    ]
+    for place, (name, row) in enumerate(found["families"].items(), 2):
+        bits = f"{row['bits_per_dim']:.3f}" if "bits_per_dim" in row else ""
+        what = "reconstructed" if row["reconstructed"] else f"{row['samples']:,}"
+        cells = [
+            str(place), name, f"{row['parameters']:,}", f"{row['steps']:,}",
+            f"{row['cpu_seconds']:.0f}", bits, what, f"{row['distance']:.2f}",
+            f"{row['floor']:.2f}",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    accuracy = found["classifier_accuracy"]
+    return "\n".join([
+        *lines, "", f"Seed {found['seed']}, {found['minutes']:g} CPU minutes of training each; the "
+        f"classifier is right about {accuracy:.2%} of the test images.",
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)

@@ -1,0 +1,129 @@
+"""Every family on the same images: the budget, the distance, the table, and what is refused."""
+
+import json
+import types
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from generative.autoencoder import ConvAutoencoder
+from generative.classifier import CNNClassifier, CNNClassifierConfig
+from generative.data.digits import load_digits
+from generative.data.image_set import fit_images
+from scripts import compare_images, train_classifier
+from scripts.compare_images import FAMILIES, MARKS, SHAPE, Args, Entry, Judge
+
+torch.set_num_threads(1)
+
+
+def test_two_families_on_digits(tmp_path, capsys):
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    page = docs / "families.md"
+    page.write_text(f"before\n{MARKS[0]}\nold\n{MARKS[1]}\nafter\n")
+    args = replace(compare_images.PRESETS["smoke"], out=tmp_path / "run", docs=docs)
+    found = json.loads(compare_images.main(args).read_text())
+    assert list(found["families"]) == ["VAE", "GAN"]
+    for row in found["families"].values():
+        assert row["steps"] >= 2
+        assert row["samples"] == 20
+        assert np.isfinite([row["distance"], row["floor"]]).all()
+    images = fit_images(load_digits(), SHAPE)
+    classifier = CNNClassifier.from_pretrained(tmp_path / "run" / "classifier" / "model")
+    judge = Judge(classifier, images)
+    assert judge.floor(20) == pytest.approx(found["families"]["GAN"]["floor"], rel=1e-6)
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert compare_images.table(found) in text
+    assert compare_images.table(found) in capsys.readouterr().out
+    picture = np.asarray(Image.open(docs / "images" / "families" / "images.png"))
+    assert picture.shape == (3 * 66 - 2, 10 * 66 - 2, 3)
+    assert not (tmp_path / "run" / "trial").exists()
+    # Measured once: a second call reads what was found.
+    again = json.loads(compare_images.main(args).read_text())
+    assert again == found
+
+
+def test_distance_is_none_of_the_training_images_and_large_of_noise():
+    torch.manual_seed(0)
+    config = CNNClassifierConfig(SHAPE, 10, (4, 8), (5, 3), (2, 2), hidden_dim=6)
+    images = fit_images(load_digits(), SHAPE)
+    judge = Judge(CNNClassifier(config), images)
+    assert judge.distance(images.part("train").as_tensor()) == pytest.approx(0.0, abs=1e-8)
+    floor = judge.floor(10**6)
+    assert judge.floor(len(images.part("test"))) == floor
+    assert 0 < floor < judge.distance(torch.rand(300, *SHAPE)) / 10
+
+
+def test_a_step_costs_the_difference_of_two_trainings(tmp_path, monkeypatch):
+    """With a clock that a training moves by 3 seconds and half a second for each step."""
+    clock = [0.0]
+
+    @dataclass(frozen=True)
+    class Settings:
+        out: Path = Path()
+        data: str = ""
+        data_dir: Path = Path()
+        steps: int = 0
+        log_every: int = 0
+        picture_every: int = 0
+        threads: int = 0
+        seed: int = 0
+
+    def main(settings):
+        assert not settings.out.exists()  # every training begins anew
+        settings.out.mkdir()
+        assert settings.picture_every % settings.log_every == 0
+        clock[0] += 3 + settings.steps / 2
+
+    monkeypatch.setattr(compare_images.time, "process_time", lambda: clock[0])
+    entry = Entry(types.SimpleNamespace(main=main), Settings())
+    seconds = compare_images.step_seconds(entry, Args(), tmp_path / "trial")
+    assert seconds == pytest.approx(0.5)
+    assert not (tmp_path / "trial").exists()
+
+
+def test_without_a_sampler_test_images_go_there_and_back():
+    model = ConvAutoencoder(FAMILIES["autoencoder"].settings.model).eval()
+    test = fit_images(load_digits(), SHAPE).part("test")
+    x = compare_images.draw(model, 5, test, 0)
+    with torch.no_grad():
+        expected = model.reconstruct(test.thin(5).as_tensor())
+    assert torch.equal(x, expected.clamp(0, 1))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_makes_images_of_the_shape(name):
+    settings = FAMILIES[name].settings
+    model = settings.image if hasattr(settings, "image") else settings.model
+    assert SHAPE in vars(model).values()
+    changed = compare_images.settings_of(FAMILIES[name], Args(), Path("runs/x"), 70)
+    assert (changed.data, changed.steps, changed.picture_every) == ("fashion-mnist", 70, 50)
+
+
+def test_table_names_what_was_not_sampled():
+    row = {
+        "steps": 1200, "cpu_seconds": 301.4, "parameters": 12345, "samples": 500,
+        "distance": 7.125, "floor": 0.5, "reconstructed": True, "bits_per_dim": 1.5,
+    }  # fmt: skip
+    found = {
+        "families": {"autoencoder": row}, "seed": 2, "minutes": 5.0, "classifier_accuracy": 0.9312
+    }  # fmt: skip
+    text = compare_images.table(found)
+    expected = "| 2 | autoencoder | 12,345 | 1,200 | 301 | 1.500 | reconstructed | 7.12 | 0.50 |"
+    assert expected in text.splitlines()
+    assert "right about 93.12% of the test images" in text
+
+
+def test_what_cannot_be_compared_is_refused():
+    with pytest.raises(ValueError, match=r"only is \('VEA',\).*autoencoder, VAE"):
+        Args(only=("VEA",))
+    with pytest.raises(ValueError, match="the classifier is mlp"):
+        Args(classifier=replace(train_classifier.PRESETS["fashion"], network="mlp"))
+    with pytest.raises(ValueError, match=r"cnn of \(3, 32, 32\)"):
+        Args(classifier=train_classifier.Args())
