@@ -157,6 +157,8 @@ def fit_images(
         )
     pixels = _with_channels(images.images, c)
     pixels = _with_size(pixels, h, w)
+    if images.levels < 256:  # where images grow, what is interpolated may lie above the levels
+        pixels = np.minimum(pixels, np.uint8(images.levels - 1))
     if levels != images.levels:
         pixels = (pixels.astype(np.int64) * levels // images.levels).astype(np.uint8)
     return ImageSet(pixels, images.factors, images.split, levels, images.factor_names)

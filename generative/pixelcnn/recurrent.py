@@ -42,6 +42,9 @@ class RecurrentNet(nn.Module):
         super().__init__()
         dim = config.hidden_dim
         self.first = MaskedConv2d(image_shape[0], dim, config.first_kernel, "A", colours)
+        # A feature knows nothing of its own pixel, so those of a row all miss the last one. What
+        # comes from the right may know it and is told; the publication leaves it unseen.
+        self.own = nn.Conv2d(image_shape[0], dim, 1)
         self.layers = nn.ModuleList(
             _BothWays(dim, config.dropout, colours) for _ in range(config.num_recurrent)
         )
@@ -58,9 +61,10 @@ class RecurrentNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> (B, P, H, W)."""
-        h = self.first(2 * x - 1)
+        x = 2 * x - 1
+        h, own = self.first(x), self.own(x)
         for layer in self.layers:
-            h = h + layer(h)
+            h = h + layer(h, h + own)
         return self.last(h)
 
     def row(self, x: Tensor, i: int) -> Callable[[int], Tensor]:
@@ -73,7 +77,7 @@ class RecurrentNet(nn.Module):
 
 
 class _BothWays(nn.Module):
-    """An LSTM of either direction, (B, D, H, W) -> (B, D, H, W)."""
+    """An LSTM of either direction, of features (B, D, H, W) without and with their own pixels."""
 
     def __init__(self, dim: int, dropout: float, colours: int):
         super().__init__()
@@ -82,10 +86,10 @@ class _BothWays(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.out = MaskedConv2d(dim, dim, 1, "B", colours)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, without: Tensor, with_own: Tensor) -> Tensor:
         # What comes from the right has seen later pixels of its row; moved down by one it has not.
-        left = self.left(x.flip(3)).flip(3)
-        return self.out(self.dropout(self.right(x) + F.pad(left, (0, 0, 1, -1))))
+        left = self.left(with_own.flip(3)).flip(3)
+        return self.out(self.dropout(self.right(without) + F.pad(left, (0, 0, 1, -1))))
 
 
 class DiagonalLSTM(nn.Module):

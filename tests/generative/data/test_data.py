@@ -227,6 +227,14 @@ def test_folder_of_images(tmp_path):
         load_images(tmp_path / "nowhere")
 
 
+def test_images_of_few_levels_can_grow():
+    """Digits have 17 levels; what is interpolated between them stays among these."""
+    grown = fit_images(load_digits()[:20], (1, 32, 32))
+    assert grown.levels == 17
+    assert grown.images.shape == (20, 32, 32, 1)
+    assert grown.images.max() == 16
+
+
 def write_idx(path, array):
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
     data = header + array.tobytes()
