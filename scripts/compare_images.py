@@ -393,7 +393,7 @@ def publish(found: dict[str, Any], run: Path, docs: Path) -> None:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Table of the results as Markdown."""
+    """Table of the results as Markdown, and the picture."""
     lines = [
         "| row | family | parameters | steps | CPU seconds | bits/dim | samples | distance | of as "
         "many test images |",
@@ -412,7 +412,8 @@ def table(found: dict[str, Any]) -> str:
     accuracy = found["classifier_accuracy"]
     return "\n".join([
         *lines, "", f"Seed {found['seed']}, {found['minutes']:g} CPU minutes of training each; the "
-        f"classifier is right about {accuracy:.2%} of the test images.",
+        f"classifier is right about {accuracy:.2%} of the test images.", "",
+        "![A row of test images, then a row of each family](images/families/images.png)",
     ])  # fmt: skip
 
 
