@@ -41,15 +41,13 @@ from scripts.compare_families import fill_in
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from generative.classifier import CNNClassifier, Moments
+    from generative.classifier import Classifier, Moments
     from generative.data.image_set import ImageSet
 
 MARKS = "<!-- images: begin -->", "<!-- images: end -->"
 """Lines of docs/families.md between which the table stands."""
 SHAPE = (1, 32, 32)
 """Shape (C, H, W) of the images for every family."""
-TRIALS = 5, 25
-"""Steps of the two trainings by whose CPU seconds the cost of a step is told."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +186,9 @@ class Args(Checked):
     """Families to train; all by default."""
     minutes: Positive = 5.0
     """CPU minutes of each training, without what is measured afterwards."""
+    trial_steps: Count = 20
+    """Steps by which a longer trial exceeds one of a single step: what they cost tells how many
+    steps fill the minutes."""
     samples: Count = 10_000
     """Samples of each family, at most; of those that draw slowly there are fewer."""
     classifier: train_classifier.Args = field(
@@ -218,7 +219,8 @@ PRESETS = {
     "smoke": Args(
         data="digits",
         only=("VAE", "GAN"),
-        minutes=0.01,
+        minutes=0.005,
+        trial_steps=1,
         samples=20,
         classifier=replace(train_classifier.PRESETS["fashion"], steps=5, batch_size=16),
         docs=Path("runs/compare-images/docs"),
@@ -247,9 +249,9 @@ def main(args: Args) -> Path:
         return report
 
 
-def train_judge(args: Args, run: Run) -> tuple[CNNClassifier, float]:
+def train_judge(args: Args, run: Run) -> tuple[Classifier, float]:
     """Train the classifier in a run of its own; returns it with its accuracy on test images."""
-    from generative.classifier import CNNClassifier
+    from generative.classifier import Classifier
     from generative.training.run import read_result
 
     folder = run.path / "classifier"
@@ -259,7 +261,7 @@ def train_judge(args: Args, run: Run) -> tuple[CNNClassifier, float]:
     )  # fmt: skip
     train_classifier.main(settings)
     accuracy = read_result(folder)["test_accuracy"]
-    return CNNClassifier.from_pretrained(folder / "model"), accuracy
+    return Classifier.from_pretrained(folder / "model"), accuracy
 
 
 class Judge:
@@ -270,7 +272,7 @@ class Judge:
         images: all images; those of the training part are compared with.
     """
 
-    def __init__(self, classifier: CNNClassifier, images: ImageSet):
+    def __init__(self, classifier: Classifier, images: ImageSet):
         self.classifier, self.test = classifier, images.part("test")
         train = images.part("train")
         self.known = self._moments(lambda rows: train.as_tensor(rows), len(train))
@@ -339,18 +341,18 @@ def settings_of(entry: Entry, args: Args, out: Path, steps: int) -> Any:
 
 
 def step_seconds(entry: Entry, args: Args, folder: Path) -> float:
-    """CPU seconds of a training step: the difference of two short trainings by that of their steps.
+    """CPU seconds of a training step: the difference of two short trainings.
 
     What comes before and after the steps is the same in both, and so left out.
     """
     seconds = []
-    for steps in TRIALS:
+    for steps in (1, 1 + args.trial_steps):
         shutil.rmtree(folder, ignore_errors=True)
         began = time.process_time()
         entry.script.main(settings_of(entry, args, folder, steps))
         seconds.append(time.process_time() - began)
     shutil.rmtree(folder)
-    return max(seconds[1] - seconds[0], 1e-3) / (TRIALS[1] - TRIALS[0])
+    return max(seconds[1] - seconds[0], 1e-3) / args.trial_steps
 
 
 def draw(model: Any, n: int, test: ImageSet, seed: int) -> Tensor:

@@ -351,7 +351,7 @@ def given_classifier(folder: Path) -> dict[str, Any]:
     )
     images = torch.rand(3, 8, 3, 16, 16)
     return {
-        "classifier": load("generative.classifier:CNNClassifier")(config).eval(),
+        "classifier": config.build().eval(),
         "x": images[0],
         "recon": images[1],
         "training_images": images[0],

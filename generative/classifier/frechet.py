@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from generative.classifier.model import CNNClassifier
+from generative.classifier.model import Classifier
 
 __all__ = ["Moments", "frechet_distance", "image_features", "moments"]
 
@@ -30,7 +30,7 @@ class Moments(NamedTuple):
 
 
 @torch.no_grad()
-def image_features(model: CNNClassifier, images: Tensor, batch_size: int = 500) -> Tensor:
+def image_features(model: Classifier, images: Tensor, batch_size: int = 500) -> Tensor:
     """Features (N, D) of images (N, C, H, W) in [0, 1], in evaluation mode.
 
     The model's own mode stays. Images are brought to its device a batch at a time.

@@ -1,6 +1,6 @@
 """Distance of images by what a fixed network sees in them.
 
-    distance = PerceptualDistance(classifier)       # a trained CNNClassifier
+    distance = PerceptualDistance(classifier)       # a trained classifier
     distance(recon, x).mean()                       # beside, or in place of, an error of pixels
 
 An error of pixels is least for a blur; features of edges and textures tell it from the image
@@ -36,7 +36,8 @@ class PerceptualDistance(nn.Module):
     reach the images.
 
     Args:
-        network: has `feature_maps`, as `generative.classifier.CNNClassifier` does.
+        network: has `feature_maps`, as a convolutional `generative.classifier.Classifier`
+            does.
         eps: added to squared lengths. A place where a map is 0 counts as the vector 0.
     """
 

@@ -10,8 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.autoencoder import ConvAutoencoder
-from generative.classifier import CNNClassifier, CNNClassifierConfig
+from generative.classifier import Classifier, CNNClassifierConfig
 from generative.data.digits import load_digits
 from generative.data.image_set import fit_images
 from scripts import compare_images, train_classifier
@@ -33,7 +32,7 @@ def test_two_families_on_digits(tmp_path, capsys):
         assert row["samples"] == 20
         assert np.isfinite([row["distance"], row["floor"]]).all()
     images = fit_images(load_digits(), SHAPE)
-    classifier = CNNClassifier.from_pretrained(tmp_path / "run" / "classifier" / "model")
+    classifier = Classifier.from_pretrained(tmp_path / "run" / "classifier" / "model")
     judge = Judge(classifier, images)
     assert judge.floor(20) == pytest.approx(found["families"]["GAN"]["floor"], rel=1e-6)
     text = page.read_text()
@@ -53,7 +52,7 @@ def test_distance_is_none_of_the_training_images_and_large_of_noise():
     torch.manual_seed(0)
     config = CNNClassifierConfig(SHAPE, 10, (4, 8), (5, 3), (2, 2), hidden_dim=6)
     images = fit_images(load_digits(), SHAPE)
-    judge = Judge(CNNClassifier(config), images)
+    judge = Judge(config.build(), images)
     assert judge.distance(images.part("train").as_tensor()) == pytest.approx(0.0, abs=1e-8)
     floor = judge.floor(10**6)
     assert judge.floor(len(images.part("test"))) == floor
@@ -89,7 +88,7 @@ def test_a_step_costs_the_difference_of_two_trainings(tmp_path, monkeypatch):
 
 
 def test_without_a_sampler_test_images_go_there_and_back():
-    model = ConvAutoencoder(FAMILIES["autoencoder"].settings.model).eval()
+    model = FAMILIES["autoencoder"].settings.model.build().eval()
     test = fit_images(load_digits(), SHAPE).part("test")
     x = compare_images.draw(model, 5, test, 0)
     with torch.no_grad():

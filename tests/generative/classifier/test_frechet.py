@@ -6,7 +6,6 @@ import torch
 from scipy import linalg
 
 from generative.classifier import (
-    CNNClassifier,
     CNNClassifierConfig,
     Moments,
     frechet_distance,
@@ -62,7 +61,7 @@ def test_moments_are_those_of_numpy():
 def test_features_do_not_depend_on_batches_or_mode():
     torch.manual_seed(0)
     config = CNNClassifierConfig((1, 8, 8), 3, (4,), (3,), (2,), hidden_dim=5)
-    model, x = CNNClassifier(config).train(), torch.rand(7, 1, 8, 8)
+    model, x = config.build().train(), torch.rand(7, 1, 8, 8)
     found = image_features(model, x, batch_size=2)
     assert model.training
     torch.testing.assert_close(found, model.eval().features(x).detach())

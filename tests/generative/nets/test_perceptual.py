@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from generative.classifier import CNNClassifier, CNNClassifierConfig
+from generative.classifier import Classifier, CNNClassifierConfig
 from generative.nets.perceptual import PerceptualDistance
 
 torch.set_num_threads(1)
@@ -14,9 +14,9 @@ SMALL = CNNClassifierConfig(
 )
 
 
-def classifier() -> CNNClassifier:
+def classifier() -> Classifier:
     torch.manual_seed(0)
-    return CNNClassifier(SMALL)
+    return SMALL.build()
 
 
 def test_maps_and_features_are_those_that_the_logits_are_made_of():
