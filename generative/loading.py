@@ -40,6 +40,7 @@ MODELS: dict[str, str] = {
     "FFJORD": "generative.flow",
     "GAN": "generative.gan",
     "GPT": "generative.text",
+    "GPTPrior": "generative.codes",
     "Glow": "generative.flow:ImageFlow",
     "ImageDiffusion": "generative.diffusion:Diffusion",
     "ImageEnergy": "generative.energy",
@@ -54,6 +55,7 @@ MODELS: dict[str, str] = {
     "MusicTransformer": "generative.music.transformer",
     "Pix2Pix": "generative.translation",
     "PixelCNN": "generative.pixelcnn",
+    "PixelCNNPrior": "generative.codes",
     "PointDiffusion": "generative.diffusion:Diffusion",
     "PointEnergy": "generative.energy",
     "ProGAN": "generative.stylegan",
@@ -67,6 +69,9 @@ MODELS: dict[str, str] = {
     "StyleGAN2": "generative.stylegan:StyleGAN",
     "T5": "generative.text",
     "VAE": "generative.vae",
+    "VQGAN": "generative.codes:VQVAE",
+    "VQVAE": "generative.codes",
+    "ViTVQGAN": "generative.codes:VQVAE",
     "WGAN": "generative.gan:GAN",
 }
 """Module of each class of model, by the name that a saved model carries; with the class, where the

@@ -1,21 +1,38 @@
-"""Settings of the networks that several families build: Transformer block, U-Net."""
+"""Settings of networks that several families build: Transformer block, U-Net, quantiser, ViT."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 from generative.training.ranges import (
     Checked,
+    Choices,
+    CountOrZero,
     Depth,
+    Length,
+    NonNegative,
     Positive,
+    Range,
     Share,
     Size,
     SizeOrZero,
     Widths,
 )
 
-__all__ = ["UNET_BOOK", "BlockConfig", "UNetConfig", "bert_block", "gpt2_block", "t5_block"]
+__all__ = [
+    "UNET_BOOK",
+    "BlockConfig",
+    "FSQConfig",
+    "QuantiserConfig",
+    "UNetConfig",
+    "ViTConfig",
+    "bert_block",
+    "gpt2_block",
+    "t5_block",
+    "vit_block",
+]
 
 
 @dataclass(frozen=True)
@@ -87,6 +104,13 @@ def t5_block(dim: int, num_heads: int, dropout: float = 0.1) -> BlockConfig:
     )  # fmt: skip
 
 
+def vit_block(dim: int, num_heads: int, dropout: float = 0.0) -> BlockConfig:
+    """The block of a Vision Transformer (Dosovitskiy et al. 2021): norm first, GELU."""
+    return BlockConfig(
+        dim, num_heads, 0, 4 * dim, "pre", norm_eps=1e-6, activation="gelu", dropout=dropout
+    )
+
+
 @dataclass(frozen=True)
 class UNetConfig(Checked):
     """U-Net from noisy images to an estimate of their shape; the sizes are the book's, and
@@ -129,3 +153,84 @@ class UNetConfig(Checked):
 
 UNET_BOOK = UNetConfig(norm="batch", conditioning="input")
 """The book's network: batch statistics, and a noise variance that stands beside the image only."""
+
+
+@dataclass(frozen=True)
+class QuantiserConfig(Checked):
+    """A list of learned vectors that stand for all others: each is replaced by the nearest."""
+
+    num_codes: Choices = 512
+    """Vectors in the list."""
+    dim: Size = 64
+    """Numbers of each."""
+    distance: Literal["euclidean", "cosine"] = "euclidean"
+    """cosine: both sides are divided by their length first (Yu et al. 2022)."""
+    learning: Literal["average", "loss"] = "average"
+    """How the list learns: as moving averages of what was replaced by each (van den Oord et al.
+    2017, appendix A.1), or by the gradient of a loss."""
+    decay: Share = 0.99
+    """average: weight of the past; 0 takes a step of k-means at every update."""
+    beta: NonNegative = 0.25
+    """Weight of the commitment loss, which holds what is replaced near the list."""
+    revive: CountOrZero = 20
+    """Steps without use after which a code takes the place of a vector that is badly replaced;
+    0 for never, which leaves most codes unused on data that are mostly alike."""
+
+
+@dataclass(frozen=True)
+class FSQConfig(Checked):
+    """Codes without a list: each number of a vector is rounded to one of a few levels."""
+
+    levels: Annotated[tuple[Annotated[int, Range(2, 256)], ...], Length(1, 16)] = (8, 5, 5, 5)
+    """Levels of each number; their product is the number of codes (Mentzer et al. 2024)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_codes > 2**16:
+            raise ValueError(
+                f"levels {self.levels} make {self.num_codes:,} codes; give some of at most "
+                f"{2**16:,}"
+            )
+
+    @property
+    def num_codes(self) -> int:
+        """Codes that there are."""
+        return math.prod(self.levels)
+
+    @property
+    def dim(self) -> int:
+        """Numbers of a vector."""
+        return len(self.levels)
+
+
+@dataclass(frozen=True)
+class ViTConfig(Checked):
+    """A Vision Transformer: square patches of an image as tokens."""
+
+    image_shape: tuple[Size, Size, Size] = (3, 32, 32)
+    """(C, H, W)."""
+    patch: Size = 8
+    """Side of a patch."""
+    num_layers: Depth = 2
+    """Transformer blocks."""
+    block: BlockConfig = field(default_factory=lambda: vit_block(64, 2))
+    class_token: bool = False
+    """Put a learned token in front of those of the patches, which gathers what is in the image."""
+    norm_first: bool = False
+    """Normalise the tokens before the first block too, as CLIP does."""
+    patch_bias: bool = True
+    """Add a bias in the map from a patch to its token (CLIP does not)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if any(side % self.patch for side in self.image_shape[1:]):
+            raise ValueError(
+                f"image_shape is {self.image_shape} and patch {self.patch}; give a patch that "
+                "divides height and width"
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        _, h, w = self.image_shape
+        return h // self.patch, w // self.patch

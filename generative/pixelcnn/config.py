@@ -65,6 +65,9 @@ class GatedConfig(Checked):
     num_views: Size = 1
     """Ways in which images were changed to have more of them, told to every gate in training; view
     0 are images as they are."""
+    embed_dim: SizeOrZero = 0
+    """Numbers that are learned for each level and read in its place, where levels have no order, as
+    codes have none; 0 reads the grey."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,6 +139,14 @@ class PixelCNNConfig(Checked):
                     f"image_shape is {self.image_shape} and num_mixtures 0; PixelCNN++ does not "
                     "order the colours of a pixel, which only a mixture then can: give 5 or more"
                 )
+        elif (
+            isinstance(network, GatedConfig) and network.embed_dim and (c > 1 or self.num_mixtures)
+        ):
+            raise ValueError(
+                f"embed_dim is {network.embed_dim} with image_shape {self.image_shape} and "
+                f"num_mixtures {self.num_mixtures}; levels without an order need one channel and a "
+                "logit each: give num_mixtures 0, or embed_dim 0"
+            )
         elif not self.num_mixtures and network.hidden_dim % (c if c > 1 else 1):
             raise ValueError(
                 f"hidden_dim is {network.hidden_dim}; each of the {c} colours has an equal part "
@@ -159,7 +170,7 @@ class PixelCNNConfig(Checked):
         if isinstance(network, PlainConfig):
             net = PlainNet(network, shape, self.levels, output.num_params, colours)
         elif isinstance(network, GatedConfig):
-            net = GatedNet(network, shape, output.num_params, colours)
+            net = GatedNet(network, shape, self.levels, output.num_params, colours)
             told = network.num_classes, network.num_views
         elif isinstance(network, RecurrentConfig):
             net = RecurrentNet(network, shape, output.num_params, colours)

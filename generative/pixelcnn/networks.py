@@ -137,6 +137,7 @@ class GatedNet(nn.Module):
     Args:
         config: sizes.
         image_shape: (C, H, W).
+        levels: values of a pixel.
         num_params: of a pixel, P.
         colours: C where the network has to order them, else 1.
     """
@@ -145,15 +146,20 @@ class GatedNet(nn.Module):
         self,
         config: GatedConfig,
         image_shape: tuple[int, int, int],
+        levels: int,
         num_params: int,
         colours: int,
     ):
         super().__init__()
         (c, h, w), dim = image_shape, config.hidden_dim
+        self.levels = levels
+        self.embed = nn.Embedding(levels, config.embed_dim) if config.embed_dim else None
         self.layers = nn.ModuleList(
             _GatedLayer(dim, config.kernel, dim, "B", colours, config.dropout)
             if i
-            else _GatedLayer(3 * c, config.first_kernel, dim, "A", colours, config.dropout)
+            else _GatedLayer(
+                config.embed_dim or 3 * c, config.first_kernel, dim, "A", colours, config.dropout
+            )
             for i in range(config.num_layers)
         )
         # What the gates of every layer and stack are told besides the image.
@@ -199,9 +205,15 @@ class GatedNet(nn.Module):
 
         return at
 
+    def _read(self, x: Tensor) -> Tensor:
+        """What the first layer sees of pixels: their greys, or the vectors of their levels."""
+        if self.embed is None:
+            return _with_ends(x)
+        return self.embed((x[:, 0] * (self.levels - 1)).round().long()).movedim(-1, 1)
+
     def _from_above(self, x: Tensor, known: Tensor | None) -> list[Tensor]:
         """Output of each layer of the first stack for the second, (B, 2 D, H, W)."""
-        v, contexts = _with_ends(x), []
+        v, contexts = self._read(x), []
         for i, layer in enumerate(self._layers()):
             v, context = layer.vertical_stack(v, self._told(x, known, 0, i, 0), residual=i > 0)
             contexts.append(context)
@@ -211,7 +223,7 @@ class GatedNet(nn.Module):
         self, x: Tensor, contexts: list[Tensor], known: Tensor | None, row: int
     ) -> Tensor:
         """Parameters of the pixels of whole rows, or of the left part of one."""
-        h = _with_ends(x)
+        h = self._read(x)
         for i, (layer, context) in enumerate(zip(self._layers(), contexts, strict=True)):
             told = context + self._told(x, known, 1, i, row)
             h = layer.horizontal_stack(h, told, residual=i > 0)

@@ -11,7 +11,8 @@ NEEDS: dict[str, str] = {
     **dict.fromkeys(
         (
             "two-moons", "eight-gaussians", "grid-25", "checkerboard", "ring", "bars-and-stripes",
-            "sprites", "digits", "markov", "hidden-markov", "reviews", "tunes", "chorales",
+            "sprites", "scenes", "digits", "markov", "hidden-markov", "reviews", "tunes",
+            "chorales",
         ),
         "",
     ),

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Batches", "ImageData", "load_images"]
 
 ImageData = Literal[
-    "fashion-mnist", "mnist", "digits", "sprites", "frames", "folder", "cifar-10", "celeba",
-    "bricks", "flowers", "equal-objects",
+    "fashion-mnist", "mnist", "digits", "sprites", "scenes", "equal-objects", "frames", "folder",
+    "cifar-10", "celeba", "bricks", "flowers",
 ]  # fmt: skip
 """Names of the data sets. `frames` are recorded episodes, `folder` is any folder of images."""
 
@@ -43,7 +43,7 @@ def load_images(
     Args:
         name: which.
         data_dir: where its files are: data_dir/NAME if there is such a folder, else data_dir.
-            Sprites and objects are drawn and digits come with scikit-learn; they need none.
+            Sprites and scenes are drawn and digits come with scikit-learn; they need none.
         image_shape: (C, H, W); C is 1 or 3.
         levels: values a pixel can have; None keeps those of the data.
         max_images: at most this many images, at even distances; None takes all. Of sets with a file
@@ -102,6 +102,17 @@ def _equal_objects(folder: Path, image_shape: tuple[int, int, int], most: int | 
     return ImageSet(pixels, factors, split, factor_names=("count", "shape", "colour"))
 
 
+def _scenes(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:
+    """All scenes of two objects; their factors are the nine cells."""
+    from generative.known.scenes import CELLS, draw, pairs
+
+    cells = pairs()
+    images = draw(cells).mul(255).round().byte().movedim(1, -1).numpy()
+    split = random_split(len(cells), len(cells) // 10, len(cells) // 10)
+    names = tuple(f"cell-{i}" for i in range(CELLS))
+    return ImageSet(images, cells.numpy(), split, factor_names=names)
+
+
 def _folder(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:
     from generative.data.images import load_images as load_folder
 
@@ -146,6 +157,7 @@ _LOADERS: dict[str, Loader] = {
     "mnist": _mnist,
     "digits": _digits,
     "sprites": _sprites,
+    "scenes": _scenes,
     "frames": _frames,
     "folder": _folder,
     "cifar-10": _cifar10,

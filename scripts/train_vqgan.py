@@ -1,0 +1,219 @@
+"""Train a VQ-GAN or ViT VQ-GAN: a VQ-VAE that a critic of patches keeps sharp."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from generative.classifier.config import ClassifierLossConfig, CNNClassifierConfig
+from generative.codes.config import (
+    PatchCriticConfig,
+    QuantiserConfig,
+    ViTVQGANConfig,
+    VQGANConfig,
+    VQGANLossConfig,
+)
+from generative.nets.config import vit_block
+from generative.training.cli import start
+from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
+from generative.training.reports import add_to_report
+from generative.training.run import Run
+from generative.training.streams import tell
+from scripts import train_classifier
+from scripts.common.codes import collapse, reconstruction_scores
+from scripts.common.images import Batches, ImageData, load_images
+
+if TYPE_CHECKING:
+    from generative.nets.perceptual import PerceptualDistance
+
+
+@dataclass(frozen=True)
+class Args(Checked):
+    """Train a VQ-GAN or ViT VQ-GAN: a VQ-VAE that a critic of patches keeps sharp.
+
+    First it trains a classifier on the same images, whose features tell how different two images
+    look. What draws grids of codes is trained next, by train_code_prior. The result has errors of
+    images that were kept for testing, and how many codes they take.
+    """
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
+
+    out: Folder = Path("runs/vqgan")
+    """Run folder; the trained model is in its `model` folder, reconstructions are in `images`."""
+    data: ImageData = "celeba"
+    """What to train on, in the shape of the model."""
+    data_dir: Path = Path("data")
+    """Where its files are, or in a folder of its name there (scenes, sprites, digits need none)."""
+    max_images: Count | None = None
+    """Use at most so many of the images."""
+    model: VQGANConfig | ViTVQGANConfig = field(default_factory=VQGANConfig)
+    loss: VQGANLossConfig = field(default_factory=VQGANLossConfig)
+    factor: str = "class"
+    """What the classifier tells of an image: class, of sprites shape, of CelebA an attribute."""
+    classifier: CNNClassifierConfig = field(default_factory=CNNClassifierConfig)
+    classifier_steps: Count = 400
+    """Optimiser steps of the classifier."""
+    steps: Count = 100_000
+    """Optimiser steps."""
+    batch_size: Count = 32
+    log_every: Count = 50
+    picture_every: Count = 1000
+    """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
+    report: Annotated[Path, Ending((".json",))] | None = None
+    """JSON file to which the result is added, under the name of the run's folder."""
+    threads: Workers = 0
+    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    device: Device = "auto"
+    seed: Seed = 1
+
+
+# Hinge loss without penalties, batch norm, all terms as published; only the ratio of gradients is
+# held, and the critic trained from the first step.
+PUBLISHED = VQGANLossConfig(
+    objective="hinge", r1=0.0, r2=0.0, lr=2e-4, critic_lr=2e-4, lr_end=1.0, beta2=0.9
+)
+FACES = CNNClassifierConfig(
+    (3, 64, 64), 2, (16, 32, 64, 64), strides=(2, 2, 2, 2), hidden_dim=64, norm_momentum=0.1
+)
+SHAPES = train_classifier.SPRITES
+SPRITES = Args(
+    data="sprites",
+    model=VQGANConfig(),
+    factor="shape",
+    classifier=SHAPES,
+    steps=800,
+    batch_size=16,
+    picture_every=200,
+)
+DEFAULT_PRESET = "sprites"
+PRESETS = {
+    # 6,770,368 and 9,691,267 parameters with the two 1x1 convolutions beside the quantiser.
+    "paper": Args(
+        model=VQGANConfig(
+            (3, 64, 64), 64, (1, 2, 4), 2, (2,), QuantiserConfig(1024, 256, learning="loss"),
+            PatchCriticConfig(64, 2, "batch"),
+        ),
+        loss=PUBLISHED,
+        factor="Smiling",
+        classifier=FACES,
+        classifier_steps=4000,
+    ),
+    # 4,813,088 and 4,813,248 parameters.
+    "paper-vit": Args(
+        model=ViTVQGANConfig(
+            (3, 64, 64), 8, 6, vit_block(256, 4),
+            QuantiserConfig(1024, 32, "cosine", learning="loss"),
+            PatchCriticConfig(64, 2, "batch"),
+        ),
+        loss=replace(
+            PUBLISHED, recon="l2", perceptual=0.1, adversarial=0.1, adaptive=False, lr=1e-4,
+            critic_lr=1e-4, beta1=0.9, beta2=0.99, weight_decay=1e-4,
+        ),
+        factor="Smiling",
+        classifier=FACES,
+        classifier_steps=4000,
+        steps=50_000,
+        batch_size=64,
+    ),
+    "sprites": SPRITES,
+    "sprites-vit": replace(SPRITES, model=ViTVQGANConfig(), steps=2000, batch_size=32),
+    "fashion": Args(
+        data="fashion-mnist",
+        model=VQGANConfig((1, 32, 32)),
+        classifier=replace(SHAPES, image_shape=(1, 32, 32), num_classes=10),
+        steps=2000,
+        batch_size=16,
+    ),
+    "smoke": Args(
+        data="sprites",
+        model=ViTVQGANConfig(
+            num_layers=1, block=vit_block(8, 2), quantiser=QuantiserConfig(8, 4, "cosine"),
+            critic=PatchCriticConfig(4),
+        ),
+        factor="shape",
+        classifier=CNNClassifierConfig(
+            num_classes=4, channels=(4, 8), kernels=(3, 3), strides=(2, 2), hidden_dim=16,
+            norm_momentum=0.1,
+        ),
+        classifier_steps=5,
+        steps=20,
+        batch_size=8,
+        log_every=5,
+        picture_every=10,
+    ),
+}  # fmt: skip
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the trained model."""
+    import torch
+
+    from generative.codes import VQGANLearner
+    from generative.training.loop import fit
+    from generative.training.pictures import strips
+
+    with Run.open(args, kind="train_vqgan") as run:
+        if run.done:
+            return run.path / "model"
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        images = load_images(
+            args.data, args.data_dir, args.model.image_shape, max_images=args.max_images
+        )
+        test = images.part("test")
+        distance = perceptual_distance(run) if args.loss.perceptual else None
+        torch.manual_seed(run.seed_for("weights"))
+        model = args.model.build().to(run.device)
+        learner = VQGANLearner(model, args.loss, args.steps, distance)
+
+        @torch.no_grad()
+        def show(step: int) -> None:
+            if step % args.picture_every == 0 or step == args.steps:
+                x = test.thin(10).as_tensor(device=run.device)
+                scale = max(1, 64 // args.model.image_shape[1])
+                rows = strips(x, model.eval().reconstruct(x), scale=scale)
+                run.metrics.log_image(step, "reconstructions", rows)
+                model.train()
+
+        batch = Batches(images.part("train"), run, args.batch_size)
+        fit(
+            learner, batch, run, args.steps,
+            log_every=args.log_every, what="training the VQ-GAN", on_log=show,
+        )  # fmt: skip
+        model.save_pretrained(run.path / "model")
+        found = reconstruction_scores(model.eval(), test, args.data)
+        run.finish({**run.metrics.last(), **{f"test_{name}": x for name, x in found.items()}})
+        if args.report is not None:
+            add_to_report(args.report, run)
+        if said := collapse(model, int(found["codes_used"])):
+            tell(said)
+        return run.path / "model"
+
+
+def perceptual_distance(run: Run) -> PerceptualDistance:
+    """By a classifier of the same images, trained once; it is kept in `classifier` of the run."""
+    from generative.classifier import CNNClassifier
+    from generative.nets.perceptual import PerceptualDistance
+
+    args = run.config
+    folder = train_classifier.main(
+        train_classifier.Args(
+            out=run.path / "classifier",
+            data=args.data,
+            data_dir=args.data_dir,
+            factor=args.factor,
+            cnn=args.classifier,
+            loss=ClassifierLossConfig(lr=3e-3, final_lr=3e-5),
+            steps=args.classifier_steps,
+            batch_size=64,
+            threads=args.threads,
+            device=args.device,
+            seed=args.seed,
+        )
+    )
+    return PerceptualDistance(CNNClassifier.from_pretrained(folder, run.device))
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)
