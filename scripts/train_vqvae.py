@@ -61,7 +61,7 @@ PRESETS = {
     ),
     "scenes": Args(
         data="scenes",
-        # A code for each cell, made of that cell alone: three halvings, and no kernel that overlaps.
+        # A code for each cell, of that cell alone: three halvings and no kernel that overlaps.
         model=VQVAEConfig((3, 24, 24), (32, 64, 64), 32, 2, QuantiserConfig(32, 16), overlap=False),
         loss=VQVAELossConfig(lr=3e-3),
         batch_size=32,

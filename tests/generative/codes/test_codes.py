@@ -215,8 +215,8 @@ def test_what_a_learner_needs_is_told():
         plain.patch_heights(images())
     with pytest.raises(ValueError, match=r"perceptual is 1\.0 and there is no distance"):
         VQGANLearner(TINY.build(), VQGANLossConfig(), 2)
-    with pytest.raises(ValueError, match="leave no patch"):
-        VQGANConfig((3, 8, 8), 4, (1, 2), critic=PatchCriticConfig(4, 3)).build()
+    with pytest.raises(ValueError, match="leave no patch behind 3"):
+        VQGANConfig((3, 8, 8), 4, (1, 2), attention=(), critic=PatchCriticConfig(4, 3)).build()
     with pytest.raises(ValueError, match=r"attention is at resolutions \(2,\); there are 2"):
         VQGANConfig((3, 8, 8), 4, (1, 2))
     with pytest.raises(ValueError, match="2 convolutions of stride 2 need"):
