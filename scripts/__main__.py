@@ -20,7 +20,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "train a model of images or points": (
         "train_autoencoder", "train_image_vae", "train_gan", "train_wgan",
-        "train_conditional_gan", "train_progan", "train_stylegan", "train_stylegan2",
+        "train_conditional_gan", "train_attention_gan", "train_progan", "train_stylegan",
+        "train_stylegan2",
         "train_realnvp", "train_glow", "train_ffjord", "train_pixelcnn",
         "train_energy", "train_rbm", "train_score", "train_diffusion", "train_classifier",
         "train_pix2pix", "train_cyclegan",

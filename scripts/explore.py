@@ -16,6 +16,7 @@ from generative.training.cli import start
 from generative.training.ranges import Checked, Device, Folder, Seed
 from generative.training.words import with_article
 from scripts.explored import (
+    attention_gan,
     autoencoder,
     classifier,
     densities,
@@ -56,6 +57,7 @@ class Args(Checked):
     autoencoder: autoencoder.Settings = field(default_factory=autoencoder.Settings)
     gan: gan.Settings = field(default_factory=gan.Settings)
     stylegan: stylegan.Settings = field(default_factory=stylegan.Settings)
+    attention_gan: attention_gan.Settings = field(default_factory=attention_gan.Settings)
     flow: flow.Settings = field(default_factory=flow.Settings)
     pixelcnn: pixelcnn.Settings = field(default_factory=pixelcnn.Settings)
     energy: energy.Settings = field(default_factory=energy.Settings)
@@ -81,6 +83,7 @@ PRESETS = {
         autoencoder=autoencoder.Settings(max_images=200, num_codes=4),
         gan=gan.Settings(max_images=200, num_samples=16),
         stylegan=stylegan.Settings(max_images=200, num_samples=16),
+        attention_gan=attention_gan.Settings(num_samples=24, looks=2),
         flow=flow.Settings(points=200, side=20, images=3),
         pixelcnn=pixelcnn.Settings(max_images=200, num_samples=2, temperatures=(0.5, 1.0)),
         energy=energy.Settings(steps=5, side=20),
@@ -98,6 +101,7 @@ _BY_CLASS = (
     autoencoder,
     gan,
     stylegan,
+    attention_gan,
     flow,
     pixelcnn,
     energy,

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from generative.attention_gan.config import (
-    BIGGAN_PAPER,
-    SAGAN_PAPER,
-    BigGANConfig,
-    SAGANConfig,
+    BIGGAN,
+    BIGGAN_LOSS,
+    SAGAN,
+    SAGAN_LOSS,
+    AttentionGANConfig,
 )
 from generative.gan.config import GANLossConfig
 from generative.training.cli import start
@@ -37,8 +38,8 @@ class Args(Checked):
     label: tuple[str, ...] = ("class",)
     """Name of what the images are told apart by; of several, each combination is a class. Ignored
     by a model without classes."""
-    model: BigGANConfig | SAGANConfig = field(default_factory=BigGANConfig)
-    loss: GANLossConfig = BIGGAN_PAPER
+    model: AttentionGANConfig = field(default_factory=AttentionGANConfig)
+    loss: GANLossConfig = field(default_factory=GANLossConfig)
     steps: Count = 100_000
     batch_size: Count = 256
     log_every: Count = 100
@@ -57,18 +58,18 @@ DEFAULT_PRESET = "sprites"
 QUICK = replace(PAIRS, penalty_every=4)
 PRESETS = {
     "sagan-paper": Args(
-        model=SAGANConfig(num_classes=102), loss=SAGAN_PAPER, steps=1_000_000
+        model=replace(SAGAN, num_classes=102), loss=SAGAN_LOSS, steps=1_000_000
     ),
-    "biggan-paper": Args(model=BigGANConfig(num_classes=102), batch_size=2048),
+    "biggan-paper": Args(model=replace(BIGGAN, num_classes=102), loss=BIGGAN_LOSS, batch_size=2048),
     "flowers": Args(
-        model=SAGANConfig((3, 64, 64), 102, widths=(64, 128, 256, 512)),
-        loss=SAGAN_PAPER,
+        model=AttentionGANConfig((3, 64, 64), 102, widths=(64, 128, 256, 512)),
+        loss=SAGAN_LOSS,
         batch_size=64,
     ),
     "objects": Args(
         data="equal-objects",
         label=("count",),
-        model=SAGANConfig(
+        model=AttentionGANConfig(
             (3, 24, 24), 3, 32, (16, 32), attention_side=12, spectral_norm="none"
         ),
         loss=QUICK,
@@ -78,8 +79,8 @@ PRESETS = {
     "sprites": Args(
         data="sprites",
         label=("shape", "colour"),
-        model=BigGANConfig(
-            (3, 32, 32), 24, 32, (8, 16, 32), attention_side=16, shared_dim=32,
+        model=AttentionGANConfig(
+            (3, 32, 32), 24, 32, (8, 16, 32), attention_side=16, shared_dim=32, split_z=True,
             spectral_norm="none",
         ),
         loss=QUICK,
@@ -89,10 +90,10 @@ PRESETS = {
     "smoke": Args(
         data="sprites",
         label=("colour",),
-        model=BigGANConfig(
-            (3, 32, 32), 6, 8, (4, 8, 8), attention_side=16, shared_dim=4
+        model=AttentionGANConfig(
+            (3, 32, 32), 6, 8, (4, 8, 8), attention_side=16, shared_dim=4, split_z=True
         ),
-        loss=replace(BIGGAN_PAPER, critic_steps=1),
+        loss=replace(BIGGAN_LOSS, critic_steps=1),
         steps=20,
         batch_size=8,
         log_every=5,
@@ -134,10 +135,25 @@ def main(args: Args) -> Path:
         )  # fmt: skip
         gan = learner.kept
         gan.save_pretrained(run.path / "model")
-        run.finish({**run.metrics.last(), **task.score(gan)})
+        result = {**run.metrics.last(), **task.score(gan)}
+        if args.data == "equal-objects" and args.label == ("count",):
+            result |= objects_of(gan, 1200, seed=0)._asdict()
+        run.finish(result)
         if args.report is not None:
             add_to_report(args.report, run)
         return run.path / "model"
+
+
+def objects_of(gan, num: int, seed: int):
+    """`Agreement` of about so many scenes, of two, three and four objects in turn."""
+    import torch
+
+    from generative.known.scenes import agreement
+
+    generator = torch.Generator(next(gan.parameters()).device).manual_seed(seed)
+    part = 300
+    images = torch.cat([gan.sample(part, generator) for _ in range(0, num, part)])
+    return agreement(images, 2 + torch.arange(len(images)) % gan.num_classes)
 
 
 def stop_if_collapsed(run: Run) -> None:

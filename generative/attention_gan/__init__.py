@@ -4,9 +4,10 @@
 of attention; `networks` a generator and a critic of residual blocks, with attention at one of their
 resolutions. They are trained by `generative.gan.GANLearner` with the losses of GANs.
 
-    from generative.attention_gan import SAGANConfig
-    gan = SAGANConfig((3, 32, 32), num_classes=10, widths=(16, 32, 64), attention_side=16).build()
-    images = gan.eval().sample(4, labels=7, truncation=0.5)     # (4, 3, 32, 32) in [0, 1]
+    from generative.attention_gan import AttentionGANConfig
+    config = AttentionGANConfig((3, 32, 32), 10, widths=(16, 32, 64), attention_side=16)
+    gan = config.build().eval()
+    images = gan.sample(4, labels=7, truncation=0.5)            # (4, 3, 32, 32) in [0, 1]
 """
 
 import lazy_loader

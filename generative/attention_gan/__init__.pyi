@@ -1,7 +1,8 @@
-from .config import BIGGAN_PAPER as BIGGAN_PAPER
-from .config import SAGAN_PAPER as SAGAN_PAPER
-from .config import BigGANConfig as BigGANConfig
-from .config import SAGANConfig as SAGANConfig
+from .config import BIGGAN as BIGGAN
+from .config import BIGGAN_LOSS as BIGGAN_LOSS
+from .config import SAGAN as SAGAN
+from .config import SAGAN_LOSS as SAGAN_LOSS
+from .config import AttentionGANConfig as AttentionGANConfig
 from .model import AttentionGAN as AttentionGAN
 from .model import truncated_normal as truncated_normal
 from .networks import AttentionCritic as AttentionCritic

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SAGANConfig(Checked):
-    """A generator and a critic of residual blocks with self-attention (Zhang et al. 2019).
+class AttentionGANConfig(Checked):
+    """A generator and a critic of residual blocks with self-attention.
 
-    The defaults are the publication's, for ImageNet at 128x128.
+    The defaults are those of SAGAN; BigGAN also has a shared_dim and split_z.
     """
 
     shape: Widths = (3, 128, 128)
@@ -89,25 +89,22 @@ class SAGANConfig(Checked):
         return AttentionGAN(generator, critic, self)
 
 
-@dataclass(frozen=True)
-class BigGANConfig(SAGANConfig):
-    """SAGAN with half as many feature maps again, one embedding of the class, and z in all blocks.
-
-    Brock et al. 2019, table 4; 70,433,988 and 87,982,370 parameters.
-    """
-
-    latent_dim: Size = 120
-    widths: Widths = (96, 192, 384, 768, 1536)
-    attention_side: Size = 64
-    shared_dim: SizeOrZero = 128
-    split_z: bool = True
-
-
-SAGAN_PAPER = GANLossConfig(
+SAGAN = AttentionGANConfig()
+"""Zhang et al. 2019, for ImageNet at 128x128."""
+BIGGAN = AttentionGANConfig(
+    latent_dim=120,
+    widths=(96, 192, 384, 768, 1536),
+    attention_side=64,
+    shared_dim=128,
+    split_z=True,
+)
+"""Half as many feature maps again, one embedding of the class, and z in all blocks (Brock et al.
+2019, table 4, for the same data): 70,433,988 and 87,982,370 parameters."""
+SAGAN_LOSS = GANLossConfig(
     objective="hinge", lr=1e-4, critic_lr=4e-4, beta1=0.0, beta2=0.9, adam_eps=1e-8
 )
 """The publication's training, with batches of 256."""
-BIGGAN_PAPER = GANLossConfig(
+BIGGAN_LOSS = GANLossConfig(
     objective="hinge",
     critic_steps=2,
     lr=5e-5,

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from generative.attention_gan.config import BigGANConfig, SAGANConfig
+from generative.attention_gan.config import AttentionGANConfig
 from generative.attention_gan.networks import AttentionCritic, AttentionGenerator
 from generative.gan.model import GAN
 from generative.gan.networks import from_network
@@ -30,18 +30,20 @@ __all__ = ["AttentionGAN", "truncated_normal"]
 
 
 class AttentionGAN(GAN):
-    """Generator and critic with self-attention; `SAGANConfig` and `BigGANConfig` build one.
+    """Generator and critic with self-attention; `AttentionGANConfig().build()` makes one.
 
     Args:
         generator, critic: of the config.
         config: sizes.
     """
 
-    builds: ClassVar[Mapping[str, type]] = {"SAGAN": SAGANConfig, "BigGAN": BigGANConfig}
+    builds: ClassVar[Mapping[str, type]] = {"AttentionGAN": AttentionGANConfig}
     generator: AttentionGenerator
-    config: SAGANConfig
+    config: AttentionGANConfig
 
-    def __init__(self, generator: AttentionGenerator, critic: AttentionCritic, config: SAGANConfig):
+    def __init__(
+        self, generator: AttentionGenerator, critic: AttentionCritic, config: AttentionGANConfig
+    ):
         shape = tuple(config.shape)
         super().__init__(
             generator, critic, shape, config.latent_dim, config.num_classes, config=config

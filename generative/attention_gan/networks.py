@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.attention_gan.config import SAGANConfig
+from generative.attention_gan.config import AttentionGANConfig
 from generative.nets.attention import PooledAttention
 from generative.nets.init import orthogonal_
 from generative.nets.norms import ConditionalBatchNorm2d
@@ -26,10 +26,10 @@ class AttentionGenerator(nn.Module):
     """Noise (B, latent_dim), and labels (B,) if there are classes -> images (B, C, H, W), -1 to 1.
 
     Args:
-        config: see `SAGANConfig`.
+        config: see `AttentionGANConfig`.
     """
 
-    def __init__(self, config: SAGANConfig):
+    def __init__(self, config: AttentionGANConfig):
         super().__init__()
         channels, *sides = config.shape
         widths = (config.widths[-1], *config.widths[::-1])
@@ -84,10 +84,10 @@ class AttentionCritic(nn.Module):
     sums over all places (Miyato & Koyama 2018).
 
     Args:
-        config: see `SAGANConfig`.
+        config: see `AttentionGANConfig`.
     """
 
-    def __init__(self, config: SAGANConfig):
+    def __init__(self, config: AttentionGANConfig):
         super().__init__()
         channels = (config.shape[0], *config.widths)
         blocks = [
@@ -131,6 +131,6 @@ class PlacewiseBlock(nn.Module):
         return x + self.gamma * self.out(F.relu(self.inner(x)))
 
 
-def _attention(config: SAGANConfig, channels: int) -> nn.Module:
+def _attention(config: AttentionGANConfig, channels: int) -> nn.Module:
     kinds = {"pooled": PooledAttention, "residual": PlacewiseBlock, "none": lambda _: nn.Identity()}
     return kinds[config.attention](channels)

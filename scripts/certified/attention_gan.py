@@ -19,10 +19,7 @@ def sagan_equal_objects(settings: Settings) -> list[Line]:
     Two, three or four equal objects stand in nine cells; the number is asked for. Beside it the
     same networks with residual blocks of as many weights in place of attention.
     """
-    import torch
-
     from generative.attention_gan import AttentionGAN
-    from generative.known.scenes import agreement
     from scripts import train_attention_gan
 
     found = {}
@@ -33,10 +30,8 @@ def sagan_equal_objects(settings: Settings) -> list[Line]:
         if settings.smoke:
             args = replace(args, steps=3, batch_size=8)
         gan = AttentionGAN.from_pretrained(train_attention_gan.main(args))
-        num = 120 if settings.smoke else 6000
-        generator = torch.Generator().manual_seed(settings.seed)
-        images = torch.cat([gan.sample(min(num, 600), generator) for _ in range(0, num, 600)])
-        found[kind] = agreement(images, 2 + torch.arange(len(images)) % min(num, 600) % 3)
+        num = 300 if settings.smoke else 6000
+        found[kind] = train_attention_gan.objects_of(gan, num, settings.seed)
     lines = []
     for what, name in (("objects of unequal colour", "colours"), ("wrong number", "count")):
         wrong, without = (1 - getattr(found[kind], name) for kind in ("pooled", "residual"))

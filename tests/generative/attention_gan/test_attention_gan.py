@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from generative.attention_gan import (
+    BIGGAN,
     AttentionGAN,
-    BigGANConfig,
+    AttentionGANConfig,
     PlacewiseBlock,
-    SAGANConfig,
     truncated_normal,
 )
 from generative.gan import GANLearner, GANLossConfig, orthogonal_penalty
@@ -21,8 +21,8 @@ from generative.nets.attention import PooledAttention
 
 torch.set_num_threads(1)
 
-TINY = BigGANConfig(
-    (3, 16, 24), 3, 6, (8, 16), attention_side=8, shared_dim=4, spectral_norm="none"
+TINY = AttentionGANConfig(
+    (3, 16, 24), 3, 6, (8, 16), attention_side=8, shared_dim=4, split_z=True, spectral_norm="none"
 )
 
 
@@ -34,7 +34,7 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def tiny(config: SAGANConfig = TINY, seed: int = 0) -> AttentionGAN:
+def tiny(config: AttentionGANConfig = TINY, seed: int = 0) -> AttentionGAN:
     """A model whose attention counts: its weight begins at 0."""
     torch.manual_seed(seed)
     model = config.build().eval()
@@ -48,7 +48,7 @@ def tiny(config: SAGANConfig = TINY, seed: int = 0) -> AttentionGAN:
 def test_totals_are_the_publications():
     """BigGAN at 128x128, as its authors' program has them; nothing is allocated."""
     with torch.device("meta"):
-        model = BigGANConfig().build()
+        model = BIGGAN.build()
     assert count(model.generator) == 70_433_988
     assert count(model.critic) == 87_982_370
 
@@ -56,7 +56,7 @@ def test_totals_are_the_publications():
 def test_residual_twin_has_as_many_weights():
     assert count(PlacewiseBlock(32)) == count(PooledAttention(32))
     pooled, residual = (
-        SAGANConfig((3, 16, 16), 2, 8, (8, 16), attention=kind, attention_side=8).build()
+        AttentionGANConfig((3, 16, 16), 2, 8, (8, 16), attention=kind, attention_side=8).build()
         for kind in ("pooled", "residual")
     )
     assert count(pooled) == count(residual)
@@ -88,7 +88,7 @@ def test_parts_of_z_go_to_their_blocks():
 
 
 def test_sagan_gives_all_of_z_to_the_first_layer_and_the_class_to_all_norms():
-    model, seen = tiny(SAGANConfig((3, 16, 16), 3, 5, (8, 16), attention_side=8)), []
+    model, seen = tiny(AttentionGANConfig((3, 16, 16), 3, 5, (8, 16), attention_side=8)), []
     for block in model.generator.blocks:
         block.register_forward_hook(lambda _, args, __: seen.append(args[1]))
     assert model.generator.first.in_features == 5
@@ -109,7 +109,7 @@ def test_projection_by_hand():
 
 def test_attention_stands_at_its_side_in_both_networks():
     for side in (8, 16):
-        config = SAGANConfig((3, 32, 32), 0, 4, (4, 8, 8), attention_side=side)
+        config = AttentionGANConfig((3, 32, 32), 0, 4, (4, 8, 8), attention_side=side)
         model, sides = tiny(config), []
         for module in model.modules():
             if isinstance(module, PooledAttention):
@@ -124,7 +124,7 @@ def test_looking_gives_the_images_and_maps_over_half_the_places():
     torch.testing.assert_close(images, model.generate(z, labels))
     assert maps.shape == (3, 8, 12, 4, 6)
     torch.testing.assert_close(maps.sum((3, 4)), torch.ones(3, 8, 12))
-    without = tiny(SAGANConfig((3, 16, 16), 0, 4, (4, 8), attention="none"))
+    without = tiny(AttentionGANConfig((3, 16, 16), 0, 4, (4, 8), attention="none"))
     with pytest.raises(ValueError, match=r"no attention.*'pooled'"):
         without.look(torch.randn(1, 4))
 
@@ -250,7 +250,7 @@ def test_settings_that_do_not_fit(settings, message):
     fitting = {"shape": (3, 16, 16), "num_classes": 3, "latent_dim": 6, "widths": (4, 8)}
     fitting |= {"attention_side": 8, **settings}
     with pytest.raises(ValueError, match=message):
-        SAGANConfig(**fitting)
+        AttentionGANConfig(**fitting)
 
 
 def test_unknown_class_is_told_what_there_are():

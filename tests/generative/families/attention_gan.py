@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from generative.attention_gan import BigGANConfig, SAGANConfig
+from generative.attention_gan import AttentionGANConfig
 from generative.gan import GANLearner, GANLossConfig
 from tests.generative.families.common import Family, pictures, wrong_images
 from tests.generative.families.gan import PAIRS, height, with_labels
@@ -16,7 +16,7 @@ HINGE = GANLossConfig(
 
 FAMILIES = {
     "SAGAN": Family(
-        make=lambda: SAGANConfig((3, 16, 16), 0, 8, (8, 16), attention_side=8).build(),
+        make=lambda: AttentionGANConfig((3, 16, 16), 0, 8, (8, 16), attention_side=8).build(),
         examples=pictures(3, 16),
         learner=lambda model, steps: GANLearner(model, HINGE, steps),
         logged="energy",
@@ -27,8 +27,15 @@ FAMILIES = {
         loss=height,
     ),
     "BigGAN": Family(
-        make=lambda: BigGANConfig(
-            (3, 16, 16), 3, 6, (8, 16), attention_side=8, shared_dim=4, spectral_norm="none"
+        make=lambda: AttentionGANConfig(
+            (3, 16, 16),
+            3,
+            6,
+            (8, 16),
+            attention_side=8,
+            shared_dim=4,
+            split_z=True,
+            spectral_norm="none",
         ).build(),
         examples=pictures(3, 16),
         learner=lambda model, steps: GANLearner(model, replace(PAIRS, penalty_every=4), steps),

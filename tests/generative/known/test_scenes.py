@@ -79,6 +79,22 @@ def test_dirt_on_the_border_is_no_scene():
     assert scenes.valid(pictures, 4).tolist() == [True, False]
 
 
+def test_agreement_by_hand():
+    red_disc, red_cross, green_disc, empty = 6, 18, 7, 24
+    rows = [
+        [red_disc, red_disc, *[empty] * 7],  # as asked for
+        [red_disc, red_cross, red_disc, *[empty] * 6],  # of one colour, but three
+        [red_disc, green_disc, *[empty] * 7],  # of one shape
+        [red_disc, *[empty] * 8],  # one object agrees with none
+        [empty] * 9,
+    ]
+    pictures = scenes.draw(torch.tensor(rows))
+    pictures[4] += 0.05
+    found = scenes.agreement(pictures, torch.full((5,), 2))
+    assert found == pytest.approx((2 / 5, 2 / 5, 2 / 5, 4 / 5))
+    assert scenes.agreement(pictures, torch.tensor([2, 3, 2, 1, 0])).count == 1
+
+
 def test_wrong_shapes_and_values_are_refused():
     with pytest.raises(ValueError, match="row of 9"):
         scenes.draw(torch.zeros(2, 8, dtype=torch.int64))
