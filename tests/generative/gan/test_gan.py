@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -213,6 +214,23 @@ def test_a_step_takes_both_gradients_before_either_network_moves():
     ):
         for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_lazy_penalties_weigh_as_much_as_those_they_stand_for():
+    """Updates 1 and 4 of every third have three times the penalty, the others none."""
+    config = GANConfig((2,), 2, (8,), batch_norm="none", bias=True, dropout=0.0)
+    still = GANLossConfig("relativistic", r1=0.7, r2=0.4, lr=0.0, critic_lr=0.0, penalty_end=0.5)
+    x, told = torch.randn(6, 2), {}
+    for every in (1, 3):
+        torch.manual_seed(0)
+        learner = GANLearner(config.build(), replace(still, penalty_every=every), steps=4)
+        told[every] = []
+        for step in range(4):
+            torch.manual_seed(step)
+            told[every].append(learner.update(x).get("penalty"))
+    assert [penalty is None for penalty in told[3]] == [False, True, True, False]
+    for lazy, each in zip(told[3], told[1], strict=True):
+        assert lazy is None or float(lazy) == pytest.approx(3 * float(each))
 
 
 @pytest.mark.parametrize(
