@@ -15,7 +15,10 @@ from scripts.common.images import Batches, ImageData, load_images
 
 @dataclass(frozen=True)
 class Args(Checked):
-    """Train an autoencoder, plain or denoising, on images."""
+    """Train an autoencoder, plain or denoising, on images.
+
+    The preset digits takes 1 to 2 minutes on one core.
+    """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
@@ -110,7 +113,8 @@ def main(args: Args) -> Path:
             log_every=args.log_every, what="training the autoencoder", on_log=show,
         )  # fmt: skip
         model.save_pretrained(run.path / "model")
-        run.finish({**run.metrics.last(), **score(model, test, args)})
+        train = images.part(*args.train_on)
+        run.finish({**run.metrics.last(), **score(model, train, test, args)})
         return run.path / "model"
 
 
@@ -125,8 +129,8 @@ def decoded_plane(model, test, num: int = 20):
     return model.decode(low + (high - low) * torch.cartesian_prod(u, u))
 
 
-def score(model, test, args: Args) -> dict[str, float]:
-    """Loss and squared error over the test images."""
+def score(model, train, test, args: Args) -> dict[str, float]:
+    """Loss and squared error over the test images, and the error of the mean training image."""
     import torch
 
     from generative.autoencoder import add_noise
@@ -140,7 +144,12 @@ def score(model, test, args: Args) -> dict[str, float]:
             losses = model.loss(x, args.loss.kind, noisy)
         total["test_loss"] += float(losses.loss) * len(x) / len(test)
         total["test_mse"] += float(losses.mse) * len(x) / len(test)
-    return total
+    top = test.levels - 1
+    mean = train.images.mean(0) / top
+    squares = sum(
+        ((test.images[row : row + 500] / top - mean) ** 2).sum() for row in range(0, len(test), 500)
+    )
+    return {**total, "mean_image_mse": float(squares) / test.images.size}
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ class Args(Checked):
 
     The result has loss and accuracy on test images; `images` has those of them that the model finds
     least probable as what they are.
+
+    The preset digits takes less than a minute on one core.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})

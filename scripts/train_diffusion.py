@@ -26,7 +26,10 @@ from scripts.common.images import Batches, ImageData, load_images
 
 @dataclass(frozen=True)
 class Args(Checked):
-    """Train a diffusion model of images, or of points in the plane whose density is known."""
+    """Train a diffusion model of images, or of points in the plane whose density is known.
+
+    The preset two-moons takes less than a minute on one core.
+    """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
@@ -77,7 +80,7 @@ def _image(
     levels: int = 256,
     schedule: ScheduleConfig = FINE,
 ) -> ImageDiffusionConfig:
-    """A corrected model: every block is told the noise level, groups are normalised."""
+    """A corrected model: every block gets the noise level; group norm."""
     bottom = (len(channels) - 1,)
     network = UNetConfig(channels, attention=bottom)
     shape = (colours, side, side)
@@ -185,9 +188,9 @@ class Plane:
         return point_clouds([data, model.sample(3000, generator)])
 
     def score(self, model) -> dict[str, float]:
-        """Expected negative log-likelihood, nats; simple loss; what of either was avoidable; and
-        whether samples of config.steps can be told from fresh points. Of rectangles, whose least
-        simple loss is not computed: the share of samples outside."""
+        """Expected negative log-likelihood in nats and simple loss, with the excess of each over
+        its least value, and a test of samples against fresh points. For rectangles, whose least
+        simple loss is not computed, the share of samples outside."""
         import torch
 
         from generative.diffusion import simple_loss

@@ -21,6 +21,8 @@ class Args(Checked):
     """Train FFJORD, a flow by a differential equation, on points in the plane.
 
     The result says how far the flow stays above the best that is possible.
+
+    The preset two-moons takes 2 to 5 minutes on one core.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})

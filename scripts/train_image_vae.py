@@ -24,6 +24,8 @@ class Args(Checked):
     """Train a variational autoencoder on images, and measure its likelihood.
 
     The result has bounds of the log-likelihood of test images, in nats.
+
+    The preset digits takes 1 to 2 minutes on one core.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})

@@ -19,6 +19,8 @@ class Args(Checked):
 
     The result compares samples with pieces that were not trained on: of each measure of style the
     distance between them, and that between two halves of these pieces.
+
+    The preset chorales takes 20 to 40 minutes on one core.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})

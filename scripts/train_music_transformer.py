@@ -19,6 +19,8 @@ class Args(Checked):
     """Train a Transformer on melodies, as notes and durations in two streams of words.
 
     The result has the nats of a note and of a duration in pieces that were not trained on.
+
+    The preset chorales takes 5 to 10 minutes on one core.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})

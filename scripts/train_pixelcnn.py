@@ -25,6 +25,8 @@ class Args(Checked):
     """Train a PixelCNN, which draws images pixel by pixel and knows their exact probability.
 
     The result says how many bits a number of the images kept for testing takes.
+
+    The preset digits takes 2 to 5 minutes on one core.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})

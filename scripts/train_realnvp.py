@@ -32,6 +32,8 @@ class Args(Checked):
     """Train RealNVP, a flow with an exact density.
 
     On a density whose optimum is known, the result says how far the flow stays above it.
+
+    The preset book takes 10 to 20 minutes on one core.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
@@ -172,7 +174,7 @@ class Plane:
         return self.first[rows].to(self.run.device)
 
     def picture(self, flow):
-        """Data, their z, normal points, and what the flow makes of these."""
+        """Data, their z, normal points, and their decoding."""
         import torch
 
         from generative.training.pictures import point_clouds

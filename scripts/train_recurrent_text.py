@@ -17,6 +17,8 @@ class Args(TextSource):
     """Train a recurrent network to write texts.
 
     On texts made by a formula the result says how far the loss stays above the entropy.
+
+    The preset reviews takes 1 to 2 minutes on one core.
     """
 
     out: Folder = Path("runs/recurrent_text")

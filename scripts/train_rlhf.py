@@ -35,6 +35,8 @@ class Args(Checked):
 
     Requests and answers are of a language so small that the best policy is known: the result says
     how far the trained one stays below it.
+
+    The preset ppo takes 2 to 5 minutes on one core.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})

@@ -16,7 +16,10 @@ from scripts.common.images import Batches, ImageData, load_images
 
 @dataclass(frozen=True)
 class Args(Checked):
-    """Train a noise-conditional score network on images, or on points in the plane."""
+    """Train a noise-conditional score network on images, or on points in the plane.
+
+    The preset eight-gaussians takes less than a minute on one core.
+    """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 

@@ -1,4 +1,4 @@
-"""Train T5 to write back pieces cut out of texts, or to do tasks that are put in words."""
+"""Train T5 to write back pieces cut out of texts, or to answer questions about texts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Args(TextSource):
-    """Train T5 to write back pieces cut out of texts, or to do tasks that are put in words.
+    """Train T5 to write back pieces cut out of texts, or to answer questions about texts.
 
     On texts made by a formula the result says how far the loss stays above the least there can be.
+
+    The preset reviews takes 5 to 10 minutes on one core.
     """
 
     out: Folder = Path("runs/t5")

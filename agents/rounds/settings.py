@@ -61,7 +61,9 @@ class RoundsSettings(Checked):
     """Train an agent inside its own dream, end to end: for CarRacing, or for --env ID.
 
     Stages (first, collect, vision, memory, controller) have the settings of the commands that run
-    them alone, but for folders, seed, workers, threads and device, which are the same for all.
+    them alone, without folders, seed, workers, threads and device, which are the same for all.
+
+    The preset quick takes 7 to 10 minutes on 2 cores with bfloat16, 35 without it.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"rounds", "workers"})
@@ -158,7 +160,7 @@ class RoundsSettings(Checked):
 
     @classmethod
     def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Older runs held places for every stage too, of which one alone was used."""
+        """Older runs held places for every stage too; only one of them was used."""
         groups = {name: settings[name] for name in STAGES if isinstance(settings.get(name), dict)}
         start = groups.get("controller", {}).get("start_from")
         if start is not None:
