@@ -252,7 +252,7 @@ class _Keeper(BaseCallback):
 
 
 def measured(learner: BaseAlgorithm) -> dict[str, float]:
-    """Return and length of the last hundred episodes, and what the last update said of itself."""
+    """Return and length of the last hundred episodes, and the statistics of the last update."""
     episodes = learner.ep_info_buffer or []
     values = {
         name: float(value)

@@ -1,4 +1,4 @@
-"""The world model as an environment: M makes up what follows, the actions come from outside.
+"""The world model as an environment: M predicts the next moments, the actions come from outside.
 
     env = gymnasium.make("envs:WorldModels/CarRacingDream-v0", model="pretrained/carracing-dream")
     obs, info = env.reset(seed=1)

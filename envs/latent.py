@@ -37,7 +37,7 @@ Model = WorldModel | Vision | Path | str
 
 
 class SeenObservation(gymnasium.ObservationWrapper):
-    """Shows what V is shown: 64x64 colour frames uint8, or one flat vector; no V is needed."""
+    """Shows the input of V: 64x64 colour frames uint8, or one flat vector; no V is needed."""
 
     def __init__(self, env: gymnasium.Env, preprocess: Preprocess):
         super().__init__(env)

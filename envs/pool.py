@@ -1,4 +1,4 @@
-"""Vector environment in a few processes, each of which steps several environments in turn.
+"""Vector environment in a few processes; each steps several environments in turn.
 
     envs = gymnasium.make_vec("envs:WorldModels/CarRacing64-v0", num_envs=16)      # a pool
     envs = PooledVectorEnv(make_my_env, num_envs=16, workers=2)

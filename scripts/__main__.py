@@ -96,7 +96,7 @@ def version() -> str:
 
 
 def usage(verbs: dict[str, str]) -> str:
-    """The help text; what stands in no group comes last."""
+    """The help text; verbs without a group come last."""
     width = max(map(len, verbs), default=0)
     lines = ["usage: worldmodels VERB [PRESET] [--field value ...]", "", START_HERE]
     grouped = {verb for group in GROUPS.values() for verb in group}
@@ -107,8 +107,11 @@ def usage(verbs: dict[str, str]) -> str:
             indent = " " * (width + 4)
             text = f"  {verb:<{width}}  {verbs[verb]}"
             lines.append(textwrap.fill(text, 80, subsequent_indent=indent))
-    lines += ["", "`worldmodels VERB --help` tells what a verb can be given; --version, and"]
-    lines += ["`worldmodels info`, what this is and what it runs on."]
+    lines += [
+        "",
+        "`worldmodels VERB --help` lists the presets and options of a verb and the time it",
+    ]
+    lines += ["takes; `worldmodels info` shows versions, processor and extras."]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Train every family on the same CarRacing frames, and show what each makes of them."""
+"""Train every family on the same CarRacing frames, and show the samples of each."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Args(Checked):
-    """Train every family on the same CarRacing frames, and show what each makes of them.
+    """Train every family on the same CarRacing frames, and show the samples of each.
 
     Every family trains by its `frames` preset, but on 32x32 pixels and for fewer steps.
     docs/families.md gets a table, docs/images/families a strip of pictures.

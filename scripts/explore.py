@@ -1,4 +1,4 @@
-"""Draw everything there is to see of a trained model; finds out which kind a folder holds.
+"""Draw what a trained model has learned; takes the folder of a run or a model of any kind.
 
 worldmodels explore runs/realnvp
 """
@@ -37,7 +37,7 @@ from scripts.explored.common import Subject
 
 @dataclass(frozen=True)
 class Args(Checked):
-    """Draw everything there is to see of a trained model.
+    """Draw what a trained model has learned.
 
     Finds out what the folder of a run or of a model holds, and what it was trained on. Writes
     pictures, explore.json with their figures where there are any, and the run's learning curves.
@@ -152,7 +152,7 @@ def main(args: Args) -> Path:
 
 
 def open_subject(args: Args) -> Subject:
-    """The model of a folder, with what its run tells.
+    """The model of a folder, with the settings of its run.
 
     Raises:
         FileNotFoundError, ValueError, DamagedFileError: there is none; says what to do.

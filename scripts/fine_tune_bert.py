@@ -1,4 +1,4 @@
-"""Fine-tune BERT on a few labelled texts: which grape is a review about, when it is not named?"""
+"""Fine-tune BERT on a few labelled reviews, to name the grape that a review leaves out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Args(Checked):
-    """Fine-tune BERT on a few labelled texts: which grape is a review about, when it is not named?
+    """Fine-tune BERT on a few labelled reviews, to name the grape that a review leaves out.
 
     The reviews are those of a small grammar, so the best guess is known.
     """

@@ -1,4 +1,4 @@
-"""Print versions, processor, GPU and extras: what a report of a problem needs."""
+"""Print versions, processor, GPU and extras, for the report of a problem."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from generative.training.ranges import Checked
 
 @dataclass(frozen=True)
 class Args(Checked):
-    """Print versions, processor, GPU and extras: what a report of a problem needs."""
+    """Print versions, processor, GPU and extras, for the report of a problem."""
 
     json: bool = False
     """As JSON."""
@@ -78,10 +78,11 @@ def describe(found: dict[str, Any]) -> str:
     lines = {
         "worldmodels": found["worldmodels"],
         "python": f"{found['python']} on {found['system']}",
-        "cpu": f"{found['cpu']}, {found['cores']} cores, {found['torch_threads']} torch threads",
-        "bfloat16 on it": answers[found["bf16_cpu"]],
+        "cpu": f"{found['cpu']}, {count('core', found['cores'])}",
+        "torch": count("thread", found["torch_threads"]),
+        "bfloat16, cpu": answers[found["bf16_cpu"]],
         "gpu": found["gpu"] or "none that torch sees",
-        **({"bfloat16 on that": answers[found["bf16_gpu"]]} if found["gpu"] else {}),
+        **({"bfloat16, gpu": answers[found["bf16_gpu"]]} if found["gpu"] else {}),
         "packages": ", ".join(f"{name} {number}" for name, number in found["packages"].items()),
         **{f"extra {name}": text for name, text in brought.items()},
     }
@@ -91,6 +92,11 @@ def describe(found: dict[str, Any]) -> str:
         textwrap.fill(f"{name:<{width}}  {text}", 80, subsequent_indent=indent)
         for name, text in lines.items()
     )
+
+
+def count(what: str, number: int) -> str:
+    """Number and noun: "1 core", "2 cores"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 if __name__ == "__main__":

@@ -381,7 +381,7 @@ def evolve_in_dream(
 
 
 def identity(settings: ControllerSettings, action_repeat: int, *files: Path) -> str:
-    """A hash of what the scores of a search depend on, beside its seed."""
+    """Hash of everything but the seed that the scores of a search depend on."""
     values = to_json([settings.dream, settings.evaluation, action_repeat])
     parts = [json_bytes(values), *[read_file(file, 2**30) for file in files]]
     return hashlib.sha256(b"".join(parts)).hexdigest()

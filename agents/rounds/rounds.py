@@ -412,7 +412,7 @@ class Rounds:
         agent.save_pretrained(folder)
 
     def _record(self, index: int, seconds: dict[str, float]) -> None:
-        """Keep what the report needs to know of a round; sound the alarm over dreams too good."""
+        """Record a round for the report; warn if its dreams are too good to be true."""
         results = {
             name: read_result(self._out(index, name))
             for name in ("collect", "memory", "controller", "choose")

@@ -22,7 +22,7 @@ SECONDS_KEPT = 5.0
 
 
 def timed(file: Path, work: Callable[[], Any]) -> tuple[Any, float]:
-    """Do the work of a stage; returns what it gave, and its seconds over all processes so far.
+    """Run a stage; returns its result, and its seconds over all processes so far.
 
     Args:
         file: keeps the seconds; the stage's folder is beside it, by the same name without ending.
@@ -61,7 +61,7 @@ def _adding_to(file: Path) -> Iterator[None]:
 
 
 def read_seconds(file: Path) -> float:
-    """Seconds in a file; 0 if there is none, or if it is damaged, which is told."""
+    """Seconds in a file; 0 if there is none, or if it is damaged, with a warning."""
     if not file.exists():
         return 0.0
     try:

@@ -78,7 +78,7 @@ class Classifier(Pretrained, nn.Module):
         return self.net(check_images(x, self.image_shape, self))
 
     def features(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] -> what the last layer sees, (B, D).
+        """Images (B, C, H, W) in [0, 1] -> input of the last layer, (B, D).
 
         Raises:
             TypeError: the network is no nn.Sequential.

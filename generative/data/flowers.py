@@ -105,7 +105,7 @@ def _members(archive: Path) -> list[str]:
 
 
 def _stream(archive: Path, wanted: dict[str, int], order: list[int]) -> Iterator[tuple[str, bytes]]:
-    """The wanted images as they come in the archive; order then tells where each belongs."""
+    """The wanted images in the order of the archive; `order` has the place of each."""
     with (
         open_file(archive, MAX_BYTES, links=True) as packed,
         open_tar_gz(packed, archive, MAX_BYTES, MAX_FILE_BYTES) as tar,

@@ -17,7 +17,7 @@ __all__ = ["DenoisingMLP"]
 
 
 class DenoisingMLP(nn.Module):
-    """x_t (B, D), log_snr (B,) and no context -> (B, D); every layer is told log_snr."""
+    """x_t (B, D), log_snr (B,) and no context -> (B, D); every layer gets log_snr."""
 
     def __init__(self, config: PointDiffusionConfig):
         super().__init__()

@@ -112,7 +112,7 @@ class ConditionalGANConfig(WGANConfig):
     2018). """
 
     def build(self) -> GAN:
-        """Generator and critic that are told the label."""
+        """Generator and critic that get the label as input."""
         from generative.gan.model import GAN
         from generative.gan.networks import ConditionalGenerator, PlanesCritic, ProjectionCritic
 

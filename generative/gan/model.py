@@ -1,4 +1,4 @@
-"""The GAN as a pair: a generator, and a critic that tells its examples from real ones.
+"""The GAN as a pair: a generator, and a critic that separates its examples from real ones.
 
 A generator makes examples of noise, a critic learns to tell them from real ones, and the generator
 learns to mislead it (Goodfellow et al. 2014; Foster 2023, chapter 4).

@@ -1,4 +1,4 @@
-"""Points in the plane from densities that are known: draws, batches, and what a model misses.
+"""Points in the plane from known densities: draws, batches, and the excess loss of a model.
 
 points = Points("two-moons", run, even=True)
 points(step)                         # (batch_size, 2) on the run's device
@@ -68,7 +68,7 @@ class Points:
         return self.density.sample(n, generator, even)
 
     def excess(self, log_prob: LogDensity, points_per_std: float = 3.0) -> dict[str, float]:
-        """Expected -log p of a model, its least value, and what lies between, nats.
+        """Expected -log p of a model, its least value, and their difference, nats.
 
         Args:
             log_prob: of the model, (N, 2) -> (N,), on the run's device.

@@ -167,7 +167,7 @@ class MultiHeadAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Every place of (B, C, H, W) looks at every other and adds what it finds to itself; one head.
+    """Self-attention over the places of (B, C, H, W), added to the input; one head.
 
     One 1x1 convolution gives queries, keys and values (Ho et al. 2020), so its weights are not
     those of a `MultiHeadAttention`. With a context_dim a place also looks at a sequence.

@@ -1,4 +1,4 @@
-"""Sines and cosines of numbers: of a position, of a noise level, of what a network sees."""
+"""Sines and cosines of numbers: of a position, of a noise level, of a network's input."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
 
 
 def minibatch_std(x: Tensor, group_size: int = 4, eps: float = 1e-8) -> Tensor:
-    """Features (B, C, H, W) with a further map that tells how different the examples are.
+    """Features (B, C, H, W) with a further map of how different the examples are.
 
     Groups are of the examples n, n + B / group_size, ...; their map is the standard deviation of
     each feature over the group, averaged over features and pixels (Karras et al. 2018, section 3).

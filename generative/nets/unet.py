@@ -1,4 +1,4 @@
-"""U-Net: images at falling and then rising resolutions, told a noise level and a context.
+"""U-Net: images at falling and then rising resolutions, with a noise level and a context.
 
     network = UNet(3, UNetConfig(channels=(32, 64, 96), attention=(2,)))
     network(x_t, log_snr)                        # (B, 3, H, W), (B,) -> (B, 3, H, W)

@@ -258,7 +258,7 @@ class PixelCNN(Pretrained, nn.Module):
         return canvas
 
     def initialise(self, x: Tensor) -> None:
-        """Set what the network takes from a first batch, as PixelCNN++ its normalised weights."""
+        """Set parameters from a first batch, such as the normalised weights of PixelCNN++."""
         check_some(check_images(x, self.image_shape, self), self)
         initialise = getattr(self.network, "initialise", None)
         if initialise is not None:

@@ -1,4 +1,4 @@
-"""Networks that say of each pixel of an image what follows from those before it.
+"""Networks that compute numbers of each pixel of an image from the pixels before it.
 
 `PlainNet` is the book's (Foster 2023, chapter 5), a stack of masked convolutions, which is blind
 to some pixels above and to the right. `GatedNet` has two stacks and sees everything (van den
@@ -270,7 +270,7 @@ class _GatedLayer(nn.Module):
     def vertical_stack(
         self, v: Tensor, told: Tensor | float, residual: bool
     ) -> tuple[Tensor, Tensor]:
-        """v (B, D, H, W) -> the next, and what the horizontal stack gets, (B, 2 D, H, W)."""
+        """v (B, D, H, W) -> the next v, and the input of the horizontal stack, (B, 2 D, H, W)."""
         wide = self.vertical(F.pad(v, self.border)) + told
         # Row i of `wide` knows row i; what is given on in row i may know row i - 1 at most.
         context = self.across(F.pad(wide, (0, 0, 1, -1)))
@@ -279,7 +279,7 @@ class _GatedLayer(nn.Module):
         return v + out if residual else out, context
 
     def horizontal_stack(self, h: Tensor, context: Tensor, residual: bool) -> Tensor:
-        """h and what comes from above -> the next h, (B, D, H, W)."""
+        """h and the vertical stack's output -> the next h, (B, D, H, W)."""
         out = self.out(self.dropout(_gate(self.horizontal(h) + context)))
         return h + out if residual else out
 

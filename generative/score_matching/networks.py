@@ -1,4 +1,4 @@
-"""Networks that tell noise: a perceptron on points, residual convolutions at three sizes."""
+"""Networks that estimate scores: a perceptron on points, residual convolutions at three sizes."""
 
 from __future__ import annotations
 

@@ -17,12 +17,14 @@ FLOOR = ("floor", "floor")
 ALONE = ("independent_pixels_nats", "independent pixels")
 BEST: dict[str, tuple[tuple[str, str], ...]] = {
     "denoising_loss": (("loss_floor", "floor"),),
+    "distance_samples": (("distance_noise", "noise"),),
     "exact_objective": (("optimum", "optimum"),),
     "nll": (FLOOR,),
     "simple_loss": (("simple_floor", "floor"),),
     "test_accuracy": (("best_accuracy", "best possible"), ("largest_class", "largest class")),
     "test_bits_per_dim": (("independent_pixels_bits_per_dim", "independent pixels"),),
     "test_loss": (FLOOR,),
+    "test_mse": (("mean_image_mse", "mean image"),),
     "test_nats": (ALONE,),
     "test_nll": (FLOOR, ALONE),
     "test_nll_at_most": (FLOOR, ALONE),

@@ -12,7 +12,7 @@ __all__ = ["add_to_report"]
 
 
 def add_to_report(file: Path, run: Run) -> None:
-    """Write the run's result beside those of other runs, with what it may depend on."""
+    """Write the run's result beside those of other runs, with its settings and versions."""
     from generative.training.files import read_json, write_json
     from generative.training.settings import to_json
 

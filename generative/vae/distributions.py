@@ -59,7 +59,7 @@ class BernoulliPixels(nn.Module):
 
 
 class GaussianPixels(nn.Module):
-    """Pixels with Gaussian noise around the sigmoid of what the decoder gives.
+    """Pixels with Gaussian noise around the sigmoid of the decoder's output.
 
     Args:
         std: of the noise; 0 learns one for all pixels (Rybkin et al. 2021).

@@ -38,7 +38,7 @@ __all__ = ["VAE", "ImageVAELearner", "Likelihood", "Prior"]
 
 
 class Likelihood(Protocol):
-    """p(x | z), of what the decoder gives."""
+    """p(x | z), from the decoder's output."""
 
     def mean(self, out: Tensor) -> Tensor:
         """Decoded images in [0, 1], (..., C, H, W)."""
@@ -119,7 +119,7 @@ class VAE(Pretrained, nn.Module):
         return mean_or_draw(*self.encode_mu_logvar(x), sample, generator)
 
     def decode_logits(self, z: Tensor) -> Tensor:
-        """z (B, latent_dim) -> what the likelihood takes, (B, C, H, W): logits of pixels."""
+        """z (B, latent_dim) -> logits of pixels, the likelihood's input, (B, C, H, W)."""
         return self.decoder(check_vectors(z, self.latent_dim, "codes", self))
 
     def decode(self, z: Tensor) -> Tensor:

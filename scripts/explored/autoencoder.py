@@ -1,4 +1,4 @@
-"""A trained autoencoder: its codes, what lies between them, and how much it keeps."""
+"""A trained autoencoder: its codes, images between them, and its error."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def components(images: ImageSet, test: ImageSet, k: int) -> tuple[Tensor, float]
 def denoised(
     model: Autoencoder, test: ImageSet, noise: float, generator, device: str
 ) -> tuple[float, float]:
-    """Mean squared error of noisy test images, and of what the autoencoder makes of them."""
+    """Mean squared errors of noisy test images, and of their reconstructions."""
     from generative.autoencoder import add_noise
 
     before = after = 0.0
@@ -132,7 +132,7 @@ def plane(codes: Tensor, test: ImageSet, drawn: Tensor):
 
 
 def overlay(codes: Tensor, test: ImageSet, decoded: Tensor):
-    """Figure: codes by the first factor over what a grid of codes decodes to (num^2, C, H, W)."""
+    """Figure: codes by the first factor over a decoded grid of codes (num^2, C, H, W)."""
     import math
 
     from matplotlib.figure import Figure

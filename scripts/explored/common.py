@@ -61,7 +61,7 @@ class Subject:
         return load_images(data, self.data_dir, shape, levels, max_images)
 
     def images_if_there(self, shape: tuple[int, ...], **limits: Any) -> ImageSet | None:
-        """The same; None where nothing tells what it was trained on, or the files are gone."""
+        """The same; None if the training data are not known, or their files are gone."""
         if self.data not in get_args(ImageData):
             return None
         try:
@@ -81,7 +81,7 @@ class Subject:
         return load_density(self.data)
 
     def density_if_there(self) -> Standardised | None:
-        """The same; None where nothing tells which that was."""
+        """The same; None if it is not known."""
         return self.density() if self.data in get_args(PointData) else None
 
     def _wrong_data(self, what: str, known: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""A trained GAN: samples, what lies between them, what they were copied from, heights."""
+"""A trained GAN: samples, interpolations, nearest training images, heights."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def explore_transformer(subject: Subject, settings: Settings, generator: torch.G
 
 
 def plot_attention(weights: Tensor, names: list[str]) -> Figure:
-    """Figure: columns are elements as they come, rows what they look back on, dark is much."""
+    """Figure: attention of each element (columns) to the earlier ones (rows), dark is much."""
     from matplotlib.figure import Figure
 
     size = max(3.0, 0.16 * len(names))

@@ -1,4 +1,4 @@
-"""A trained model of texts: what comes next, what it writes, where it looks."""
+"""A trained model of texts: next words, samples, attention."""
 
 from __future__ import annotations
 

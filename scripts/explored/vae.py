@@ -249,7 +249,7 @@ def along(model: AnyVAE, z: Tensor, direction: Tensor, reach: float) -> Tensor:
 
 
 def morph_rows(model: AnyVAE, images: ImageSet, num: int) -> list[Tensor]:
-    """For each of num pairs of images: the first, what lies on the straight way, the second.
+    """For each of num pairs of images: the first, the decoded straight line between, the second.
 
     Fewer rows where there are not as many pairs.
     """

@@ -1,4 +1,4 @@
-"""Real moments that dreams begin at: what V and M had in mind there, on disk and from recordings.
+"""Real moments that dreams begin at: z and M's state there, on disk and from recordings.
 
 starts = warm_up(memory, encoded)               # M reads recorded episodes
 starts.save(folder / STARTS_NAME)
@@ -40,7 +40,7 @@ STARTS_NAME = "starts.safetensors"
 
 @dataclass(frozen=True)
 class DreamStarts:
-    """Real moments from which dreams begin: what V and M had in mind there, row by row."""
+    """Real moments from which dreams begin: z and M's state there, row by row."""
 
     z: Tensor
     """(N, latent_dim)."""

@@ -133,7 +133,7 @@ def read_vae(path: Path) -> ConvVAE:
 
 
 def read_rnn(path: Path, latent_dim: int) -> MDNRNN:
-    """Read M from rnn.json; the shapes tell whether it has Doom's restart flag.
+    """Read M from rnn.json; the shapes show whether it has Doom's restart flag.
 
     Doom's cell has an input that is 1 at the first decision of an episode. Ours has no such input,
     but its state is zero there: one more unit, whose h is 0 before the first decision and tanh(1)

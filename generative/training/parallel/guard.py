@@ -33,7 +33,7 @@ def descendants(pid: int) -> set[int]:
 
 
 def started(pid: int) -> str:
-    """Start time of a process, which tells it from a later one with the same number."""
+    """Start time of a process, which distinguishes it from a later one with the same number."""
     with open(f"/proc/{pid}/stat") as file:
         return file.read().rpartition(")")[2].split()[19]
 

@@ -1,4 +1,4 @@
-"""Dreams of an MDN-RNN on a CPU core: torch multiplies matrices, kernels do what lies between."""
+"""Dreams of an MDN-RNN on a CPU core: torch multiplies matrices, kernels do the rest."""
 
 from __future__ import annotations
 
