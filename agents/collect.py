@@ -101,7 +101,7 @@ class EpisodeSpec:
         ).hexdigest()
 
 
-def make_env(spec: EpisodeSpec) -> Any:
+def make_episode_env(spec: EpisodeSpec) -> Any:
     """The spec's environment by `gymnasium.make`, without its checker, which costs time."""
     import gymnasium
 
@@ -212,7 +212,7 @@ def collect(
     store: RolloutStore,
     *,
     workers: int = 0,
-    make_env: Callable[[EpisodeSpec], Any] = make_env,
+    make_env: Callable[[EpisodeSpec], Any] = make_episode_env,
     make_driver: Callable[[EpisodeSpec], Any] = make_driver,
     stop: Callable[[], bool] = lambda: False,
     deadline: float = ParallelConfig.deadline,

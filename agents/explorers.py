@@ -32,7 +32,7 @@ _HIGH = np.array([1, 1, 1], np.float32)
 
 
 @dataclass(frozen=True)
-class Style:
+class DrivingStyle:
     """Style of driving for some seconds: means and spreads of three random walks.
 
     A walk is an Ornstein-Uhlenbeck process around its mean with the given standard deviation; its
@@ -51,15 +51,15 @@ class Style:
 
 
 STYLES = {
-    "cruise": Style(),
-    "crawl": Style(steer_std=0.25, gas=0.03, gas_std=0.06),
-    "fast": Style(steer_std=0.06, gas=0.4, gas_std=0.3, seconds=0.4),
-    "straight": Style(steer_std=0.02, gas=0.25, gas_std=0.2, seconds=1.0),
-    "wiggle": Style(steer_std=0.45, gas_std=0.1, seconds=0.2),
-    "brake": Style(gas=0.1, gas_std=0.3, brake=0.1, brake_std=0.3, seconds=0.4),
-    "turn": Style(steer=0.35, steer_std=0.2, gas=0.1),  # to the left or to the right
-    "stop": Style(steer_std=0.4, gas=0.5, gas_std=0.5, brake=0.6, brake_std=0.3),
-    "slide": Style(steer=0.4, steer_std=0.5, gas=0.4, gas_std=0.4, ease=0.0),
+    "cruise": DrivingStyle(),
+    "crawl": DrivingStyle(steer_std=0.25, gas=0.03, gas_std=0.06),
+    "fast": DrivingStyle(steer_std=0.06, gas=0.4, gas_std=0.3, seconds=0.4),
+    "straight": DrivingStyle(steer_std=0.02, gas=0.25, gas_std=0.2, seconds=1.0),
+    "wiggle": DrivingStyle(steer_std=0.45, gas_std=0.1, seconds=0.2),
+    "brake": DrivingStyle(gas=0.1, gas_std=0.3, brake=0.1, brake_std=0.3, seconds=0.4),
+    "turn": DrivingStyle(steer=0.35, steer_std=0.2, gas=0.1),  # to the left or to the right
+    "stop": DrivingStyle(steer_std=0.4, gas=0.5, gas_std=0.5, brake=0.6, brake_std=0.3),
+    "slide": DrivingStyle(steer=0.4, steer_std=0.5, gas=0.4, gas_std=0.4, ease=0.0),
 }
 
 
@@ -71,7 +71,7 @@ class _Walk:
         self.value = np.zeros(3)
         self.seconds_left = 0.0  # time left in this style
 
-    def start(self, style: Style, seconds: float) -> None:
+    def start(self, style: DrivingStyle, seconds: float) -> None:
         """Continue the walk in another style, for some seconds."""
         self.style, self.seconds_left = style, seconds
         side = self.rng.choice([-1.0, 1.0])
@@ -153,7 +153,7 @@ class _Noise:
     burst_action: np.ndarray | None = None
 
 
-_SHAKE = Style(steer_std=0.4, gas=0.0, gas_std=0.3, brake=0.0, brake_std=0.15, seconds=0.4)
+_SHAKE = DrivingStyle(steer_std=0.4, gas=0.0, gas_std=0.3, brake=0.0, brake_std=0.15, seconds=0.4)
 
 
 class NoisyDriver:

@@ -161,14 +161,14 @@ def _check_sizes(file: BufferedReader, path: Path) -> None:
     """Compare the sizes of the policy of an archive with the weights in it."""
     from stable_baselines3.common.save_util import load_from_zip_file
 
-    from agents.policy_agent import measured
+    from agents.policy_agent import on_meta_device
     from generative.training.pretrained import without_memory
 
     data, weights, _ = load_from_zip_file(file, device="cpu")
     assert data is not None
     asked = {"lr_schedule": lambda _: 0.0, **data.get("policy_kwargs", {})}
     asked |= {name: data[name] for name in ("observation_space", "action_space")}
-    policy = without_memory(lambda: measured(data["policy_class"])(**asked), path)
+    policy = without_memory(lambda: on_meta_device(data["policy_class"])(**asked), path)
     needed = sum(x.nbytes for x in policy.state_dict().values())
     # A tensor can repeat a number with a stride of 0; its storage cannot.
     held = sum(x.untyped_storage().nbytes() for x in weights["policy"].values())

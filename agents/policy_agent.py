@@ -40,7 +40,7 @@ from generative.training.files import (
 )
 from generative.training.pretrained import CONFIG_NAME, WEIGHTS_NAME, read_weights, without_memory
 from generative.training.settings import from_json, to_json
-from worldmodels.actions import check_finite, from_env
+from worldmodels.actions import check_finite_actions, from_env
 from worldmodels.configs import ControllerConfig
 from worldmodels.memory import Memory, load_memory
 from worldmodels.vision import Vision, load_vision, see
@@ -158,7 +158,7 @@ class PolicyAgent:
                 seen[due] if self.vision is None else see(self.vision, seen[due])[0].cpu().numpy()
             )
             action[due], _ = self.policy.predict(shown, deterministic=deterministic)
-            check_finite(action[due])
+            check_finite_actions(action[due])
             countdown[due] = self.config.action_repeat
         state = FrameState(seen, action, countdown - 1)
         return (action[0] if single else action).copy(), state
@@ -211,7 +211,7 @@ class PolicyAgent:
         with reading(path):
             config = from_json(PolicyConfig, content.get("config"))
         # Sizes are compared before memory is allocated for them.
-        expected = _weights(without_memory(lambda: build_policy(config, measured), path))
+        expected = _weights(without_memory(lambda: build_policy(config, on_meta_device), path))
         path = folder / POLICY_NAME / WEIGHTS_NAME
         weights = read_weights(files[WEIGHTS_NAME], path, expected)
         policy = build_policy(config)
@@ -262,7 +262,7 @@ def policy_kwargs(algorithm: Algorithm, network: NetworkConfig) -> dict[str, Any
     }
 
 
-def measured(kind: type[BasePolicy]) -> type[BasePolicy]:
+def on_meta_device(kind: type[BasePolicy]) -> type[BasePolicy]:
     """Variant of a class for `without_memory`; the class moves parts to the CPU too early."""
     return type(kind.__name__, (kind,), {"device": torch.device("meta")})
 
@@ -274,7 +274,7 @@ def build_policy(
     """Build the networks of a saved policy, with random weights.
 
     Args:
-        change: changes the class that is built, such as `measured`.
+        change: changes the class that is built, such as `on_meta_device`.
     """
     name = "CnnPolicy" if len(config.observation_space.shape) == 3 else "MlpPolicy"
     kind = ALGORITHMS[config.algorithm].policy_aliases[name]

@@ -30,7 +30,7 @@ from envs.sb3 import DreamVecEnv
 from generative.training.checkpoint import Checkpoints, check_finite
 from generative.training.words import with_article
 
-__all__ = ["check_action_space", "load_state", "make_learner", "save_state", "train"]
+__all__ = ["check_action_space", "learner_state", "load_learner_state", "make_learner", "train"]
 
 SUPPORTED: dict[str, tuple[type[spaces.Space], ...]] = {
     "ppo": (spaces.Box, spaces.Discrete),
@@ -194,7 +194,7 @@ def train(
         done = learner.num_timesteps if latest is None else latest[1]["num_timesteps"]
         learner.env.seed(env_seed(done))
     if latest is not None:
-        load_state(learner, latest[1])
+        load_learner_state(learner, latest[1])
         if report is not None:
             report(learner.num_timesteps)
     if learner.num_timesteps >= decisions:
@@ -238,9 +238,9 @@ class _Keeper(BaseCallback):
         """Log the measured values, and save."""
         step = self.recorded = self.model.num_timesteps
         if self.log is not None:
-            self.log(step, measured(self.model))
+            self.log(step, training_values(self.model))
         if self.checkpoints is not None:
-            state = save_state(self.model)
+            state = learner_state(self.model)
             check_finite(state["parameters"], "training the policy", step, self.model.seed)
             self.checkpoints.save(step, state)
 
@@ -251,7 +251,7 @@ class _Keeper(BaseCallback):
         return not self.stopped
 
 
-def measured(learner: BaseAlgorithm) -> dict[str, float]:
+def training_values(learner: BaseAlgorithm) -> dict[str, float]:
     """Return and length of the last hundred episodes, and the statistics of the last update."""
     episodes = learner.ep_info_buffer or []
     values = {
@@ -265,7 +265,7 @@ def measured(learner: BaseAlgorithm) -> dict[str, float]:
     return values
 
 
-def save_state(learner: BaseAlgorithm) -> dict[str, Any]:
+def learner_state(learner: BaseAlgorithm) -> dict[str, Any]:
     """Weights, optimisers and random numbers; in a dream, all lanes too."""
     names, tensors = learner._get_torch_save_params()
     state: dict[str, Any] = {
@@ -293,8 +293,8 @@ def save_state(learner: BaseAlgorithm) -> dict[str, Any]:
     return state
 
 
-def load_state(learner: BaseAlgorithm, state: dict[str, Any]) -> None:
-    """Go on from where `save_state` was called, with the same settings."""
+def load_learner_state(learner: BaseAlgorithm, state: dict[str, Any]) -> None:
+    """Go on from where `learner_state` was called, with the same settings."""
     learner.set_parameters(state["parameters"], device=learner.device)
     for name, tensor in state["tensors"].items():
         _attribute(learner, name).data.copy_(tensor)

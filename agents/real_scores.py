@@ -82,9 +82,9 @@ class RealTracks:
         from worldmodels.world_model import WorldModel
 
         vision, memory = load_vision(self._folders[0]), load_memory(self._folders[1])
-        if vision.config.latent_dim != memory.config.latent_dim:
+        if vision.latent_dim != memory.config.latent_dim:
             raise ValueError(
-                f"{self._names[0]} holds a V with z of {vision.config.latent_dim} dimensions, the "
+                f"{self._names[0]} holds a V with z of {vision.latent_dim} dimensions, the "
                 f"M of {self._names[1]} was trained with {memory.config.latent_dim}; pass the V "
                 "that M was trained on"
             )

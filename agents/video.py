@@ -41,7 +41,7 @@ __all__ = [
     "FPS",
     "Decision",
     "LoneDream",
-    "Step",
+    "VideoStep",
     "dream_on",
     "drive",
     "drive_and_dream",
@@ -73,7 +73,7 @@ class Decision(NamedTuple):
     """Action of the agent, (3,)."""
 
 
-class Step(NamedTuple):
+class VideoStep(NamedTuple):
     """One step of a real drive."""
 
     index: int
@@ -86,7 +86,7 @@ class Step(NamedTuple):
     """Score before this step."""
 
 
-def drive(agent: WorldModelAgent, env: Any, seed: int, max_steps: int) -> Iterator[Step]:
+def drive(agent: WorldModelAgent, env: Any, seed: int, max_steps: int) -> Iterator[VideoStep]:
     """Drive a real episode; while a step is handled, the environment shows its frame."""
     obs, _ = env.reset(seed=seed)
     state, score, decision = agent.initial_state(1), 0.0, None
@@ -97,7 +97,7 @@ def drive(agent: WorldModelAgent, env: Any, seed: int, max_steps: int) -> Iterat
             seen = resize_frames(obs) if obs.shape[0] == 96 else obs
             decision = Decision(seen, state.z, state.h, state.c, state.prev_reward, action)
         assert decision is not None  # the first step brings one
-        yield Step(index, decision, is_new, score)
+        yield VideoStep(index, decision, is_new, score)
         obs, reward, terminated, truncated, _ = env.step(action)
         score += float(reward)
         if terminated or truncated:
@@ -284,7 +284,7 @@ def _photograph(env: Any, size: tuple[int, int]) -> Image.Image:
 def _compose(
     title: str,
     dream_title: str,
-    step: Step,
+    step: VideoStep,
     photograph: Image.Image,
     reconstruction: np.ndarray,
     dreamed: np.ndarray | None,

@@ -13,7 +13,7 @@ from gymnasium.envs.box2d import car_racing as stock
 
 from envs.car_physics import FastCar
 from envs.car_renderer import BAR_TOP, ROW_WEIGHTS, Camera, TrackMap, draw_bar
-from worldmodels.actions import check_finite
+from worldmodels.actions import check_finite_actions
 
 # An output row overlaps two or three input rows: the first of them, and the three weights.
 _FIRST_ROW = np.minimum((ROW_WEIGHTS > 0).argmax(axis=1), BAR_TOP - 3)
@@ -120,7 +120,7 @@ class FastCarRacing(stock.CarRacing):
             NotFiniteActionError: the action holds NaN or an infinity.
         """
         if action is not None:  # as `reset` passes it
-            check_finite(action)
+            check_finite_actions(action)
         return super().step(action)
 
     def _paint_map(self) -> None:

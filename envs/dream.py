@@ -45,9 +45,9 @@ from worldmodels.world_model import WorldModel
 
 __all__ = ["DreamEnv", "DreamVectorEnv", "Lanes"]
 
-Model = WorldModel | Path | str
+WorldModelSource = WorldModel | Path | str
 Starts = DreamStarts | Path | str | None
-Observation = Literal["zh", "frames"]
+DreamObservation = Literal["zh", "frames"]
 
 
 class DreamEnv(gymnasium.Env):
@@ -91,7 +91,7 @@ class DreamEnv(gymnasium.Env):
 
     def __init__(
         self,
-        model: Model,
+        model: WorldModelSource,
         starts: Starts = None,
         *,
         horizon: int | Stored = STORED,
@@ -100,7 +100,7 @@ class DreamEnv(gymnasium.Env):
         reward_clip: tuple[float, float] | Stored | None = STORED,
         pace_cap: float | Stored | None = STORED,
         pace_window: int | Stored = STORED,
-        observation: Observation = "zh",
+        observation: DreamObservation = "zh",
         render_mode: str | None = None,
         device: str = "cpu",
         task: Task | ActionHead | None = None,
@@ -154,7 +154,7 @@ class DreamVectorEnv(VectorEnv):
     def __init__(
         self,
         num_envs: int,
-        model: Model,
+        model: WorldModelSource,
         starts: Starts = None,
         *,
         horizon: int | Stored = STORED,
@@ -163,7 +163,7 @@ class DreamVectorEnv(VectorEnv):
         reward_clip: tuple[float, float] | Stored | None = STORED,
         pace_cap: float | Stored | None = STORED,
         pace_window: int | Stored = STORED,
-        observation: Observation = "zh",
+        observation: DreamObservation = "zh",
         render_mode: str | None = None,
         device: str = "cpu",
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
@@ -263,7 +263,7 @@ class DreamVectorEnv(VectorEnv):
 
 
 def configured(
-    model: Model,
+    model: WorldModelSource,
     horizon: int | Stored,
     temperature: float | Stored,
     dropout: bool | Stored,
@@ -292,10 +292,10 @@ class Lanes:
     def __init__(
         self,
         num_lanes: int,
-        model: Model,
+        model: WorldModelSource,
         starts: Starts,
         config: DreamConfig,
-        observation: Observation,
+        observation: DreamObservation,
         render_mode: str | None,
         device: str,
         task: Task | ActionHead | None,
@@ -411,7 +411,7 @@ class Lanes:
         )
 
 
-def _find_starts(starts: Starts, model: Model) -> DreamStarts:
+def _find_starts(starts: Starts, model: WorldModelSource) -> DreamStarts:
     if isinstance(starts, DreamStarts):
         return starts
     if starts is not None:
@@ -433,7 +433,9 @@ def _find_starts(starts: Starts, model: Model) -> DreamStarts:
     return DreamStarts.load(path)
 
 
-def _find_head(task: Task | ActionHead | None, model: Model, action_dim: int) -> ActionHead:
+def _find_head(
+    task: Task | ActionHead | None, model: WorldModelSource, action_dim: int
+) -> ActionHead:
     """Action head that maps an action to M's input: the one asked for, or that of the folder.
 
     An M alone does not determine it: three numbers may be steering, gas and brake, or three

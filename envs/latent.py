@@ -33,7 +33,7 @@ from worldmodels.world_model import WorldModel
 
 __all__ = ["LatentObservation", "SeenObservation", "check_environment"]
 
-Model = WorldModel | Vision | Path | str
+VisionSource = WorldModel | Vision | Path | str
 
 
 class SeenObservation(gymnasium.ObservationWrapper):
@@ -80,7 +80,7 @@ class LatentObservation(gymnasium.Wrapper):
     def __init__(
         self,
         env: gymnasium.Env,
-        model: Model,
+        model: VisionSource,
         *,
         memory: bool | None = None,
         task: Task | None = None,
@@ -99,7 +99,7 @@ class LatentObservation(gymnasium.Wrapper):
         name = _name(env)
         seen = self._preprocess.seen_shape
         check_observations(self.vision, seen, f"{name} shows", f"the V{whose}")
-        bounds = np.full(self.vision.config.latent_dim, np.inf, np.float32)
+        bounds = np.full(self.vision.latent_dim, np.inf, np.float32)
         if self.memory is not None:
             mem = self.memory.config
             self._head = head or action_head(env.action_space, name)
@@ -162,7 +162,7 @@ def check_environment(env: gymnasium.Env, trained: Task, model: Any) -> None:
 
 
 def _meet(
-    env: gymnasium.Env, model: Model, task: Task | None
+    env: gymnasium.Env, model: VisionSource, task: Task | None
 ) -> tuple[Preprocess, ActionHead | None]:
     """Preprocessing for V, and the action head of M; None to choose it by the space."""
     if task is None and isinstance(model, str | Path) and (Path(model) / "memory").is_dir():
@@ -184,7 +184,7 @@ def _is_car_racing(env: gymnasium.Env) -> bool:
     return isinstance(env.unwrapped, CarRacing)
 
 
-def _load(model: Model, memory: bool | None, device: str) -> tuple[Vision, Memory | None]:
+def _load(model: VisionSource, memory: bool | None, device: str) -> tuple[Vision, Memory | None]:
     if isinstance(model, WorldModel):
         model.eval()
         return model.vision, model.memory

@@ -33,7 +33,7 @@ from generative.training.parallel import (
     portable,
 )
 from generative.training.platforms import count_cores
-from worldmodels.actions import check_finite
+from worldmodels.actions import check_finite_actions
 
 __all__ = ["PooledVectorEnv", "fast_car_racing_pool", "car_racing_64_pool"]
 
@@ -188,7 +188,7 @@ class PooledVectorEnv(VectorEnv):
         actions = np.asarray(actions)
         if actions.shape != self._seen.actions.shape:
             raise ValueError(f"actions are {actions.shape}, needed {self._seen.actions.shape}")
-        check_finite(actions)  # before any environment has taken its step
+        check_finite_actions(actions)  # before any environment has taken its step
         infos = self._ask(dict.fromkeys(range(len(self._slices)), ("step",)), actions)
         seen = self._seen
         return (

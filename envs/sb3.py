@@ -23,7 +23,7 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from envs.dream import Lanes, Model, Starts, configured
+from envs.dream import Lanes, Starts, WorldModelSource, configured
 from envs.task import Task
 from worldmodels.actions import from_env
 from worldmodels.configs import ActionHead
@@ -75,7 +75,7 @@ class DreamVecEnv(VecEnv):
     def __init__(
         self,
         num_envs: int,
-        model: Model,
+        model: WorldModelSource,
         starts: Starts = None,
         *,
         horizon: int | Stored = STORED,

@@ -23,7 +23,7 @@ from gymnasium import spaces
 from gymnasium.utils import EzPickle
 
 from generative.training.extras import how_to_install
-from worldmodels.actions import check_finite
+from worldmodels.actions import check_finite_actions
 
 __all__ = ["MAX_TICS", "STRIP", "TakeCover64", "cut_strip"]
 
@@ -102,7 +102,7 @@ class TakeCover64(gymnasium.Env, EzPickle):
         """
         wanted = np.asarray(action, np.float32)
         needed = "one finite number as an array (1,)"
-        check_finite(wanted, needed)
+        check_finite_actions(wanted, needed)
         if wanted.shape != (1,):
             raise ValueError(f"action is {action!r}; pass {needed}")
         if not self._begun or self._game.is_episode_finished():

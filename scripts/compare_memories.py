@@ -220,7 +220,7 @@ def measure(memory: Memory, args: Args, held_out: dict[str, EncodedRollouts]) ->
     driver = Driver(agent.controller, own, warm_up(own, calm))
     rows = moments(calm, args.horizon, args.history, args.every)
     dreamed = dreamed_returns(
-        memory, warm_up(memory, calm), driver, calm, rows, args.horizon, args.dreams, seed=args.seed
+        memory, warm_up(memory, calm), driver, rows, args.horizon, args.dreams, seed=args.seed
     )
     real = real_returns(calm, rows, args.horizon)
     return {

@@ -186,7 +186,7 @@ class Plane:
         import torch
 
         from generative.gan import energy_coefficient
-        from generative.known.densities import Mixture
+        from generative.known.densities import GaussianMixture
 
         data = self.standardised.sample(2000, torch.Generator().manual_seed(1))
         fresh = self.standardised.sample(10_000, torch.Generator().manual_seed(2))
@@ -195,7 +195,7 @@ class Plane:
             found = energy_coefficient(data, x, most=2000)
             result[f"{kind}sample_energy"] = float(found.energy)
             result[f"{kind}sample_spread"] = float(found.spread)
-            if isinstance(self.density, Mixture):
+            if isinstance(self.density, GaussianMixture):
                 moments = torch.tensor([self.density.mean, self.density.std])
                 modes, share = self.density.modes_found(x * moments[1] + moments[0])
                 result |= {f"{kind}modes": modes, f"{kind}share_at_modes": share}

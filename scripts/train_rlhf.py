@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
-from generative.rlhf.config import DPOConfig, GRPOConfig, PPOConfig
+from generative.rlhf.config import DPOConfig, GRPOConfig, TextPPOConfig
 from generative.text.config import GPTConfig, TextLossConfig, gpt2_block
 from generative.training.cli import Input, start
 from generative.training.ranges import Checked, Count, Device, Ending, Folder, Range, Seed, Workers
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from generative.text.gpt import GPT
 
 LossConfig = (
-    Annotated[PPOConfig, tyro.conf.subcommand("ppo")]
+    Annotated[TextPPOConfig, tyro.conf.subcommand("ppo")]
     | Annotated[GRPOConfig, tyro.conf.subcommand("grpo")]
     | Annotated[DPOConfig, tyro.conf.subcommand("dpo")]
 )
@@ -75,7 +75,7 @@ class Args(Checked):
         )
     )
     reward_steps: Count = 350
-    loss: LossConfig = field(default_factory=PPOConfig)
+    loss: LossConfig = field(default_factory=TextPPOConfig)
     """Each method has settings of its own; DPO learns from the rankings, the others from the reward
     model."""
     steps: Count = 100

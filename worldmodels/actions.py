@@ -22,7 +22,7 @@ __all__ = [
     "NotFiniteActionError",
     "bounds",
     "car_racing_action",
-    "check_finite",
+    "check_finite_actions",
     "from_env",
     "squash",
     "to_env",
@@ -44,7 +44,7 @@ class NotFiniteActionError(ValueError, FloatingPointError):
         self.index = index
 
 
-def check_finite(actions: Any, needed: str = "finite numbers") -> None:
+def check_finite_actions(actions: Any, needed: str = "finite numbers") -> None:
     """Raise if actions, numbers, arrays or tensors of any shape, are not finite.
 
     One such number spoils a simulation for good: a car that once got NaN is rewarded for tiles that
@@ -119,7 +119,7 @@ def to_env(actions: np.ndarray, head: ActionHead) -> np.ndarray:
     Raises:
         NotFiniteActionError: an action is not finite.
     """
-    check_finite(actions)
+    check_finite_actions(actions)
     if head.kind == "discrete":
         return actions.argmax(-1) + head.first
     if head.kind in ("car_racing", "raw"):
@@ -158,7 +158,7 @@ def from_env(actions: np.ndarray, head: ActionHead) -> np.ndarray:
     if head.kind == "box":
         low, high = np.array(head.low), np.array(head.high)
     needed = f"{head.size} finite numbers between {low.tolist()} and {high.tolist()} for each"
-    check_finite(actions, needed)
+    check_finite_actions(actions, needed)
     if actions.ndim != 2 or actions.shape[1] != head.size:
         raise ValueError(
             f"actions are {_some(actions)} of shape {actions.shape}; needed are {needed}"

@@ -59,12 +59,6 @@ class MemoryConfig(Checked):
         return self.latent_dim + self.action_dim + self.reward_input
 
     @property
-    def output_dim(self) -> int:
-        """Size of the heads' output at a step."""
-        mixture = 3 * self.num_mixtures * self.latent_dim
-        return mixture + self.predict_reward + self.predict_end
-
-    @property
     def state_dim(self) -> int:
         """Size of c, M's recurrent state beside h."""
         return self.hidden_dim

@@ -108,7 +108,7 @@ def graphs(world: WorldModel, controller: LinearController | None) -> dict[str, 
         return torch.rand(2, *shape, generator=generator, dtype=placed(world.memory)["dtype"])
 
     if isinstance(vision, VectorVision):
-        seen = {"vectors": some(vision.config.latent_dim)}
+        seen = {"vectors": some(vision.latent_dim)}
     else:
         seen = {"frames": some(64, 64, 3).mul(255).byte()}
     z, action = some(mem.latent_dim), some(mem.action_dim)

@@ -30,11 +30,11 @@ from generative.training.parallel.scheduler import Pool, Report, Scheduler
 from generative.training.platforms import count_cores
 from worldmodels.configs import EvaluationConfig
 
-__all__ = ["BatchProblem", "Episode", "Scoring", "ScoringError", "Scores", "score_candidates"]
+__all__ = ["BatchProblem", "EpisodeProblem", "Scores", "Scoring", "ScoringError"]
 
 WORTHWHILE = 0.05
 """Seconds of work for which the time to send it to a worker is negligible."""
-Episode = Callable[[np.ndarray, int], "float | Scores"]
+EpisodeProblem = Callable[[np.ndarray, int], "float | Scores"]
 """(candidate (n,), seed) -> its score, or `Scores` with the number of steps."""
 SeedOf = Callable[[int, int, int], int]
 """(generation, candidate, episode) -> seed of the episode."""
@@ -94,7 +94,7 @@ class Scoring:
 
     def __init__(
         self,
-        problem: Episode | BatchProblem,
+        problem: EpisodeProblem | BatchProblem,
         config: EvaluationConfig | None = None,
         parallel: ParallelConfig | None = None,
         *,
@@ -268,22 +268,6 @@ class Scoring:
             raise FloatingPointError(f"{what}, and no other score of the generation is finite")
 
 
-def score_candidates(
-    problem: Episode | BatchProblem,
-    candidates: np.ndarray,
-    seeds: np.ndarray,
-    parallel: ParallelConfig | None = None,
-    candidates_per_task: int = 16,
-) -> np.ndarray:
-    """Scores (P, E) of candidates (P, n) in the episodes of these seeds (P, E).
-
-    Starts the workers and ends them; `Scoring` keeps them from call to call.
-    """
-    config = EvaluationConfig(candidates_per_task=candidates_per_task)
-    with Scoring(problem, config, parallel) as evaluation:
-        return evaluation.scores(candidates, seeds)
-
-
 def episode_seed(seed: int, generation: int, candidate: int, episode: int) -> int:
     """Seed of an episode in 0 .. 2**31 - 1, which all environments accept."""
     key = json.dumps([seed, generation, candidate, episode]).encode()
@@ -333,7 +317,7 @@ def mean_scores(scores: np.ndarray, racing: int, good: np.ndarray, kept: np.ndar
 class _Scorer:
     """Function of a worker: a task -> its scores."""
 
-    def __init__(self, problem: Episode | BatchProblem, on_nan: str):
+    def __init__(self, problem: EpisodeProblem | BatchProblem, on_nan: str):
         self.problem, self.on_nan = problem, on_nan
 
     def __call__(self, task: _Task, _report: Report) -> _Answer:

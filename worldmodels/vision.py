@@ -63,6 +63,7 @@ class VectorVision(Pretrained, nn.Module):
     def __init__(self, config: VectorVisionConfig | None = None):
         super().__init__()
         self.config = config = config or VectorVisionConfig()
+        self.latent_dim = config.latent_dim
         self.mean = nn.Buffer(torch.zeros(config.latent_dim))
         self.std = nn.Buffer(torch.ones(config.latent_dim))
 
@@ -96,21 +97,12 @@ FAMILIES: dict[str, type[VisionModel]] = {
 """Classes that can be V, by their name in a saved model."""
 
 
-class Sizes(Protocol):
-    """The part of a model's config that M and C need to know."""
-
-    @property
-    def latent_dim(self) -> int:
-        """Size of z, D."""
-        ...
-
-
 class Vision(Protocol):
     """Methods that a model needs to be V. `encode_mu_logvar`, as in a VAE, is used if it exists."""
 
     @property
-    def config(self) -> Sizes:
-        """Sizes of the model."""
+    def latent_dim(self) -> int:
+        """Size of z, D."""
         ...
 
     def encode(self, x: Tensor, /) -> Tensor:
@@ -144,7 +136,7 @@ def load_vision(folder: Path | str, device: torch.device | str = "cpu") -> Visio
 
 def check_vision(vision: Vision, who: str = "") -> None:
     """Raise ValueError if a model is made for images of another shape than V's frames."""
-    shape = getattr(vision, "image_shape", None) or getattr(vision.config, "image_shape", None)
+    shape = getattr(vision, "image_shape", None)
     if shape is not None and tuple(shape) != FRAME_SHAPE:
         raise ValueError(
             f"{who or f'this {type(vision).__name__}'} is made for images of {tuple(shape)}, V "
@@ -161,7 +153,7 @@ def check_observations(vision: Vision, shape: tuple[int, ...], whose: str, who: 
     """
     channels, height, width = FRAME_SHAPE
     is_vector = isinstance(vision, VectorVision)
-    needed = (vision.config.latent_dim,) if is_vector else (height, width, channels)
+    needed = (vision.latent_dim,) if is_vector else (height, width, channels)
     if tuple(shape) != needed:
         raise ValueError(
             f"{who or f'this {type(vision).__name__}'} sees {_kind(needed)} of {needed}, {whose} "

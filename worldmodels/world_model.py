@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from generative.vae import sample_gaussian, to_uint8_bhwc
-from worldmodels.actions import check_finite
+from worldmodels.actions import check_finite_actions
 from worldmodels.configs import DreamConfig
 from worldmodels.dreaming.step import DreamState, Outcome, draw_noise, dream_step, lost, not_finite
 from worldmodels.memory import Memory, State, load_memory
@@ -46,9 +46,9 @@ class WorldModel(nn.Module):
     def __init__(self, vision: Vision, memory: Memory):
         super().__init__()
         check_vision(vision)
-        if vision.config.latent_dim != memory.config.latent_dim:
+        if vision.latent_dim != memory.config.latent_dim:
             raise ValueError(
-                f"V has z of {vision.config.latent_dim} dimensions, M was trained with "
+                f"V has z of {vision.latent_dim} dimensions, M was trained with "
                 f"{memory.config.latent_dim}; pass the V that M was trained on"
             )
         self.vision, self.memory = vision, memory
@@ -125,7 +125,7 @@ class WorldModel(nn.Module):
             NotFiniteActionError: an action is not finite.
             FloatingPointError: M gave something that is not finite.
         """
-        check_finite(action)
+        check_finite_actions(action)
         config = DreamConfig(horizon=1, temperature=temperature, dropout=False)
         noise = draw_noise(self.memory, len(z), generator, ends=False)
         begun = DreamState.at(z, *state, prev_reward)

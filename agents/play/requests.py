@@ -16,14 +16,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["KEYS", "checked"]
+__all__ = ["KEYS", "checked_request"]
 
 KEYS = ("left", "right", "gas", "brake")
 MAX_TEMPERATURE = 3.0
 MIN_WAKE_AFTER, MAX_WAKE_AFTER = 0.1, 60.0
 
 
-def checked(request: Any) -> dict[str, Any]:
+def checked_request(request: Any) -> dict[str, Any]:
     """Check a request and convert its values, in its order, to those of `Session`.
 
     Raises:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 import envs  # noqa: F401  registers this project's environments
-from agents.play.requests import KEYS, checked
+from agents.play.requests import KEYS, checked_request
 from agents.video import GAME_FPS, Decision, LoneDream, dream_temperature
 from agents.world_model_agent import AgentState, WorldModelAgent
 from envs.car_racing import resize_frames
@@ -265,7 +265,7 @@ class Session:
         Raises:
             ValueError: a part of it is not possible; then nothing is changed.
         """
-        for name, value in checked(request).items():
+        for name, value in checked_request(request).items():
             self._do(name, value)
 
     def _do(self, name: str, value: Any) -> None:

@@ -109,7 +109,7 @@ def record_episodes(args: Recording) -> Path:
 
 def _record_missing(args: Recording, run: Run, store: RolloutStore, stop: Stop) -> None:
     """The episodes that are not recorded yet, and those that are damaged."""
-    from agents.collect import EpisodeSpec, collect, make_env
+    from agents.collect import EpisodeSpec, collect, make_episode_env
     from envs.task import TASK_NAME, Task
 
     task = task_of(args.env, args.env_kwargs)
@@ -132,7 +132,7 @@ def _record_missing(args: Recording, run: Run, store: RolloutStore, stop: Stop) 
         )
         for i in range(args.episodes)
     ]
-    make = make_env if task is None else functools.partial(make_prepared, task)
+    make = make_episode_env if task is None else functools.partial(make_prepared, task)
     collect(specs, store, workers=args.workers, make_env=make, stop=lambda: stop.requested)
     if len(store) < args.episodes:
         stop.exit(f"{len(store)} of {args.episodes} episodes recorded")
@@ -219,7 +219,7 @@ def check_anywhere(anywhere: float, task: Task | None, name: str = "anywhere") -
 
 
 def make_prepared(task: Task, _spec: EpisodeSpec) -> Prepared:
-    """`make_env` for `agents.collect`."""
+    """`make_episode_env` for `agents.collect`."""
     return task.make()
 
 

@@ -114,7 +114,7 @@ class Rounds:
         agent: Path = stage("choose", lambda found: self._choose(index, found), controllers)
         self.agent, self.controller = agent, agent / "controller"
         self._record(index, seconds)
-        print(summary(self.args, self.records), flush=True)
+        print(rounds_summary(self.args, self.records), flush=True)
 
     def collecting(self, index: int) -> Recording:
         """The stage that records, in a round."""
@@ -516,7 +516,7 @@ def _folder_name(candidate: str) -> str:
     return candidate.replace(" ", "-")
 
 
-def summary(args: RoundsSettings, records: list[RoundRecord]) -> str:
+def rounds_summary(args: RoundsSettings, records: list[RoundRecord]) -> str:
     """A line about the last of these rounds, and the time that the rest will take."""
     last = records[-1]
     left = seconds_left(args, records) / 60

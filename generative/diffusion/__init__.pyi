@@ -39,7 +39,7 @@ from .samplers import (
     Denoiser as Denoiser,
 )
 from .samplers import (
-    Step as Step,
+    SamplerStep as SamplerStep,
 )
 from .samplers import (
     clip_data as clip_data,
@@ -49,9 +49,6 @@ from .samplers import (
 )
 from .samplers import (
     ddim_step as ddim_step,
-)
-from .samplers import (
-    ddpm_step as ddpm_step,
 )
 from .samplers import (
     denoising_path as denoising_path,

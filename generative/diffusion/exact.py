@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from generative.diffusion.schedules import Schedule, signal_and_noise
-from generative.known.densities import Mixture, Standardised, TwoMoons
+from generative.known.densities import GaussianMixture, Standardised, TwoMoons
 from generative.known.quadrature import Density
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class MixtureDenoiser:
                 [density.density.mean, density.density.std], dtype=torch.float64
             )
             return cls((inner.means - shift) / scale, inner.std / scale, inner.log_weights)
-        if isinstance(density, Mixture):
+        if isinstance(density, GaussianMixture):
             means = torch.tensor(density.centres, dtype=torch.float64)
             weights = torch.full((len(means),), -math.log(len(means)), dtype=torch.float64)
             return cls(means, torch.full((2,), density.scale, dtype=torch.float64), weights)

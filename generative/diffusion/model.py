@@ -20,7 +20,7 @@ from generative.diffusion.config import (
 from generative.diffusion.samplers import (
     Clip,
     Denoiser,
-    Step,
+    SamplerStep,
     clip_data,
     denoising_path,
     noising_path,
@@ -286,7 +286,7 @@ class Diffusion(Pretrained, nn.Module):
         clip: tuple[float, float] | str | None = "own",
         quantile: Quantile | None = None,
         context: Tensor | None = None,
-    ) -> Iterator[Step]:
+    ) -> Iterator[SamplerStep]:
         """Every step of `sample` from normal noise z (B, *shape), of examples as `normalise` makes
         them; the arguments are the same."""
         self._check_noise(z)

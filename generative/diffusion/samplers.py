@@ -25,11 +25,10 @@ from generative.training.ranges import Count, Probability, Quantile
 __all__ = [
     "Clip",
     "Denoiser",
-    "Step",
+    "SamplerStep",
     "clip_data",
     "ddim_noise",
     "ddim_step",
-    "ddpm_step",
     "denoising_path",
     "noising_path",
     "ode_flow",
@@ -107,39 +106,12 @@ def ddim_step(
     return x + std * _normal(x, generator) if std > 0 else x
 
 
-def ddpm_step(
-    x: Tensor,
-    data: Tensor,
-    log_snr: float,
-    target: float,
-    variance: str = "posterior",
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """A draw from q(x_s | x_t, data), s the target (Ho et al. 2020, equations 6 and 7).
-
-    Args:
-        x: x_t, (B, ...).
-        data: its estimate at log_snr, (B, ...).
-        variance: "posterior" for (1 - a_s) / (1 - a_t) beta, as if data were known; "beta" for
-            beta = 1 - a_t / a_s, as if it were standard normal. The right one lies between.
-    """
-    a_t, a_s = _sigmoid(log_snr), _sigmoid(target)
-    beta = 1 - a_t / a_s
-    rest_t, rest_s = _sigmoid(-log_snr), _sigmoid(-target)
-    mean = math.sqrt(a_s) * beta / rest_t * data + math.sqrt(a_t / a_s) * rest_s / rest_t * x
-    if variance not in ("posterior", "beta"):
-        raise ValueError(f"variance is {variance!r}; give 'posterior' or 'beta'")
-    squared = beta * rest_s / rest_t if variance == "posterior" else beta
-    # The last step gives the estimate itself: fresh noise there would only be seen as noise.
-    return mean + math.sqrt(squared) * _normal(x, generator) if rest_s > 0 else mean
-
-
 # ---------------------------------------------------------------------------------------------
 # All steps
 # ---------------------------------------------------------------------------------------------
 
 
-class Step(NamedTuple):
+class SamplerStep(NamedTuple):
     """State of a sampler after a step."""
 
     x: Tensor
@@ -157,7 +129,7 @@ def denoising_path(
     eta: Probability = 0.0,
     generator: torch.Generator | None = None,
     clip: Clip | None = None,
-) -> Iterator[Step]:
+) -> Iterator[SamplerStep]:
     """Every step of DDIM (eta = 0) or DDPM (eta = 1) from noise x (B, ...).
 
     Args:
@@ -168,7 +140,7 @@ def denoising_path(
     for log_snr, target in itertools.pairwise(log_snrs):
         noise, data = _clipped(denoise, x, log_snr, clip)
         x = ddim_step(noise, data, log_snr, target, eta, generator)
-        yield Step(x, data)
+        yield SamplerStep(x, data)
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
 from .chain import ActNorm as ActNorm
 from .chain import Chain as Chain
 from .chain import Flatten as Flatten
+from .chain import FlowLayer as FlowLayer
 from .chain import FlowLosses as FlowLosses
-from .chain import Layer as Layer
 from .chain import standard_normal_log_prob as standard_normal_log_prob
 from .config import FFJORDConfig as FFJORDConfig
 from .config import FlowLossConfig as FlowLossConfig

@@ -27,7 +27,7 @@ from generative.training.checks import check_batch, check_some, check_vectors, c
 from generative.training.pretrained import Pretrained
 from generative.training.ranges import CountOrZero
 
-__all__ = ["ActNorm", "Chain", "Flatten", "FlowLosses", "Layer", "standard_normal_log_prob"]
+__all__ = ["ActNorm", "Chain", "Flatten", "FlowLosses", "FlowLayer", "standard_normal_log_prob"]
 
 
 def standard_normal_log_prob(z: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class FlowLosses(NamedTuple):
 # ---------------------------------------------------------------------------------------------
 
 
-class Layer(Protocol):
+class FlowLayer(Protocol):
     """Part of a chain.
 
     One with `wide` set is inverted in float64.
@@ -209,5 +209,5 @@ class Chain(Pretrained, nn.Module):
         is_wide = any(getattr(layer, "wide", False) for layer in self.layers)
         return x.double() if is_wide else x
 
-    def _layers(self) -> list[Layer]:
-        return cast("list[Layer]", list(self.layers))
+    def _layers(self) -> list[FlowLayer]:
+        return cast("list[FlowLayer]", list(self.layers))

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.flow.chain import ActNorm, Layer
+from generative.flow.chain import ActNorm, FlowLayer
 from generative.flow.config import GlowConfig
 from generative.flow.splines import rational_quadratic
 from generative.nets.init import zero_
@@ -336,5 +336,6 @@ class MultiScale(nn.Module):
             if i < len(self.splits):
                 v, _, _ = cast("Split", self.splits[i]).encode(v)
 
-    def _scales(self) -> list[list[Layer]]:
-        return [cast("list[Layer]", list(cast("nn.ModuleList", layers))) for layers in self.scales]
+    def _scales(self) -> list[list[FlowLayer]]:
+        scales = [list(cast("nn.ModuleList", layers)) for layers in self.scales]
+        return cast("list[list[FlowLayer]]", scales)

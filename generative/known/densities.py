@@ -36,7 +36,7 @@ __all__ = [
     "Box",
     "Boxes",
     "Gaussian",
-    "Mixture",
+    "GaussianMixture",
     "Standardised",
     "TwoMoons",
     "WorldMap",
@@ -123,7 +123,7 @@ class TwoMoons:
 
 
 @dataclass(frozen=True)
-class Mixture:
+class GaussianMixture:
     """Equal parts of round Gaussians around centres in the plane."""
 
     centres: tuple[tuple[float, float], ...]
@@ -186,7 +186,7 @@ class Mixture:
         return torch.tensor(self.centres, dtype=torch.float64)
 
 
-def eight_gaussians() -> Mixture:
+def eight_gaussians() -> GaussianMixture:
     """Eight round Gaussians on a circle, in FFJORD's scale; floor 2.8319 nats.
 
     Radius 4 and standard deviation 0.5, all divided by 1.414 (Grathwohl et al. 2019).
@@ -194,7 +194,7 @@ def eight_gaussians() -> Mixture:
     return _on_a_circle(8, 4 / 1.414, 0.5 / 1.414)
 
 
-def ring() -> Mixture:
+def ring() -> GaussianMixture:
     """Eight narrow Gaussians on a circle of radius 2, deviation 0.1; floor 0.3121 nats.
 
     Neighbours are 15 standard deviations apart, so a model has to leave much space empty.
@@ -202,17 +202,21 @@ def ring() -> Mixture:
     return _on_a_circle(8, 2.0, 0.1)
 
 
-def _on_a_circle(num: int, radius: float, scale: float) -> Mixture:
+def _on_a_circle(num: int, radius: float, scale: float) -> GaussianMixture:
     angles = [2 * math.pi * k / num for k in range(num)]
-    return Mixture(tuple((radius * math.cos(a), radius * math.sin(a)) for a in angles), scale)
+    return GaussianMixture(
+        tuple((radius * math.cos(a), radius * math.sin(a)) for a in angles), scale
+    )
 
 
-def grid_25(scale: float = 0.05) -> Mixture:
+def grid_25(scale: float = 0.05) -> GaussianMixture:
     """A 5x5 grid of narrow Gaussians, 2 apart: the task that shows the loss of modes.
 
     Floor 0.0653 nats at scale 0.05 (Dumoulin et al. 2017; Srivastava et al. 2017).
     """
-    return Mixture(tuple((2.0 * i, 2.0 * j) for i in range(-2, 3) for j in range(-2, 3)), scale)
+    return GaussianMixture(
+        tuple((2.0 * i, 2.0 * j) for i in range(-2, 3) for j in range(-2, 3)), scale
+    )
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ from generative.text.tokens import END, UNKNOWN, up_to_end
 if TYPE_CHECKING:
     from generative.text.gpt import GPT
 
-__all__ = ["Optimum", "Outcome", "Requests", "rms_difference"]
+__all__ = ["Optimum", "RequestOutcome", "Requests", "rms_difference"]
 
 
-class Outcome(NamedTuple):
+class RequestOutcome(NamedTuple):
     """Result of a policy, means over the prompts."""
 
     objective: float
@@ -166,12 +166,14 @@ class Requests:
         log_z = tilted.logsumexp(1, keepdim=True)
         return Optimum(tilted - log_z, beta * float(log_z.mean()))
 
-    def outcome(self, policy: Tensor, reference: Tensor, rewards: Tensor, beta: float) -> Outcome:
+    def outcome(
+        self, policy: Tensor, reference: Tensor, rewards: Tensor, beta: float
+    ) -> RequestOutcome:
         """Reward and KL of a policy, log p of every answer, by summing over all of them."""
         p = policy.exp()
         reward = float((p * rewards).sum(1).mean())
         kl = float((p * (policy - reference)).sum(1).mean())
-        return Outcome(reward - beta * kl, reward, kl)
+        return RequestOutcome(reward - beta * kl, reward, kl)
 
 
 def rms_difference(found: Tensor, true: Tensor, log_weight: Tensor) -> float:

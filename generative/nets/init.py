@@ -9,7 +9,7 @@ from torch.nn.modules.conv import _ConvNd
 
 __all__ = ["glorot_", "normal_", "orthogonal_", "zero_"]
 
-Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
+LinearLayer = TypeVar("LinearLayer", nn.Linear, nn.Conv2d)
 
 
 def glorot_(network: nn.Module) -> None:
@@ -46,7 +46,7 @@ def orthogonal_(network: nn.Module) -> None:
             _zero_bias(layer)
 
 
-def zero_(layer: Layer) -> Layer:
+def zero_(layer: LinearLayer) -> LinearLayer:
     """Zero weight and bias, so that the layer begins by adding nothing; returns the layer."""
     nn.init.zeros_(layer.weight)
     _zero_bias(layer)

@@ -5,10 +5,10 @@ from .config import (
     GRPOConfig as GRPOConfig,
 )
 from .config import (
-    PPOConfig as PPOConfig,
+    RolloutConfig as RolloutConfig,
 )
 from .config import (
-    RolloutConfig as RolloutConfig,
+    TextPPOConfig as TextPPOConfig,
 )
 from .model import (
     AnswerLosses as AnswerLosses,

@@ -17,7 +17,7 @@ from generative.training.ranges import (
     Size,
 )
 
-__all__ = ["DPOConfig", "GRPOConfig", "PPOConfig", "RolloutConfig"]
+__all__ = ["DPOConfig", "GRPOConfig", "TextPPOConfig", "RolloutConfig"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class RolloutConfig(Checked):
 
 
 @dataclass(frozen=True)
-class PPOConfig(RolloutConfig):
+class TextPPOConfig(RolloutConfig):
     """Proximal policy optimisation (Schulman et al. 2017) as in InstructGPT."""
 
     gae_lambda: Probability = 0.95

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.rlhf.config import DPOConfig, GRPOConfig, PPOConfig, RolloutConfig
+from generative.rlhf.config import DPOConfig, GRPOConfig, RolloutConfig, TextPPOConfig
 from generative.text.config import GPTConfig
 from generative.text.gpt import GPT
 from generative.text.tokens import TextLearner, up_to_end
@@ -42,7 +42,7 @@ __all__ = [
     "DPOLearner",
     "GRPOConfig",
     "GRPOLearner",
-    "PPOConfig",
+    "TextPPOConfig",
     "PPOLearner",
     "RankingLosses",
     "RewardModel",
@@ -286,7 +286,7 @@ class PPOLearner(ModelLearner[GPT]):
         reference: is not trained.
         reward: texts -> rewards.
         value: learns the sum of future rewards; usually begins as a reward model.
-        config: see `PPOConfig`.
+        config: see `TextPPOConfig`.
         steps: updates over which learning rates fall.
         prompt_len: tokens of a prompt.
     """
@@ -297,7 +297,7 @@ class PPOLearner(ModelLearner[GPT]):
         reference: GPT,
         reward: Reward,
         value: RewardModel,
-        config: PPOConfig,
+        config: TextPPOConfig,
         steps: int,
         prompt_len: int = 1,
     ):
@@ -312,7 +312,7 @@ class PPOLearner(ModelLearner[GPT]):
     def update(self, prompts: Tensor) -> dict[str, Tensor]:
         """Draw an answer to each prompt (B, prompt_len), and learn from them."""
         config = self.config
-        texts = draw(self.model, check_some(prompts, self.model))
+        texts = draw_answers(self.model, check_some(prompts, self.model))
         with torch.no_grad():
             old, counted = answer_log_probs(self.model, texts, self.prompt_len)
             reference, _ = answer_log_probs(self.reference, texts, self.prompt_len)
@@ -380,7 +380,7 @@ class GRPOLearner(ModelLearner[GPT]):
         """Draw `group_size` answers to each prompt (B, prompt_len), and learn from them."""
         config = self.config
         check_some(prompts, self.model)
-        texts = draw(self.model, prompts.repeat_interleave(config.group_size, 0))
+        texts = draw_answers(self.model, prompts.repeat_interleave(config.group_size, 0))
         with torch.no_grad():
             old, _ = answer_log_probs(self.model, texts, self.prompt_len)
             reference, _ = answer_log_probs(self.reference, texts, self.prompt_len)
@@ -402,7 +402,7 @@ class GRPOLearner(ModelLearner[GPT]):
         return {"loss": loss.detach(), "reward": score.mean(), "kl": kl.mean()}
 
 
-def draw(policy: GPT, prompts: Tensor) -> Tensor:
+def draw_answers(policy: GPT, prompts: Tensor) -> Tensor:
     """Prompts (B, T) with drawn answers, (B, max_len), by torch's global generator."""
     return policy.generate(prompts, policy.config.max_len - prompts.shape[1])
 

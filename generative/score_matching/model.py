@@ -49,7 +49,7 @@ __all__ = [
     "sliced_score_matching",
 ]
 
-Score: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+ScoreFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Noisy examples (B, ...) and their noise levels (B,) -> scores (B, ...)."""
 
 
@@ -64,7 +64,7 @@ def noise_levels(config: ScoreConfig) -> Tensor:
 # ---------------------------------------------------------------------------------------------
 
 
-def denoising_score_matching(score: Score, x: Tensor, sigma: Tensor, eps: Tensor) -> Tensor:
+def denoising_score_matching(score: ScoreFunction, x: Tensor, sigma: Tensor, eps: Tensor) -> Tensor:
     """sigma^2 / 2 * |s(x + sigma eps, sigma) + eps / sigma|^2 of each example, (B,).
 
     Its expectation is least for the score of the noisy density (Vincent 2011); the factor gives all
@@ -80,7 +80,9 @@ def denoising_score_matching(score: Score, x: Tensor, sigma: Tensor, eps: Tensor
     return error.square().flatten(1).sum(1) / 2
 
 
-def sliced_score_matching(score: Score, x: Tensor, sigma: Tensor, direction: Tensor) -> Tensor:
+def sliced_score_matching(
+    score: ScoreFunction, x: Tensor, sigma: Tensor, direction: Tensor
+) -> Tensor:
     """sigma^2 * (v^T grad(v^T s(x)) + |s(x)|^2 / 2) of each example, (B,).
 
     The form of reduced variance of Song et al. (2019, equation 8); needs no knowledge of how x came
@@ -101,7 +103,7 @@ def sliced_score_matching(score: Score, x: Tensor, sigma: Tensor, direction: Ten
 
 @checked
 def annealed_langevin_path(
-    score: Score,
+    score: ScoreFunction,
     x: Tensor,
     levels: Tensor,
     steps: Count,
@@ -118,7 +120,7 @@ def annealed_langevin_path(
 
 
 def annealed_langevin(
-    score: Score,
+    score: ScoreFunction,
     x: Tensor,
     levels: Tensor,
     steps: int,

@@ -31,7 +31,7 @@ __all__ = [
     "t5_block",
 ]
 
-Vocabulary = Annotated[int, Range(3, 2**20)]
+VocabularySize = Annotated[int, Range(3, 2**20)]
 """Size of a vocabulary; tokens 0 and 1 are reserved."""
 Rate = Annotated[float, Range(0, 1, above=True, below=True)]
 Cell = Literal["lstm", "gru", "gru-before", "rnn"]
@@ -43,7 +43,7 @@ with the reset gate before it (slow, step by step); plain tanh."""
 class RecurrentTextConfig(Checked):
     """A recurrent network that predicts the next token; the defaults are the book's (chapter 5)."""
 
-    vocab_size: Vocabulary = 10_000
+    vocab_size: VocabularySize = 10_000
     """Tokens, with 0 (the end of a text, and what stands after it) and 1 (unknown)."""
     embed_dim: Size = 100
     """Width of a token's vector."""
@@ -67,7 +67,7 @@ class RecurrentTextConfig(Checked):
 class BidirectionalConfig(Checked):
     """Two recurrent networks, from left and from right, that fill in hidden tokens."""
 
-    vocab_size: Vocabulary = 10_000
+    vocab_size: VocabularySize = 10_000
     """Tokens, with 0 (the end of a text, and what stands after it) and 1 (unknown); one more, the
     mask, is added."""
     embed_dim: Size = 100
@@ -86,7 +86,7 @@ class BidirectionalConfig(Checked):
 class GPTConfig(Checked):
     """A causal Transformer; the defaults are the book's for wine reviews (chapter 9)."""
 
-    vocab_size: Vocabulary = 10_000
+    vocab_size: VocabularySize = 10_000
     """Tokens, with 0 (the end of a text, and what stands after it) and 1 (unknown)."""
     max_len: Size = 80
     """Number of positions with a vector, and so the longest text."""
@@ -107,7 +107,7 @@ class GPTConfig(Checked):
 class BERTConfig(Checked):
     """An encoder that fills in hidden tokens; a small one by default."""
 
-    vocab_size: Vocabulary = 10_000
+    vocab_size: VocabularySize = 10_000
     """Tokens, with 0 (the end of a text, and what stands after it) and 1 (unknown); three more, the
     mask, the class and the separator, are added."""
     max_len: Size = 128
@@ -136,7 +136,7 @@ class BERTClassifierConfig(Checked):
 class T5Config(Checked):
     """An encoder and a decoder, text in and text out; a small one by default."""
 
-    vocab_size: Vocabulary = 10_000
+    vocab_size: VocabularySize = 10_000
     """Tokens, with 0 (the end of a text, and what the decoder begins with) and 1
     (unknown); `num_sentinels` are added."""
     num_sentinels: Size = 32

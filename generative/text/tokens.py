@@ -48,7 +48,7 @@ UNKNOWN = 1
 """Token of everything outside the vocabulary."""
 
 M = TypeVar("M", bound=nn.Module)
-Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
+TokenStep = Callable[[Tensor, Any], tuple[Tensor, Any]]
 """(new tokens (B, T), state or None) -> logits after the last of them (B, V), state."""
 
 
@@ -116,7 +116,7 @@ def token_log_probs(
 @checked
 @torch.no_grad()
 def generate(
-    step: Step,
+    step: TokenStep,
     prompt: Tensor,
     num_tokens: CountOrZero,
     *,
@@ -129,7 +129,7 @@ def generate(
     """Continue each row of prompt (B, T); int64 (B, T + num_tokens).
 
     Args:
-        step: see `Step`; it gets the prompt, then one token at a time.
+        step: see `TokenStep`; it gets the prompt, then one token at a time.
         temperature, top_k, top_p: see `generative.sampling.shape_logits`.
         ends: END ends a text and fills the rest of its row.
     """

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Layer", "Summary", "summary"]
+__all__ = ["LayerRow", "Summary", "summary"]
 
 
-class Layer(NamedTuple):
+class LayerRow(NamedTuple):
     """A layer that the input passed."""
 
     name: str
@@ -29,7 +29,7 @@ class Layer(NamedTuple):
 class Summary(NamedTuple):
     """All layers in the order in which the input passes them; `str` makes a table."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerRow, ...]
     trained: int
     """Number of parameters in the whole model; shared ones count once."""
     kept: int
@@ -59,13 +59,13 @@ def summary(model: nn.Module, x: Tensor, method: str = "forward") -> Summary:
         x: input, batch first.
         method: method of the model that takes x, e.g. "encode".
     """
-    layers: list[Layer] = []
+    layers: list[LayerRow] = []
 
     def note(name: str, layer: nn.Module):
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
             first = output[0] if isinstance(output, tuple) else output
             shape = tuple(first.shape[1:]) if isinstance(first, Tensor) else ()
-            layers.append(Layer(name, type(layer).__name__, shape, *_count(layer)))
+            layers.append(LayerRow(name, type(layer).__name__, shape, *_count(layer)))
 
         return hook
 

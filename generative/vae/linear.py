@@ -47,6 +47,7 @@ class LinearVAE(Pretrained, nn.Module):
     def __init__(self, config: LinearVAEConfig | None = None):
         super().__init__()
         self.config = config = config or LinearVAEConfig()
+        self.image_shape, self.latent_dim = config.image_shape, config.latent_dim
         self.dim = math.prod(config.image_shape)
         self.encoder = nn.Linear(self.dim, config.latent_dim)
         self.code_logvar = nn.Parameter(torch.zeros(config.latent_dim))
@@ -56,7 +57,7 @@ class LinearVAE(Pretrained, nn.Module):
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
         """Begin at the mean and the variance of images (B, C, H, W), with codes of mean zero."""
-        rows = check_some(check_images(x, self.config.image_shape, self), self).flatten(1)
+        rows = check_some(check_images(x, self.image_shape, self), self).flatten(1)
         mean = rows.mean(0)
         self.decoder.bias.copy_(mean)
         self.encoder.bias.copy_(-self.encoder.weight @ mean)
@@ -68,7 +69,7 @@ class LinearVAE(Pretrained, nn.Module):
         Raises:
             ValueError: another shape, integer pixels, or pixels outside [0, 1].
         """
-        mu = self.encoder(check_images(x, self.config.image_shape, self).flatten(1))
+        mu = self.encoder(check_images(x, self.image_shape, self).flatten(1))
         return mu, self.code_logvar.expand_as(mu)
 
     def encode(
@@ -79,8 +80,8 @@ class LinearVAE(Pretrained, nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, latent_dim) -> the mean of p(x | z), (B, C, H, W); not confined to [0, 1]."""
-        z = check_vectors(z, self.config.latent_dim, "codes", self)
-        return self.decoder(z).unflatten(1, self.config.image_shape)
+        z = check_vectors(z, self.latent_dim, "codes", self)
+        return self.decoder(z).unflatten(1, self.image_shape)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Images -> images, by way of the mean of q(z | x)."""
@@ -90,12 +91,12 @@ class LinearVAE(Pretrained, nn.Module):
     @torch.no_grad()
     def sample(self, n: CountOrZero, generator: torch.Generator | None = None) -> Tensor:
         """n images (n, C, H, W), decoded from z ~ N(0, I), without the noise of the pixels."""
-        z = torch.randn(n, self.config.latent_dim, generator=generator, **placed(self))
+        z = torch.randn(n, self.latent_dim, generator=generator, **placed(self))
         return self.decode(z)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x) of each image, (B, C, H, W) -> (B,), nats; `bound` comes up to it from below."""
-        rows = check_images(x, self.config.image_shape, self).flatten(1)
+        rows = check_images(x, self.image_shape, self).flatten(1)
         if not len(x):  # which torch's distribution cannot reshape
             return x.new_zeros(0)
         noise = self.pixel_logvar.exp().expand(self.dim)

@@ -62,7 +62,7 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
     from scripts.train_image_vae import black_and_white
 
     model, generator = subject.model, subject.generator()
-    shape = getattr(model, "image_shape", None) or model.config.image_shape
+    shape = model.image_shape
     scale = scale_to(64, shape)
     images = subject.images_if_there(shape, max_images=settings.max_images)
     if images is None:
@@ -93,7 +93,7 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
         }
         prior = draw_codes(model, 100_000, generator)
         subject.save_figure("histograms", histograms(z, prior))
-        if model.config.latent_dim == 2:
+        if model.latent_dim == 2:
             subject.save_figure("plane", plane(mu, images))
             subject.save("decoded-plane", image_grid(decoded_plane(model), columns=20))
         names = settings.attributes or ATTRIBUTES.get(subject.data) or default_attributes(images)
@@ -124,7 +124,7 @@ def draw_codes(model: AnyVAE, n: int, generator: Any) -> Tensor:
     if own is not None:
         return own(n, generator)
     device = next(model.parameters()).device
-    return torch.randn(n, model.config.latent_dim, generator=generator, device=device)
+    return torch.randn(n, model.latent_dim, generator=generator, device=device)
 
 
 def log_prior(model: AnyVAE, z: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from agents.explorers import STYLES, NoisyDriver, RandomWalkDriver, Style
+from agents.explorers import STYLES, DrivingStyle, NoisyDriver, RandomWalkDriver
 from envs.car_racing import CarRacing64
 
 FRAME = np.zeros((64, 64, 3), np.uint8)
@@ -84,7 +84,7 @@ def test_a_state_of_other_environments_is_refused(make):
 
 
 def test_walks_have_the_mean_and_spread_of_their_style(monkeypatch):
-    style = Style(steer_std=0.2, gas=0.5, gas_std=0.1, brake=0.4, brake_std=0.05, ease=0.0)
+    style = DrivingStyle(steer_std=0.2, gas=0.5, gas_std=0.1, brake=0.4, brake_std=0.05, ease=0.0)
     for name in STYLES:
         monkeypatch.setitem(STYLES, name, style)
     actions = actions_of(RandomWalkDriver(0), 40_000)

@@ -17,7 +17,7 @@ from tests.commands import children
 from worldmodels.configs import ControllerConfig, EvaluationConfig, MDNRNNConfig
 from worldmodels.controller import LinearController
 from worldmodels.memory import MDNRNN
-from worldmodels.scoring import Scoring, score_candidates
+from worldmodels.scoring import Scoring
 from worldmodels.world_model import WorldModel
 
 SEEDS = [5, 17]
@@ -73,7 +73,8 @@ def expected(models, candidates):
 
 
 def scores_of(tracks, candidates, parallel=None):
-    return score_candidates(tracks, candidates, np.tile(SEEDS, (len(candidates), 1)), parallel)
+    with Scoring(tracks, parallel=parallel) as evaluation:
+        return evaluation.scores(candidates, np.tile(SEEDS, (len(candidates), 1)))
 
 
 def test_scores_are_those_of_a_loop_written_out(models, candidates, expected):

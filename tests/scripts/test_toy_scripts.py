@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from generative.known.densities import Mixture, WorldMap
+from generative.known.densities import GaussianMixture, WorldMap
 from scripts import explore
 from scripts.explored.densities import fit, world_map
 
@@ -39,7 +39,7 @@ def test_box_on_the_world_map_by_monte_carlo():
 
 
 def test_a_gaussian_loses_nothing_on_a_gaussian():
-    truth = Mixture(((1.0, -1.0),), 0.5)
+    truth = GaussianMixture(((1.0, -1.0),), 0.5)
     found = fit(truth, 20_000, torch.Generator().manual_seed(0))
     assert 0 <= found["gaussian_excess"] < 1e-3
     assert found["box_excess_on_its_points"] > 1

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels.actions import NotFiniteActionError, bounds, check_finite, from_env, squash, to_env
+from worldmodels.actions import (
+    NotFiniteActionError,
+    bounds,
+    check_finite_actions,
+    from_env,
+    squash,
+    to_env,
+)
 from worldmodels.configs import CAR_RACING, ActionHead, ControllerConfig
 from worldmodels.controller import LinearController
 
@@ -130,12 +137,12 @@ def test_a_controller_from_before_there_were_heads_drives_the_car():
 def test_what_is_not_finite_is_named_by_its_place(actions, told):
     for kind in (ValueError, FloatingPointError):
         with pytest.raises(kind, match=f"{told}; needed are finite numbers"):
-            check_finite(actions)
+            check_finite_actions(actions)
 
 
 def test_what_is_finite_passes():
     for actions in (0, 3.5, [], [1, 2], np.zeros((2, 3), np.int64), torch.ones(2), True):
-        check_finite(actions)
+        check_finite_actions(actions)
 
 
 @pytest.mark.parametrize("head", [CAR_RACING, BOX, FOUR])

@@ -17,7 +17,6 @@ from worldmodels.scoring import (
     ScoringError,
     episode_seed,
     mean_scores,
-    score_candidates,
     still_racing,
 )
 
@@ -34,7 +33,8 @@ def test_scores_are_those_of_a_loop():
         for candidate, row in zip(CANDIDATES, seeds, strict=True)
     ]
     for parallel in (SERIAL, TWO):
-        found = score_candidates(problems.sphere, CANDIDATES, seeds, parallel)
+        with Scoring(problems.sphere, parallel=parallel) as evaluation:
+            found = evaluation.scores(CANDIDATES, seeds)
         np.testing.assert_array_equal(found, expected)
 
 
@@ -152,7 +152,7 @@ def test_settings_that_cannot_work():
     with pytest.raises(ValueError, match="one batch; set racing to 0"):
         Scoring(problems.Batch(), EvaluationConfig(8, racing=2))
     with pytest.raises(ValueError, match=r"seeds \(5, 2\)"):
-        score_candidates(problems.sphere, CANDIDATES, np.zeros((5, 2), int))
+        Scoring(problems.sphere).scores(CANDIDATES, np.zeros((5, 2), int))
 
 
 # ---------------------------------------------------------------------------------------------

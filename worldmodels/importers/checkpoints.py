@@ -79,7 +79,7 @@ def read_checkpoints(folder: Path | str) -> Imported:
     folder = Path(folder)
     files = [find(folder, "V", ("vae/best.tar",)), find(folder, "M", ("mdrnn/best.tar",))]
     vision = read_vae(files[0])
-    memory = read_mdrnn(files[1], vision.config.latent_dim)
+    memory = read_mdrnn(files[1], vision.latent_dim)
     world = WorldModel(vision, memory).eval()
     path = folder / "ctrl" / "best.tar"
     if not path.exists():

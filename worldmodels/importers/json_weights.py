@@ -83,7 +83,7 @@ def read_json_weights(
     vae = vae or find(folder, "vae.json", VAE_FILES)
     rnn = rnn or find(folder, "rnn.json", RNN_FILES)
     vision = read_vae(vae)
-    memory = read_rnn(rnn, vision.config.latent_dim)
+    memory = read_rnn(rnn, vision.latent_dim)
     world = WorldModel(vision, memory).eval()
     if controller is None:
         try:

@@ -3,7 +3,7 @@
     starts = warm_up(memory, encoded)                      # M has read the past of each frame
     rows = moments(encoded, horizon=50, history=32, every=10)
     errors = open_loop(memory, starts, encoded, rows, 50)  # the recorded actions, M's own z
-    dreamed = dreamed_returns(memory, starts, driver, encoded, rows, 50)
+    dreamed = dreamed_returns(memory, starts, driver, rows, 50)
     gap = dreamed - real_returns(encoded, rows, 50)
 
 `rows` count decisions through all episodes, which is how `warm_up` lays out its moments.
@@ -134,7 +134,6 @@ def dreamed_returns(
     memory: Memory,
     starts: DreamStarts,
     driver: Driver,
-    encoded: EncodedRollouts,
     rows: np.ndarray,
     horizon: int,
     dreams: int = 4,

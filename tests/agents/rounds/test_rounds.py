@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from agents.report import Candidate, RoundRecord
-from agents.rounds.rounds import seconds_left, summary
+from agents.rounds.rounds import rounds_summary, seconds_left
 from scripts.train_in_dream import PRESETS
 
 ARGS = replace(PRESETS["quick"], rounds=4, vision_rounds=2)
@@ -36,7 +36,7 @@ def test_time_left_is_that_of_like_rounds_and_of_the_episodes_at_the_end():
 
 def test_a_line_for_a_round():
     seconds = {"collect": 30.0, "memory": 24.0, "choose": 12.0, "controller": 0.0, "encode": 0.0}
-    told = summary(ARGS, [record(3, **seconds)])
+    told = rounds_summary(ARGS, [record(3, **seconds)])
     # A dream of 30 decisions of 3 steps paid 20: 222 in 1,000 steps.
     assert told == (
         "round 4 of 4: real score 200 (2 episodes), dreamed 222, 1.1 minutes; "

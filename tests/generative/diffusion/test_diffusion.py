@@ -24,7 +24,6 @@ from generative.diffusion import (
     cosine_betas,
     ddim_noise,
     ddim_step,
-    ddpm_step,
     denoising_path,
     diffusion_loss,
     estimates,
@@ -348,25 +347,29 @@ def test_images_are_sampled_within_the_range_of_pixels():
         model.sample(1, clip=None, quantile=0.9)
 
 
-@pytest.mark.parametrize("variance", ["posterior", "beta"])
-def test_ddpm_on_gaussian_data_has_the_right_variance(variance):
-    """In 200 steps either variance gives that of the data."""
+def test_ddpm_on_gaussian_data_has_the_right_variance():
+    """In 200 steps its variance is that of the data."""
     exact = gaussian()
     schedule = Schedule(ScheduleConfig("cosine"))
     x = torch.randn(10_000, 2, generator=generator(1), dtype=torch.float64)
     stations = schedule.steps(200)
     draws = generator(2)
     for log_snr, target in itertools.pairwise(stations):
-        _, data = exact(x, levels(x, log_snr))
-        x = ddpm_step(x, data, log_snr, target, variance, draws)
+        noise, data = exact(x, levels(x, log_snr))
+        x = ddim_step(noise, data, log_snr, target, 1.0, draws)
     torch.testing.assert_close(x.mean(0), exact.means[0], rtol=0, atol=0.05)
     torch.testing.assert_close(x.std(0), exact.std, rtol=0.03, atol=0)
 
 
 def test_ddpm_is_ddim_with_eta_one():
+    """A draw from q(x_s | x_t, data) as Ho et al. 2020 write it, equations 6 and 7."""
     x = torch.randn(5, 2, generator=generator(), dtype=torch.float64)
     noise, data = gaussian()(x, levels(x, -1.0))
-    theirs = ddpm_step(x, data, -1.0, 0.5, generator=generator(3))
+    a_t, a_s = (1 / (1 + math.exp(-log_snr)) for log_snr in (-1.0, 0.5))
+    beta = 1 - a_t / a_s
+    mean = a_s**0.5 * beta / (1 - a_t) * data + (a_t / a_s) ** 0.5 * (1 - a_s) / (1 - a_t) * x
+    eps = torch.randn(5, 2, generator=generator(3), dtype=torch.float64)
+    theirs = mean + (beta * (1 - a_s) / (1 - a_t)) ** 0.5 * eps
     ours = ddim_step(noise, data, -1.0, 0.5, 1.0, generator(3))
     torch.testing.assert_close(ours, theirs)
     assert ddim_noise(-1.0, 0.5, 1.0) == pytest.approx(2 * ddim_noise(-1.0, 0.5, 0.5))
@@ -445,16 +448,12 @@ def test_betas_equal_those_of_diffusers(diffusers, name, betas):
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("variance", ["posterior", "beta"])
-def test_ddpm_steps_equal_those_of_diffusers(diffusers, variance):
+def test_ddpm_steps_equal_those_of_diffusers(diffusers):
     """The same estimates and the same noise, step by step.
 
     But for the last step, in which diffusers adds noise unless it is step 0 of the training.
     """
-    names = {"posterior": "fixed_small", "beta": "fixed_large"}
-    theirs = diffusers.DDPMScheduler(
-        clip_sample=False, variance_type=names[variance], timestep_spacing="trailing"
-    )
+    theirs = diffusers.DDPMScheduler(clip_sample=False, timestep_spacing="trailing")
     theirs.set_timesteps(50)
     stations = Schedule(ScheduleConfig("linear")).steps(50)
     x = y = torch.randn(4, 3, 5, 5, generator=generator(1), dtype=torch.float64)
@@ -463,8 +462,8 @@ def test_ddpm_steps_equal_those_of_diffusers(diffusers, variance):
         theirs.timesteps, itertools.pairwise(stations[:-1]), strict=False
     ):
         y = theirs.step((0.7 * y).sin(), t, y, generator=same).prev_sample
-        _, data = estimates((0.7 * x).sin(), x, levels(x, log_snr), "noise")
-        x = ddpm_step(x, data, log_snr, target, variance, draws)
+        noise, data = estimates((0.7 * x).sin(), x, levels(x, log_snr), "noise")
+        x = ddim_step(noise, data, log_snr, target, 1.0, draws)
     torch.testing.assert_close(x, y.double(), rtol=2e-3, atol=2e-3)
 
 
@@ -876,10 +875,6 @@ def test_noise_is_not_predicted_where_no_signal_is_left(schedule):
         (lambda: Schedule().steps(0), "num is 0, and must be an integer, at least 1"),
         (lambda: Schedule(ScheduleConfig("linear")).steps(1001), "1 to 1000, the number of betas"),
         (lambda: Schedule().steps(5, "karras"), "give 'time' or 'log-snr'"),
-        (
-            lambda: ddpm_step(torch.zeros(1), torch.zeros(1), 0.0, 1.0, "large"),
-            "'large'; give 'posterior' or 'beta'",
-        ),
         (
             lambda: ode_log_prob(gaussian(), torch.zeros(1, 2), 1.0, 0.0, 1, "full"),
             "'full'; give 'exact' or 'hutchinson'",

@@ -12,7 +12,7 @@ from generative.known.densities import (
     Box,
     Boxes,
     Gaussian,
-    Mixture,
+    GaussianMixture,
     Standardised,
     TwoMoons,
     WorldMap,
@@ -150,7 +150,7 @@ def test_modes_found():
 
 
 def test_standardised_is_a_change_of_variables():
-    density = Standardised(Mixture(((0.0, 0.0), (3.0, 1.0)), 0.5))
+    density = Standardised(GaussianMixture(((0.0, 0.0), (3.0, 1.0)), 0.5))
     shift, scale = torch.tensor(density.density.mean), torch.tensor(density.density.std)
     x = torch.randn(20, 2, generator=generator())
     expected = density.density.log_prob(x * scale + shift) + scale.log().sum()
@@ -158,7 +158,7 @@ def test_standardised_is_a_change_of_variables():
 
 
 def test_divergence_of_gaussians_in_closed_form():
-    narrow, wide = Mixture(((0.0, 0.0),), 1.0), Mixture(((1.0, -2.0),), 2.0)
+    narrow, wide = GaussianMixture(((0.0, 0.0),), 1.0), GaussianMixture(((1.0, -2.0),), 2.0)
     expected = 2 * (math.log(2) + (1 + 0) / (2 * 4) - 0.5) + (1 + 4) / (2 * 4)
     assert divergence(narrow, wide.log_prob) == pytest.approx(expected, abs=1e-10)
     assert divergence(narrow, narrow.log_prob) == pytest.approx(0, abs=1e-12)
@@ -325,7 +325,7 @@ def test_energy_test_tells_equal_from_different():
     ("make", "message"),
     [
         (lambda: TwoMoons(0.0), "noise is 0.0; it must be a positive"),
-        (lambda: Mixture((), 1.0), "at least one centre"),
+        (lambda: GaussianMixture((), 1.0), "at least one centre"),
         (lambda: Box((0.0, 1.0), (1.0, 1.0)), "each low must be below its high"),
         (lambda: Grid((0.0, 0.0), (1.0, 1.0), (3, 0)), "at least one point"),
         (lambda: Boxes((Box((0.0, 0.0), (2.0, 2.0)), Box((1.0, 1.0), (3.0, 3.0)))), "overlap"),

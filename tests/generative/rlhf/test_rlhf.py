@@ -23,7 +23,7 @@ from generative.rlhf import (
     ranking_losses,
     token_rewards,
 )
-from generative.rlhf.config import DPOConfig, GRPOConfig, PPOConfig
+from generative.rlhf.config import DPOConfig, GRPOConfig, TextPPOConfig
 from generative.text.config import GPTConfig, gpt2_block
 from generative.text.gpt import GPT
 
@@ -296,7 +296,7 @@ def test_learning_from_as_little_as_one_prompt_of_one_token(prompts, length):
     before = [p.detach().clone() for p in value.parameters()]
     policy = GPT(config)
     for learner in (
-        PPOLearner(policy, policy, reward, value, PPOConfig(), 3),
+        PPOLearner(policy, policy, reward, value, TextPPOConfig(), 3),
         GRPOLearner(GPT(config), policy, reward, GRPOConfig(group_size=2, divide_by_std=True), 3),
     ):
         for _ in range(3):
@@ -363,7 +363,7 @@ def make_learner(kind: str, steps: int):
         rows = torch.randint(len(ranked), (steps, 128), generator=generator(4))
         return DPOLearner(policy, reference, DPOConfig(**MUON), steps), lambda k: ranked[rows[k]]
     if kind == "ppo":
-        config = PPOConfig(**RATES, value_lr=1e-2)
+        config = TextPPOConfig(**RATES, value_lr=1e-2)
         value = RewardModel.of(reference)
         learner = PPOLearner(policy, reference, REQUESTS.judge, value, config, steps)
         return learner, lambda k: REQUESTS.prompts.repeat(64, 1)
@@ -438,11 +438,11 @@ def test_what_was_published_as_grpo_has_another_optimum():
     ("kind", "changed", "message"),
     [
         (DPOConfig, {"beta": 0.0}, "beta is 0.0"),
-        (PPOConfig, {"final_lr": 1.0}, "final_lr 1.0"),
+        (TextPPOConfig, {"final_lr": 1.0}, "final_lr 1.0"),
         (GRPOConfig, {"ema": 1.0}, "ema is 1.0"),
-        (PPOConfig, {"clip": 1.5}, "clip is 1.5"),
-        (PPOConfig, {"num_epochs": 0}, "num_epochs is 0"),
-        (PPOConfig, {"gamma": 0.0}, "gamma is 0.0, and must be above 0"),
+        (TextPPOConfig, {"clip": 1.5}, "clip is 1.5"),
+        (TextPPOConfig, {"num_epochs": 0}, "num_epochs is 0"),
+        (TextPPOConfig, {"gamma": 0.0}, "gamma is 0.0, and must be above 0"),
         (GRPOConfig, {"group_size": 1}, "group_size is 1"),
     ],
 )

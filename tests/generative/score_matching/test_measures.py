@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from generative.known.densities import Mixture, eight_gaussians
+from generative.known.densities import GaussianMixture, eight_gaussians
 from generative.known.points import load_density
 from generative.score_matching import ScoreConfig, denoising_loss
 
@@ -32,7 +32,7 @@ def test_the_exact_score_has_no_excess():
     def exact_score(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         scores = torch.empty_like(x)
         for level in network.levels:
-            noisy = Mixture(plain.centres, math.hypot(plain.scale, float(level)))
+            noisy = GaussianMixture(plain.centres, math.hypot(plain.scale, float(level)))
             with torch.enable_grad():
                 at = x[sigma == level].double().requires_grad_()
                 (score,) = torch.autograd.grad(noisy.log_prob(at).sum(), at)

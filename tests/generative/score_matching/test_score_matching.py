@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from generative.known.densities import Mixture, eight_gaussians
+from generative.known.densities import GaussianMixture, eight_gaussians
 from generative.score_matching import (
     ScoreConfig,
     ScoreLearner,
@@ -37,7 +37,7 @@ def gaussian_score(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
 def mixture_score(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     """Of eight Gaussians with noise, which are eight wider Gaussians, by autograd."""
     plain = eight_gaussians()
-    noisy = Mixture(plain.centres, math.hypot(plain.scale, float(sigma[0])))
+    noisy = GaussianMixture(plain.centres, math.hypot(plain.scale, float(sigma[0])))
     with torch.enable_grad():
         x = x.detach().double().requires_grad_()
         (score,) = torch.autograd.grad(noisy.log_prob(x).sum(), x)

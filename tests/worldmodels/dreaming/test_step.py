@@ -198,7 +198,7 @@ def test_scores_of_memories_dream_the_same(make):
     start, config = one_start(agent), DreamConfig(9, 0.0, False, (-9, 9), 9.0)
     driver = Driver(agent.controller, agent.world.memory, start)
     memory, rows = agent.world.memory, np.array([0])
-    [found] = dreamed_returns(memory, start, driver, None, rows, 9, dreams=2, temperature=0.0)
+    [found] = dreamed_returns(memory, start, driver, rows, 9, dreams=2, temperature=0.0)
     assert found == pytest.approx(by_hand(agent, start, config, False)[0], abs=1e-4)
 
 

@@ -123,7 +123,7 @@ def test_dreamed_returns_without_luck_are_a_loop(make):
     nn.init.normal_(controller.linear.weight)
     rows = moments(encoded, horizon, history=1, every=4)
     starts, driver = warm_up(memory, encoded), Driver(controller, own, warm_up(own, encoded))
-    found = dreamed_returns(memory, starts, driver, encoded, rows, horizon, 3, temperature=0.0)
+    found = dreamed_returns(memory, starts, driver, rows, horizon, 3, temperature=0.0)
     for row, value in zip(rows, found, strict=True):
         now, mind = starts.take([row]), driver.starts.take([row])
         z, state, own_state, total = now.z, (now.h, now.c), (mind.h, mind.c), 0.0
@@ -136,8 +136,8 @@ def test_dreamed_returns_without_luck_are_a_loop(make):
         assert value == pytest.approx(total, rel=1e-4, abs=1e-5)
     # An end that is certain comes after the first decision, which pays.
     nn.init.constant_(memory.end_head.bias, 40.0)
-    once = dreamed_returns(memory, starts, driver, encoded, rows, horizon)
-    expected = dreamed_returns(memory, starts, driver, encoded, rows, 1)
+    once = dreamed_returns(memory, starts, driver, rows, horizon)
+    expected = dreamed_returns(memory, starts, driver, rows, 1)
     np.testing.assert_allclose(once, expected, rtol=1e-5)  # float32
 
 
