@@ -290,7 +290,10 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize(("how", "status"), [("close", 0), ("end", 0), ("kill", -9)])
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [("end", 0), ("kill", -9), pytest.param("close", 0, marks=pytest.mark.nightly)],
+)
 def test_a_ray_of_our_own_leaves_nothing_behind(tmp_path, how, status):
     (tmp_path / "main.py").write_text(ALONE)
     before = set(os.listdir("/tmp"))

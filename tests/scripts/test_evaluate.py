@@ -175,12 +175,12 @@ def test_render_dream(agent, tmp_path):
     film, picture = tmp_path / "a film.mp4", tmp_path / "poster.png"
     done = run_script(
         "render_dream", "smoke", agent, "--out", film, "--poster", picture,
-        "--seconds", 1.0, "--actions", "real",
+        "--seconds", 2.2, "--actions", "real",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     frames = imageio.mimread(film, memtest=False)
-    assert [frame.shape for frame in frames] == [(640, 1264, 3)] * 25
+    assert [frame.shape for frame in frames] == [(640, 1264, 3)] * 55
     # The picture of the game changes from frame to frame.
-    assert np.abs(frames[14].astype(int) - frames[24])[60:400, 30:600].mean() > 1
+    assert np.abs(frames[40].astype(int) - frames[54])[60:400, 30:600].mean() > 1
     assert Image.open(picture).size[0] > 1200
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a film.mp4", "poster.png"]

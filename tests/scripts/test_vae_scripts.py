@@ -111,9 +111,9 @@ def test_a_linear_vae_and_one_of_a_world_model_are_explored_too(tmp_path):
     """Of the committed V no data are at hand: it shows samples."""
     torch.manual_seed(0)
     LinearVAE(LinearVAEConfig((1, 8, 8), 2)).save_pretrained(tmp_path / "linear")
-    smoke = explore.PRESETS["smoke"]
+    few = explore.Args(vae=explored.Settings(max_images=200, morphs=1))
     explore.main(
-        replace(smoke, folder=tmp_path / "linear", pictures=tmp_path / "pictures", data="digits")
+        replace(few, folder=tmp_path / "linear", pictures=tmp_path / "pictures", data="digits")
     )
     assert (tmp_path / "pictures" / "plane.png").exists()
     vision = "pretrained/carracing-dream/vision"
@@ -124,7 +124,7 @@ def test_a_linear_vae_and_one_of_a_world_model_are_explored_too(tmp_path):
     for i in range(20):
         image = Image.fromarray(np.full((64, 64, 3), 10 * i, np.uint8))
         image.save(tmp_path / "images" / f"{i}.png")
-    args = replace(smoke, folder=Path(vision), pictures=tmp_path / "frames")
+    args = replace(few, folder=Path(vision), pictures=tmp_path / "frames")
     explore.main(replace(args, data="folder", data_dir=tmp_path / "images"))
     names = {path.stem for path in (tmp_path / "frames").glob("*.png")}
     assert names == {"reconstructions", "samples", "morphs", "histograms"}
