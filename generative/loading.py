@@ -67,6 +67,7 @@ MODELS: dict[str, str] = {
     "StyleGAN2": "generative.stylegan:StyleGAN",
     "T5": "generative.text",
     "VAE": "generative.vae",
+    "VAEGAN": "generative.vae_gan",
     "VQGAN": "generative.codes:VQVAE",
     "VQVAE": "generative.codes",
     "ViTVQGAN": "generative.codes:VQVAE",

@@ -24,7 +24,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "train_stylegan2",
         "train_realnvp", "train_glow", "train_ffjord", "train_pixelcnn",
         "train_energy", "train_rbm", "train_score", "train_diffusion", "train_classifier",
-        "train_pix2pix", "train_cyclegan",
+        "train_pix2pix", "train_cyclegan", "train_vqvae", "train_vqgan", "train_code_prior",
+        "train_vae_gan",
     ),
     "train a model of texts": (
         "train_recurrent_text", "train_gpt", "train_bert", "fine_tune_bert", "train_t5",

@@ -19,6 +19,7 @@ from scripts.explored import (
     attention_gan,
     autoencoder,
     classifier,
+    codes,
     densities,
     diffusion,
     energy,
@@ -63,6 +64,7 @@ class Args(Checked):
     energy: energy.Settings = field(default_factory=energy.Settings)
     diffusion: diffusion.Settings = field(default_factory=diffusion.Settings)
     classifier: classifier.Settings = field(default_factory=classifier.Settings)
+    codes: codes.Settings = field(default_factory=codes.Settings)
     text: text.Settings = field(default_factory=text.Settings)
     rlhf: rlhf.Settings = field(default_factory=rlhf.Settings)
     music: music.Settings = field(default_factory=music.Settings)
@@ -89,6 +91,7 @@ PRESETS = {
         energy=energy.Settings(steps=5, side=20),
         diffusion=diffusion.Settings(steps=(1, 2), images=3, pairs=1, points=100),
         classifier=classifier.Settings(num_images=4),
+        codes=codes.Settings(max_images=200, num_images=2),
         text=text.Settings(num_tokens=8),
         rlhf=rlhf.Settings(betas=(0.5, 1.0), steps=2),
         music=music.Settings(length=10, max_pieces=20),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -115,13 +115,14 @@ def main(args: Args) -> Path:
     from generative.training.pictures import image_grid
     from scripts.train_gan import classes_of
 
-    autoencoder, data, data_dir = open_codes(args)
+    autoencoder, args = open_codes(args)
     with Run.open(args, kind="train_code_prior") as run:
         if run.done:
             return run.path / "model"
         if args.threads:
             torch.set_num_threads(args.threads)
-        images = load_images(data, data_dir, autoencoder.image_shape)
+        data = run.config.data
+        images = load_images(data, run.config.data_dir, autoencoder.image_shape)
         autoencoder.save_pretrained(run.path / "autoencoder")
         autoencoder = autoencoder.to(run.device)
         codes, split = all_codes(autoencoder, images), torch.from_numpy(images.split)
@@ -162,8 +163,8 @@ def main(args: Args) -> Path:
         return run.path / "model"
 
 
-def open_codes(args: Args) -> tuple[VQVAE, ImageData, Path]:
-    """The model whose codes are learned, its data, and where these are.
+def open_codes(args: Args) -> tuple[VQVAE, Args]:
+    """The model whose codes are learned, and settings that name its data.
 
     Raises:
         FileNotFoundError: there is no such run; says what makes one.
@@ -173,18 +174,20 @@ def open_codes(args: Args) -> tuple[VQVAE, ImageData, Path]:
     from generative.loading import model_folder
     from generative.training.run import CONFIG_NAME, read_config
 
-    if not args.codes.is_dir():
+    copy = args.out / "autoencoder"  # a run that was begun needs nothing else
+    if not copy.is_dir() and not args.codes.is_dir():
         raise FileNotFoundError(
             f"{args.codes}: no such folder; pass --codes with a run of train_vqvae or train_vqgan"
         )
-    folder = model_folder(args.codes)
-    known = (folder.parent / CONFIG_NAME).is_file()
-    settings: dict[str, Any] = read_config(folder.parent)[1] if known else {}
-    data = args.data or settings.get("data", "")
+    folder = copy if copy.is_dir() else model_folder(args.codes)
+    settings: dict[str, Any] = {}
+    if (folder.parent / CONFIG_NAME).is_file():
+        settings = read_config(folder.parent)[1]
+    data, data_dir = args.data or settings.get("data", ""), args.data_dir
     if not data:
         raise ValueError(f"no run tells the data of {folder}; pass --data")
-    data_dir = args.data_dir or Path(str(settings.get("data_dir", "data")))
-    return VQVAE.from_pretrained(folder), data, data_dir
+    data_dir = data_dir or Path(str(settings.get("data_dir", "data")))
+    return VQVAE.from_pretrained(folder), replace(args, data=data, data_dir=data_dir)
 
 
 def nats(prior: PixelCNNPrior | GPTPrior, codes: Tensor) -> float:

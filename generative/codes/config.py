@@ -14,6 +14,7 @@ from generative.nets.config import (
     vit_block,
 )
 from generative.pixelcnn.config import GatedConfig, PixelCNNConfig, PlainConfig
+from generative.training.config import AdamWConfig
 from generative.training.ranges import (
     Checked,
     Choices,
@@ -186,17 +187,21 @@ class ViTVQGANConfig(Checked):
 
 
 @dataclass(frozen=True)
-class VQVAELossConfig(Checked):
+class VQVAELossConfig(AdamWConfig):
     """Training settings of a VQ-VAE: Adam on squared error plus the quantiser's loss."""
 
-    lr: Positive = 1e-3
-    """Adam's learning rate."""
     final_lr: NonNegative = 1e-5
     """Learning rate at the last step; cosine from `lr` (equal: constant)."""
-    adam_eps: Positive = 1e-8
-    """Adam's epsilon."""
     revive_until: Probability = 0.7
     """Share of the steps after which unused codes are left as they are."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ema:
+            raise ValueError(
+                f"ema is {self.ema}; an average over codes that were put elsewhere is of no place: "
+                "give 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -235,7 +240,7 @@ class VQGANLossConfig(Checked):
     """Adam's decay of the average gradient."""
     beta2: Share = 0.9
     """Adam's decay of the average square."""
-    adam_eps: Positive = 1e-8
+    adam_eps: Positive = 1e-7
     """Adam's epsilon."""
     weight_decay: NonNegative = 0.0
     """Decoupled weight decay (AdamW) of matrices of encoder and decoder."""
@@ -284,18 +289,12 @@ class PriorConfig(Checked):
 
 
 @dataclass(frozen=True)
-class PriorLossConfig(Checked):
+class PriorLossConfig(AdamWConfig):
     """Training settings of a prior: AdamW on the negative log-likelihood per code."""
 
     lr: Positive = 2e-3
     """Learning rate."""
     final_lr: NonNegative = 1e-5
     """Learning rate at the last step; cosine from `lr` (equal: constant)."""
-    adam_eps: Positive = 1e-8
-    """Adam's epsilon."""
-    weight_decay: NonNegative = 0.0
-    """Decoupled weight decay (AdamW) of matrices."""
     clip: NonNegative = 1.0
     """Largest norm of the gradient; 0 for no limit."""
-    ema: Share = 0.0
-    """Decay of the average of the weights that is kept in their place; 0 keeps the last weights."""

@@ -14,7 +14,12 @@ from generative.codes.model import VQVAE, Passed, vqvae_loss
 from generative.gan.config import GANLossConfig
 from generative.gan.losses import critic_loss, generator_loss, squared_slope
 from generative.nets.quantiser import VectorQuantiser, count_codes, perplexity
-from generative.training.optimisation import Optimisation, parameter_groups
+from generative.training.optimisation import (
+    ModelLearner,
+    Optimisation,
+    adamw,
+    parameter_groups,
+)
 
 __all__ = ["VQGANLearner", "VQVAELearner"]
 
@@ -22,13 +27,12 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 """Two batches of images in [0, 1] -> their distances (B,)."""
 
 
-class VQVAELearner:
+class VQVAELearner(ModelLearner[VQVAE]):
     """Adam on the loss of a VQ-VAE; the list of codes moves and is revived after each step."""
 
     def __init__(self, model: VQVAE, config: VQVAELossConfig, steps: int):
-        self.model, self.config = model, config
-        optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, eps=config.adam_eps)
-        self.optimisation = Optimisation(model, optimizer, steps, config.final_lr)
+        super().__init__(model, adamw(model, config, steps))
+        self.config = config
 
     def update(self, x: Tensor) -> dict[str, Tensor | float]:
         """One step on images (B, C, H, W) in [0, 1].
@@ -37,18 +41,10 @@ class VQVAELearner:
             loss, recon and codes as `VQVAELosses`; perplexity and used, of the codes of the batch.
         """
         passed = self.model.through(x)
-        losses = vqvae_loss(passed, x)
         step = self.optimisation.step_number
-        self.optimisation.step(losses.loss)
-        logged = {name: value.detach() for name, value in losses._asdict().items()}
+        logged = self.descend(vqvae_loss(passed, x))
         early = step < self.config.revive_until * self.optimisation.steps
         return {**logged, **_observe(self.model, passed, early)}
-
-    def state_dict(self) -> dict:
-        return self.optimisation.state_dict()
-
-    def load_state_dict(self, state: dict) -> None:
-        self.optimisation.load_state_dict(state)
 
 
 class VQGANLearner:

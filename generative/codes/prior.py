@@ -26,7 +26,7 @@ from generative.codes.networks import CodeTransformer
 from generative.pixelcnn.model import PixelCNN
 from generative.sampling import sample_logits
 from generative.training.checks import check_labels, check_some, checked, placed
-from generative.training.optimisation import Optimisation, parameter_groups
+from generative.training.optimisation import ModelLearner, adamw
 from generative.training.pretrained import Pretrained
 from generative.training.ranges import CountOrZero, NonNegative
 
@@ -258,24 +258,13 @@ def uniform_codes(
     return torch.randint(num_codes, (n, *grid), generator=generator)
 
 
-class PriorLearner:
+class PriorLearner(ModelLearner["PixelCNNPrior | GPTPrior"]):
     """AdamW on the loss per code; `kept` holds the weights to keep: their average, if any."""
 
     def __init__(self, model: PixelCNNPrior | GPTPrior, config: PriorLossConfig, steps: int):
-        self.model, self.config = model, config
-        optimizer = torch.optim.AdamW(
-            parameter_groups(model, config.weight_decay), lr=config.lr, eps=config.adam_eps
-        )
-        self.optimisation = Optimisation(
-            model, optimizer, steps, config.final_lr, config.clip, config.ema
-        )
+        super().__init__(model, adamw(model, config, steps))
 
-    @property
-    def kept(self) -> PixelCNNPrior | GPTPrior:
-        """A copy of the model with the weights that sampling and scoring should use."""
-        return self.optimisation.kept
-
-    def update(self, batch: Tensor | tuple[Tensor, Tensor]) -> dict[str, Tensor | float]:
+    def update(self, batch: Tensor | tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """One step on codes, int64 (B, h, w), or on (codes, labels (B,)).
 
         Returns:
@@ -284,11 +273,4 @@ class PriorLearner:
         codes, labels = (batch, None) if isinstance(batch, Tensor) else batch
         losses = self.model.loss(codes, labels)
         rows, columns = self.model.grid
-        self.optimisation.step(losses.loss / (rows * columns))
-        return {"loss": losses.loss.detach()}
-
-    def state_dict(self) -> dict:
-        return self.optimisation.state_dict()
-
-    def load_state_dict(self, state: dict) -> None:
-        self.optimisation.load_state_dict(state)
+        return self.descend(losses, losses.loss / (rows * columns))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     AnyVAE = ConvVAE | VAE | LinearVAE
 
-CLASSES = ("ConvVAE", "ImageVAE", "LinearVAE")
+CLASSES = ("ConvVAE", "ImageVAE", "LinearVAE", "VAEGAN")
 
 
 @dataclass(frozen=True)
