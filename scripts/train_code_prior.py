@@ -73,12 +73,16 @@ class Args(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        classes = 0 if isinstance(self.network, PlainConfig) else self.network.num_classes
-        if bool(self.label) != bool(classes):
+        if bool(self.label) != bool(self.num_classes):
             raise ValueError(
-                f"label is {self.label} and num_classes {classes}; classes need the names of what "
+                f"label is {self.label} and num_classes {self.num_classes}; classes need the names of what "
                 "gives them, and these a network with num_classes"
             )
+
+    @property
+    def num_classes(self) -> int:
+        """Classes that the network is told; 0 for none."""
+        return 0 if isinstance(self.network, PlainConfig) else self.network.num_classes
 
 
 DEFAULT_PRESET = "pixelcnn"
@@ -129,7 +133,7 @@ def main(args: Args) -> Path:
         train, test = codes[split == 0], codes[split == 2]
         labels = None
         if args.label:
-            classes = classes_of(images, args.label, args.network.num_classes)
+            classes = classes_of(images, args.label, args.num_classes)
             labels = torch.from_numpy(classes)[split == 0]
         torch.manual_seed(run.seed_for("weights"))
         prior = PriorConfig(autoencoder.grid, autoencoder.num_codes, args.network).build()

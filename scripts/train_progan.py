@@ -117,6 +117,7 @@ def train(args: Args, kind: str, learner_kind: type[ProGANLearner]) -> Path:
     """Train a GAN that may grow, and show what it makes; returns the folder of the trained one."""
     import torch
 
+    from generative.stylegan import StyleGAN
     from generative.stylegan.stylegan2 import SkipGenerator, contributions
     from generative.training.loop import fit
     from generative.training.pictures import image_grid
@@ -134,14 +135,14 @@ def train(args: Args, kind: str, learner_kind: type[ProGANLearner]) -> Path:
         def show(step: int) -> None:
             gan, grows = learner.kept, args.loss.phase_images > 0
             draws = torch.Generator(run.device).manual_seed(0)
-            if isinstance(gan.generator, SkipGenerator):
+            if isinstance(gan, StyleGAN) and isinstance(gan.generator, SkipGenerator):
                 w, noise = gan.styles(gan.draw_z(64, draws)), gan.draw_noise(64, draws)
                 shares = contributions(gan.generator, w, noise).tolist()
                 names = (f"contribution_{side}" for side in gan.generator.sides)
                 run.metrics.log(step, dict(zip(names, shares, strict=True)))
             if step % args.picture_every == 0 or step == args.steps:
-                stage = learner.stage if grows else ()
-                samples = gan.sample(64, draws, *stage)
+                side, alpha = learner.stage if grows else (None, 1.0)
+                samples = gan.sample(64, draws, side, alpha)
                 scale = max(1, 64 // samples.shape[-1])
                 run.metrics.log_image(step, "samples", image_grid(samples, 8, scale))
 

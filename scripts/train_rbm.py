@@ -160,12 +160,12 @@ def main(args: Args) -> Path:
             return train[rows].to(run.device)
 
         def show(step: int) -> None:
-            if args.kind == "rbm":
-                gap = free_energy_gap(learner.kept, train, test)
-                run.metrics.log(step, {"free_energy_gap": gap})
+            kept = learner.kept
+            if isinstance(kept, RBM):
+                run.metrics.log(step, {"free_energy_gap": free_energy_gap(kept, train, test)})
             if step % args.picture_every == 0 or step == args.steps:
                 generator = torch.Generator(run.device).manual_seed(0)
-                picture = image_grid(learner.kept.sample(64, generator), scale=2)
+                picture = image_grid(kept.sample(64, generator), scale=2)
                 run.metrics.log_image(step, "samples", picture)
 
         fit(

@@ -193,7 +193,7 @@ def main(args: Args) -> Path:
 
 def perceptual_distance(run: Run) -> PerceptualDistance:
     """By a classifier of the same images, trained once; it is kept in `classifier` of the run."""
-    from generative.classifier import CNNClassifier
+    from generative.classifier import Classifier
     from generative.nets.perceptual import PerceptualDistance
 
     args = run.config
@@ -212,7 +212,7 @@ def perceptual_distance(run: Run) -> PerceptualDistance:
             seed=args.seed,
         )
     )
-    return PerceptualDistance(CNNClassifier.from_pretrained(folder, run.device))
+    return PerceptualDistance(Classifier.from_pretrained(folder, run.device))
 
 
 if __name__ == "__main__":

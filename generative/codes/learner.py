@@ -14,12 +14,8 @@ from generative.codes.model import VQVAE, Passed, vqvae_loss
 from generative.gan.config import GANLossConfig
 from generative.gan.losses import critic_loss, generator_loss, squared_slope
 from generative.nets.quantiser import VectorQuantiser, count_codes, perplexity
-from generative.training.optimisation import (
-    ModelLearner,
-    Optimisation,
-    adamw,
-    parameter_groups,
-)
+from generative.training.learner import ModelLearner, adamw
+from generative.training.optimisation import Optimisation, parameter_groups
 
 __all__ = ["VQGANLearner", "VQVAELearner"]
 

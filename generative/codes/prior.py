@@ -26,7 +26,7 @@ from generative.codes.networks import CodeTransformer
 from generative.pixelcnn.model import PixelCNN
 from generative.sampling import sample_logits
 from generative.training.checks import check_labels, check_some, checked, placed
-from generative.training.optimisation import ModelLearner, adamw
+from generative.training.learner import ModelLearner, adamw
 from generative.training.pretrained import Pretrained
 from generative.training.ranges import CountOrZero, NonNegative
 

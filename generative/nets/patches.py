@@ -70,7 +70,7 @@ class PatchCritic(nn.Module):
         Raises:
             ValueError: images too small for a single patch.
         """
-        patch_grid(x.shape[-2:], self.num_levels)
+        patch_grid((x.shape[-2], x.shape[-1]), self.num_levels)
         return self.layers(x).squeeze(1)
 
 

@@ -4,7 +4,7 @@ and of deep belief networks layer by layer."""
 from __future__ import annotations
 
 import copy
-from typing import TypeAlias
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from generative.training.optimisation import Optimisation
 
 __all__ = ["BoltzmannLearner", "DBNLearner"]
 
-Machine: TypeAlias = BoltzmannMachine | RBM
+Machine = TypeVar("Machine", BoltzmannMachine, RBM)
 
 
 class BoltzmannLearner(ModelLearner[Machine]):

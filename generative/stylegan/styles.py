@@ -70,7 +70,7 @@ class _StyleLayer(nn.Module):
         self.affine = EqualisedLinear(style_dim, 2 * channels)
         self.up = up
         with torch.no_grad():  # deviation 1, mean 0
-            self.affine.bias[:channels] = 1.0
+            self.affine.bias[:channels] = 1.0  # pyright: ignore[reportOptionalSubscript]
 
     def forward(self, h: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
         if self.conv is not None:

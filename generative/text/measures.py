@@ -13,7 +13,6 @@ from generative.text.tokens import up_to_end
 
 if TYPE_CHECKING:
     from generative.text.bert import BERT
-    from generative.text.recurrent import Bidirectional
 
 __all__ = ["HiddenTokenLoss", "NextTokenLoss", "hidden_token_loss", "next_token_loss"]
 
@@ -57,7 +56,7 @@ class HiddenTokenLoss(NamedTuple):
 
 @torch.no_grad()
 def hidden_token_loss(
-    model: BERT | Bidirectional,
+    model: BERT,
     texts: Tensor,
     posterior: Callable[[Tensor, Tensor], Tensor] | None = None,
     batch_size: int = 200,

@@ -98,11 +98,11 @@ class CycleGANConfig(Checked):
 
         channels = self.shape[0]
         there, back = (ResNetGenerator(channels, self.width, self.num_blocks) for _ in range(2))
-        critics = [
+        first, second = (
             PatchCritic(channels, self.critic_width, self.critic_levels, self.critic_norm)
             for _ in range(2)
-        ]
-        return CycleGAN(there, back, *critics, self.shape, config=self)
+        )
+        return CycleGAN(there, back, first, second, self.shape, config=self)
 
 
 def _check_sides(shape: tuple[int, int, int], num_levels: int) -> None:

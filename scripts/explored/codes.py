@@ -81,7 +81,7 @@ def as_colour(x: Tensor) -> Tensor:
 
 
 def code_maps(codes: Tensor, num_codes: int, image_shape: tuple[int, int, int]) -> Tensor:
-    """Grids of codes (B, h, w) as images (B, 3, H, W) in which each code has a colour of its own."""
+    """Grids of codes (B, h, w) as images (B, 3, H, W), each code in a colour of its own."""
     import colorsys
 
     import torch

@@ -62,8 +62,8 @@ def _two_sets(subject: Subject, settings: Settings) -> dict[str, Any]:
     from scripts.train_cyclegan import load_sets, pairings, score, there_and_back
 
     model, scale = subject.model, scale_to(64, subject.model.shape)
-    folders = [Path(subject.setting(f"{name}_dir", "")) for name in ("first", "second")]
-    sets = load_sets(subject.data, *folders, model.shape)
+    first, second = (Path(subject.setting(f"{name}_dir", "")) for name in ("first", "second"))
+    sets = load_sets(subject.data, first, second, model.shape)
     test = [images.part("test") for images in sets]
     rows = there_and_back(model, test, settings.num_images)
     subject.save("translations", strips(*rows, scale=scale))

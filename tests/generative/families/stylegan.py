@@ -47,9 +47,7 @@ FAMILIES = {
         **SHARED,
     ),
     "StyleGAN2": Family(
-        make=lambda: StyleGAN2Config(
-            (3, 8, 8), 8, 128, 16, style_dim=8, mapping_layers=2
-        ).build(),
+        make=lambda: StyleGAN2Config((3, 8, 8), 8, 128, 16, style_dim=8, mapping_layers=2).build(),
         learner=lambda model, steps: StyleGANLearner(
             model, StyleGANLossConfig(phase_images=0, path_weight=0.1, path_every=4, **FAST), steps
         ),
