@@ -75,8 +75,8 @@ class Args(Checked):
         super().__post_init__()
         if bool(self.label) != bool(self.num_classes):
             raise ValueError(
-                f"label is {self.label} and num_classes {self.num_classes}; classes need the names of what "
-                "gives them, and these a network with num_classes"
+                f"label is {self.label} and num_classes {self.num_classes}; classes need the names "
+                "of what gives them, and these a network with num_classes"
             )
 
     @property
