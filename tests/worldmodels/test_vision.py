@@ -153,8 +153,9 @@ def test_standardised_codes_have_unit_scale_and_the_same_images(name):
 @torch.no_grad()
 def test_a_number_that_never_changes_is_not_blown_up():
     model, x = make("LinearAutoencoder"), images(20)
-    model.encoder.weight[1] = 0
-    model.encoder.bias[1] = 3.0
+    into, _ = model.maps_beside_code()
+    into.weight[1] = 0
+    into.bias[1] = 3.0
     before = model.reconstruct(x)
     standardise(model, model.encode(x))
     z = model.encode(x)
