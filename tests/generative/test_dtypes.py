@@ -12,7 +12,13 @@ from generative.text.bert import BERTClassifier
 from generative.training.checks import check_dtype, placed, to_levels
 from tests.dtypes import default_dtype
 from tests.generative.families import FAMILIES
-from tests.generative.test_families import every_family, generator, having, make
+from tests.generative.test_families import (
+    every_family,
+    generator,
+    having,
+    make,
+    variants_nightly,
+)
 
 
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -68,7 +74,7 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         assert torch.equal(found[key], value), key
 
 
-@every_family
+@variants_nightly
 def test_default_dtype_changes_nothing_for_a_loaded_model(name, tmp_path):
     """Also where it is loaded inside inference_mode: it is then used and trained as ever."""
     x = FAMILIES[name].examples(4)
@@ -86,7 +92,7 @@ def test_default_dtype_changes_nothing_for_a_loaded_model(name, tmp_path):
     assert_equal(weights, trained(name, model, x))
 
 
-@every_family
+@variants_nightly
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_model_of_another_type_computes_in_it(name, dtype):
     model, x = make(name).to(dtype), cast(FAMILIES[name].examples(4), dtype)
@@ -98,7 +104,7 @@ def test_model_of_another_type_computes_in_it(name, dtype):
         assert value.isfinite().all(), key
 
 
-@every_family
+@variants_nightly
 def test_double_agrees_with_float(name):
     """The same numbers, but for roundings; draws are others, so only what has none is compared."""
     model, x = make(name), FAMILIES[name].examples(4)

@@ -24,7 +24,20 @@ def having(*verbs: str):
     return pytest.mark.parametrize("name", names)
 
 
+def main_families() -> set[str]:
+    """The first of each class of models, and those with a command; others are their variants."""
+    classes = {type(FAMILIES[name].make()): name for name in reversed(FAMILIES)}
+    return {*classes.values(), *(name for name in FAMILIES if FAMILIES[name].script)}
+
+
 every_family = pytest.mark.parametrize("name", FAMILIES)
+MAIN = main_families()
+variants_nightly = pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in MAIN else pytest.mark.nightly) for n in FAMILIES],
+)
+"""For what takes long. In every run the variants are trained for some steps by
+`test_learner_goes_on_from_its_state`."""
 every_script = pytest.mark.parametrize("name", [n for n in FAMILIES if FAMILIES[n].script])
 
 
@@ -109,7 +122,7 @@ def test_reconstructions_have_the_shape_of_images(name):
     assert make(name).reconstruct(x).shape == x.shape
 
 
-@every_family
+@variants_nightly
 def test_overfits_eight_examples(name):
     """It stops where it has come below and stayed there for five steps."""
     family = FAMILIES[name]
