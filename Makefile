@@ -9,8 +9,9 @@ ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 HEADLESS = SDL_VIDEODRIVER=dummy SDL_AUDIODRIVER=dummy MPLBACKEND=Agg PYGAME_HIDE_SUPPORT_PROMPT=1
 # Tests that compute, and so depend on the processor in their last bits.
 NUMERIC = tests/agents tests/envs tests/generative tests/worldmodels
-# Tests that run commands.
-COMMANDS = tests/scripts tests/reliability tests/generative/test_families.py
+# Tests that run commands or worker processes.
+COMMANDS = tests/scripts tests/reliability tests/generative/test_families.py tests/agents \
+	tests/envs/test_pool.py tests/worldmodels/test_scoring.py
 INSTALL = @PYTHON='$(PYTHON)' sh .ci/install.sh
 
 .PHONY: help install quickstart drive test test-nightly bench certificates lint format
