@@ -108,11 +108,8 @@ def usage(verbs: dict[str, str]) -> str:
             indent = " " * (width + 4)
             text = f"  {verb:<{width}}  {verbs[verb]}"
             lines.append(textwrap.fill(text, 80, subsequent_indent=indent))
-    lines += [
-        "",
-        "`worldmodels VERB --help` lists the presets and options of a verb and the time it",
-    ]
-    lines += ["takes; `worldmodels info` shows versions, processor and extras."]
+    lines += ["", "`worldmodels VERB --help` lists presets, options and the time of the default;"]
+    lines += ["`worldmodels info` shows versions, processor and extras."]
     return "\n".join(lines)
 
 
