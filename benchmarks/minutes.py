@@ -27,7 +27,7 @@ VERBS = (
     "train_autoencoder", "train_image_vae", "train_gan", "train_wgan", "train_conditional_gan",
     "train_realnvp", "train_glow", "train_ffjord", "train_pixelcnn", "train_energy", "train_rbm",
     "train_score", "train_diffusion", "train_classifier", "train_recurrent_text", "train_gpt",
-    "train_bert", "train_t5", "train_rlhf", "train_music_transformer",
+    "train_bert", "train_t5", "train_rlhf", "train_music_rnn", "train_music_transformer",
     "train_musegan",
 )  # fmt: skip
 TRIAL = 20.0

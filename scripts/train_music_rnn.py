@@ -28,6 +28,8 @@ class Args(Checked):
     """Train an LSTM or GRU on piano rolls of chorales.
 
     The result has the nats a frame of the test pieces, and of the others.
+
+    The preset chorales takes 5 to 10 minutes on one core.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
