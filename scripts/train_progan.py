@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from generative.stylegan.config import ProGANConfig, ProGANLossConfig
 from generative.training.cli import start
-from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
+from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
+from generative.training.reports import add_to_report
 from generative.training.run import Run
 from scripts.common.images import ImageData
 
@@ -37,6 +38,8 @@ class Args(Checked):
     log_every: Count = 100
     picture_every: Count = 1000
     """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
+    report: Annotated[Path, Ending((".json",))] | None = None
+    """JSON file to which the result is added, under the name of the run's folder."""
     threads: Workers = 0
     """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
     device: Device = "auto"
@@ -63,14 +66,13 @@ DEFAULT_PRESET = "sprites"
 # Losses of pairs, which leave out no mode, and penalties at real and generated examples, with which
 # they converge (Huang et al. 2024); every fourth step has four times the penalty.
 PAIRS = ProGANLossConfig(
-    phase_images=12_800,
+    phase_images=4000,
     objective="relativistic",
     gradient_penalty=0.0,
     drift=0.0,
     r1=0.5,
     r2=0.5,
-    per_pixel=True,
-    penalty_end=0.2,
+    penalty_end=0.3,
     penalty_every=4,
     lr=2e-3,
     critic_lr=2e-3,
@@ -81,9 +83,9 @@ SPRITES = Args(
     data="sprites",
     model=ProGANConfig((3, 32, 32), latent_dim=32, channel_base=256, channel_max=64),
     loss=PAIRS,
-    steps=2800,
-    batch_size=32,
-    picture_every=400,
+    steps=1750,
+    log_every=50,
+    picture_every=250,
 )
 PRESETS = {
     "paper": Args(data="folder"),
@@ -153,6 +155,8 @@ def train(args: Args, kind: str, learner_kind: type[ProGANLearner]) -> Path:
         gan = learner.kept
         gan.save_pretrained(run.path / "model")
         run.finish({**run.metrics.last(), **task.score(gan)})
+        if args.report is not None:
+            add_to_report(args.report, run)
         return run.path / "model"
 
 

@@ -146,10 +146,6 @@ class ProGANLossConfig(Checked):
     """Adds r1 / 2 times the squared slope of heights at real examples (Mescheder et al. 2018)."""
     r2: NonNegative = 0.0
     """The same at generated ones (Roth et al. 2017)."""
-    per_pixel: bool = False
-    """Take r1 and r2 at a smaller side per pixel of the full image, of which a pixel is the mean of
-    (S / side)^2: with (side / S)^2 times the weight. Small images lie closer together, so that an
-    equal weight would keep the critic from telling them apart."""
     penalty_end: Quantile = 1.0
     """Share of r1 and r2 that is left at the last step (geometric)."""
     penalty_every: Size = 1

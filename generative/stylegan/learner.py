@@ -124,8 +124,6 @@ class ProGANLearner(AdversarialLearner[ProGAN]):
         """R1, R2 and the gradient penalty with their weights; None if all are 0."""
         config = self.config
         left = config.penalty_end ** min(self._steps_done / self.steps, 1)
-        if config.per_pixel:
-            left *= (stage.side / self.model.shape[-1]) ** 2
         pairs = ((config.r1, real_heights, real), (config.r2, fake_heights, fake))
         terms = [left * w / 2 * squared_slope(heights, x) for w, heights, x in pairs if w]
         if config.gradient_penalty:

@@ -65,6 +65,7 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
             pairs = gan.draw_z(4, draws).unflatten(0, (2, 2))
             way = torch.cat([slerp(a, b, u.to(a)) for a, b in pairs])
             subject.save("interpolation", image_grid(gan.generate(way), 10, scale))
+    subject.save("reduced", reduced(train.as_tensor(slice(8), subject.device)))
     film = growth(subject)
     if film is not None:
         subject.save("growth", film)
@@ -181,6 +182,22 @@ def peaks(gan: StyleGAN, w: Tensor) -> dict[str, float]:
     for hook in hooks:
         hook.remove()
     return {f"peak_{side}": float(torch.stack(shares).mean()) for side, shares in found.items()}
+
+
+def reduced(images: Tensor) -> np.ndarray:
+    """Images at each side that a network grows through, from 4 up, a row for each side."""
+    import torch
+
+    from generative.stylegan import Stage, reduce
+    from generative.training.pictures import image_grid
+
+    side, rows, now = images.shape[-1], [], 4
+    while now <= side:
+        small = reduce(images, Stage(now, 1.0))
+        times = side // now
+        rows.append(small.repeat_interleave(times, 2).repeat_interleave(times, 3))
+        now *= 2
+    return image_grid(torch.cat(rows), len(images), scale_to(64, images.shape[1:]))
 
 
 def growth(subject: Subject) -> np.ndarray | None:

@@ -35,7 +35,7 @@ def test_exploring_a_run(kind, tmp_path):
     found = json.loads((folder / "explore.json").read_text())
     assert all(np.isfinite(value) for value in found.values())
     pictures = {path.stem: np.asarray(Image.open(path)) for path in folder.glob("*.png")}
-    names = {"samples", "interpolation", "nearest", "growth", "curves"}
+    names = {"samples", "interpolation", "nearest", "growth", "reduced", "curves"}
     extra = STYLES if kind != "progan" else set()
     assert set(pictures) == names | extra | ({"contributions"} if kind == "stylegan2" else set())
     assert pictures["samples"].shape == (658, 658, 3)
@@ -79,6 +79,14 @@ def test_noise_is_left_out_of_each_side_in_turn():
     assert there[1] == []
     assert there[2:] == [[s for s in sides if s != without] for without in (4, 8, 16, 32)]
     assert all(len(part) == 2 for part in rows[0])
+
+
+def test_reduced_images_are_means_of_blocks():
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    picture = explored.reduced(images)  # two rows, sides 4 and 8, each pixel 8 times
+    assert picture.shape == (2 * 66 - 2, 2 * 66 - 2, 3)
+    block = images[1, :, 2:4, 4:6].mean((1, 2)).mul(255).round()
+    assert picture[20, 66 + 40].tolist() == block.byte().tolist()
 
 
 def test_a_peak_is_the_share_of_the_largest_pixel():
