@@ -119,8 +119,7 @@ def train(args: Args, kind: str, learner_kind: type[ProGANLearner]) -> Path:
     """Train a GAN that may grow, and show what it makes; returns the folder of the trained one."""
     import torch
 
-    from generative.stylegan import StyleGAN
-    from generative.stylegan.stylegan2 import SkipGenerator, contributions
+    from generative.stylegan import SkipGenerator, StyleGAN, contributions
     from generative.training.loop import fit
     from generative.training.pictures import image_grid
     from scripts.train_gan import Images

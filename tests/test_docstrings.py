@@ -121,6 +121,12 @@ def given_runs(folder: Path) -> dict[str, Any]:
     return {}
 
 
+def given_grown(_folder: Path) -> dict[str, Any]:
+    gan = load("generative.stylegan:ProGANConfig")((3, 16, 16), 8, 128, 8).build()
+    inputs = {"z": torch.randn(4, 8), "images": torch.rand(4, 3, 8, 8)}
+    return inputs | {"generator": gan.generator, "critic": gan.critic}
+
+
 def given_rlhf(folder: Path) -> dict[str, Any]:
     return {
         "policy": TINY[load("generative.text.gpt:GPT")].make(),
@@ -450,6 +456,10 @@ GIVEN: dict[str, Given] = {
     "generative.nets.attention": given_attention,
     "generative.nets.patches": lambda _: {"x": torch.rand(2, 3, 64, 64)},
     "generative.nets.perceptual": given_classifier,
+    "generative.nets.equalised": lambda _: {
+        "x": torch.randn(2, 64, 4, 4),
+        "w": torch.randn(2, 128),
+    },
     "generative.nets.relative": given_relative,
     "generative.nets.unet": given_unet,
     "generative.translation": lambda _: {
@@ -462,6 +472,7 @@ GIVEN: dict[str, Given] = {
         | names("generative.diffusion", "ImageDiffusionConfig")
     ),
     "generative.rlhf.model": given_rlhf,
+    "generative.stylegan": given_grown,
     "generative.sampling": lambda _: {"logits": torch.randn(2, 50), "generator": None},
     "generative.training.summary": lambda _: names(
         "generative.classifier.config", "CNNClassifierConfig"

@@ -4,10 +4,10 @@ ProGAN is trained on images of 4x4 first, and its networks grow with the images.
 noise to a style w that sets the statistics of every layer; StyleGAN2 sets the weights instead and
 need not grow (Karras et al. 2018, 2019, 2020; Foster 2023, chapter 10).
 
-    gan = StyleGAN2Config((3, 64, 64), channel_base=8192, channel_max=256).build()
-    gan.sample(16, truncation=0.7)       # (16, 3, 64, 64) in [0, 1]
-    w = gan.styles(z)                    # (B, 10, 512), a style for each layer
-    w[:, :4] = gan.styles(other)[:, :4]  # coarse traits of others
+    gan = StyleGAN2Config((3, 32, 32), 32, channel_base=256, channel_max=64, style_dim=64).build()
+    gan.sample(16, truncation=0.7)       # (16, 3, 32, 32) in [0, 1]
+    w = gan.styles(gan.draw_z(2))        # (2, 8, 64), a style for each layer
+    w[0, :4] = w[1, :4]                  # the coarse traits of the other
     gan.synthesise(w)
 
 `config` has sizes and settings, `growing` the schedule of growth, `progan`, `styles` and

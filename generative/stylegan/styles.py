@@ -69,8 +69,8 @@ class _StyleLayer(nn.Module):
         self.strength = nn.Parameter(torch.zeros(channels, 1, 1))
         self.affine = EqualisedLinear(style_dim, 2 * channels)
         self.up = up
-        with torch.no_grad():  # deviation 1, mean 0
-            self.affine.bias[:channels] = 1.0  # pyright: ignore[reportOptionalSubscript]
+        assert self.affine.bias is not None
+        nn.init.ones_(self.affine.bias[:channels])  # deviation 1, mean 0
 
     def forward(self, h: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
         if self.conv is not None:
