@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from generative.attention_gan.config import AttentionGANConfig
 from generative.autoencoder.config import ConvAutoencoderConfig
 from generative.energy.config import ConvEnergyConfig, LangevinConfig
 from generative.flow.config import GlowConfig
@@ -22,8 +23,10 @@ from generative.training.ranges import Checked, Count, Folder, Positive, Seed, W
 from generative.training.run import Run
 from generative.vae.config import ImageVAEConfig
 from scripts import (
+    train_attention_gan,
     train_autoencoder,
     train_classifier,
+    train_code_prior,
     train_conditional_gan,
     train_diffusion,
     train_energy,
@@ -31,8 +34,14 @@ from scripts import (
     train_glow,
     train_image_vae,
     train_pixelcnn,
+    train_progan,
     train_rbm,
     train_score,
+    train_stylegan,
+    train_stylegan2,
+    train_vae_gan,
+    train_vqgan,
+    train_vqvae,
     train_wgan,
 )
 from scripts.common.images import ImageData, load_images
@@ -58,6 +67,16 @@ class Entry:
     settings: Any
     samples: int = 10_000
     """Fewer where each costs a second and more; as many test images are set beside them."""
+    codes: str = ""
+    """Family whose codes it draws, which is trained before it, for its own minutes."""
+    fitted: Callable[[Any], Any] = lambda settings: settings
+    """Fits other settings to the number of steps."""
+
+
+def grown(settings: Any) -> Any:
+    """Seven eighths of the steps for the seven phases up to 32x32, whatever their number."""
+    images = settings.steps * settings.batch_size // 8
+    return replace(settings, loss=replace(settings.loss, phase_images=images))
 
 
 PLAIN = {"batch_norm": "none", "bias": True, "dropout": 0.0}
@@ -104,6 +123,57 @@ FAMILIES = {
             ),
         ),
     ),
+    "ProGAN": Entry(
+        train_progan,
+        replace(
+            train_progan.PRESETS["sprites"],
+            model=replace(train_progan.PRESETS["sprites"].model, shape=SHAPE),
+        ),
+        fitted=grown,
+    ),
+    "StyleGAN": Entry(
+        train_stylegan,
+        replace(
+            train_stylegan.PRESETS["sprites"],
+            model=replace(train_stylegan.PRESETS["sprites"].model, shape=SHAPE),
+        ),
+        fitted=grown,
+    ),
+    "StyleGAN2": Entry(
+        train_stylegan2,
+        replace(
+            train_stylegan2.PRESETS["sprites"],
+            model=replace(train_stylegan2.PRESETS["sprites"].model, shape=SHAPE),
+        ),
+    ),
+    "SAGAN": Entry(
+        train_attention_gan,
+        replace(
+            train_attention_gan.PRESETS["sprites"],
+            label=("class",),
+            model=AttentionGANConfig(
+                SHAPE, 10, 64, (8, 16, 32), attention_side=16, spectral_norm="none"
+            ),
+        ),
+    ),
+    "BigGAN": Entry(
+        train_attention_gan,
+        replace(
+            train_attention_gan.PRESETS["sprites"],
+            label=("class",),
+            model=AttentionGANConfig(
+                SHAPE, 10, 64, (8, 16, 32), attention_side=16, shared_dim=32, split_z=True,
+                spectral_norm="none",
+            ),
+        ),
+    ),
+    "VAE-GAN": Entry(train_vae_gan, train_vae_gan.PRESETS["fashion"]),
+    "VQ-VAE": Entry(train_vqvae, train_vqvae.PRESETS["fashion"]),
+    "VQ-VAE with PixelCNN": Entry(
+        train_code_prior, train_code_prior.PRESETS["pixelcnn"], codes="VQ-VAE"
+    ),
+    "VQ-GAN": Entry(train_vqgan, train_vqgan.PRESETS["fashion"]),
+    "VQ-GAN with GPT": Entry(train_code_prior, train_code_prior.PRESETS["gpt"], codes="VQ-GAN"),
     "PixelCNN": Entry(
         train_pixelcnn,
         replace(
@@ -205,6 +275,10 @@ class Args(Checked):
         unknown = set(self.only) - set(FAMILIES)
         if unknown:
             raise ValueError(f"only is {self.only}; families are {', '.join(FAMILIES)}")
+        needed = {FAMILIES[name].codes for name in self.only} - {""}
+        if self.only and not needed <= set(self.only):
+            missing = ", ".join(sorted(needed - set(self.only)))
+            raise ValueError(f"only is {self.only}; a prior needs the codes of {missing}: add it")
         shape = self.classifier.cnn.image_shape
         if self.classifier.network != "cnn" or shape != SHAPE:
             raise ValueError(
@@ -238,7 +312,8 @@ def main(args: Args) -> Path:
             images = load_images(args.data, args.data_dir, SHAPE)
             classifier, accuracy = train_judge(args, run)
             judge = Judge(classifier, images)
-            rows = {name: measure(name, args, run, judge) for name in args.only or FAMILIES}
+            names = [name for name in FAMILIES if not args.only or name in args.only]
+            rows = {name: measure(name, args, run, judge) for name in names}
             write_json(report, {
                 "families": rows, "data": args.data, "minutes": args.minutes, "seed": args.seed,
                 "classifier_accuracy": accuracy, "versions": run.versions,
@@ -307,15 +382,15 @@ def measure(name: str, args: Args, run: Run, judge: Judge) -> dict[str, Any]:
         return read_json(file)
     plan = run.path / f"{name}-steps.json"
     if not plan.exists():  # so that a run that was killed goes on with the same steps
-        seconds = step_seconds(entry, args, run.path / "trial")
+        seconds = step_seconds(entry, args, run.path)
         write_json(plan, {"steps": max(2, round(60 * args.minutes / seconds))})
     steps = read_json(plan)["steps"]
     print(f"{name}: {steps:,} steps")
     began = time.process_time()
-    entry.script.main(settings_of(entry, args, folder, steps))
+    entry.script.main(settings_of(entry, args, run.path, name, steps))
     seconds = time.process_time() - began
-    model = load_model(folder).eval()
-    x = draw(model, min(args.samples, entry.samples), judge.test, run.seed_for("samples", 0))
+    model = load_model(folder)
+    x = draw(folder, min(args.samples, entry.samples), judge.test, run.seed_for("samples", 0))
     row: dict[str, Any] = {
         "steps": steps,
         "cpu_seconds": round(seconds, 1),
@@ -330,35 +405,47 @@ def measure(name: str, args: Args, run: Run, judge: Judge) -> dict[str, Any]:
     return read_json(file)
 
 
-def settings_of(entry: Entry, args: Args, out: Path, steps: int) -> Any:
-    """Settings of a family's script for so many steps, with one picture at the end."""
+def settings_of(entry: Entry, args: Args, work: Path, name: str, steps: int) -> Any:
+    """Settings of a family's script for so many steps, with one picture at the end.
+
+    Args:
+        work: folder of all runs.
+        name: folder of this one there.
+    """
     log_every = min(50, steps)
-    return replace(
-        entry.settings, out=out, data=args.data, data_dir=args.data_dir, steps=steps,
+    settings = replace(
+        entry.settings, out=work / name, data=args.data, data_dir=args.data_dir, steps=steps,
         log_every=log_every, picture_every=steps - steps % log_every, threads=args.threads,
-        seed=args.seed,
+        seed=args.seed, **({"codes": work / entry.codes} if entry.codes else {}),
     )  # fmt: skip
+    return entry.fitted(settings)
 
 
-def step_seconds(entry: Entry, args: Args, folder: Path) -> float:
+def step_seconds(entry: Entry, args: Args, work: Path) -> float:
     """CPU seconds of a training step: the difference of two short trainings.
 
     What comes before and after the steps is the same in both, and so left out.
     """
-    seconds = []
+    seconds, folder = [], work / "trial"
     for steps in (1, 1 + args.trial_steps):
         shutil.rmtree(folder, ignore_errors=True)
         began = time.process_time()
-        entry.script.main(settings_of(entry, args, folder, steps))
+        entry.script.main(settings_of(entry, args, work, folder.name, steps))
         seconds.append(time.process_time() - began)
     shutil.rmtree(folder)
     return max(seconds[1] - seconds[0], 1e-3) / args.trial_steps
 
 
-def draw(model: Any, n: int, test: ImageSet, seed: int) -> Tensor:
-    """n samples in [0, 1]; of a model without a sampler n test images there and back again."""
+def draw(folder: Path, n: int, test: ImageSet, seed: int) -> Tensor:
+    """n samples in [0, 1] of the model of a run; without a sampler n test images there and back.
+
+    A prior of codes draws by the model that its run kept beside it.
+    """
     import torch
 
+    from generative.loading import load_model
+
+    model: Any = load_model(folder)
     if not hasattr(model, "sample"):
         known = test.thin(n).as_tensor()
         with torch.no_grad():
@@ -366,20 +453,23 @@ def draw(model: Any, n: int, test: ImageSet, seed: int) -> Tensor:
         return torch.cat(parts).clamp(0, 1)
     generator = torch.Generator().manual_seed(seed % 2**63)
     counts = [min(100, n - first) for first in range(0, n, 100)]
-    return torch.cat([model.sample(count, generator=generator) for count in counts]).clamp(0, 1)
+    parts = [model.sample(count, generator=generator) for count in counts]
+    if (folder / "autoencoder").is_dir():
+        autoencoder: Any = load_model(folder / "autoencoder")
+        with torch.no_grad():
+            parts = [autoencoder.decode(codes) for codes in parts]
+    return torch.cat(parts).clamp(0, 1)
 
 
 def picture(rows: dict[str, Any], run: Run, test: ImageSet) -> None:
     """Draw a row of ten test images, then one of each family's samples."""
     from PIL import Image
 
-    from generative.loading import load_model
     from generative.training.pictures import strips
 
     shown = [test.thin(10).as_tensor()]
     for name in rows:
-        model = load_model(run.path / name).eval()
-        shown.append(draw(model, 10, test, run.seed_for("samples", 0)))
+        shown.append(draw(run.path / name, 10, test, run.seed_for("samples", 0)))
     Image.fromarray(strips(*shown, scale=2)).save(run.path / "images.png", optimize=True)
 
 

@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 
 from generative.classifier import Classifier, CNNClassifierConfig
+from generative.codes import CodeTransformerConfig, PriorConfig
 from generative.data.digits import load_digits
 from generative.data.image_set import fit_images
+from generative.nets.config import gpt2_block
 from scripts import compare_images, train_classifier
 from scripts.compare_images import FAMILIES, MARKS, SHAPE, Args, Entry, Judge
 
@@ -82,27 +84,54 @@ def test_a_step_costs_the_difference_of_two_trainings(tmp_path, monkeypatch):
 
     monkeypatch.setattr(compare_images.time, "process_time", lambda: clock[0])
     entry = Entry(types.SimpleNamespace(main=main), Settings())
-    seconds = compare_images.step_seconds(entry, Args(), tmp_path / "trial")
+    seconds = compare_images.step_seconds(entry, Args(), tmp_path)
     assert seconds == pytest.approx(0.5)
     assert not (tmp_path / "trial").exists()
 
 
-def test_without_a_sampler_test_images_go_there_and_back():
+def test_without_a_sampler_test_images_go_there_and_back(tmp_path):
     model = FAMILIES["autoencoder"].settings.model.build().eval()
     test = fit_images(load_digits(), SHAPE).part("test")
-    x = compare_images.draw(model, 5, test, 0)
+    model.save_pretrained(tmp_path / "model")
+    x = compare_images.draw(tmp_path, 5, test, 0)
     with torch.no_grad():
         expected = model.reconstruct(test.thin(5).as_tensor())
     assert torch.equal(x, expected.clamp(0, 1))
 
 
+def test_a_prior_draws_by_the_model_of_its_codes(tmp_path):
+    torch.manual_seed(0)
+    autoencoder = FAMILIES["VQ-VAE"].settings.model.build().eval()
+    prior = PriorConfig(
+        autoencoder.grid, autoencoder.num_codes, CodeTransformerConfig(1, gpt2_block(8, 2))
+    ).build()
+    autoencoder.save_pretrained(tmp_path / "autoencoder")
+    prior.save_pretrained(tmp_path / "model")
+    test = fit_images(load_digits(), SHAPE).part("test")
+    x = compare_images.draw(tmp_path, 3, test, 5)
+    codes = prior.eval().sample(3, torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        expected = autoencoder.decode(codes).clamp(0, 1)
+    assert x.shape == (3, *SHAPE)
+    assert torch.equal(x, expected)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_makes_images_of_the_shape(name):
-    settings = FAMILIES[name].settings
-    model = settings.image if hasattr(settings, "image") else settings.model
-    assert SHAPE in vars(model).values()
-    changed = compare_images.settings_of(FAMILIES[name], Args(), Path("runs/x"), 70)
-    assert (changed.data, changed.steps, changed.picture_every) == ("fashion-mnist", 70, 50)
+    entry = FAMILIES[name]
+    settings = entry.settings
+    if entry.codes:
+        assert FAMILIES[entry.codes].samples
+    else:
+        model = settings.image if hasattr(settings, "image") else settings.model
+        assert SHAPE in vars(model).values()
+    for steps in (1, 21, 70):  # also those of a trial
+        changed = compare_images.settings_of(entry, Args(), Path("runs/all"), name, steps)
+        assert (changed.data, changed.steps) == ("fashion-mnist", steps)
+    assert changed.picture_every == 50
+    assert changed.out == Path("runs/all") / name
+    if entry.codes:
+        assert changed.codes == Path("runs/all") / entry.codes
 
 
 def test_table_names_what_was_not_sampled():
@@ -122,6 +151,8 @@ def test_table_names_what_was_not_sampled():
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match=r"only is \('VEA',\).*autoencoder, VAE"):
         Args(only=("VEA",))
+    with pytest.raises(ValueError, match="a prior needs the codes of VQ-VAE: add it"):
+        Args(only=("VAE", "VQ-VAE with PixelCNN"))
     with pytest.raises(ValueError, match="the classifier is mlp"):
         Args(classifier=replace(train_classifier.PRESETS["fashion"], network="mlp"))
     with pytest.raises(ValueError, match=r"cnn of \(3, 32, 32\)"):
