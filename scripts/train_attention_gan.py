@@ -101,7 +101,8 @@ PRESETS = {
     ),
 }  # fmt: skip
 ALIKE, LINES = 0.02, 5
-"""A run is stopped whose samples had at most this spread at the last so many logged lines."""
+"""A run is stopped whose samples had less than this spread at the last so many logged lines, after
+they had ten times as much: a generator may begin with images that are alike."""
 
 
 def main(args: Args) -> Path:
@@ -157,11 +158,12 @@ def objects_of(gan, num: int, seed: int):
 
 
 def stop_if_collapsed(run: Run) -> None:
-    """Raise RuntimeError if the samples of the last logged lines were nearly alike."""
+    """Raise RuntimeError if the samples of the last logged lines were nearly alike, not before."""
     from generative.training.metrics import read_metrics
 
-    lines = read_metrics(run.path)[-LINES:]
-    if len(lines) == LINES and all(line["spread"] < ALIKE for line in lines):
+    before, lines = (read_metrics(run.path)[part] for part in (slice(-LINES), slice(-LINES, None)))
+    differed = any(line["spread"] > 10 * ALIKE for line in before)
+    if differed and all(line["spread"] < ALIKE for line in lines):
         raise RuntimeError(
             f"the generator has collapsed: since step {lines[0]['step']} (seed {run.config.seed}) "
             f"its images differ {lines[-1]['spread']:.2g} times as much as those of the data; take "

@@ -69,11 +69,9 @@ class AttentionGANConfig(Checked):
     @property
     def attention_level(self) -> int:
         """Halvings of an image to the feature maps with attention."""
-        return (
-            1
-            if self.attention == "none"
-            else (self.shape[1] // self.attention_side).bit_length() - 1
-        )
+        if self.attention == "none":
+            return 1
+        return (self.shape[1] // self.attention_side).bit_length() - 1
 
     def build(self) -> AttentionGAN:
         """Generator and critic of images."""

@@ -92,12 +92,10 @@ def biggan_sprites(settings: Settings) -> list[Line]:
              "no fall", fall, 0.001),
         Line(f"largest rise of the share of sprites reached over c = {shown}", rise, 0.0,
              "no rise", rise, 0.001),
-        Line("samples of another class at c = 0.5", 1 - right[3], 1 - right[0], "whole noise",
-             1 - right[3], 0.02),
-        Line("sprites that no sample is nearest to, whole noise", 1 - covered[0],
-             math.exp(num * math.log1p(-1 / len(everything))), "even draws", 1 - covered[0], 0.5),
-        Line("sprites that no sample is nearest to, c = 0.04", 1 - covered[4], 1 - covered[0],
-             "whole noise", 1 - covered[4], 1.0),
+        Line("sprites reached at c = 0.04, as a share of those at 2", covered[-1], covered[1],
+             "c = 2", covered[-1] / covered[1], 0.5),
+        Line("sprites that no sample is nearest to", 1 - covered[0],
+             math.exp(num * math.log1p(-1 / len(everything))), "even draws", 1 - covered[0], 0.27),
     ]  # fmt: skip
 
 

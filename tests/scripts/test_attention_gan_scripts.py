@@ -151,7 +151,10 @@ def test_scenes_are_scored_by_their_objects(tmp_path):
     assert {"colours", "shapes", "count", "valid"} <= set(result)
 
 
-@pytest.mark.parametrize(("spreads", "stops"), [([0.5, *[0.01] * 5], True), ([0.01] * 4, False)])
+@pytest.mark.parametrize(
+    ("spreads", "stops"),
+    [([0.5, *[0.01] * 5], True), ([0.5, *[0.01] * 4], False), ([0.01] * 9, False)],
+)
 def test_collapse_stops_the_run_with_step_and_seed(spreads, stops, tmp_path):
     class Run:
         path, config = tmp_path, train_attention_gan.PRESETS["smoke"]
