@@ -1,6 +1,7 @@
 """Settings for all tests: one thread per process, no window, no sound."""
 
 import multiprocessing.forkserver
+import multiprocessing.util
 import os
 import re
 import shutil
@@ -38,7 +39,8 @@ def pytest_configure(config):
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # keeps tmp_path
         folder = tempfile.mkdtemp(prefix="t")  # a short name, for Ray's sockets
         os.environ["TMPDIR"] = tempfile.tempdir = folder
-        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        # After multiprocessing has removed what it has there, which is at -100.
+        multiprocessing.util.Finalize(None, shutil.rmtree, (folder, True), exitpriority=-200)
 
 
 @pytest.fixture

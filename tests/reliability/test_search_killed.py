@@ -16,17 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.commands import (
-    ROOT,
-    alive,
-    children,
-    command,
-    crash,
-    once,
-    read_lines,
-    run_python,
-    shared_base,
-)
+from tests.commands import ROOT, alive, children, crash, once, read_lines, run_script, shared_base
 from tests.warm import Program
 
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
@@ -38,27 +28,16 @@ PHASES = {
     "dream": (DREAM, ("--workers", 2)),
     "real": (REAL, ("--workers", 2)),
     "dream on ray": (DREAM, ("--backend", "ray", "--workers", 2)),
-    "real, cut": (REAL, ()),
 }
-whole_phases = pytest.mark.parametrize("phase", ["dream", "real", "dream on ray"])
-CUT = """
-import runpy, sys
-import gymnasium
-import envs
-gymnasium.spec("WorldModels/CarRacing64-v0").max_episode_steps = 15
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 
-def train(smoke_run: Path, out: Path, words, cut=False, **env: str) -> subprocess.CompletedProcess:
-    """Run the command; cut: on real tracks that end after 15 steps, where the game has 1,000."""
+def train(smoke_run: Path, out: Path, words, **env: str) -> subprocess.CompletedProcess:
     parts = smoke_run / "round-00"
-    argv = command(
+    return run_script(
         "train_controller", "smoke", "--out", out, "--vision", parts / "vision" / "model",
-        "--memory", parts / "memory" / "model", "--encoded", parts / "encode" / "data", *words,
-    )[1:]  # fmt: skip
-    return run_python(*(("-c", CUT, *argv) if cut else argv), **env)
+        "--memory", parts / "memory" / "model", "--encoded", parts / "encode" / "data",
+        *words, **env,
+    )  # fmt: skip
 
 
 def outcome(run: Path) -> dict:
@@ -79,8 +58,7 @@ def undisturbed(smoke_run, tmp_path_factory, phase):
 
     def make(folder):
         log = folder.parent / f"operations of {folder.name}"
-        cut = phase == "real, cut"
-        done = train(smoke_run, folder, PHASES[phase][0], cut, **crash(folder, log))
+        done = train(smoke_run, folder, PHASES[phase][0], **crash(folder, log))
         assert done.returncode == 0, done.stderr
 
     return once(shared_base(tmp_path_factory), f"a search, {phase}".replace(" on ray", ""), make)
@@ -94,21 +72,19 @@ def strike(smoke_run, out, phase, share, undisturbed) -> None:
     """Run until that share of the file operations of a whole run, and be killed there."""
     at = max(1, int(share * operations(undisturbed)))
     words = [word for part in PHASES[phase] for word in part]
-    cut = phase == "real, cut"
-    done = train(smoke_run, out, words, cut, **crash(out, out.parent / "struck", at))
+    done = train(smoke_run, out, words, **crash(out, out.parent / "struck", at))
     assert done.returncode == -KILL, done.stderr
     assert not (out / "result.json").exists()
 
 
 def finish(smoke_run, out, phase) -> dict:
-    words = [word for part in PHASES[phase] for word in part]
-    done = train(smoke_run, out, words, phase == "real, cut")
+    done = train(smoke_run, out, [word for part in PHASES[phase] for word in part])
     assert done.returncode == 0, done.stderr
     return outcome(out)
 
 
 @pytest.mark.nightly
-@whole_phases
+@pytest.mark.parametrize("phase", PHASES)
 def test_driver_killed_at_three_moments(smoke_run, tmp_path, phase, undisturbed):
     """The legs sum up to less than a whole run, so none of them gets to the end."""
     out, rng = tmp_path / "killed", np.random.default_rng(len(phase))
@@ -119,25 +95,18 @@ def test_driver_killed_at_three_moments(smoke_run, tmp_path, phase, undisturbed)
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("moment", range(40))
-@whole_phases
+@pytest.mark.parametrize("phase", PHASES)
 def test_driver_killed_at_a_moment(smoke_run, tmp_path, phase, moment, undisturbed):
     out, rng = tmp_path / "killed", np.random.default_rng([3, moment])
     strike(smoke_run, out, phase, 0.98 * (moment + rng.random()) / 40, undisturbed)
     assert finish(smoke_run, out, phase) == outcome(undisturbed)
 
 
-@pytest.mark.parametrize("phase", ["real, cut"])
-def test_a_search_on_real_tracks_is_killed_and_continued(smoke_run, tmp_path, phase, undisturbed):
-    """The quick form of the nightly tests on whole tracks."""
-    strike(smoke_run, tmp_path / "killed", phase, 0.6, undisturbed)
-    assert finish(smoke_run, tmp_path / "killed", phase) == outcome(undisturbed)
-
-
 @pytest.mark.parametrize("phase", ["dream"])
 def test_other_numbers_of_workers_continue_it(smoke_run, tmp_path, phase, undisturbed):
     """Begun by one worker, gone on with by three, then on Ray, and finished in one process.
 
-    Each is killed on its way. This is the quick form of the nightly tests in dreams and on Ray.
+    Each is killed on its way. This is the quick form of the two nightly tests above.
     """
     out, run = tmp_path / "moved", []
     for words in (("--workers", 1), ("--workers", 3), ("--backend", "ray", "--workers", 1)):
