@@ -249,9 +249,9 @@ class Args(Checked):
     out: Folder = Path("runs/compare-images")
     """Run folder, with a run for each family and one for the classifier."""
     data: ImageData = "fashion-mnist"
-    """What to train on; needs a test part and the factor `class`."""
+    """Images to train on; they need a test part and the factor `class`."""
     data_dir: Path = Path("data")
-    """Where its files are, or in a folder of its name there."""
+    """Folder of the files, or of a subfolder of the data's name."""
     only: tuple[str, ...] = ()
     """Families to train; all by default."""
     minutes: Positive = 5.0

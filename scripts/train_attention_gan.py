@@ -32,9 +32,9 @@ class Args(Checked):
     """Run folder; the trained networks are in its `model` folder, samples are in `images`, with a
     column for each class."""
     data: ImageData = "flowers"
-    """What to train on, in the shape of the model."""
+    """Images to train on, in the shape of the model."""
     data_dir: Path = Path("data")
-    """Where its files are, or in a folder of its name there (sprites and objects need none)."""
+    """Folder of the files, or of a subfolder of their name; sprites and objects need none."""
     label: tuple[str, ...] = ("class",)
     """Name of what the images are told apart by; of several, each combination is a class. Ignored
     by a model without classes."""

@@ -46,7 +46,7 @@ class Args(Checked):
     data: ImageData | Literal[""] = ""
     """Images to encode; those of that run, if not given."""
     data_dir: Path | None = None
-    """Where their files are; where that run had them, if not given."""
+    """Folder of their files; if not given, as in that run's settings."""
     network: GatedConfig | PlainConfig | CodeTransformerConfig = field(
         default_factory=lambda: GatedConfig(hidden_dim=64, num_layers=5, embed_dim=32)
     )

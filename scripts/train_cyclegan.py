@@ -171,7 +171,7 @@ def there_and_back(model: CycleGAN, test: list[ImageSet], n: int = 10) -> list[T
 
 
 def pairings(model: CycleGAN, test: list[ImageSet], known: list[ImageSet]) -> list[dict]:
-    """What becomes of test sprites, of the first set there and of the second set back.
+    """Translations of test sprites, of the first set there and of the second set back.
 
     Returns:
         For each way: `counts` (6, 6), sprites of a colour (row) whose nearest sprite of the other

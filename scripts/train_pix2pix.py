@@ -39,11 +39,11 @@ class Args(Checked):
     """Run folder; the trained networks are in its `model` folder, in `images` are rows of sources,
     of images and of what is made of the sources."""
     data: ImageData = "folder"
-    """What to make, in the shape of the model."""
+    """Images to make, in the shape of the model."""
     data_dir: Path = Path("data")
-    """Where its files are, or in a folder of its name there (sprites need none)."""
+    """Folder of the files, or of a subfolder of their name; sprites need none."""
     source: Source = "edges"
-    """What to make it from: its edges, its grey values, or of sprites those of other colours."""
+    """Source of an image: its edges, its grey values, or of sprites those of other colours."""
     model: Pix2PixConfig = field(default_factory=lambda: Pix2PixConfig(source_channels=1))
     loss: Pix2PixLossConfig = field(default_factory=Pix2PixLossConfig)
     steps: Count = 200_000

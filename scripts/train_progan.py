@@ -27,9 +27,9 @@ class Args(Checked):
     """Run folder; the trained networks are in its `model` folder, samples of each stage in
     `images`."""
     data: ImageData = "celeba"
-    """What to train on, in the shape of the model."""
+    """Images to train on, in the shape of the model."""
     data_dir: Path = Path("data")
-    """Where its files are, or in a folder of its name there (sprites and digits need none)."""
+    """Folder of the files, or of a subfolder of their name; sprites and digits need none."""
     model: ProGANConfig = field(default_factory=ProGANConfig)
     loss: ProGANLossConfig = field(default_factory=ProGANLossConfig)
     steps: Count = 850_000

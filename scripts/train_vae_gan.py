@@ -26,9 +26,9 @@ class Args(Checked):
     out: Folder = Path("runs/vae_gan")
     """Run folder; the trained model is in its `model` folder, samples are in `images`."""
     data: ImageData = "celeba"
-    """What to train on, in the shape of the model."""
+    """Images to train on, in the shape of the model."""
     data_dir: Path = Path("data")
-    """Where its files are, or in a folder of its name there (scenes, sprites, digits need none)."""
+    """Folder of the files, or of a subfolder of their name; scenes, sprites, digits need none."""
     max_images: Count | None = None
     """Use at most this many of the images."""
     model: VAEGANConfig = field(default_factory=VAEGANConfig)

@@ -42,15 +42,15 @@ class Args(Checked):
     out: Folder = Path("runs/vqgan")
     """Run folder; the trained model is in its `model` folder, reconstructions are in `images`."""
     data: ImageData = "celeba"
-    """What to train on, in the shape of the model."""
+    """Images to train on, in the shape of the model."""
     data_dir: Path = Path("data")
-    """Where its files are, or in a folder of its name there (scenes, sprites, digits need none)."""
+    """Folder of the files, or of a subfolder of their name; scenes, sprites, digits need none."""
     max_images: Count | None = None
     """Use at most so many of the images."""
     model: VQGANConfig | ViTVQGANConfig = field(default_factory=VQGANConfig)
     loss: VQGANLossConfig = field(default_factory=VQGANLossConfig)
     factor: str = "class"
-    """What the classifier tells of an image: class, of sprites shape, of CelebA an attribute."""
+    """Factor that the classifier names: class, of sprites shape, of CelebA an attribute."""
     classifier: CNNClassifierConfig = field(default_factory=CNNClassifierConfig)
     classifier_steps: Count = 400
     """Optimiser steps of the classifier."""

@@ -29,9 +29,9 @@ class Args(Checked):
     out: Folder = Path("runs/vqvae")
     """Run folder; the trained model is in its `model` folder, reconstructions are in `images`."""
     data: ImageData = "cifar-10"
-    """What to train on, in the shape of the model."""
+    """Images to train on, in the shape of the model."""
     data_dir: Path = Path("data")
-    """Where its files are, or in a folder of its name there (scenes, sprites, digits need none)."""
+    """Folder of the files, or of a subfolder of their name; scenes, sprites, digits need none."""
     max_images: Count | None = None
     """Use at most so many of the images."""
     model: VQVAEConfig = field(default_factory=VQVAEConfig)

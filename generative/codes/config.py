@@ -108,7 +108,7 @@ class VQGANConfig(Checked):
     width: Size = 16
     """Feature maps at the first resolution, before they are multiplied."""
     multipliers: Widths = (1, 2, 2)
-    """Of the width, for each resolution."""
+    """Multiples of the width, for each resolution."""
     num_blocks: Depth = 1
     """Residual blocks of a resolution in the encoder; the decoder has one more."""
     attention: tuple[SizeOrZero, ...] = (2,)

@@ -30,12 +30,12 @@ __all__ = ["Passed", "VQVAE", "VQVAELosses", "check_codes", "gradient_energy", "
 
 
 class Passed(NamedTuple):
-    """What became of a batch of images."""
+    """Result of a pass of a batch of images."""
 
     images: Tensor
     """Decoded, (B, C, H, W); not confined to [0, 1]."""
     z: Tensor
-    """What was quantised, (B, h, w, D)."""
+    """Vectors before quantisation, (B, h, w, D)."""
     quantised: Quantised
 
 

@@ -16,7 +16,7 @@ CLASSES = (
 )  # fmt: skip
 
 INSTALLED = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts the four files."""
+"""Folder in which Debian's package dataset-fashion-mnist puts the four files."""
 URL = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
 SOURCES = tuple(
     Source(name, URL + name, md5)

@@ -29,7 +29,7 @@ SECOND = {
 }
 """Colours of the second set, in the place of those of `sprites.COLOURS`."""
 FREQUENCIES = (0.36, 0.24, 0.16, 0.11, 0.08, 0.05)
-"""Of the colours of the first set, in the order of `sprites.COLOURS`."""
+"""Partners of the colours of the first set, in the order of `sprites.COLOURS`."""
 PARTNERS = (2, 0, 4, 1, 5, 3)
 """Colour of the second set that is as frequent as the n-th of the first."""
 

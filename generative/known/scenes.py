@@ -61,7 +61,7 @@ _GLYPHS = {
 
 
 class Reading(NamedTuple):
-    """What `read` found in pictures: the nearest template of every cell, and the distance to it."""
+    """Result of `read` on pictures: the nearest template of every cell, and the distance to it."""
 
     cells: Tensor
     """int64 (n, 9), values 0 to 24."""
@@ -70,7 +70,7 @@ class Reading(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """What `agreement` found in pictures that should hold equal objects."""
+    """Result of `agreement` on pictures that should hold equal objects."""
 
     colours: float
     """Share of the pictures with two objects or more, all of one colour."""

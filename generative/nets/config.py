@@ -166,7 +166,7 @@ class QuantiserConfig(Checked):
     distance: Literal["euclidean", "cosine"] = "euclidean"
     """cosine: both sides are divided by their length first (Yu et al. 2022)."""
     learning: Literal["average", "loss"] = "average"
-    """How the list learns: as moving averages of what was replaced by each (van den Oord et al.
+    """Update of the list: as moving averages of the vectors that each replaced (van den Oord et al.
     2017, appendix A.1), or by the gradient of a loss."""
     decay: Share = 0.99
     """average: weight of the past; 0 takes a step of k-means at every update."""

@@ -211,7 +211,7 @@ def make_quantiser(config: QuantiserConfig | FSQConfig) -> VectorQuantiser | FSQ
 
 
 def count_codes(codes: Tensor, num_codes: int) -> Tensor:
-    """How often each code occurs, int64 (...) -> int64 (num_codes,)."""
+    """Count of each code, int64 (...) -> int64 (num_codes,)."""
     return torch.bincount(codes.flatten(), minlength=num_codes)
 
 

@@ -206,7 +206,7 @@ class GatedNet(nn.Module):
         return at
 
     def _read(self, x: Tensor) -> Tensor:
-        """What the first layer sees of pixels: their greys, or the vectors of their levels."""
+        """Input of the first layer: greys of the pixels, or the vectors of their levels."""
         if self.embed is None:
             return _with_ends(x)
         return self.embed((x[:, 0] * (self.levels - 1)).round().long()).movedim(-1, 1)

@@ -14,10 +14,10 @@ __all__ = ["Stage", "level_of", "reduce", "stage_of"]
 
 
 class Stage(NamedTuple):
-    """How far networks have grown."""
+    """Stage of growing networks."""
 
     side: int
-    """Of the images that they make and judge."""
+    """Size of the images that they make and judge."""
     alpha: float
     """Share of the newest layers, from 0 to 1."""
 

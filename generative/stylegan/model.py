@@ -197,5 +197,5 @@ class StyleGAN(ProGAN):
 
 
 def to_image(x: Tensor) -> Tensor:
-    """What a generator without a last tanh makes, brought to [0, 1]."""
+    """Output of a generator without a last tanh, brought to [0, 1]."""
     return from_network(x).clamp(0, 1)

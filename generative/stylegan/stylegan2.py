@@ -86,7 +86,7 @@ class SkipGenerator(nn.Module):
         return image
 
     def parts(self, w: Tensor, noise: Noise | None) -> list[Tensor]:
-        """What each side adds to the image, (B, C, 4, 4), (B, C, 8, 8), ..."""
+        """Contribution of each side to the image, (B, C, 4, 4), (B, C, 8, 8), ..."""
         maps = noise or [None] * len(self.layers)
         h, parts = self.constant.expand(len(w), -1, -1, -1), []
         for i, (layer, each) in enumerate(zip(self.layers, maps, strict=True)):

@@ -117,7 +117,7 @@ def _tensors(state: Any, where: str) -> Iterator[tuple[str, Tensor]]:
 
 
 class Marked(Protocol):
-    """What checkpoints need of their run, a `generative.training.run.Run`."""
+    """Interface that checkpoints need of their run, a `generative.training.run.Run`."""
 
     @property
     def metrics(self) -> Any:

@@ -1,4 +1,4 @@
-"""What the gradient loop trains: the protocol of a learner, and the base of those of one model.
+"""Learners of the gradient loop: the protocol, and the base of learners of one model.
 
 class FlowLearner(ModelLearner[Chain]):
     def __init__(self, model, config, steps):

@@ -24,7 +24,7 @@ Critic = Callable[[Tensor], Tensor]
 
 
 class _TranslationLearner(AdversarialLearner[M]):
-    """What both learners share: Adam, rates that fall in a straight line, the critic's loss."""
+    """Parts of both learners: Adam, rates that fall in a straight line, the critic's loss."""
 
     def __init__(self, model: M, gan: GANLossConfig, constant: float, steps: int):
         self.gan = gan

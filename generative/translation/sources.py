@@ -1,4 +1,4 @@
-"""What pix2pix makes images from: sources that are computed from the images themselves."""
+"""Sources that pix2pix makes images from, computed from the images themselves."""
 
 from __future__ import annotations
 

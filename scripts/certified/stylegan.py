@@ -116,7 +116,7 @@ def measure(gan: ProGAN, settings: Settings) -> Found:
 
 
 def linearity(gan: StyleGAN, settings: Settings) -> tuple[float, float]:
-    """How much of the factors of the nearest sprite is linear in z, and in w.
+    """Share of the factors of the nearest sprite that is linear in z, and in w.
 
     R^2 of a regression on half of 4,000 samples, of the other half; mean over factors, of shape and
     colour of their indicators.

@@ -19,7 +19,7 @@ __all__ = ["all_codes", "collapse", "reconstruction_scores", "sample_scores"]
 def reconstruction_scores(
     model: VQVAE, images: ImageSet, data: ImageData, most: int = 2000
 ) -> dict[str, float]:
-    """How well a model gives back images, over at most so many at even distances.
+    """Errors of a model's reconstructions, over a limited number at even distances.
 
     `gradient_energy` is the share of the images' that is left, 1 where they are as sharp. Of scenes
     `objects_read` is the share of objects that are read right, of sprites `sprites_kept` the share
@@ -103,7 +103,7 @@ def entropy_of(codes: Tensor) -> float:
 
 
 def collapse(model: VQVAE, used: int) -> str:
-    """What to say of a list of codes of which hardly any are in use; "" where that is not so.
+    """Warning about a list of codes of which hardly any are in use; "" if many are.
 
     Args:
         used: codes that occur in the images.

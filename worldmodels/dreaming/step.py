@@ -138,7 +138,7 @@ class WorldMemory(World, Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         ...
 
     def initial_state(self, batch_size: int, /) -> tuple[Tensor, Tensor]:
@@ -160,7 +160,7 @@ class WorldMemory(World, Protocol):
         ...
 
     def backend(self, dream: Any) -> Any:
-        """What runs a dream of this world without gradients; None: nothing faster than it."""
+        """Backend that runs a dream of this world without gradients; None if none is faster."""
         ...
 
 
