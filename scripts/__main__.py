@@ -47,8 +47,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """The verbs by what they are for, in the order in which a newcomer needs them."""
 START_HERE = """start here:
   worldmodels play                      drive beside the agent and its dream
-  worldmodels train_realnvp             a first model, with its floor
-  worldmodels explore runs/realnvp      what it has learned
+  worldmodels train_diffusion           a first model, with its floor
+  worldmodels explore runs/diffusion    what it has learned
   worldmodels train_in_dream            an agent, from nothing to its score"""
 
 
