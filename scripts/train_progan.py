@@ -79,14 +79,6 @@ PAIRS = ProGANLossConfig(
     lr_end=0.1,
     ema=0.995,
 )
-SPRITES = Args(
-    data="sprites",
-    model=ProGANConfig((3, 32, 32), latent_dim=32, channel_base=256, channel_max=64),
-    loss=PAIRS,
-    steps=1750,
-    log_every=50,
-    picture_every=250,
-)
 PRESETS = {
     "paper": Args(data="folder"),
     "celeba": Args(
@@ -95,7 +87,14 @@ PRESETS = {
         steps=28_125,
         batch_size=64,
     ),
-    "sprites": SPRITES,
+    "sprites": Args(
+        data="sprites",
+        model=ProGANConfig((3, 32, 32), latent_dim=32, channel_base=256, channel_max=64),
+        loss=PAIRS,
+        steps=1750,
+        log_every=50,
+        picture_every=250,
+    ),
     "smoke": Args(
         data="sprites",
         model=ProGANConfig((3, 32, 32), latent_dim=8, channel_base=128, channel_max=8),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from generative.training.ranges import Checked, Count
+from generative.training.ranges import Checked, Count, NonNegative
 from scripts.explored.common import Subject, scale_to
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Settings(Checked):
     """Images to read, at most."""
     num_samples: Count | None = None
     """Samples to measure; 1,000 if not given, of sprites 23,040."""
-    psis: tuple[float, ...] = (0.0, 0.25, 0.5, 0.7, 1.0)
+    psis: tuple[NonNegative, ...] = (0.0, 0.25, 0.5, 0.7, 1.0)
     """Truncations, a row for each."""
 
 
