@@ -69,14 +69,14 @@ class Entry:
     """Fewer where each costs a second and more; as many test images are set beside them."""
     codes: str = ""
     """Family whose codes it draws, which is trained before it, for its own minutes."""
-    fitted: Callable[[Any], Any] = lambda settings: settings
-    """Fits other settings to the number of steps."""
+    fitted: Callable[[Any, int], dict[str, Any]] = lambda settings, steps: {}
+    """Changes that a number of steps asks for."""
 
 
-def grown(settings: Any) -> Any:
+def grown(settings: Any, steps: int) -> dict[str, Any]:
     """Seven eighths of the steps for the seven phases up to 32x32, whatever their number."""
-    images = settings.steps * settings.batch_size // 8
-    return replace(settings, loss=replace(settings.loss, phase_images=images))
+    images = steps * settings.batch_size // 8
+    return {"loss": replace(settings.loss, phase_images=images)}
 
 
 PLAIN = {"batch_norm": "none", "bias": True, "dropout": 0.0}
@@ -413,12 +413,14 @@ def settings_of(entry: Entry, args: Args, work: Path, name: str, steps: int) -> 
         name: folder of this one there.
     """
     log_every = min(50, steps)
-    settings = replace(
+    changes = entry.fitted(entry.settings, steps)
+    if entry.codes:
+        changes["codes"] = work / entry.codes
+    return replace(
         entry.settings, out=work / name, data=args.data, data_dir=args.data_dir, steps=steps,
         log_every=log_every, picture_every=steps - steps % log_every, threads=args.threads,
-        seed=args.seed, **({"codes": work / entry.codes} if entry.codes else {}),
+        seed=args.seed, **changes,
     )  # fmt: skip
-    return entry.fitted(settings)
 
 
 def step_seconds(entry: Entry, args: Args, work: Path) -> float:

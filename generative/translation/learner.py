@@ -37,16 +37,18 @@ class _TranslationLearner(AdversarialLearner[M]):
 
     def critic_loss(self, critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
         """Loss of a critic of patches with its penalties, from images that are not trained."""
-        real = real.detach().requires_grad_(self.gan.r1 > 0)
-        fake = fake.detach().requires_grad_(self.gan.r2 > 0)
-        heights = critic(real), critic(fake)
-        loss = critic_loss(*heights, self.gan)
-        left = self.gan.penalty_end ** min(self.parts["critic"].step_number / self.steps, 1)
-        for weight, height, x in zip(
-            (self.gan.r1, self.gan.r2), heights, (real, fake), strict=True
-        ):
+        gan, done = self.gan, self.parts["critic"].step_number
+        every = 0 if done % gan.penalty_every else gan.penalty_every
+        left = every * gan.penalty_end ** min(done / self.steps, 1)
+        weights = left * gan.r1, left * gan.r2
+        pair = [
+            x.detach().requires_grad_(w > 0) for x, w in zip((real, fake), weights, strict=True)
+        ]
+        heights = [critic(x) for x in pair]
+        loss = critic_loss(*heights, gan)
+        for weight, height, x in zip(weights, heights, pair, strict=True):
             if weight:
-                loss = loss + left * weight / 2 * squared_slope(height.flatten(1).mean(1), x)
+                loss = loss + weight / 2 * squared_slope(height.flatten(1).mean(1), x)
         return loss
 
     def generator_loss(self, critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
@@ -79,7 +81,9 @@ class Pix2PixLearner(_TranslationLearner[Pix2Pix]):
         config, model = self.config, self.model
         source, image = batch
         check_pairs(source, image)
-        x = to_network(check_images(check_some(source, model), model.source_shape, model))
+        x = to_network(
+            check_images(check_some(source, model), model.source_shape, model, "sources")
+        )
         real = to_network(check_images(image, model.shape, model))
 
         def critic(y: Tensor) -> Tensor:

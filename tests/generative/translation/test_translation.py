@@ -150,6 +150,24 @@ def test_pix2pix_losses_by_hand():
     torch.testing.assert_close(logged["loss"], (7 * l1 + 0.5 * g_loss).detach())
 
 
+def test_lazy_penalties_come_every_so_often_and_weigh_as_many_times_as_much():
+    torch.manual_seed(0)
+    model = Pix2PixConfig(
+        (3, 16, 16), 1, 4, 3, dropout=0.0, num_dropout=0, critic_width=4, critic_levels=1,
+        critic_norm="none",
+    ).build().train()  # fmt: skip
+    batch = torch.rand(4, 1, 16, 16), torch.rand(4, 3, 16, 16)
+    found = {}
+    for r, every in ((0.0, 1), (1.0, 1), (1.0, 3)):
+        gan = GANLossConfig(label_noise=0.0, r1=r, r2=r, penalty_every=every, lr=0.0, critic_lr=0.0)
+        learner = Pix2PixLearner(model, Pix2PixLossConfig(gan), 9)
+        found[r, every] = [float(learner.update(batch)["c_loss"]) for _ in range(4)]
+    plain, whole = found[0.0, 1][0], found[1.0, 1][0]
+    assert found[1.0, 1] == pytest.approx([whole] * 4)
+    lazy = plain + 3 * (whole - plain)
+    assert found[1.0, 3] == pytest.approx([lazy, plain, plain, lazy])
+
+
 def test_without_weight_there_is_no_critic_to_train():
     model = PIX2PIX.build().train()
     before = [p.clone() for p in model.critic.parameters()]
