@@ -110,6 +110,7 @@ _BY_CLASS = (
     energy,
     diffusion,
     classifier,
+    codes,
     text,
     music,
     translation,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -85,10 +84,22 @@ class Args(Checked):
         return 0 if isinstance(self.network, PlainConfig) else self.network.num_classes
 
 
-DEFAULT_PRESET = "pixelcnn"
+DEFAULT_PRESET = "scenes"
 PRESETS = {
-    "pixelcnn": Args(),
-    "gpt": Args(network=CodeTransformerConfig(), codes=Path("runs/vqgan")),
+    # Nine codes, after `train_vqvae scenes`.
+    "scenes": Args(
+        network=GatedConfig(hidden_dim=32, num_layers=3, first_kernel=5, embed_dim=16),
+        loss=PriorLossConfig(lr=3e-3),
+        steps=800,
+        picture_every=400,
+    ),
+    # 16 codes, after `train_vqgan`.
+    "sprites": Args(
+        network=CodeTransformerConfig(block=gpt2_block(64, 2, dropout=0.0)),
+        codes=Path("runs/vqgan"),
+        loss=PriorLossConfig(lr=3e-3),
+        picture_every=500,
+    ),
     # 6,908,672 parameters on a grid of 16x16 with 1,024 codes.
     "paper": Args(
         network=CodeTransformerConfig(8, gpt2_block(256, 4)),
@@ -200,16 +211,8 @@ def nats(prior: PixelCNNPrior | GPTPrior, codes: Tensor) -> float:
 
     total, device = 0.0, next(prior.parameters()).device
     for part in codes.split(200):
-        part = part.to(device)
-        if not prior.num_classes:
-            with torch.no_grad():
-                log_p = prior.log_prob(part)
-        else:
-            label = part.new_zeros(len(part))
-            with torch.no_grad():
-                each = [prior.log_prob(part, label + c) for c in range(prior.num_classes)]
-            log_p = torch.stack(each).logsumexp(0) - math.log(prior.num_classes)
-        total -= float(log_p.double().sum())
+        with torch.no_grad():
+            total -= float(prior.log_prob(part.to(device)).double().sum())
     return total / len(codes)
 
 

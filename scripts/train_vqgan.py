@@ -87,6 +87,9 @@ SPRITES = Args(
     picture_every=200,
 )
 DEFAULT_PRESET = "sprites"
+VIT = replace(
+    SPRITES, model=ViTVQGANConfig(), loss=VQGANLossConfig("l2"), steps=1500, batch_size=32
+)
 PRESETS = {
     # 6,770,368 and 9,691,267 parameters with the two 1x1 convolutions beside the quantiser.
     "paper": Args(
@@ -117,7 +120,11 @@ PRESETS = {
         batch_size=64,
     ),
     "sprites": SPRITES,
-    "sprites-vit": replace(SPRITES, model=ViTVQGANConfig(), steps=2000, batch_size=32),
+    "sprites-vit": VIT,
+    # The same autoencoder with the loss of a VQ-VAE, to see what the critic adds.
+    "sprites-vit-plain": replace(
+        VIT, loss=replace(VIT.loss, recon="l2", perceptual=0.0, adversarial=0.0)
+    ),
     "fashion": Args(
         data="fashion-mnist",
         model=VQGANConfig((1, 32, 32)),

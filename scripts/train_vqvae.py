@@ -62,9 +62,13 @@ PRESETS = {
     "scenes": Args(
         data="scenes",
         # A code for each cell, of that cell alone: three halvings and no kernel that overlaps.
-        model=VQVAEConfig((3, 24, 24), (32, 64, 64), 32, 2, QuantiserConfig(32, 16), overlap=False),
+        model=VQVAEConfig(
+            (3, 24, 24), (64, 128, 128), 32, 2, QuantiserConfig(32, 16), overlap=False
+        ),
         loss=VQVAELossConfig(lr=3e-3),
-        batch_size=32,
+        steps=1500,
+        batch_size=16,
+        picture_every=500,
     ),
     "sprites": Args(data="sprites", model=VQVAEConfig((3, 32, 32)), loss=VQVAELossConfig(lr=3e-3)),
     "fashion": Args(data="fashion-mnist", loss=VQVAELossConfig(lr=3e-3)),

@@ -88,7 +88,8 @@ class VQGANLearner:
         Returns:
             loss, the autoencoder's without the critic's term; recon, the error of pixels;
             perceptual, codes, perplexity and used; adversarial, the critic's term, and weight, by
-            which it was multiplied; c_loss and c_accuracy of the critic; mse, the squared error.
+            which it was multiplied; c_loss and c_accuracy of the critic, which is not trained where
+            its weight is 0; mse, the squared error.
         """
         config, model = self.config, self.model
         step = self.parts["autoencoder"].step_number
@@ -102,7 +103,7 @@ class VQGANLearner:
         loss = content + passed.quantised.loss
         adversarial, weight = self._adversarial(passed, x, content, step)
         gradients = self._gradients("autoencoder", loss + weight * adversarial)
-        logged = self._critic_step(x, passed.images.detach())
+        logged = self._critic_step(x, passed.images.detach()) if config.adversarial else {}
         self._move("autoencoder", gradients)
         for part in self.parts.values():
             part.advance()

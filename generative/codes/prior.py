@@ -13,6 +13,7 @@ VQ-GAN a Transformer, which can also fill a larger grid by a window that slides 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple, cast
 
@@ -147,13 +148,28 @@ class GPTPrior(Pretrained, nn.Module):
         return self.network(codes.flatten(1), labels).unflatten(1, self.grid)
 
     def loss(self, codes: Tensor, labels: Tensor | None = None) -> PriorLosses:
-        """Mean negative log-likelihood of codes, int64 (B, h, w), given their classes if any."""
+        """Mean negative log-likelihood of codes, int64 (B, h, w); see `log_prob`."""
         return PriorLosses(-self.log_prob(check_some(codes, self), labels).mean())
 
     def log_prob(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
-        """log probability of each grid of codes, int64 (B, h, w) -> (B,), nats."""
+        """log probability of each grid of codes, int64 (B, h, w) -> (B,), nats.
+
+        Args:
+            labels: classes, int64 (B,). A prior of classes that is not told them gives
+                log sum_c p(codes | c) / num_classes.
+        """
+        if labels is None and self.num_classes:
+            each = self._class_log_probs(codes).sum(2)
+            return each.logsumexp(1) - math.log(self.num_classes)
         logits = self.logits(codes, labels).movedim(-1, 1)
         return -F.cross_entropy(logits, codes, reduction="none").flatten(1).sum(1)
+
+    def _class_log_probs(self, codes: Tensor) -> Tensor:
+        """log probability of each code in each class, (B, num_classes, h w)."""
+        label = codes.new_zeros(len(codes))
+        logits = [self.logits(codes, label + c).movedim(-1, 1) for c in range(self.num_classes)]
+        each = [-F.cross_entropy(part, codes, reduction="none") for part in logits]
+        return torch.stack(each, 1).flatten(2)
 
     def sample(
         self,
@@ -169,7 +185,7 @@ class GPTPrior(Pretrained, nn.Module):
         Args:
             generator: of the draws.
             temperature, top_k: see `generative.sampling.shape_logits`.
-            labels: classes, int64 (n,); if not given, 0, 1, 2, ... in turn where there are any.
+            labels: classes, int64 (n,); drawn evenly if not given, where there are any.
             grid: (h, w) of a larger one than the prior's, which a sliding window fills.
         Raises:
             ValueError: a grid smaller than the prior's, or labels that there are not.
@@ -177,8 +193,6 @@ class GPTPrior(Pretrained, nn.Module):
         rows, columns = grid or self.grid
         device = next(self.parameters()).device
         blank = torch.zeros(n, rows, columns, dtype=torch.int64, device=device)
-        if labels is None and self.num_classes:
-            labels = torch.arange(n, device=device) % self.num_classes
         return self.complete(blank, 0, generator, temperature, labels, top_k)
 
     @checked
@@ -194,7 +208,9 @@ class GPTPrior(Pretrained, nn.Module):
     ) -> Tensor:
         """Grids whose first rows are those of codes (B, h, w), and whose others are drawn.
 
-        The arguments are those of `sample`; h and w may be larger than those of the prior's grid.
+        The arguments are those of `sample`; h and w may be larger than those of the prior's grid. A
+        prior of classes that is not told them draws each from its probability given the rows that
+        are kept, or evenly in a larger grid.
 
         Raises:
             ValueError: a grid smaller than the prior's, more rows than there are, or labels that
@@ -207,8 +223,14 @@ class GPTPrior(Pretrained, nn.Module):
                 f"got a grid of {h}x{w} and {rows} rows to keep; this prior fills grids from "
                 f"{self.grid[0]}x{self.grid[1]} on, of which all rows at most are kept"
             )
-        labels, codes = self._labels(labels, len(codes)), codes.clone()
+        codes = codes.clone()
         codes[:, rows:] = 0
+        if labels is None and self.num_classes:
+            known = codes.new_zeros(len(codes), self.num_classes).to(placed(self)["dtype"])
+            if (h, w) == self.grid:
+                known = self._class_log_probs(codes)[:, :, : rows * w].sum(2)
+            labels = sample_logits(known, generator=generator)
+        labels = self._labels(labels, len(codes))
         draw = {"temperature": temperature, "top_k": top_k, "generator": generator}
         if (h, w) != self.grid:
             for row in range(rows, h):

@@ -67,7 +67,7 @@ NEXT = {
     "train_mdnrnn": "worldmodels train_controller quick --memory {out}/model",
     "train_transformer_memory": "worldmodels train_controller quick --memory {out}/model",
     "train_vqvae": "worldmodels train_code_prior --codes {out}",
-    "train_vqgan": "worldmodels train_code_prior gpt --codes {out}",
+    "train_vqgan": "worldmodels train_code_prior sprites --codes {out}",
     "train_ppo": "worldmodels evaluate {out}/agent",
     "fine_tune_bert": "",
     "train_bert": "worldmodels fine_tune_bert --start-from {out}/model",

@@ -117,7 +117,7 @@ def usage(counts: Tensor) -> Figure:
 def edits(model: VQVAE, codes: Tensor, counts: Tensor, most: int = 20) -> Tensor:
     """An image, and the same with the code in the middle replaced by the most frequent in turn."""
     _, h, w = codes.shape
-    frequent = counts.argsort(descending=True)[: min(most, model.num_codes) - 1].to(codes.device)
+    frequent = counts.argsort(descending=True)[: most - 1].to(codes.device)
     changed = codes.repeat(1 + len(frequent), 1, 1)
     changed[1:, h // 2, w // 2] = frequent
     return model.decode(changed)
@@ -213,19 +213,12 @@ def completions(
     scale: int,
 ):
     """Images, what is kept of their codes (the lower half is grey), and two ways to go on."""
-    import torch
-
     from generative.training.pictures import strips
 
     rows = (prior.grid[0] + 1) // 2
     kept = x.clone()
     kept[:, :, x.shape[2] * rows // prior.grid[0] :] = 0.5
-    labels = None
-    if prior.num_classes:
-        labels = torch.arange(len(x), device=x.device) % prior.num_classes
-    done = [
-        autoencoder.decode(prior.complete(codes, rows, generator, labels=labels)) for _ in range(2)
-    ]
+    done = [autoencoder.decode(prior.complete(codes, rows, generator)) for _ in range(2)]
     return strips(x, kept, *done, scale=scale)
 
 

@@ -56,6 +56,23 @@ def test_probabilities_of_each_class_sum_to_one_and_differ(name):
     for each in log_p:
         assert float(each.exp().sum()) == pytest.approx(1.0, abs=1e-9)
     assert not torch.allclose(*log_p)
+    both = torch.stack(log_p).exp().mean(0).log()
+    torch.testing.assert_close(made.log_prob(grids).detach(), both)
+
+
+def test_a_class_that_is_not_told_follows_from_the_rows_that_are_kept():
+    """Completions are as frequent as they are given the upper row, whatever the class."""
+    made, n = prior(CLASSES["transformer"], num_codes=2), 4000
+    upper = torch.tensor([[1, 0]])
+    grids = every_grid(2)
+    ends = grids[(grids[:, 0] == upper).all(1)]
+    p = made.log_prob(ends).exp().detach()
+    codes = torch.cat([upper, upper]).expand(n, 2, 2)
+    done = made.complete(codes, 1, torch.Generator().manual_seed(1))
+    found = (done[:, None] == ends).all(-1).all(-1).double().sum(0)
+    expected = n * p / p.sum()
+    assert float(found.sum()) == n
+    assert float(((found - expected) ** 2 / expected).sum()) < 16.3  # 3 degrees, 1 in 1000
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -188,6 +205,6 @@ def test_what_does_not_fit_together_is_told():
     with pytest.raises(ValueError, match="this prior has no labels; it has num_classes 0"):
         prior(NETWORKS["transformer"]).log_prob(every_grid(3)[:1], torch.tensor([0]))
     with pytest.raises(ValueError, match=r"this prior needs labels \(B,\); it has num_classes 2"):
-        prior(CLASSES["transformer"]).log_prob(every_grid(3)[:1])
+        prior(CLASSES["transformer"]).logits(every_grid(3)[:1])
     with pytest.raises(ValueError, match="embed_dim is 4 with image_shape"):
         PixelCNNConfig((3, 4, 4), 5, 0, NETWORKS["gated"])

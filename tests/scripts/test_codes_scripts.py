@@ -1,0 +1,190 @@
+"""The commands of VQ-VAE, VQ-GAN, VAE-GAN and priors of codes, beyond what smoke presets do."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from generative.codes import (
+    CodeTransformerConfig,
+    FSQConfig,
+    PatchCriticConfig,
+    QuantiserConfig,
+    ViTVQGANConfig,
+    VQGANConfig,
+    VQVAEConfig,
+)
+from generative.known import scenes
+from generative.known.sprites import sprites
+from generative.nets.config import gpt2_block, vit_block
+from generative.pixelcnn.config import GatedConfig
+from scripts import explore, train_code_prior
+from scripts.common.codes import (
+    all_codes,
+    collapse,
+    entropy_of,
+    reconstruction_scores,
+    sample_scores,
+)
+from scripts.common.images import load_images
+from scripts.explored import codes as explored
+
+torch.set_num_threads(1)
+SCENE = (3, 24, 24)
+TINY = {
+    "VQVAE": lambda: VQVAEConfig(SCENE, (4, 4, 4), 4, 1, QuantiserConfig(8, 4)),
+    "VQGAN": lambda: VQGANConfig(
+        SCENE, 4, (1, 1), 1, (), QuantiserConfig(8, 4), PatchCriticConfig(4, 1)
+    ),
+    "ViTVQGAN": lambda: ViTVQGANConfig(
+        SCENE, 8, 1, vit_block(8, 2), QuantiserConfig(8, 4, "cosine"), PatchCriticConfig(4, 1)
+    ),
+}
+
+
+def saved(name: str, folder) -> None:
+    torch.manual_seed(0)
+    TINY[name]().build().save_pretrained(folder)
+
+
+def pictures(folder) -> dict[str, np.ndarray]:
+    return {path.stem: np.asarray(Image.open(path)) for path in folder.glob("*.png")}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_exploring_codes(name, tmp_path):
+    saved(name, tmp_path / "model")
+    args = replace(
+        explore.PRESETS["smoke"], folder=tmp_path / "model", pictures=tmp_path / "explore",
+        data="scenes",
+    )  # fmt: skip
+    folder = explore.main(args)
+    found = json.loads((folder / "explore.json").read_text())
+    assert found["test_codes"] == 8
+    assert 1 <= found["test_codes_used"] <= 8
+    names = {"reconstructions", "code_maps", "uniform", "usage", "edits"}
+    names |= {"VQGAN": {"patch_scores"}, "ViTVQGAN": {"patch_scores", "attention"}}.get(name, set())
+    found = pictures(folder)
+    assert set(found) == names
+    assert found["reconstructions"].shape == (2 * 50 - 2, 2 * 50 - 2, 3)
+    assert found["code_maps"].shape == (3 * 50 - 2, 2 * 50 - 2, 3)
+
+
+@pytest.mark.parametrize("kind", ["pixelcnn", "transformer"])
+def test_a_prior_of_classes_from_its_command_to_its_pictures(kind, tmp_path):
+    """Classes are the objects in the first cell, empty among them."""
+    saved("VQGAN", tmp_path / "vqgan")
+    network = {
+        "pixelcnn": GatedConfig(hidden_dim=4, num_layers=1, embed_dim=4, num_classes=25),
+        "transformer": CodeTransformerConfig(1, gpt2_block(8, 2), num_classes=25),
+    }[kind]
+    args = replace(
+        train_code_prior.PRESETS["smoke"], out=tmp_path / "run", codes=tmp_path / "vqgan",
+        data="scenes", network=network, label=("cell-0",), steps=2,
+    )  # fmt: skip
+    train_code_prior.main(args)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["test_nll"] > result["floor"] > 0
+    assert result["uniform_valid"] <= 1
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
+    assert config["data"] == "scenes"
+    folder = explore.main(
+        replace(explore.PRESETS["smoke"], folder=tmp_path / "run", pictures=tmp_path / "explore")
+    )
+    found = pictures(folder)
+    larger = {"larger"} if kind == "transformer" else set()
+    assert set(found) - {"curves"} == {"priors", "completion", "classes", *larger}
+    assert found["priors"].shape == (3 * 50 - 2, 2 * 50 - 2, 3)
+    assert found["classes"].shape == (25 * 50 - 2, 2 * 50 - 2, 3)
+
+
+def test_a_begun_prior_goes_on_without_the_run_whose_codes_it_learns(tmp_path):
+    saved("VQVAE", tmp_path / "vqvae")
+    args = replace(
+        train_code_prior.PRESETS["smoke"], out=tmp_path / "run", codes=tmp_path / "vqvae",
+        data="scenes", steps=2,
+    )  # fmt: skip
+    train_code_prior.main(args)
+    (tmp_path / "vqvae").rename(tmp_path / "elsewhere")
+    model = train_code_prior.main(args)
+    assert model == tmp_path / "run" / "model"
+
+
+def test_what_a_prior_lacks_is_told(tmp_path):
+    smoke = replace(train_code_prior.PRESETS["smoke"], out=tmp_path / "run")
+    with pytest.raises(FileNotFoundError, match="pass --codes with a run of train_vqvae or train"):
+        train_code_prior.main(replace(smoke, codes=tmp_path / "nothing"))
+    saved("VQVAE", tmp_path / "vqvae")
+    with pytest.raises(ValueError, match=r"no run tells the data of .*vqvae; pass --data"):
+        train_code_prior.main(replace(smoke, codes=tmp_path / "vqvae"))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match=r"label is \('shape',\) and num_classes 0"):
+        replace(smoke, label=("shape",))
+
+
+def test_a_collapsed_list_is_told_with_what_to_set():
+    def model(quantiser):
+        return VQVAEConfig(SCENE, (4, 4, 4), 4, 1, quantiser).build()
+
+    never = model(QuantiserConfig(64, 4, revive=0))
+    said = collapse(never, 3)
+    assert "collapsed: 3 of 64 are in use" in said
+    assert "--model.quantiser.revive 20" in said
+    assert "revive (it is 50)" in collapse(model(QuantiserConfig(64, 4, revive=50)), 6)
+    assert collapse(never, 7) == ""
+    assert collapse(model(FSQConfig((8, 8))), 1) == ""
+
+
+def test_entropy_of_grids():
+    grids = torch.arange(8).view(8, 1, 1)
+    assert entropy_of(grids) == pytest.approx(math.log(8))
+    grids[0] = grids[1]
+    assert entropy_of(grids) == pytest.approx(math.log(8) - 2 * math.log(2) / 8)
+
+
+def test_scenes_are_valid_with_two_objects_only():
+    """In a set of images a black border of 4 makes 32x32 of them."""
+    two, one = scenes.pairs()[::997], scenes.one_object()[::11]
+    for border in (0, 4):
+        assert sample_scores(scenes.draw(two, border), "scenes") == {"valid": 1.0}
+        assert sample_scores(scenes.draw(one, border), "scenes") == {"valid": 0.0}
+    everything = sprites()
+    found = sample_scores(everything.thin(48).as_tensor(), "sprites")
+    assert found == {"valid": 1.0, "reached": pytest.approx(48 / 4608)}
+    assert sample_scores(torch.zeros(2, 1, 8, 8), "digits") == {}
+
+
+@pytest.mark.parametrize("data", ["scenes", "sprites"])
+def test_scores_of_a_model_that_gives_back_every_image(data, tmp_path):
+    shape = (3, 32, 32)
+    images = load_images(data, tmp_path, shape, max_images=60)
+    known = images.as_tensor()
+
+    class Copies(torch.nn.Module):
+        num_codes = 60
+
+        def encode(self, x):
+            return torch.cdist(x.flatten(1), known.flatten(1)).argmin(1)[:, None, None]
+
+        def decode(self, codes):
+            return known[codes.flatten()]
+
+    model = Copies()
+    model.weight = torch.nn.Parameter(torch.zeros(1))
+    found = reconstruction_scores(model, images, data)
+    assert found["gradient_energy"] == pytest.approx(1)
+    assert found["mse"] < 1e-9
+    assert (found["codes_used"], found["codes"]) == (60, 60)
+    assert found["perplexity"] == pytest.approx(60)
+    assert found["objects_read" if data == "scenes" else "sprites_kept"] == 1
+    assert torch.equal(all_codes(model, images)[:, 0, 0], torch.arange(60))
+
+
+def test_each_code_has_a_colour_of_its_own():
+    maps = explored.code_maps(torch.arange(64).view(1, 8, 8), 64, (3, 8, 8))
+    colours = maps[0].flatten(1).t()
+    assert len(colours.mul(255).round().unique(dim=0)) == 64
