@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -66,7 +66,7 @@ DEFAULT_PRESET = "sprites"
 # Losses of pairs, which leave out no mode, and penalties at real and generated examples, with which
 # they converge (Huang et al. 2024); every fourth step has four times the penalty.
 PAIRS = ProGANLossConfig(
-    phase_images=4000,
+    phase_images=9600,
     objective="relativistic",
     gradient_penalty=0.0,
     drift=0.0,
@@ -91,9 +91,16 @@ PRESETS = {
         data="sprites",
         model=ProGANConfig((3, 32, 32), latent_dim=32, channel_base=256, channel_max=64),
         loss=PAIRS,
-        steps=1750,
+        steps=4200,
+        picture_every=600,
+    ),
+    "digits": Args(
+        data="digits",
+        model=ProGANConfig((1, 8, 8), latent_dim=16, channel_base=256, channel_max=32),
+        loss=replace(PAIRS, phase_images=4800),
+        steps=1500,
         log_every=50,
-        picture_every=250,
+        picture_every=150,
     ),
     "smoke": Args(
         data="sprites",

@@ -46,9 +46,8 @@ PRESETS = {
         data="sprites",
         model=StyleGANConfig((3, 32, 32), 32, 256, 64, style_dim=64, mapping_layers=4),
         loss=styled(train_progan.PAIRS),
-        steps=1750,
-        log_every=50,
-        picture_every=250,
+        steps=4200,
+        picture_every=600,
     ),
     "smoke": Args(
         data="sprites",

@@ -40,9 +40,8 @@ PRESETS = {
         data="sprites",
         model=StyleGAN2Config((3, 32, 32), 32, 256, 64, style_dim=64, mapping_layers=4),
         loss=styled(train_progan.PAIRS, phase_images=0, path_weight=2.0),
-        steps=1250,
-        log_every=50,
-        picture_every=250,
+        steps=3000,
+        picture_every=500,
     ),
     "smoke": Args(
         data="sprites",
