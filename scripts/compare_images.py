@@ -170,10 +170,10 @@ FAMILIES = {
     "VAE-GAN": Entry(train_vae_gan, train_vae_gan.PRESETS["fashion"]),
     "VQ-VAE": Entry(train_vqvae, train_vqvae.PRESETS["fashion"]),
     "VQ-VAE with PixelCNN": Entry(
-        train_code_prior, train_code_prior.PRESETS["pixelcnn"], codes="VQ-VAE"
+        train_code_prior, train_code_prior.Args(), codes="VQ-VAE"
     ),
     "VQ-GAN": Entry(train_vqgan, train_vqgan.PRESETS["fashion"]),
-    "VQ-GAN with GPT": Entry(train_code_prior, train_code_prior.PRESETS["gpt"], codes="VQ-GAN"),
+    "VQ-GAN with GPT": Entry(train_code_prior, train_code_prior.PRESETS["sprites"], codes="VQ-GAN"),
     "PixelCNN": Entry(
         train_pixelcnn,
         replace(
