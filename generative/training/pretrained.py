@@ -299,8 +299,8 @@ def read_weights(
         expected: tensors of the model (on the meta device); only their types and shapes matter.
         renamed: beginnings of older names, and what they are called now.
     Raises:
-        DamagedFileError: names, shapes or types differ, which is found before anything is
-            allocated, or a weight is not finite.
+        DamagedFileError: names, shapes or types differ or a weight is there by two names, which is
+            found before anything is allocated, or a weight is not finite.
     """
 
     def now(name: str) -> str:
@@ -311,7 +311,11 @@ def read_weights(
                 return after + name.removeprefix(before)
         return name
 
-    header = {now(name): entry for name, entry in read_header(data, path).items()}
+    header: dict[str, Any] = {}
+    for name, entry in read_header(data, path).items():
+        if now(name) in header:
+            raise DamagedFileError(f"{path}: holds {now(name)} twice, once by an older name")
+        header[now(name)] = entry
     missing, strange = sorted(set(expected) - set(header)), sorted(set(header) - set(expected))
     if missing or strange:
         raise DamagedFileError(

@@ -356,9 +356,8 @@ def test_made_by_name(name, shape):
     assert env.step(0)[2:4] == (False, True)
 
 
-def test_found_without_an_import():
-    """By the hook that installing this project puts beside Gymnasium."""
-    code = "import gymnasium; print(gymnasium.make('WorldModels/CarRacing64-v0').unwrapped)"
+def test_the_id_names_what_to_import():
+    code = "import gymnasium; print(gymnasium.make('envs:WorldModels/CarRacing64-v0').unwrapped)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd="/")
     assert b"CarRacing64" in result.stdout
 

@@ -125,7 +125,8 @@ def test_weights_that_are_not_finite_are_not_saved(name):
     with torch.no_grad():
         parameter.view(-1)[0] = math.nan
     (last,) = [n for n, p in learner.model.named_parameters() if p is parameter]
-    words = rf"{re.escape(last.rpartition('.')[2])} is not finite after step 7, seed 5.*stays"
+    name = re.escape(last.rpartition(".")[2])
+    words = rf"{name} is not finite after step 7, seed 5.*checkpoints stay\."
     with pytest.raises(NonFiniteError, match=words):
         check_finite(learner.state_dict(), "training", 7, 5)
 

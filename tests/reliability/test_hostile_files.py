@@ -244,10 +244,20 @@ def test_counts_of_another_type_are_refused(tmp_path):
 def test_weights_that_are_not_finite_are_refused(tmp_path, bad):
     model = ConvVAEConfig(2, (2, 2, 2, 2)).build()
     state = model.state_dict()
-    state["to_mu.bias"] = torch.tensor([0.0, bad])
+    state["posterior.to_mu.bias"] = torch.tensor([0.0, bad])
     data = safetensors.torch.save(state)
     folder = saved(tmp_path / "v", to_json(model.config), data, "ConvVAE")
-    with pytest.raises(DamagedFileError, match=r"safetensors: to_mu\.bias is not finite"):
+    with pytest.raises(
+        DamagedFileError, match=r"posterior\.to_mu\.bias is not finite"
+    ):
+        ConvVAE.from_pretrained(folder)
+
+
+def test_a_weight_by_its_old_and_its_new_name_is_refused(tmp_path):
+    model = ConvVAEConfig(2, (2, 2, 2, 2)).build()
+    state = model.state_dict() | {"to_mu.bias": torch.zeros(10**6)}
+    folder = saved(tmp_path / "v", to_json(model.config), safetensors.torch.save(state), "ConvVAE")
+    with pytest.raises(DamagedFileError, match=r"posterior\.to_mu\.bias twice"):
         ConvVAE.from_pretrained(folder)
 
 

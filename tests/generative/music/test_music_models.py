@@ -18,6 +18,7 @@ from generative.music import (
     score_of_grid,
     streams_of_score,
 )
+from generative.music.measures import word_nats
 from generative.music.rnn import (
     MusicLearner,
     MusicLossConfig,
@@ -37,7 +38,6 @@ from generative.music.transformer import (
 )
 from generative.nets.attention import MultiHeadAttention
 from generative.nets.transformer import BlockConfig
-from scripts import train_music_transformer
 
 torch.set_num_threads(1)
 
@@ -181,13 +181,13 @@ def test_scoring_in_windows_counts_every_element_once(monkeypatch):
         return -torch.ones(*tokens[:, 1:].shape)
 
     monkeypatch.setattr(model, "word_log_probs", ones)
-    assert train_music_transformer.score(model, found) == (1.0, 1.0, 0)
+    assert word_nats(model, found) == (1.0, 1.0, 0)
     monkeypatch.undo()
     whole = [model.word_log_probs(torch.from_numpy(p)[None]) for p in found if len(p) <= 13]
     short = [p for p in found if len(p) <= 13]
     if short:
         mean = -torch.cat([w[0] for w in whole]).double().mean(0)
-        assert train_music_transformer.score(model, short)[:2] == pytest.approx(mean.tolist())
+        assert word_nats(model, short)[:2] == pytest.approx(mean.tolist())
 
 
 def test_windows_are_the_books():
