@@ -514,22 +514,25 @@ def write_video(path: Path | str, frames: Iterable[np.ndarray], fps: float = FPS
 
 
 def write_gif(
-    path: Path | str, frames: Iterable[np.ndarray], fps: float = FPS, width: int = 640
+    path: Path | str, frames: Iterable[np.ndarray], fps: float = FPS, width: int = 800
 ) -> None:
-    """Write every second frame, shrunk to `width`, as an endless GIF of 64 colours."""
+    """Write every second frame, shrunk to `width`, as an endless GIF of 64 colours or as WebP."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    webp = path.suffix.lower() == ".webp"
+    settings: dict[str, Any] = {"quality": 60} if webp else {}
     pictures = []
     for i, frame in enumerate(frames):
         if i % 2 == 0:
             size = (width, round(width * frame.shape[0] / frame.shape[1]))
             small = Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)
-            pictures.append(small.quantize(64, dither=Image.Dither.NONE))
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.tmp.gif")
+            pictures.append(small if webp else small.quantize(64, dither=Image.Dither.NONE))
+    beside = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         pictures[0].save(
-            beside, save_all=True, append_images=pictures[1:], duration=round(2000 / fps), loop=0
-        )
+            beside, save_all=True, append_images=pictures[1:], duration=round(2000 / fps), loop=0,
+            **settings,
+        )  # fmt: skip
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

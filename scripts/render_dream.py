@@ -27,8 +27,8 @@ class Args(Checked):
         "dream.mp4"
     )
     """The film, an mp4; in a folder it is called drive.mp4."""
-    gif: Annotated[Path, Ending((".gif",))] | None = None
-    """Also write an animated GIF, smaller and coarser."""
+    gif: Annotated[Path, Ending((".gif", ".webp"))] | None = None
+    """Also write an animated GIF, or WebP, smaller and coarser."""
     poster: Annotated[Path, Ending((".png",))] | None = None
     """Also write one picture (PNG): a real moment and what followed, and its dream."""
     track: Annotated[int, Range(0, 2**31 - 1)] = 1_000_000

@@ -22,6 +22,7 @@ from generative.training.ranges import (
 )
 from generative.training.reports import add_to_report
 from generative.training.run import Run
+from scripts.explored.flow import PANELS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -183,7 +184,7 @@ class Plane:
             z = torch.randn(len(self.first), 2, generator=torch.Generator().manual_seed(0))
             x = self.first
             back, forth = flow.encode(x.to(self.run.device)), flow.decode(z.to(self.run.device))
-        return point_clouds([x, back, z, forth])
+        return point_clouds([x, back, z, forth], titles=PANELS)
 
     def score(self, flow, points_per_std: float = 3.0) -> dict[str, float]:
         """Expected negative log-likelihood, nats, and what of it was avoidable."""

@@ -5,11 +5,14 @@ run.metrics.log_image(step, "samples", image_grid(model.sample(64)))
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 GAP = 2
@@ -50,10 +53,47 @@ def strips(*rows: Tensor, scale: int = 1) -> np.ndarray:
     return image_grid(torch.cat(rows), columns=len(rows[0]), scale=scale)
 
 
-def point_clouds(clouds: Sequence[Tensor], limit: float = 3.0, side: int = 200) -> np.ndarray:
-    """Draw clouds of points (N, 2) side by side, each in the square from -limit to limit.
+def sheet(pictures: Sequence[np.ndarray], titles: Sequence[str], columns: int = 0) -> np.ndarray:
+    """Arrange pictures of one size row by row, each below its title.
+
+    Args:
+        pictures: uint8 (H, W, 3).
+        titles: one for each; a title that is wider than its picture is written smaller.
+        columns: pictures in a row; 0 puts all into one.
+    """
+    height, width, _ = pictures[0].shape
+    columns, band = columns or len(pictures), max(14, width // 9)
+    cells = []
+    for picture, title in zip(pictures, titles, strict=True):
+        cell = Image.new("RGB", (width, height + band), "white")
+        draw, size = ImageDraw.Draw(cell), 0.72 * band
+        size *= min(1.0, 0.96 * width / max(1.0, draw.textlength(title, _font(size))))
+        draw.text((width / 2, band / 2), title, "black", _font(size), anchor="mm")
+        cell.paste(Image.fromarray(picture), (0, band))
+        cells.append(torch.from_numpy(np.array(cell)).movedim(-1, 0) / 255)
+    return image_grid(torch.stack(cells), columns=columns)
+
+
+@functools.cache
+def _font(size: float) -> Any:
+    return ImageFont.load_default(size)
+
+
+def point_clouds(
+    clouds: Sequence[Tensor],
+    limit: float = 3.0,
+    side: int = 200,
+    titles: Sequence[str] = (),
+    columns: int = 0,
+) -> np.ndarray:
+    """Draw clouds of points (N, 2), each in the square from -limit to limit.
 
     Darker pixels hold more points; the second axis points up.
+
+    Args:
+        side: pixels along each side of a square.
+        titles: one above each cloud, or none.
+        columns: clouds in a row; 0 puts all into one.
     """
     panels = []
     for cloud in clouds:
@@ -61,4 +101,7 @@ def point_clouds(clouds: Sequence[Tensor], limit: float = 3.0, side: int = 200) 
         counts, _, _ = np.histogram2d(-y, x, bins=side, range=[[-limit, limit]] * 2)
         ink = np.minimum(1.0, counts / max(1.0, np.quantile(counts[counts > 0], 0.9)))
         panels.append(torch.from_numpy(1 - ink).float()[None])
-    return image_grid(torch.stack(panels), columns=len(panels))
+    if titles:
+        pictures = [image_grid(panel[None]) for panel in panels]
+        return sheet(pictures, titles, columns)
+    return image_grid(torch.stack(panels), columns=columns or len(panels))

@@ -155,7 +155,7 @@ def of_points(subject: Subject, settings: Settings) -> dict[str, Any]:
     """Pictures by name."""
     import torch
 
-    from generative.training.pictures import image_grid, point_clouds
+    from generative.training.pictures import image_grid, point_clouds, sheet
 
     model, density = subject.model, subject.density()
     generator = torch.Generator().manual_seed(subject.seed)
@@ -167,26 +167,37 @@ def of_points(subject: Subject, settings: Settings) -> dict[str, Any]:
     made, eps = {}, noise(settings.points)
     for kind in ("linear", "cosine"):
         clouds = noised(x[None], eps[None], kind, settings.images)
-        made[f"noising-{kind}"] = point_clouds(list(clouds))
+        titles = [f"t = {i / max(1, len(clouds) - 1):.2g}" for i in range(len(clouds))]
+        made[f"noising-{kind}"] = point_clouds(list(clouds), titles=titles)
     z = noise(settings.points).to(subject.device)
 
     def path(steps: int) -> list[Tensor]:
         return [x for x, _ in model.path(z, steps, settings.eta, spacing=settings.spacing)]
 
     stages = path(model.config.steps)
-    shown = [stages[i] for i in chosen(len(stages), settings.images)]
-    made["denoising"] = point_clouds([z, *shown, x])
-    made["steps"] = point_clouds([path(steps)[-1] for steps in settings.steps])
+    shown = chosen(len(stages), settings.images)
+    made["denoising"] = point_clouds(
+        [z, *(stages[i] for i in shown), x],
+        titles=["noise", *(f"after step {i + 1}" for i in shown), "data"],
+        columns=5,
+    )
+    made["steps"] = point_clouds(
+        [path(steps)[-1] for steps in settings.steps],
+        titles=[f"{steps} steps" if steps > 1 else "1 step" for steps in settings.steps],
+    )
     made["there-and-back"] = point_clouds(
-        [x, code := model.encode(x.to(subject.device)), model.decode(code)]
+        [x, code := model.encode(x.to(subject.device)), model.decode(code)],
+        titles=["data", "their noise", "decoded again"],
     )
 
     axis = torch.linspace(-3, 3, 120)
     grid = torch.cartesian_prod(-axis, axis).flip(1)  # row after row, the second axis upwards
     found = model.log_prob(grid.to(subject.device)).cpu().exp()
-    panels = [1 - part.view(1, 120, 120) / found.max() for part in
-              (density.log_prob(grid).exp().float(), found)]  # fmt: skip
-    made["density"] = image_grid(torch.stack(panels), columns=2, scale=2)
+    panels = [
+        image_grid(1 - part.view(1, 1, 120, 120) / found.max(), scale=2)
+        for part in (density.log_prob(grid).exp().float(), found)
+    ]
+    made["density"] = sheet(panels, ["true density", "density of the model"])
     return made
 
 

@@ -9,6 +9,8 @@ from generative.training.ranges import Checked, Count, CountOrZero
 from scripts.explored.common import Subject, scale_to
 
 CLASSES = ("RealNVP", "FFJORD", "Glow", "ImageRealNVP")
+PANELS = ("data", "data, encoded", "noise", "noise, decoded")
+"""Titles of the book's four panels."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,16 @@ def explore_plane(flow, untrained, subject: Subject, settings: Settings) -> None
     """The four panels before and after training, densities, and the grid of codes."""
     import torch
 
-    from generative.training.pictures import point_clouds
+    from generative.training.pictures import point_clouds, sheet
 
     x, z = draw_points(subject, settings)
     for name, model in (("before", untrained), ("after", flow)):
         with torch.no_grad():
-            panels = point_clouds([x, model.encode(x), z, model.decode(z)])
-        subject.save(f"panels-{name}", panels)
+            clouds = [x, model.encode(x), z, model.decode(z)]
+        subject.save(f"panels-{name}", point_clouds(clouds, titles=PANELS))
     truth = density_picture(subject.density().log_prob, settings.side)
     found = density_picture(lambda at: flow.log_prob(at.float()), settings.side)
-    subject.save("density", side_by_side(truth, found))
+    subject.save("density", sheet([truth, found], ["true density", "density of the flow"]))
     subject.save("grid", warped_grid(flow))
 
 
@@ -86,14 +88,15 @@ def explore_couplings(flow, subject: Subject, settings: Settings) -> None:
     with torch.no_grad():
         for layer in flow.layers:
             clouds.append(layer.decode(clouds[-1]))
-    subject.save("couplings", point_clouds(clouds))
+    titles = ["noise", *(f"after layer {i + 1}" for i in range(len(flow.layers)))]
+    subject.save("couplings", point_clouds(clouds, titles=titles, columns=4))
 
 
 def explore_paths(flow, subject: Subject, settings: Settings) -> None:
     """Points and densities on their way from noise to data, and the paths of single points."""
     import numpy as np
 
-    from generative.training.pictures import point_clouds
+    from generative.training.pictures import point_clouds, sheet
 
     _, z = draw_points(subject, settings)
     path = flow.trajectory(z, num_times=9)
@@ -102,8 +105,11 @@ def explore_paths(flow, subject: Subject, settings: Settings) -> None:
         density_picture(lambda at, t=t: flow.log_prob_at(at.float(), t), settings.side)
         for t in times
     ]
-    subject.save("trajectory-points", point_clouds(list(path[::2]), side=settings.side))
-    subject.save("trajectory-density", side_by_side(*densities))
+    titles = [f"time {t:g}" for t in times]
+    subject.save(
+        "trajectory-points", point_clouds(list(path[::2]), side=settings.side, titles=titles)
+    )
+    subject.save("trajectory-density", sheet(densities, titles))
     subject.save("paths", drawn_lines(flow.trajectory(z[:150], num_times=33).movedim(0, 1)))
 
 
@@ -208,13 +214,3 @@ def explore_images(flow, subject: Subject, settings: Settings) -> None:
         step = torch.linspace(-0.5, 1.5, n)[:, None]
         moved = torch.cat([code + step * (means[1] - means[0]) for code in codes])
         subject.save("factor", image_grid(flow.decode(moved), columns=n, scale=scale))
-
-
-def side_by_side(*pictures):
-    """Pictures (H, W, 3) of one size with a gap between them."""
-    import torch
-
-    from generative.training.pictures import image_grid
-
-    stack = torch.stack([torch.from_numpy(picture) for picture in pictures])
-    return image_grid(stack.movedim(-1, 1) / 255, columns=len(pictures))

@@ -112,13 +112,14 @@ def test_a_lone_dream_under_given_actions_is_the_batched_dream():
     assert torch.equal(alone.z, told.z)
 
 
-def test_gif(tmp_path):
+@pytest.mark.parametrize("name", ["film.gif", "film.webp"])
+def test_animation(tmp_path, name):
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (9, 20, 40, 3), dtype=np.uint8)
-    write_gif(tmp_path / "film.gif", frames, fps=25, width=20)
-    with Image.open(tmp_path / "film.gif") as film:
+    write_gif(tmp_path / name, frames, fps=25, width=20)
+    with Image.open(tmp_path / name) as film:
         assert (film.n_frames, film.size, film.info["duration"]) == (5, (20, 10), 80)
-    assert [path.name for path in tmp_path.iterdir()] == ["film.gif"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_film_that_fails_leaves_nothing(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from agents.evaluation import bootstrap_interval
 from tests.commands import ROOT
 
-PAGES = ("README.md", "docs/car-in-its-dream.md", "docs/any-environment.md")
+PAGES = ("README.md", "docs/results.md", "docs/car-in-its-dream.md", "docs/any-environment.md")
 LINK = re.compile(r"\[[^]]*\]\(([^)]*results/[^)]*?)\.(?:html|json)\)")
 
 
@@ -90,7 +90,8 @@ def test_a_row_says_what_its_report_says(cells, report):
 )
 def test_frames_of_policies_are_those_of_their_runs(run, kept):
     """A policy of z and h also stands on the frames that its V and M learned from."""
-    [(cells, _)] = [row for row in rows("README.md") if f"ppo/{run}/" in row[0].get("report", "")]
+    found = rows("docs/results.md")
+    [cells] = [cells for cells, _ in found if f"ppo/{run}/" in cells.get("report", "")]
     training = json.loads((ROOT / f"docs/results/ppo/{run}/training.json").read_text())
     world = json.loads((ROOT / "pretrained/carracing-dream/training.json").read_text())
     numbers = [
@@ -103,15 +104,34 @@ def test_frames_of_policies_are_those_of_their_runs(run, kept):
         assert int(steps[1].replace(",", "")) == round(training["real_steps"], -3)
 
 
-def test_frames_of_choosing_are_bounded_as_the_readme_says():
+def test_frames_of_choosing_are_bounded_as_the_page_says():
     report = json.loads((ROOT / "docs/results/standard-seed1-11-rounds/report.json").read_text())
     looks = math.ceil(report["args"]["episode_steps"] / report["action_repeat"])
-    text = " ".join((ROOT / "README.md").read_text().split())
+    text = " ".join((ROOT / "docs/results.md").read_text().split())
     most = report["selection_episodes"] * looks
     assert (
         f"at most {looks} of them: {report['selection_episodes']} episodes have up to {most:,}"
         in text
     )
+
+
+def test_the_readme_repeats_the_rows_of_the_results():
+    """The published ones; the others are compared with their reports."""
+    full = {line for line in (ROOT / "docs/results.md").read_text().splitlines() if "|" in line}
+    published = [
+        line for line in (ROOT / "README.md").read_text().splitlines() if "| published |" in line
+    ]
+    assert published
+    assert set(published) <= full
+
+
+def test_speeds_in_the_readme_are_those_of_their_reports():
+    speeds = ROOT / "docs/results/benchmarks"
+    car = json.loads((speeds / "car.json").read_text())["steps_per_cpu_second"]
+    dream = json.loads((speeds / "dream.json").read_text())["steps_per_cpu_second"]
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"makes {car['ours_64']:,.0f} steps a second (the stock game {car['stock']:.0f})" in text
+    assert f"{dream['ours, bfloat16']:,} decisions are dreamed" in text
 
 
 def test_the_published_reports_say_what_was_active():

@@ -7,7 +7,7 @@ from PIL import Image
 
 from generative.training.loop import fit
 from generative.training.metrics import read_metrics
-from generative.training.pictures import GAP, GROUND, image_grid, point_clouds, strips
+from generative.training.pictures import GAP, GROUND, image_grid, point_clouds, sheet, strips
 from generative.training.run import Run
 from tests.generative.training.linear_run import Args, LinearLearner
 
@@ -45,6 +45,28 @@ def test_points_are_ink_with_the_second_axis_up():
     left, right = picture[:, :6, 0], picture[:, 6 + GAP :, 0]
     assert np.argwhere(left == 0).tolist() == [[0, 3]]
     assert np.argwhere(right == 0).tolist() == [[5, 2]]
+
+
+def test_pictures_of_a_sheet_stand_below_their_titles():
+    pictures = [np.full((30, 90, 3), value, np.uint8) for value in (10, 20, 30)]
+    picture = sheet(pictures, ["one", "a title that is far too long for its picture", "three"], 2)
+    band = 14
+    assert picture.shape == (2 * (30 + band) + GAP, 2 * 90 + GAP, 3)
+    for i, value in enumerate((10, 20, 30)):
+        top, left = i // 2 * (30 + band + GAP), i % 2 * (90 + GAP)
+        title = picture[top : top + band, left : left + 90]
+        assert (picture[top + band : top + band + 30, left : left + 90] == value).all()
+        assert title.min() < 100  # there are letters
+        assert (title[:, [0, -1]] == 255).all()  # and they end before the picture does
+
+
+def test_clouds_may_have_titles():
+    cloud = torch.zeros(3, 2)
+    plain = point_clouds([cloud], side=20)
+    titled = point_clouds([cloud, cloud], side=20, titles=["left", "right"])
+    assert np.array_equal(titled[-20:, :20], plain)
+    with pytest.raises(ValueError, match="shorter"):
+        point_clouds([cloud, cloud], titles=["left"])
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 4), (2, 2, 4, 4), (0, 3, 4, 4)])
