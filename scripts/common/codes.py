@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from generative.codes import VQVAE
     from generative.data.image_set import ImageSet
 
-__all__ = ["all_codes", "collapse", "reconstruction_scores", "sample_scores"]
+__all__ = ["all_codes", "collapse", "entropy_of", "reconstruction_scores", "sample_scores"]
+
+SPRITE = (3, 32, 32)
+"""Shape of a sprite as it is drawn."""
 
 
 def reconstruction_scores(
@@ -53,7 +56,7 @@ def reconstruction_scores(
         objects = cells != scenes.EMPTY
         read = scenes.read(again.cpu(), border).cells
         found["objects_read"] = float((read == cells)[objects].float().mean())
-    if data == "sprites" and x.shape[-1] == sprites().images.shape[1]:
+    if data == "sprites" and tuple(x.shape[1:]) == SPRITE:
         pixels = again.mul(255).round().byte().movedim(1, -1).cpu().numpy()
         everything = sprites()
         factors = everything.factors[nearest(everything, pixels)[0]]
@@ -72,7 +75,7 @@ def sample_scores(samples: Tensor, data: ImageData) -> dict[str, float]:
         drawn = scenes.valid(samples, border)
         two = (scenes.read(samples, border).cells != scenes.EMPTY).sum(1) == 2
         return {"valid": float((drawn & two).float().mean())}
-    if data == "sprites" and samples.shape[1:] == sprites().image_shape:
+    if data == "sprites" and tuple(samples.shape[1:]) == SPRITE:
         found = coverage(samples, sprites())
         return {"valid": found.precision, "reached": found.recall}
     return {}

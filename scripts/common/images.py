@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from generative.data.image_set import PARTS, ImageSet, fit_images, random_split
+from generative.data.image_set import PARTS, ImageSet, evenly, fit_images, random_split
 from generative.known.sprites import COLOURS
 
 if TYPE_CHECKING:
@@ -103,14 +103,15 @@ def _equal_objects(folder: Path, image_shape: tuple[int, int, int], most: int | 
 
 
 def _scenes(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:
-    """All scenes of two objects; their factors are the nine cells."""
+    """All scenes of two objects, 24x24; their factors are the nine cells."""
     from generative.known.scenes import CELLS, draw, pairs
 
     cells = pairs()
-    images = draw(cells).mul(255).round().byte().movedim(1, -1).numpy()
-    split = random_split(len(cells), len(cells) // 10, len(cells) // 10)
+    rows = evenly(len(cells), most)
+    split = random_split(len(cells), len(cells) // 10, len(cells) // 10)[rows]
+    pixels = draw(cells[rows]).mul(255).round().byte().movedim(1, -1).numpy()
     names = tuple(f"cell-{i}" for i in range(CELLS))
-    return ImageSet(images, cells.numpy(), split, factor_names=names)
+    return ImageSet(pixels, cells[rows].numpy(), split, factor_names=names)
 
 
 def _folder(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:

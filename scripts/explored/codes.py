@@ -105,7 +105,7 @@ def usage(counts: Tensor) -> Figure:
     share = (counts / counts.sum()).sort(descending=True).values
     figure = Figure(figsize=(6, 2.6), layout="constrained")
     axis = figure.subplots()
-    axis.bar(range(len(share)), share, width=1.0)
+    axis.bar(range(len(share)), share.numpy(), width=1.0)
     axis.set_yscale("log")
     axis.set_xlabel("code, the most frequent first")
     axis.set_ylabel("share")

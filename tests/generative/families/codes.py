@@ -100,9 +100,9 @@ def with_labels(codes: Tensor):
 def trained_codes(folder: Path) -> tuple[object, ...]:
     """A tiny VQ-VAE in folder, and the words that name it and its data."""
     torch.manual_seed(0)
-    model = VQVAEConfig((3, 24, 24), (4, 4, 4), 4, 1, QuantiserConfig(8, 4)).build()
+    model = VQVAEConfig((3, 32, 32), (4, 4, 4), 4, 1, QuantiserConfig(8, 4)).build()
     model.save_pretrained(folder / "vqvae")
-    return ("--codes", folder / "vqvae", "--data", "scenes")
+    return ("--codes", folder / "vqvae", "--data", "sprites")
 
 
 TRANSFORMER = CodeTransformerConfig(1, gpt2_block(16, 2, dropout=0.0))
