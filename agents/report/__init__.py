@@ -8,7 +8,11 @@ Importing this package loads neither torch nor a drawing library.
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +93,11 @@ def write_report(
         evaluation,
         facts,
         collect_versions(),
+        {
+            "command": _command(),
+            "commit": _commit(),
+            "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        },
         read_json(yardstick) if yardstick.exists() else None,
         load_settings(agent_folder),
     )
@@ -99,3 +108,23 @@ def write_report(
     page = render_page(record, check, [Path(film) for film in films], run_folder)
     write_file(run_folder / "report.html", page.encode())
     return content
+
+
+def _command() -> str:
+    """Command line of this process; of a program that was given as text, its first words."""
+    given = list(sys.orig_argv)
+    given[0] = Path(given[0]).name
+    return shlex.join(word if len(word) < 200 else f"{word[:200]} ..." for word in given)
+
+
+def _commit() -> str | None:
+    """Commit of the project's working tree, "-dirty" behind it if files have changed; or None."""
+    words = ["git", "describe", "--always", "--dirty", "--exclude", "*", "--abbrev=12"]
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():  # installed, maybe inside a tree of somebody else's
+        return None
+    try:
+        done = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

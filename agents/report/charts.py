@@ -129,7 +129,10 @@ def line_chart(
 
 
 def histogram(values: Sequence[float], x_label: str, y_label: str, *, width: float = 100) -> str:
-    """Draw the counts of values in bins [n * width, (n + 1) * width), with the mean marked."""
+    """Draw the counts of values in bins [n * width, (n + 1) * width).
+
+    The mean is marked, and every value has a stroke on the axis.
+    """
     bins = [math.floor(value / width) for value in values]
     first, last = min(bins), max(bins) + 1
     counts = {b: bins.count(b) for b in range(first, last)}
@@ -144,6 +147,10 @@ def histogram(values: Sequence[float], x_label: str, y_label: str, *, width: flo
             f'height="{axes.y(0) - top:.1f}"><title>{count} from {b * width:g} to '
             f"{(b + 1) * width:g}</title></rect>"
         )
+    foot = HEIGHT - BOTTOM
+    for value in values:
+        x = axes.x(value)
+        axes.parts.append(f'<line class="rug" x1="{x}" x2="{x}" y1="{foot - 7}" y2="{foot}"/>')
     mean = sum(values) / len(values)
     x = axes.x(mean)
     end = x > WIDTH / 2

@@ -150,7 +150,15 @@ def _rounds(record: RunRecord) -> str:
         "round",
         "score",
     )  # fmt: skip
-    figures = [_figure(gap, "The dream gap. Small dots are single real episodes.")]
+    text = "The dream gap. Small dots are single real episodes."
+    best = max(rounds, key=lambda r: r.real_mean)
+    if rounds[-1].real_mean < best.real_mean:
+        text += (
+            f" The last round scores less than round {best.index}: so few episodes are a rough "
+            f"measure (± {np.std(rounds[-1].real_scores):.0f} from one to the next), and a new "
+            "controller learns in a dream that has changed."
+        )
+    figures = [_figure(gap, text)]
     candidates = [(r, c) for r in rounds for c in r.candidates if c.real_scores]
     if len(candidates) > 2:
         points = [
@@ -174,14 +182,20 @@ def _rounds(record: RunRecord) -> str:
         "Each round collects frames with the current controller, trains V and M further, trains "
         "the controller in the dream, and drives a few real episodes to choose.",
         _grid(figures),
-        _table(*_round_table(rounds)),
+        _table(*_results_table(rounds)),
+        "<details><summary>Losses and seconds of every round</summary>",
+        _table(*_losses_table(rounds)),
+        _table(*_seconds_table(rounds)),
+        "</details>",
     )
 
 
-def _round_table(rounds: Sequence[RoundRecord]) -> tuple[list[str], list[list[str]]]:
-    stages = list(dict.fromkeys(stage for r in rounds for stage in r.seconds))
+Table = tuple[list[str], list[list[str]]]
+"""Head and rows; narrow enough for a telephone."""
+
+
+def _results_table(rounds: Sequence[RoundRecord]) -> Table:
     best = max(rounds, key=lambda r: r.real_mean)
-    head = ["round", "real frames", "V error", "V nats", "M nll", "M reward", "dreamed", "real"]
     rows = []
     for r in rounds:
         real = f"{r.real_mean:.0f} ± {np.std(r.real_scores):.0f}"
@@ -189,34 +203,81 @@ def _round_table(rounds: Sequence[RoundRecord]) -> tuple[list[str], list[list[st
             [
                 str(r.index),
                 f"{r.real_frames_total:,}",
-                _optional(r.vae_recon),
-                _optional(r.vae_kl),
-                f"{r.memory_nll:.3f}",
-                f"{r.memory_reward_error:.3f}",
                 f"{r.dream_score():.0f}",
                 f"<b>{real}</b>" if r is best else real,
-                *(f"{r.seconds[s]:.0f} s" if s in r.seconds else "-" for s in stages),
+                format_seconds(sum(r.seconds.values())),
             ]
         )
-    return head + stages, rows
+    return ["round", "real frames", "dreamed", "real", "time"], rows
+
+
+def _losses_table(rounds: Sequence[RoundRecord]) -> Table:
+    rows = [
+        [
+            str(r.index),
+            _optional(r.vae_recon),
+            _optional(r.vae_kl),
+            f"{r.memory_nll:.3f}",
+            f"{r.memory_reward_error:.3f}",
+        ]
+        for r in rounds
+    ]
+    return ["round", "V error", "V nats", "M nats", "M reward"], rows
+
+
+def _seconds_table(rounds: Sequence[RoundRecord]) -> Table:
+    stages = list(dict.fromkeys(stage for r in rounds for stage in r.seconds))
+    rows = [
+        [str(r.index), *(f"{r.seconds[s]:.0f}" if s in r.seconds else "-" for s in stages)]
+        for r in rounds
+    ]
+    return ["round", *stages], rows
 
 
 def _losses(rounds: Sequence[RoundRecord]) -> str:
     if not rounds:
         return ""
-    what = [
-        ("vae_recon", "V: squared error per frame", "vision"),
-        ("vae_kl", "V: nats per frame", "vision"),
-        ("memory_nll", "M: nats per latent dimension", "dream"),
-        ("memory_reward_error", "M: squared reward error (scaled)", "dream"),
-    ]
     figures = []
-    for name, label, color in what:
+    for name, label, color, why in _LOSSES:
         values = [getattr(r, name) for r in rounds]
-        if any(value is not None for value in values):
+        known = [value for value in values if value is not None]
+        if known:
             line = Line(label, [r.index for r in rounds], values, color)
-            figures.append(_figure(line_chart([line], "round", label), ""))
-    return _section("Losses", "At the end of each round's training.", _grid(figures))
+            rises = known[-1] > known[0]
+            text = f"It rises from {known[0]:.3g} to {known[-1]:.3g}. {why}" if rises else ""
+            figures.append(_figure(line_chart([line], "round", label), text))
+    text = (
+        "At the end of each round's training, on all frames so far. The data change with every "
+        "round, so these curves are not those of one training; lower is better except for V's nats."
+    )
+    return _section("Losses", text, _grid(figures))
+
+
+_HARDER = "A better agent brings frames that are harder to predict."
+
+_LOSSES = (
+    ("vae_recon", "V: squared error per frame", "vision", _HARDER),
+    (
+        "vae_kl",
+        "V: nats per frame",
+        "vision",
+        "V keeps more of each frame; this is no error.",
+    ),
+    (
+        "memory_nll",
+        "M: nats per latent dimension",
+        "dream",
+        f"{_HARDER} While V is still trained its z changes too, and where V keeps more there is "
+        "more to foresee. A rise alone does not say that M foresees less well.",
+    ),
+    (
+        "memory_reward_error",
+        "M: squared reward error (scaled)",
+        "dream",
+        "Rewards vary more as the agent earns more of them.",
+    ),
+)
+"""Field of a round, label, colour, and why the curve may rise."""
 
 
 def _vision(check: ModelCheck) -> str:
@@ -267,9 +328,8 @@ _PREDICTOR_STYLE = {
 def _scores(record: RunRecord) -> str:
     evaluation = record.evaluation
     scores = evaluation.scores
-    # CarRacing's bins are of 100 points; others follow from the range of the scores.
-    bins = ticks(scores.min(), scores.max(), 12)
-    width = 100.0 if record.is_car else bins[1] - bins[0]
+    bins = ticks(scores.min(), scores.max(), 12)  # of the range: also a narrow one shows its spread
+    width = bins[1] - bins[0]
     chart = histogram(scores.tolist(), "score", _name(record, 2), width=width)
     rows = [
         [
@@ -301,6 +361,16 @@ def _small_print(record: RunRecord) -> str:
     seeds = {k: _text(v) for k, v in content["seeds"].items()}
     versions = {k: _text(v) for k, v in flatten(record.versions).items()}
     tables = {"Settings": settings, "Seeds": seeds, "Versions": versions}
+    made, machine = record.made, record.versions
+    origin = {
+        "command": f"<code>{escape(made['command'])}</code>",
+        "commit": escape(made["commit"] or "not known"),
+        "date": escape(made["date"]),
+        "machine": escape(
+            f"{machine['cpu']}, {machine['cores']} cores, {machine['gpu'] or 'no GPU'}, "
+            f"{machine['system']}"
+        ),
+    }
     if content["dream"] is not None:
         dream = {k: _text(v) for k, v in flatten(content["dream"]).items()}
         tables = {"Dream of the chosen controller": dream, **tables}
@@ -310,7 +380,9 @@ def _small_print(record: RunRecord) -> str:
         + "</details>"
         for name, table in tables.items()
     ]
-    return _section("Small print", "The same numbers are in report.json.", *blocks)
+    rows = [[name, value] for name, value in origin.items()]
+    table = _table(["", ""], rows, "plain-table")
+    return _section("Small print", "The same numbers are in report.json.", table, *blocks)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -333,10 +405,10 @@ def _figure(chart: str, caption: str) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], css: str = "") -> str:
     """Table whose cells are HTML and whose head is text."""
-    names = "".join(f"<th>{escape(name)}</th>" for name in head)
+    names = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     thead = f"<thead><tr>{names}</tr></thead>" if any(head) else ""
-    return f'<div class="scroll"><table class="{css}">{thead}<tbody>{body}</tbody></table></div>'
+    return f'<table class="{css}">{thead}<tbody>{body}</tbody></table>'
 
 
 def _strip(rows: Sequence[tuple[str, np.ndarray]], heads: Sequence[str] = ()) -> str:
@@ -415,6 +487,7 @@ figcaption{font-size:.85rem;margin-top:4px}
 video{display:block;width:100%;border-radius:8px;margin-bottom:12px;background:#14161b}
 .chart{display:block;width:100%;height:auto;font:12px system-ui,sans-serif}
 .tick,.label{fill:var(--dim)}
+.rug{stroke:var(--text);stroke-width:1.5;opacity:.6}
 .grid line,.chart .grid{stroke:var(--edge)}.chart .zero{stroke:var(--plain)}
 .curve{fill:none;stroke-width:2.2;stroke-linejoin:round}.dashed{stroke-dasharray:5 4}
 .real{--c:var(--real)}.dream{--c:var(--dream)}.vision{--c:var(--vision)}.plain{--c:var(--plain)}
@@ -423,9 +496,10 @@ video{display:block;width:100%;border-radius:8px;margin-bottom:12px;background:#
 .legend{display:flex;flex-wrap:wrap;gap:2px 16px;font-size:.82rem;margin:4px 0 2px;color:var(--dim)}
 .key{display:inline-block;width:20px;border-top:3px solid var(--c);margin-right:6px;
 vertical-align:middle}.key.dashed{border-top-style:dashed}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums;min-width:100%}
-th,td{padding:5px 8px;text-align:right;border-bottom:1px solid var(--edge);white-space:nowrap}
+table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums;width:100%;
+margin-bottom:14px}
+th,td{padding:5px 8px;text-align:right;border-bottom:1px solid var(--edge)}
+td{white-space:nowrap}
 th{color:var(--dim);font-weight:600}
 .plain-table td{text-align:left;white-space:normal;overflow-wrap:anywhere}
 .plain-table td:first-child{color:var(--dim)}
@@ -436,4 +510,8 @@ color:var(--dim)}
 .film.heads{grid-template-columns:46px repeat(var(--n),1fr);text-align:center}
 .film img{width:100%;image-rendering:pixelated;display:block;margin:2px 0}
 details{margin:8px 0}summary{cursor:pointer;color:var(--dim)}
+code{overflow-wrap:anywhere}
+:focus-visible{outline:3px solid var(--vision);outline-offset:2px}
+@media (max-width:560px){main{padding:16px 14px 40px}table{font-size:.75rem}th,td{padding:4px 3px}
+.film{grid-template-columns:40px 1fr}}
 """

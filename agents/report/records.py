@@ -126,6 +126,8 @@ class RunRecord:
     evaluation: Evaluation
     facts: TrainingFacts
     versions: dict[str, Any]
+    made: dict[str, str | None]
+    """Command, commit and date of the report."""
     random_scores: list[float] | None = None
     """Scores of random actions in the episodes of the evaluation."""
     dream: DreamConfig | None = None
@@ -171,6 +173,7 @@ class RunRecord:
             },
             "dream": None if self.dream is None else to_json(self.dream),
             "versions": self.versions,
+            "made": self.made,
             "rounds": [_round_row(r) for r in self.rounds],
             "args": self.args,
         }

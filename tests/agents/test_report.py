@@ -4,12 +4,15 @@ import dataclasses
 import html.parser
 import json
 import math
+import subprocess
+from datetime import UTC, datetime, timedelta
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 
+import agents.report
 from agents.evaluation import EpisodeScore, Evaluation, TrainingFacts
 from agents.report import Candidate, RoundRecord, append_round, read_rounds, write_report
 from agents.report.charts import Line, histogram, line_chart, scatter, ticks
@@ -18,6 +21,7 @@ from agents.video import write_video
 from agents.world_model_agent import AgentConfig, WorldModelAgent
 from generative.training.files import DamagedFileError
 from generative.vae import ConvVAEConfig
+from tests.commands import ROOT
 from worldmodels.controller import ControllerConfig, LinearController
 from worldmodels.memory import MDNRNN, MDNRNNConfig
 from worldmodels.world_model import WorldModel
@@ -115,11 +119,43 @@ def test_write_report(tmp_path):
     curves = report["prediction_error"]["pixel_mean_absolute"]
     assert len(curves["no change"]) == len(curves["horizons"])
 
+    made = report["made"]
+    assert "pytest" in made["command"]
+    assert datetime.now(UTC) - datetime.strptime(
+        made["date"] + "+0000", "%Y-%m-%d %H:%M UTC%z"
+    ) < timedelta(minutes=20)
+
     page = Page((run / "report.html").read_text())
     assert page.sources
     assert all(source.startswith("data:") for source in page.sources)  # nothing is loaded
     for words in ("3,000", "train <V>", "deep.x", "± 1 points on 4 tracks", "1:17 min"):
         assert words in page.text
+    for words in (made["command"], made["date"], report["versions"]["cpu"]):
+        assert words in page.text
+    # Round 1 is the best of three, and no loss rises.
+    assert "The last round scores less than round 1" in page.text
+    assert "It rises" not in page.text
+
+
+def test_a_curve_that_rises_is_explained(tmp_path):
+    evaluation = a_run(tmp_path)
+    rises = dataclasses.replace(a_round(2, 300.0), memory_nll=1.31, memory_reward_error=0.2)
+    append_round(tmp_path, rises)
+    write_report(tmp_path, evaluation=evaluation, films=[], check_drives=0)
+    text = Page((tmp_path / "report.html").read_text()).text
+    assert "It rises from 1.2 to 1.31. A better agent brings frames" in text
+    assert text.count("It rises") == 1
+    assert "scores less than" not in text
+
+
+def test_the_commit_is_that_of_the_projects_tree():
+    words = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("this is no working tree of git")
+    told = agents.report._commit()
+    assert done.stdout.startswith(told.removesuffix("-dirty"))
+    assert len(told) >= 12
 
 
 def test_a_report_of_little(tmp_path):
@@ -183,6 +219,8 @@ def test_charts_are_whole_xml_and_put_values_where_they_belong():
     assert {y0, y2} <= grid  # 0 and 10 are ticks
     assert y0 > y2  # up is down in SVG
     bars = list(parse(histogram([5, 50, 150, 350], "score", "tracks")).iter("rect"))
+    marks = parse(histogram([5, 50, 150, 350], "score", "tracks")).iter("line")
+    assert len([mark for mark in marks if mark.get("class") == "rug"]) == 4
     heights = [float(bar.get("height")) for bar in bars]
     assert heights == pytest.approx([heights[0], heights[0] / 2, 0, heights[0] / 2])
     points = [(0, 0, "real", "p"), (100, 50, "plain", "q")]
