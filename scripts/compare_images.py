@@ -287,9 +287,15 @@ class Args(Checked):
             )
 
 
-DEFAULT_PRESET = "all"
+DEFAULT_PRESET = "digits"
 PRESETS = {
-    "all": Args(),
+    "digits": Args(
+        data="digits",
+        minutes=1.0,
+        samples=2000,
+        docs=Path("runs/compare-images/docs"),
+    ),
+    "fashion": Args(),
     "smoke": Args(
         data="digits",
         only=("VAE", "GAN"),

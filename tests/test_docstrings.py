@@ -135,6 +135,7 @@ def given_rlhf(folder: Path) -> dict[str, Any]:
         "demonstrations": tokens(),
         "ranked": tokens(8).view(4, 2, 8),
         "prompts": tokens(8, 1),
+        **names("generative.rlhf", "TextPPOConfig"),
     }
 
 
@@ -259,6 +260,10 @@ def given_diffusion(folder: Path) -> dict[str, Any]:
         "x": torch.randn(4, 2),
         "x_t": torch.randn(4, 2),
         "log_snr": torch.zeros(4),
+        "model": load("generative.diffusion.config:PointDiffusionConfig")(
+            hidden_dim=8, num_hidden=1
+        ).build(),
+        "density": toy["Standardised"](toy["TwoMoons"]()),
     }
 
 
@@ -351,6 +356,22 @@ def given_gan(folder: Path) -> dict[str, Any]:
     }
 
 
+def given_attention_gan(folder: Path) -> dict[str, Any]:
+    config = load("generative.attention_gan:AttentionGANConfig")
+    gan = config((3, 32, 32), 10, widths=(4, 4, 4), attention_side=16).build().eval()
+    gan.save_pretrained(folder / "runs" / "biggan" / "model")
+    labels = torch.tensor([0, 1])
+    return {"z": torch.randn(2, gan.latent_dim), "labels": labels}
+
+
+def given_prior(folder: Path) -> dict[str, Any]:
+    vqvae = load("generative.codes:VQVAEConfig")
+    return {
+        "model": FAMILIES["VQVAE"].make().eval(),
+        **names("generative.codes", "GPTPrior"),
+    } | {"VQVAEConfig": vqvae}
+
+
 def given_classifier(folder: Path) -> dict[str, Any]:
     config = load("generative.classifier:CNNClassifierConfig")(
         (3, 16, 16), 3, (4,), (3,), (2,), hidden_dim=5
@@ -436,7 +457,10 @@ def given_policy(folder: Path) -> dict[str, Any]:
 
 Given = Callable[[Path], dict[str, Any]]
 GIVEN: dict[str, Given] = {
+    "generative.attention_gan": lambda _: {},
+    "generative.attention_gan.model": given_attention_gan,
     "generative.classifier.frechet": given_classifier,
+    "generative.codes.prior": given_prior,
     "generative.data": given_data,
     "generative.diffusion.exact": given_diffusion,
     "generative.diffusion.model": lambda _: (
@@ -454,6 +478,17 @@ GIVEN: dict[str, Given] = {
     "generative.mdn": lambda _: {"features": torch.randn(3, 64), "target": torch.randn(3, 2)},
     "generative.music": given_music,
     "generative.nets.attention": given_attention,
+    "generative.nets.quantiser": lambda _: {
+        "z": torch.randn(4, 16),
+        "codes": torch.randint(64, (4,)),
+    },
+    "generative.nets.vit": lambda _: {
+        **names("generative.nets.vit", "ViTConfig", "vit_block"),
+        "x": torch.rand(2, 3, 32, 32),
+        "config": load("generative.nets.vit:ViTConfig")(
+            (3, 32, 32), patch=8, num_layers=1, block=load("generative.nets.vit:vit_block")(8, 2)
+        ),
+    },
     "generative.nets.patches": lambda _: {"x": torch.rand(2, 3, 64, 64)},
     "generative.nets.perceptual": given_classifier,
     "generative.nets.equalised": lambda _: {
@@ -479,8 +514,10 @@ GIVEN: dict[str, Given] = {
     ),
     "generative.known": given_known,
     "generative.known.points": given_points,
+    "generative.known.scenes": lambda _: {"samples": torch.rand(2, 3, 24, 24)},
     "generative.known.requests": given_requests,
     "generative.training": given_training,
+    "generative.training.learner": lambda _: names("generative.flow", "Chain"),
     "worldmodels": lambda folder: (
         given_memory(folder) | names("worldmodels.dreaming.starts", "warm_up")
     ),

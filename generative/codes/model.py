@@ -73,7 +73,6 @@ class VQVAE(Pretrained, nn.Module):
         "VQGAN": VQGANConfig,
         "ViTVQGAN": ViTVQGANConfig,
     }
-    capabilities: ClassVar[frozenset[str]] = frozenset({"loss", "encode", "decode", "reconstruct"})
 
     def __init__(
         self,
@@ -124,7 +123,7 @@ class VQVAE(Pretrained, nn.Module):
         Raises:
             ValueError: another shape or type, or a code that there is not.
         """
-        check_codes(codes, None if self.any_size else self.grid, self.num_codes)
+        check_codes(codes, None if self.any_size else self.grid, self.num_codes, self)
         return self.decode_vectors(self.quantiser.lookup(codes)).clamp(0, 1)
 
     def decode_vectors(self, q: Tensor) -> Tensor:
@@ -166,24 +165,24 @@ def vqvae_loss(passed: Passed, x: Tensor) -> VQVAELosses:
     return VQVAELosses(recon + passed.quantised.loss, recon, passed.quantised.loss)
 
 
-def check_codes(codes: Tensor, grid: tuple[int, int] | None, num_codes: int) -> Tensor:
+def check_codes(
+    codes: Tensor, grid: tuple[int, int] | None, num_codes: int, model: nn.Module
+) -> Tensor:
     """Return codes if they are int64 (B, h, w) from 0 to num_codes - 1.
 
     Args:
         grid: rows and columns that they have to have; None for any.
+        model: what they are for, named in errors.
     Raises:
         ValueError: another shape or type, or a code that there is not.
     """
-    wanted = f"int64 (B, {', '.join(map(str, grid or ('h', 'w')))}) in 0 to {num_codes - 1}"
+    sides = ", ".join(map(str, grid or ("h", "w")))
+    wanted = f"{type(model).__name__} needs int64 (B, {sides}) in 0 to {num_codes - 1}"
     fits = codes.dim() == 3 and (grid is None or tuple(codes.shape[1:]) == tuple(grid))
     if not fits or codes.dtype != torch.int64:
-        raise ValueError(
-            f"got codes of shape {tuple(codes.shape)} and {codes.dtype}; needed are {wanted}"
-        )
+        raise ValueError(f"got codes of shape {tuple(codes.shape)} and {codes.dtype}; {wanted}")
     if codes.numel() and not bool((codes.amin() >= 0) & (codes.amax() < num_codes)):
-        raise ValueError(
-            f"got codes from {int(codes.amin())} to {int(codes.amax())}; needed are {wanted}"
-        )
+        raise ValueError(f"got codes from {int(codes.amin())} to {int(codes.amax())}; {wanted}")
     return codes
 
 

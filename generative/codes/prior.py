@@ -33,8 +33,6 @@ from generative.training.ranges import CountOrZero, NonNegative
 
 __all__ = ["GPTPrior", "PixelCNNPrior", "PriorLearner", "PriorLosses", "uniform_codes"]
 
-VERBS = frozenset({"loss", "log_prob", "sample"})
-
 
 class PriorLosses(NamedTuple):
     """Means over the batch."""
@@ -54,7 +52,6 @@ class PixelCNNPrior(Pretrained, nn.Module):
     """
 
     builds: ClassVar[Mapping[str, type]] = {"PixelCNNPrior": PriorConfig}
-    capabilities: ClassVar[frozenset[str]] = VERBS
 
     def __init__(self, pixelcnn: PixelCNN, config: PriorConfig | None = None):
         super().__init__()
@@ -97,7 +94,7 @@ class PixelCNNPrior(Pretrained, nn.Module):
         return self._as_codes(self.pixelcnn.complete(image, rows, generator, temperature, labels))
 
     def _as_image(self, codes: Tensor) -> Tensor:
-        check_codes(codes, self.grid, self.num_codes)
+        check_codes(codes, self.grid, self.num_codes, self)
         return codes[:, None].to(**placed(self)) / (self.num_codes - 1)
 
     def _as_codes(self, image: Tensor) -> Tensor:
@@ -120,7 +117,6 @@ class GPTPrior(Pretrained, nn.Module):
     """
 
     builds: ClassVar[Mapping[str, type]] = {"GPTPrior": PriorConfig}
-    capabilities: ClassVar[frozenset[str]] = VERBS
 
     def __init__(
         self,
@@ -143,7 +139,7 @@ class GPTPrior(Pretrained, nn.Module):
         Raises:
             ValueError: codes or labels of another shape or type, or that there are not.
         """
-        check_codes(codes, self.grid, self.num_codes)
+        check_codes(codes, self.grid, self.num_codes, self)
         labels = self._labels(labels, len(codes))
         return self.network(codes.flatten(1), labels).unflatten(1, self.grid)
 
@@ -171,13 +167,14 @@ class GPTPrior(Pretrained, nn.Module):
         each = [-F.cross_entropy(part, codes, reduction="none") for part in logits]
         return torch.stack(each, 1).flatten(2)
 
+    @checked
     def sample(
         self,
-        n: int,
+        n: CountOrZero,
         generator: torch.Generator | None = None,
-        temperature: float = 1.0,
+        temperature: NonNegative = 1.0,
         labels: Tensor | None = None,
-        top_k: int = 0,
+        top_k: CountOrZero = 0,
         grid: tuple[int, int] | None = None,
     ) -> Tensor:
         """n grids of codes, int64 (n, h, w).
@@ -216,7 +213,7 @@ class GPTPrior(Pretrained, nn.Module):
             ValueError: a grid smaller than the prior's, more rows than there are, or labels that
                 there are not.
         """
-        check_codes(codes, None, self.num_codes)
+        check_codes(codes, None, self.num_codes, self)
         h, w = codes.shape[1:]
         if h < self.grid[0] or w < self.grid[1] or rows > h:
             raise ValueError(

@@ -4,7 +4,7 @@
     tokens = vit(x)                                  # (B, 3, 32, 32) -> (B, 16, 64)
     maps = []
     vit(x, maps)                                     # appends attention weights, (B, H, 16, 16)
-    PatchDecoder(config, in_dim=8)(tokens)           # (B, 16, 8) -> (B, 3, 32, 32)
+    PatchDecoder(config, in_dim=64)(tokens)          # (B, 16, 64) -> (B, 3, 32, 32)
 
 With `class_token` the first of the tokens stands for the whole image (Dosovitskiy et al. 2021).
 """

@@ -9,7 +9,7 @@ The recipe of InstructGPT (Ouyang et al. 2022; Foster 2023, chapter 9). A text i
     reward = TextLearner(judge, config, steps, judge.loss)
     reward.update(ranked)                                                # best first, (B, K, T)
     value = RewardModel.of(reward.kept)
-    ppo = PPOLearner(policy, sft.kept, reward.kept, value, PPOConfig(), steps)
+    ppo = PPOLearner(policy, sft.kept, reward.kept, value, TextPPOConfig(), steps)
     ppo.update(prompts)                                                  # (B, prompt_len)
 
 PPO, GRPO and DPO all seek the policy with the largest E[reward] - beta KL(policy || reference),

@@ -11,8 +11,8 @@ NEEDS: dict[str, str] = {
     **dict.fromkeys(
         (
             "two-moons", "eight-gaussians", "grid-25", "checkerboard", "ring", "bars-and-stripes",
-            "sprites", "scenes", "digits", "markov", "hidden-markov", "reviews", "tunes",
-            "chorales",
+            "sprites", "scenes", "equal-objects", "digits", "markov", "hidden-markov", "reviews",
+            "tunes", "chorales",
         ),
         "",
     ),

@@ -247,9 +247,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, bad):
     state["posterior.to_mu.bias"] = torch.tensor([0.0, bad])
     data = safetensors.torch.save(state)
     folder = saved(tmp_path / "v", to_json(model.config), data, "ConvVAE")
-    with pytest.raises(
-        DamagedFileError, match=r"posterior\.to_mu\.bias is not finite"
-    ):
+    with pytest.raises(DamagedFileError, match=r"posterior\.to_mu\.bias is not finite"):
         ConvVAE.from_pretrained(folder)
 
 
