@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from generative.training.hub import find_folder, where_else
 from generative.training.ranges import (
     Checked,
     Count,
@@ -31,7 +32,7 @@ __all__ = [
     "PPOConfig",
     "PolicyConfig",
     "SpaceConfig",
-    "check_agent",
+    "find_agent",
 ]
 
 POLICY_NAME = "policy"
@@ -41,22 +42,25 @@ AGENT_NAME = "agent.json"
 """Name of the file of settings in the folder of an agent with a world model."""
 
 
-def check_agent(
+def find_agent(
     path: Path | str, held: Collection[str] = (AGENT_NAME, POLICY_NAME, f"agent/{POLICY_NAME}")
-) -> None:
-    """Check that a path holds an agent, before anything large is imported to read it.
+) -> Path:
+    """Find an agent, before anything large is imported to read it; returns its folder or archive.
 
     Args:
-        path: a folder that has one of the names `held`, or an archive.
+        path: a folder that has one of the names `held`, or an archive; or owner/name[@revision] of
+            such a folder on the hub.
     Raises:
         FileNotFoundError: the path holds none; says what to pass.
+        ConnectionError: the hub was asked, and could not be reached.
     """
-    path = Path(path)
+    path = find_folder(path)
     if not path.is_file() and not any((path / name).exists() for name in held):
         raise FileNotFoundError(
             f"{path} holds no agent (no {AGENT_NAME}); pass a folder that train_in_dream.py or "
-            "WorldModelAgent.save_pretrained wrote"
+            f"WorldModelAgent.save_pretrained wrote{where_else(path)}"
         )
+    return path
 
 
 Algorithm = Literal["ppo", "dqn", "sac"]

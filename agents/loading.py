@@ -22,6 +22,7 @@ from generative.training.files import (
     parse_json,
     reading,
 )
+from generative.training.hub import find_folder
 from worldmodels.configs import ActionHead
 
 if TYPE_CHECKING:
@@ -39,14 +40,15 @@ def load_agent(
     """Load the agent at a path, of any kind.
 
     Args:
-        path: folder of a policy, or of V, M and C; or an archive of Stable-Baselines3.
+        path: folder of a policy, or of V, M and C, or owner/name[@revision] of one on the hub; or
+            an archive of Stable-Baselines3.
         trust: open an archive, which may run any code of its makers, or a folder whose task.json
             names an environment of a module that would be imported.
     Raises:
         ValueError: the path is an archive that is not trusted, or a run folder.
         FileNotFoundError: the path holds no agent.
     """
-    path = Path(path)
+    path = find_folder(path)
     if path.is_file():
         return ArchiveAgent.load(path, trust)
     if (path / "agent" / POLICY_NAME).is_dir():

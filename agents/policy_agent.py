@@ -38,6 +38,7 @@ from generative.training.files import (
     reading,
     write_folder,
 )
+from generative.training.hub import Shared, find_folder
 from generative.training.pretrained import CONFIG_NAME, WEIGHTS_NAME, read_weights, without_memory
 from generative.training.settings import from_json, to_json
 from worldmodels.actions import check_finite_actions, from_env
@@ -69,7 +70,7 @@ class FrameState(NamedTuple):
     """Remaining calls for which it is held, (N,)."""
 
 
-class PolicyAgent:
+class PolicyAgent(Shared):
     """Agent with `predict` on whole frames by a policy that sees pixels, z, or z and h.
 
     With h, `agents.world_model_agent.WorldModelAgent` does everything except choose the action: it
@@ -196,12 +197,13 @@ class PolicyAgent:
         """Load an agent that `save_pretrained` wrote; nothing in it can run code.
 
         Args:
+            folder: the folder, or owner/name[@revision] of one on the hub.
             trust: see `Task.load`.
         Raises:
             DamagedFileError: a file is missing, cut, changed, or does not fit the others.
             ValueError: V or M are not those that the policy was trained on.
         """
-        folder = Path(folder)
+        folder = find_folder(folder)
         path = folder / POLICY_NAME / CONFIG_NAME
         limits = {CONFIG_NAME: MAX_CONFIG_BYTES, WEIGHTS_NAME: MAX_STATE_BYTES}
         files = read_folder(folder / POLICY_NAME, limits)

@@ -22,9 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.configs import AGENT_NAME, check_agent
+from agents.configs import AGENT_NAME, find_agent
 from envs.task import Task
 from generative.training.files import DamagedFileError, read_json, write_json
+from generative.training.hub import Shared
 from generative.training.ranges import Checked, Size
 from generative.training.settings import from_json, to_json
 from worldmodels.actions import to_env
@@ -70,7 +71,7 @@ class AgentState(NamedTuple):
         return self._replace(action=np.array(action, np.float32).reshape(self.action.shape))
 
 
-class WorldModelAgent:
+class WorldModelAgent(Shared):
     """Stable-Baselines3's `predict` over a world model and a linear controller.
 
     Args:
@@ -115,11 +116,11 @@ class WorldModelAgent:
         and dream.json.
 
         Args:
+            folder: the folder, or owner/name[@revision] of one on the hub.
             trust: see `Task.load`.
         """
-        folder = Path(folder)
+        folder = find_agent(folder, (AGENT_NAME,))
         path = folder / AGENT_NAME
-        check_agent(folder, (AGENT_NAME,))
         settings = read_json(path)
         try:
             config = from_json(AgentConfig, settings)

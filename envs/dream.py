@@ -28,6 +28,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from envs.task import Task, action_space
+from generative.training.hub import find_model, where_else
 from worldmodels.actions import from_env
 from worldmodels.configs import ActionHead, DreamConfig
 from worldmodels.dreaming.noise import dropout_mask
@@ -106,6 +107,7 @@ class DreamEnv(gymnasium.Env):
         task: Task | ActionHead | None = None,
     ):
         given = (horizon, temperature, dropout, reward_clip, pace_cap, pace_window)
+        model = find_model(model)
         config = configured(model, *given)
         self._lanes = Lanes(1, model, starts, config, observation, render_mode, device, task)
         self.render_mode = render_mode
@@ -170,6 +172,7 @@ class DreamVectorEnv(VectorEnv):
         task: Task | ActionHead | None = None,
     ):
         given = (horizon, temperature, dropout, reward_clip, pace_cap, pace_window)
+        model = find_model(model)
         config = configured(model, *given)
         self._lanes = Lanes(num_envs, model, starts, config, observation, render_mode, device, task)
         self.num_envs, self.render_mode = num_envs, render_mode
@@ -424,7 +427,9 @@ def _find_starts(starts: Starts, model: WorldModelSource) -> DreamStarts:
     else:
         path = Path(model) / STARTS_NAME
         if not Path(model).is_dir():
-            raise FileNotFoundError(f"{model}: no such folder; pass one that holds V and M")
+            raise FileNotFoundError(
+                f"{model}: no such folder; pass one that holds V and M{where_else(model)}"
+            )
     if not path.exists():
         raise FileNotFoundError(
             f"{path} is missing, and a dream begins at a stored real moment: pass starts, or write "

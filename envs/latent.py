@@ -20,6 +20,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from envs.task import Preprocess, Task, action_head, preprocess_for
+from generative.training.hub import find_model
 from worldmodels.actions import from_env
 from worldmodels.configs import ActionHead
 from worldmodels.memory import Memory
@@ -65,7 +66,8 @@ class LatentObservation(gymnasium.Wrapper):
     Args:
         env: what V and M were trained on, or one whose observations and actions fit them. One step
             is one decision; see `envs.action_repeat`.
-        model: a `WorldModel`, a V, the folder of a V, or a folder with vision/ and memory/.
+        model: a `WorldModel`, a V, the folder of a V, or a folder with vision/ and memory/,
+            here or by its name on the hub.
         memory: whether M's h stands behind z; if not given, where the model has an M.
         task: how observations become what V sees, and actions what M reads. If not given, a folder
             is taken at its word (its task.json, or the car race where it has an M and no such
@@ -87,6 +89,7 @@ class LatentObservation(gymnasium.Wrapper):
         device: str = "cpu",
     ):
         super().__init__(env)
+        model = find_model(model)
         self.vision, found = _load(model, memory, device)
         whose = f" of {model}" if isinstance(model, str | Path) else ""
         if memory and found is None:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from envs.dream import Lanes, Starts, WorldModelSource, configured
 from envs.task import Task
+from generative.training.hub import find_model
 from worldmodels.actions import from_env
 from worldmodels.configs import ActionHead
 from worldmodels.dreaming.noise import dropout_mask
@@ -91,6 +92,7 @@ class DreamVecEnv(VecEnv):
         task: Task | ActionHead | None = None,
     ):
         given = (horizon, temperature, dropout, reward_clip, pace_cap, pace_window)
+        model = find_model(model)
         self.config = configured(model, *given)
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}; it must be at least 1")

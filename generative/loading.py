@@ -1,6 +1,7 @@
 """The model that a folder holds, whichever family it is of.
 
 model = load_model("runs/realnvp")              # the folder of a run, or the `model` in it
+model = load_model("owner/name")                # or a name on the hub
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def load_model(
     Its class is found by name in a table of this project; nothing in the folder can run code.
 
     Args:
-        folder: of a model, or of the run that made it.
+        folder: of a model, or of the run that made it; or owner/name[@revision] on the hub.
         device: where the weights go.
         known: modules of the classes, by name; `worldmodels.loading` knows more of them.
     Raises:
@@ -107,19 +108,20 @@ def load_model(
 
 
 def model_folder(folder: Path | str) -> Path:
-    """The folder of the model: the one named, or `model` in the folder of a run.
+    """The folder of the model: the one named, here or on the hub, or `model` in that of a run.
 
     Raises:
         FileNotFoundError: there is none; says what makes one.
         DamagedFileError: its config.json cannot be read.
     """
+    from generative.training.hub import find_folder, where_else
     from generative.training.run import CONFIG_NAME, RESULT_NAME
 
-    folder = Path(folder)
+    folder = find_folder(folder)
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{folder}: no such folder; pass the folder of a run or of a model, which a training "
-            "command makes (`worldmodels --help` lists them)"
+            f"command makes (`worldmodels --help` lists them){where_else(folder)}"
         )
     if (folder / "model").is_dir():
         return folder / "model"

@@ -40,7 +40,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "certificates", "cma_es_demo",
     ),
     "bring in and give out": (
-        "download_data", "import_episodes", "import_weights", "export_onnx",
+        "download_data", "import_episodes", "import_weights", "export_onnx", "card",
     ),
     "this installation": ("info",),
 }  # fmt: skip

@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 class Args(Checked):
     """Let an agent play its real environment with published seeds and print its scores."""
 
-    agent: tyro.conf.Positional[Annotated[Path, Input("train_in_dream.py")]] = Path(
+    agent: tyro.conf.Positional[Annotated[Path, Input("train_in_dream.py", hub=True)]] = Path(
         "pretrained/carracing-dream"
     )
-    """Folder of the agent, or an archive of Stable-Baselines3 (PPO, DQN or SAC)."""
+    """Folder of the agent, or its owner/name[@revision] on the hub; or an archive of
+    Stable-Baselines3 (PPO, DQN or SAC)."""
     episodes: Annotated[int, Range(1, 100)] = 100
     """As many, of the first of the published seeds, 1000000 to 1000099; of CarRacing, tracks."""
     workers: Workers = 2
@@ -55,9 +56,9 @@ PRESETS = {"paper": Args(), "smoke": Args(episodes=2, workers=0, max_steps=30, f
 
 
 def main(args: Args) -> Evaluation:
-    from agents.configs import PolicyConfig, check_agent
+    from agents.configs import PolicyConfig, find_agent
 
-    check_agent(args.agent)  # torch takes seconds to import
+    path = find_agent(args.agent)  # torch takes seconds to import
     from agents.evaluation import EVALUATION_SEEDS, TrainingFacts, evaluate
     from agents.loading import load_agent
     from envs.task import game_name
@@ -67,8 +68,8 @@ def main(args: Args) -> Evaluation:
 
     if args.json:
         check_place(args.json)
-    agent = load_agent(args.agent, args.trust)
-    facts = None if args.agent.is_file() else TrainingFacts.load(args.agent)
+    agent = load_agent(path, args.trust)
+    facts = None if path.is_file() else TrainingFacts.load(path)
     policy = agent.config if isinstance(agent.config, PolicyConfig) else None
     task = agent.task
     if (played := game_name(task.env_id, task.env_kwargs)) != task.env_id:

@@ -20,10 +20,10 @@ from generative.training.ranges import Checked, Folder
 class Args(Checked):
     """Write an agent as ONNX graphs, which run without torch."""
 
-    agent: tyro.conf.Positional[Annotated[Path, Input("train_in_dream.py")]] = Path(
+    agent: tyro.conf.Positional[Annotated[Path, Input("train_in_dream.py", hub=True)]] = Path(
         "pretrained/carracing-dream"
     )
-    """Folder of the agent."""
+    """Folder of the agent, or its owner/name[@revision] on the hub."""
     into: Folder = Path("runs/agent-onnx")
     """Folder for the graphs: new, or one that this command wrote."""
 
@@ -34,13 +34,13 @@ DEFAULT_PRESET = "default"
 
 def main(args: Args) -> Path:
     """Returns the folder of the graphs."""
-    from agents.configs import check_agent
+    from agents.configs import find_agent
 
-    check_agent(args.agent)  # torch takes seconds to import
+    path = find_agent(args.agent)  # torch takes seconds to import
     from agents.world_model_agent import WorldModelAgent
     from worldmodels.export import export_onnx
 
-    agent = WorldModelAgent.from_pretrained(args.agent)
+    agent = WorldModelAgent.from_pretrained(path)
     repeat = agent.config.action_repeat
     found = export_onnx(agent.world, agent.controller, args.into, action_repeat=repeat)
     for name, difference in found.items():

@@ -26,10 +26,11 @@ class Args(Checked):
     You drive by the keyboard, or the agent does; the same actions go to both.
     """
 
-    agent: tyro.conf.Positional[Annotated[Path, Input("train_in_dream.py")]] = Path(
+    agent: tyro.conf.Positional[Annotated[Path, Input("train_in_dream.py", hub=True)]] = Path(
         "pretrained/carracing-dream"
     )
-    """Folder of the agent: its V and M dream, its C drives when asked to."""
+    """Folder of the agent, or its owner/name[@revision] on the hub: its V and M dream, its C drives
+    when asked to."""
     track: Annotated[int, Range(0, 2**31 - 1)] = 1_000_000
     """Seed of the first track; a new track takes the next seed."""
     seconds: Positive = 60.0
@@ -57,9 +58,9 @@ PRESETS = {
 
 
 def main(args: Args) -> None:
-    from agents.configs import check_agent
+    from agents.configs import find_agent
 
-    check_agent(args.agent)  # torch takes seconds to import
+    path = find_agent(args.agent)  # torch takes seconds to import
     import torch
 
     from agents.loading import load_car
@@ -69,7 +70,7 @@ def main(args: Args) -> None:
 
     torch.set_num_threads(1)  # one frame at a time: more threads only wait for each other
     session = Session(
-        load_car(args.agent),
+        load_car(path),
         args.track,
         seconds=args.seconds,
         temperature=args.temperature,

@@ -19,10 +19,10 @@ from generative.training.ranges import Checked, Ending, NonNegative, Positive, R
 class Args(Checked):
     """Film an agent on a real track beside what its world model dreams."""
 
-    agent: tyro.conf.Positional[Annotated[Path, Input("train_in_dream.py")]] = Path(
+    agent: tyro.conf.Positional[Annotated[Path, Input("train_in_dream.py", hub=True)]] = Path(
         "pretrained/carracing-dream"
     )
-    """Folder of the agent."""
+    """Folder of the agent, or its owner/name[@revision] on the hub."""
     film: Annotated[Path, tyro.conf.arg(name="out"), Ending((".mp4",), folder=True)] = Path(
         "dream.mp4"
     )
@@ -51,9 +51,9 @@ PRESETS = {"paper": Args(), "smoke": Args(seconds=2.0, dream_seconds=0.5, fast=T
 
 def main(args: Args) -> Path:
     """Returns the path of the film."""
-    from agents.configs import check_agent
+    from agents.configs import find_agent
 
-    check_agent(args.agent)  # torch takes seconds to import
+    path = find_agent(args.agent)  # torch takes seconds to import
     import torch
 
     from agents.loading import load_car
@@ -62,7 +62,7 @@ def main(args: Args) -> Path:
 
     torch.set_num_threads(1)  # frames are small: more threads only wait for each other
     film = args.film if args.film.suffix.lower() == ".mp4" else args.film / "drive.mp4"
-    agent = load_car(args.agent)
+    agent = load_car(path)
     env_id = "WorldModels/FastCarRacing-v0" if args.fast else "CarRacing-v3"
     steps = round(args.seconds * 50)
     what = {"env_id": env_id, "max_steps": steps, "temperature": args.temperature}

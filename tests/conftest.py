@@ -19,6 +19,7 @@ import hypothesis
 import pytest
 
 from tests.commands import crash, once, run_script, shared_base
+from tests.hub_server import serving
 from tests.warm import WarmWorkers, fork_server
 
 # Tests kill processes, never the machine, and what a process wrote outlives it.
@@ -88,3 +89,22 @@ def smoke_run(tmp_path_factory):
         log.rename(folder / "operations")
 
     return once(shared_base(tmp_path_factory), "a smoke run", make)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty hub with an empty cache, in an empty working folder."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.chdir(tmp_path)
+    with serving() as served:
+        template = served.url + "/{repo_id}/resolve/{revision}/{filename}"
+        for name, value in (
+            ("ENDPOINT", served.url),
+            ("HUGGINGFACE_CO_URL_TEMPLATE", template),
+            ("HF_HUB_CACHE", str(tmp_path / "cache")),
+            ("AGENT_HARNESSES_PATH", str(tmp_path / "harnesses")),
+            ("HF_HUB_DISABLE_PROGRESS_BARS", True),
+        ):
+            monkeypatch.setattr(constants, name, value, raising=False)
+        monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
+        yield served

@@ -41,6 +41,7 @@ def test_importing_the_packages_loads_nothing_heavy():
 EXTRAS = (
     "ray", "stable_baselines3", "music21", "tensorboard", "imageio", "matplotlib", "sklearn",
     "vizdoom", "onnx", "onnxruntime", "onnxscript", "scipy", "pandas",
+    "huggingface_hub", "minari", "h5py", "pyarrow",
 )  # fmt: skip
 """Modules of the extras, and what comes with them only."""
 

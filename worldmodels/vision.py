@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from generative.autoencoder import Autoencoder
 from generative.training.checks import check_dtype, check_vectors, placed
+from generative.training.hub import find_folder
 from generative.training.pretrained import Pretrained, saved_class
 from generative.vae import VAE, ConvVAE, LinearVAE, to_float_bchw
 from worldmodels.configs import VectorVisionConfig
@@ -128,6 +129,7 @@ def load_vision(folder: Path | str, device: torch.device | str = "cpu") -> Visio
         DamagedFileError: a file is missing, cut, changed, or does not fit the others.
         ValueError: the folder holds another class, a V for other images, or a run instead of its V.
     """
+    folder = find_folder(folder)
     name = saved_class(folder, FAMILIES, "V", "scripts/train_vae.py")
     vision = FAMILIES[name].from_pretrained(folder, device=device)
     check_vision(vision, f"the {name} of {folder}")

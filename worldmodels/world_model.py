@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from generative.training.hub import Shared, find_folder
 from generative.vae import sample_gaussian, to_uint8_bhwc
 from worldmodels.actions import check_finite_actions
 from worldmodels.configs import DreamConfig
@@ -40,7 +41,7 @@ class Imagined(NamedTuple):
     end_probability: Tensor | None
 
 
-class WorldModel(nn.Module):
+class WorldModel(Shared, nn.Module):
     """V (`vision`) and M (`memory`), which must share one latent size."""
 
     def __init__(self, vision: Vision, memory: Memory):
@@ -55,8 +56,8 @@ class WorldModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, device: str = "cpu") -> WorldModel:
-        """Load `folder`/vision and `folder`/memory."""
-        folder = Path(folder)
+        """Load `folder`/vision and `folder`/memory, here or of owner/name[@revision] on the hub."""
+        folder = find_folder(folder)
         return cls(
             load_vision(folder / "vision", device=device),
             load_memory(folder / "memory", device=device),

@@ -23,6 +23,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 from generative.training.extras import how_to_install, is_asked_for
+from generative.training.hub import hub_name, where_else
 from generative.training.interrupts import interrupt_again
 from generative.training.needs import what_is_needed
 from generative.training.platforms import BROKEN_PIPE
@@ -84,9 +85,13 @@ class Input:
     """Annotation of a path that is read: the script that makes the folder or file.
 
     `start` checks that the path exists before the command begins, unless its run is finished.
+
+    Args:
+        hub: the command also takes a name on the hub, which it finds by `find_folder`.
     """
 
     script: str
+    hub: bool = False
 
 
 def _tell_ending(args: Any) -> None:
@@ -105,28 +110,29 @@ def _check_inputs(args: Any) -> None:
     """Raise FileNotFoundError if a path with `Input` is missing."""
     if "out" in vars(args) and (Path(args.out) / "result.json").exists():
         return
-    for name, script, path in _inputs(args):
-        if not path.exists():
+    for name, read, path in _inputs(args):
+        if not path.exists() and not (read.hub and hub_name(path)):
             raise FileNotFoundError(
-                f"{path}: no such folder; make it with scripts/{script}, or pass another as {name}"
+                f"{path}: no such folder; make it with scripts/{read.script}, or pass another as "
+                f"{name}{where_else(path)}"
             )
 
 
-def _inputs(args: Any) -> Iterator[tuple[str, str, Path]]:
-    """Yield (field, script that makes it, path) of every path with `Input` in the settings."""
+def _inputs(args: Any) -> Iterator[tuple[str, Input, Path]]:
+    """Yield (field, its `Input`, path) of every path with one in the settings."""
     for name, hint in typing.get_type_hints(type(args), include_extras=True).items():
-        script, value = _script(hint), getattr(args, name, None)
+        read, value = _input(hint), getattr(args, name, None)
         for path in value if isinstance(value, tuple) else (value,):
-            if script and path is not None:
-                yield name, script, path
+            if read is not None and path is not None:
+                yield name, read, path
 
 
-def _script(hint: Any) -> str:
-    """Script named by the `Input` in an annotation, or in a part of it; "" if there is none."""
+def _input(hint: Any) -> Input | None:
+    """The `Input` in an annotation, or in a part of it; None if there is none."""
     for extra in getattr(hint, "__metadata__", ()):
         if isinstance(extra, Input):
-            return extra.script
-    return next(filter(None, map(_script, typing.get_args(hint))), "")
+            return extra
+    return next(filter(None, map(_input, typing.get_args(hint))), None)
 
 
 def _in_words(error: Exception) -> str | None:
@@ -289,7 +295,8 @@ def _costs(settings: Any) -> str:
         parts.append(f"{steps:,} steps")
     names = [getattr(settings, field, "") for field in ("data", "env")]
     parts += [f"needs {need}" for need in map(what_is_needed, filter(_is_text, names)) if need]
-    makers = [script for _, script, path in _inputs(settings) if "pretrained" not in path.parts]
+    inputs = _inputs(settings)
+    makers = [read.script for _, read, path in inputs if "pretrained" not in path.parts]
     if makers:
         parts.append(f"needs {' and '.join(dict.fromkeys(Path(m).stem for m in makers))} first")
     return "".join(f"{part}; " for part in parts)

@@ -25,6 +25,7 @@ from generative.training.files import (
     short,
     write_folder,
 )
+from generative.training.hub import Shared, find_folder, where_else
 from generative.training.settings import from_json, to_json
 from generative.training.words import with_article
 
@@ -46,8 +47,8 @@ MAX_TABLE_BYTES = 64 * 2**20
 """Largest buffers, in bytes, that a model computes and does not save, such as masks."""
 
 
-class Pretrained:
-    """Adds `save_pretrained` and `from_pretrained` to an `nn.Module`.
+class Pretrained(Shared):
+    """Adds `save_pretrained`, `from_pretrained` and `push_to_hub` to an `nn.Module`.
 
     A model that is its own network sets `config_class`, takes the config as `__init__`'s only
     needed argument and keeps it as `self.config`.
@@ -102,8 +103,11 @@ class Pretrained:
     def from_pretrained(cls, folder: Path | str, device: torch.device | str = "cpu") -> Self:
         """Load a model that `save_pretrained` wrote, in evaluation mode, weights in float32.
 
+        Args:
+            folder: the folder, or owner/name[@revision] of one on the hub (`find_folder`).
         Raises:
-            FileNotFoundError: there is no such folder.
+            FileNotFoundError: there is no such folder, nor such a name.
+            ConnectionError: the hub was asked, and could not be reached.
             DamagedFileError: a file is missing, cut, changed, or does not fit the others.
             ValueError: the folder holds another class of model, one that was put together by hand,
                 or is the run that made one.
@@ -176,10 +180,11 @@ class Pretrained:
 
     @classmethod
     def _check_folder(cls, folder: Path | str) -> Path:
-        folder = Path(folder)
+        folder = find_folder(folder)
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"{folder}: no such folder; pass one with {with_article(cls.__name__)}"
+                f"{where_else(folder)}"
             )
         if (folder / "model").is_dir():
             raise ValueError(f"{folder} is the folder of a run; pass its model, {folder / 'model'}")
@@ -247,7 +252,9 @@ def saved_class(folder: Path | str, known: Collection[str], part: str, made_by: 
     needed = f"{', '.join(names)} or {last}" if names else last
     if not folder.is_dir():
         made = f", as {made_by} makes" if made_by else ""
-        raise FileNotFoundError(f"{folder}: no such folder; pass one with {part} ({needed}){made}")
+        raise FileNotFoundError(
+            f"{folder}: no such folder; pass one with {part} ({needed}){made}{where_else(folder)}"
+        )
     if (folder / "model").is_dir():
         raise ValueError(f"{folder} is the folder of a run; pass its model, {folder / 'model'}")
     entry = read_manifest(folder, {CONFIG_NAME, WEIGHTS_NAME})[CONFIG_NAME]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from generative.training.hub import find_folder
 from generative.training.pretrained import saved_class
 from worldmodels.memory.base import Memory
 from worldmodels.memory.mdnrnn import MDNRNN
@@ -30,5 +31,6 @@ def load_memory(folder: Path | str, device: torch.device | str = "cpu") -> Memor
         DamagedFileError: a file is missing, cut, changed, or does not fit the others.
         ValueError: the folder holds another class, or is the run that made an M.
     """
+    folder = find_folder(folder)
     kind = saved_class(folder, MEMORIES, "M", "scripts/train_mdnrnn.py")
     return MEMORIES[kind].from_pretrained(folder, device=device)
