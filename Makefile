@@ -14,7 +14,7 @@ COMMANDS = tests/scripts tests/reliability tests/generative/test_families.py tes
 	tests/envs/test_pool.py tests/worldmodels/test_scoring.py
 INSTALL = @PYTHON='$(PYTHON)' sh .ci/install.sh
 
-.PHONY: help install quickstart drive test test-nightly bench certificates lint format
+.PHONY: help install quickstart drive test test-nightly bench certificates docs lint format
 
 help:
 	@echo "make quickstart    install if needed, train a car in its dream (15 minutes, 2 cores)"
@@ -23,6 +23,7 @@ help:
 	@echo "make test          run the tests (test-nightly: the slow ones, other libraries)"
 	@echo "make bench         measure speed, and write docs/performance.md's table (20 minutes)"
 	@echo "make certificates  train what has a known optimum, and compare (25 minutes)"
+	@echo "make docs          build the pages as a site with search and a reference, in build/site"
 	@echo "make lint          check style (format: repair what can be)"
 
 install:
@@ -70,6 +71,10 @@ bench:
 
 certificates: install
 	@$(ONE_THREAD) $(HEADLESS) $(RUN) scripts/certificates.py --workers $(JOBS)
+
+docs:
+	$(INSTALL) docs
+	@$(RUN) docs/build.py
 
 lint:
 	$(INSTALL) dev

@@ -581,21 +581,25 @@ def given_family(code: str) -> dict[str, Any]:
     }
 
 
+def read_small_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `from_pretrained` give a small model where an example has one that a reader trained."""
+    trained = Pretrained.from_pretrained.__func__
+
+    def from_pretrained(cls, folder, *args, **settings):
+        if cls in TINY and not (Path(folder) / "manifest.json").exists():
+            return small(cls).eval()
+        return trained(cls, folder, *args, **settings)
+
+    monkeypatch.setattr(Pretrained, "from_pretrained", classmethod(from_pretrained))
+
+
 @pytest.mark.parametrize("module", EXAMPLES)
 def test_example(module, tmp_path, monkeypatch):
     if module == "envs.take_cover":
         pytest.importorskip("vizdoom", reason="the extra `doom` is not installed")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pretrained").symlink_to(ROOT / "pretrained")
-    trained = Pretrained.from_pretrained.__func__
-
-    def from_pretrained(cls, folder, *args, **settings):
-        """A small model where the example has one that a reader trained."""
-        if cls in TINY and not (Path(folder) / "manifest.json").exists():
-            return small(cls).eval()
-        return trained(cls, folder, *args, **settings)
-
-    monkeypatch.setattr(Pretrained, "from_pretrained", classmethod(from_pretrained))
+    read_small_models(monkeypatch)
     loaded = importlib.import_module(module)
     parts = module.split(".")
     beginnings = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]

@@ -118,6 +118,8 @@ def test_animation(tmp_path, name):
     frames = rng.integers(0, 256, (9, 20, 40, 3), dtype=np.uint8)
     write_gif(tmp_path / name, frames, fps=25, width=20)
     with Image.open(tmp_path / name) as film:
+        film.seek(1)
+        film.load()
         assert (film.n_frames, film.size, film.info["duration"]) == (5, (20, 10), 80)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
