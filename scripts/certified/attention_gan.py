@@ -62,8 +62,8 @@ def biggan_sprites(settings: Settings) -> list[Line]:
 
     from generative.attention_gan import AttentionGAN
     from generative.gan import coverage
-    from generative.known.sprites import sprites
     from scripts import train_attention_gan
+    from scripts.common.images import load_images
     from scripts.train_gan import classes_of
 
     args = train_attention_gan.PRESETS["sprites"]
@@ -71,7 +71,7 @@ def biggan_sprites(settings: Settings) -> list[Line]:
     if settings.smoke:
         args = replace(args, steps=3, batch_size=8)
     gan = AttentionGAN.from_pretrained(train_attention_gan.main(args))
-    everything = sprites()
+    everything = load_images("sprites", args.data_dir, gan.config.shape)
     classes = classes_of(everything, args.label, gan.num_classes)
     num = 96 if settings.smoke else 9600
     right, covered = [], []
