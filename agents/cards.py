@@ -147,9 +147,8 @@ def _agent_card(
 def _parts(agent: Path) -> str:
     """Classes of V, M and C."""
     named = zip("VMC", ("vision", "memory", "controller"), strict=True)
-    return ", ".join(
-        f"{letter} is {with_article(class_name(agent / part))}" for letter, part in named
-    )
+    names = {letter: with_article(class_name(agent / part)) for letter, part in named}
+    return ", ".join(f"{letter} is {name}" for letter, name in names.items())
 
 
 def _agent_training(facts: Any, policy: Any) -> dict[str, str]:

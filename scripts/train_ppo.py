@@ -38,7 +38,7 @@ class Args(Checked):
     """Train a policy with Stable-Baselines3 (PPO, DQN or SAC): in the dream, on latents, or on
     pixels."""
 
-    resumable_fields: ClassVar[frozenset[str]] = frozenset({"save_every", "tensorboard"})
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"save_every"})
 
     out: Folder = Path("runs/ppo")
     """Run folder; the agent is in its folder `agent`."""
@@ -74,10 +74,14 @@ class Args(Checked):
     """For DQN and SAC."""
     save_every: Count = 250_000
     """Decisions between checkpoints."""
-    tensorboard: bool = True
     device: Device = "cpu"
     """Device of the learner and of the dream."""
     seed: Seed = 1
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older runs held whether to write TensorBoard's files, which `--track` tells now."""
+        return {name: value for name, value in settings.items() if name != "tensorboard"}
 
     def __post_init__(self) -> None:
         super().__post_init__()

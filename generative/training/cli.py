@@ -29,9 +29,14 @@ from generative.training.needs import what_is_needed
 from generative.training.platforms import BROKEN_PIPE
 from generative.training.settings import differences, flatten, from_json, may_change, to_json
 from generative.training.streams import nobody_reads, open_closed_streams
+from generative.training.tracking import TRACKERS, choose_tracker
 
 A = TypeVar("A")
 WIDTH = 78
+TRACK_HELP = (
+    f"And --track NAME, one of {', '.join(TRACKERS)}: log to it beside metrics.jsonl; by default "
+    "to TensorBoard if it is installed, and where a run goes on, to what has tracked it"
+)
 PACKAGES = frozenset({"generative", "worldmodels", "agents", "envs", "scripts", "__main__"})
 
 
@@ -187,6 +192,8 @@ def parse(
     if any(word in ("-h", "--help") for word in words):
         words = ["--help"] if words[0] not in presets else [words[0], "--help"]
     words, run = _take_resume(words, prog)
+    if any(field.name == "out" for field in dataclasses.fields(kind)):
+        words = _choose_tracker(words, prog)
     trusts = "--trust" in words
     if run is not None and trusts and "trust" not in {f.name for f in dataclasses.fields(kind)}:
         words.remove("--trust")
@@ -221,6 +228,20 @@ def _take_resume(words: list[str], prog: str) -> tuple[list[str], Path | None]:
                 _fail(prog, "--resume needs the folder of a run")
             return words[:i] + words[i + 2 :], Path(words[i + 1])
     return words, None
+
+
+def _choose_tracker(words: list[str], prog: str) -> list[str]:
+    """Choose the tracker that `--track NAME` names; returns the other words."""
+    for i, word in enumerate(words):
+        if word == "--track" or word.startswith("--track="):
+            joined = "=" in word
+            name = word.partition("=")[2] if joined else next(iter(words[i + 1 :]), "")
+            try:
+                choose_tracker(name or "without a name")
+            except (ValueError, ImportError) as error:
+                _fail(prog, f"--track: {error}")
+            return words[:i] + words[i + 2 - joined :]
+    return words
 
 
 def _read_run(kind: type[A], run: Path, prog: str, trusts: bool) -> A:
@@ -284,7 +305,7 @@ def _describe(text: str, presets: Mapping[str, Any], default: str, kind: type) -
         may = f"; may then change: {', '.join(free)}".replace("_", "-") if free else ""
         longer = "; learning rates follow the new number of steps" if "steps" in names else ""
         text = f"Options also include --resume RUN: go on with its settings{may}{longer}"
-        lines += ["", _wrap(text)]
+        lines += ["", _wrap(text), "", _wrap(TRACK_HELP)]
     return "\n".join(lines)
 
 

@@ -1,8 +1,7 @@
-"""Numbers, pictures and texts over steps: metrics.jsonl, files, and TensorBoard if installed."""
+"""Numbers, pictures and texts over steps: metrics.jsonl, files, and a tracker (`tracking`)."""
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import math
@@ -22,6 +21,7 @@ from generative.training.files import (
     set_aside,
     write_file,
 )
+from generative.training.tracking import Tracker, wants_tensorboard
 
 METRICS_NAME = "metrics.jsonl"
 IMAGES_NAME = "images"
@@ -39,14 +39,17 @@ class Metrics:
 
     Args:
         folder: folder of the run.
-        tensorboard: also write event files to folder/tensorboard, if TensorBoard is installed.
+        tensorboard: also write event files to folder/tensorboard, if TensorBoard is installed and
+            no other tracker is chosen.
+        tracker: also gets numbers and pictures.
     """
 
-    def __init__(self, folder: Path, tensorboard: bool = True):
+    def __init__(self, folder: Path, tensorboard: bool = True, tracker: Tracker | None = None):
         self.path = Path(folder) / METRICS_NAME
         self._text: str | None = None
         self._writer: Any = None
-        self._use_tensorboard = tensorboard and importlib.util.find_spec("tensorboard") is not None
+        self._use_tensorboard = tensorboard and wants_tensorboard()
+        self._tracker = tracker
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Append one line. Steps never decrease; call `rewind` first."""
@@ -59,6 +62,8 @@ class Metrics:
         if self._use_tensorboard:
             for name, value in numbers.items():
                 self._events(step).add_scalar(name, value, step)
+        if self._tracker is not None:
+            self._tracker.log(step, numbers)
 
     def log_image(self, step: int, name: str, image: np.ndarray) -> Path:
         """Write a picture, uint8 (H, W, 3), to images/NAME-STEP.png; returns its path.
@@ -76,6 +81,8 @@ class Metrics:
         write_file(path, buffer.getvalue())
         if self._use_tensorboard:
             self._events(step).add_image(name, image, step, dataformats="HWC")
+        if self._tracker is not None:
+            self._tracker.log_image(step, name, image)
         return path
 
     def log_text(self, step: int, name: str, text: str) -> Path:
@@ -88,9 +95,11 @@ class Metrics:
         return path
 
     def log_event(self, step: int, name: str, value: float) -> None:
-        """Write a number that differs between repeats of a run, to TensorBoard alone."""
+        """Write a number that differs between repeats of a run, to the tracker alone."""
         if self._use_tensorboard:
             self._events(step).add_scalar(name, value, step)
+        if self._tracker is not None:
+            self._tracker.log(step, {name: value})
 
     @property
     def text(self) -> str:
@@ -149,7 +158,9 @@ class Metrics:
             self._writer.flush()
 
     def close(self) -> None:
-        """Close the event file."""
+        """Close the event file and the tracker."""
+        if self._tracker is not None:
+            self._tracker.close()
         if self._writer is not None:
             self._writer.close()
             self._writer = None

@@ -50,6 +50,7 @@ from generative.training.settings import (
     to_json,
     upgraded,
 )
+from generative.training.tracking import find_tracker
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +97,8 @@ class Run:
         kind: the command that made it, e.g. "train_vae".
         config: the settings (the dataclass given to `open`).
         seed: config.seed, or 0 if it has none.
-        metrics: log of numbers, also in TensorBoard unless config.tensorboard is False.
+        metrics: log of numbers, also in a tracker (`generative.training.tracking`); not in
+            TensorBoard if config.tensorboard is False.
         versions: present versions of Python and the packages, and the machine.
     """
 
@@ -105,7 +107,8 @@ class Run:
         self.config = config
         self.kind = kind
         self.seed: int = getattr(config, "seed", 0)
-        self.metrics = Metrics(path, tensorboard=getattr(config, "tensorboard", True))
+        tracker = find_tracker(path, kind, to_json(config))
+        self.metrics = Metrics(path, getattr(config, "tensorboard", True), tracker)
         self.versions = collect_versions()
         self._lock = lock
         self._folder = os.stat(path)
