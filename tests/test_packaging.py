@@ -112,7 +112,7 @@ def test_make_install_brings_what_the_presets_read():
         for line in lines
     ]
     [everything] = extras["all"]
-    for_users = extras.keys() - {"all", "test", "dev", "oracles", "bench"}
+    for_users = extras.keys() - {"all", "test", "dev", "oracles", "bench", "docs"}
     assert set(re.search(r"\[(.*)\]", everything)[1].split(",")) == for_users
     assert {"digits", "music"} <= for_users
     pinned = re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)

@@ -115,12 +115,22 @@ def given_model(run: str, make: Callable[[], nn.Module]) -> Given:
     return given
 
 
+def given_codes(stub: Stub) -> dict[str, Any]:
+    """A model of images as codes, and a prior that was trained on its codes."""
+    model, prior = FAMILIES["VQVAE"].make(), FAMILIES["PixelCNN of codes"].make().config
+    replace(prior, grid=model.grid, num_codes=model.num_codes).build().save_pretrained(
+        Path("runs/code_prior/model")
+    )
+    return given_model("vqvae", lambda: model)(stub)
+
+
 GIVEN: dict[str, Given] = {
     "docs/any-environment.md": given_agent,
     "docs/cluster.md": given_cluster,
     "docs/reuse.md": given_reuse,
     "docs/stable-baselines.md": given_ppo,
     "docs/families/attention_gan.md": given_model("attention_gan", lambda: of_classes("BigGAN", 4)),
+    "docs/families/codes.md": given_codes,
     "docs/families/diffusion.md": given_model("diffusion", FAMILIES["ImageDiffusion"].make),
     "docs/families/gan.md": given_model("conditional_gan", lambda: of_classes("ConditionalGAN", 3)),
     "docs/families/pixelcnn.md": given_model("pixelcnn", digits_with_classes),
