@@ -49,6 +49,11 @@ class Args(Checked):
     device: Device = "auto"
     seed: Seed = 1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.model.critic is not None:
+            raise ValueError("the model has a critic, which train_vqgan trains; give it none here")
+
 
 DEFAULT_PRESET = "scenes"
 PRESETS = {

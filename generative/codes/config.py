@@ -48,6 +48,19 @@ __all__ = [
 
 
 @dataclass(frozen=True)
+class PatchCriticConfig(Checked):
+    """A critic of patches; see `generative.nets.patches.PatchCritic`."""
+
+    width: Size = 16
+    """Feature maps of its first convolution."""
+    num_levels: Depth = 2
+    """Convolutions of stride 2."""
+    norm: Literal["batch", "instance", "none"] = "none"
+    """Normalisation between convolutions; batch norm is the publication's, and a penalty on slopes
+    needs none."""
+
+
+@dataclass(frozen=True)
 class VQVAEConfig(Checked):
     """Convolutions of stride 2 around a quantiser (van den Oord et al. 2017); a small one."""
 
@@ -63,6 +76,8 @@ class VQVAEConfig(Checked):
     overlap: bool = True
     """Kernels wider than their strides, so that a code also depends on pixels beside its own patch.
     Without, a code is of its patch alone, and equal patches have equal codes wherever they are."""
+    critic: PatchCriticConfig | None = None
+    """With a critic it is a VQ-GAN of plain convolutions, the quickest to train; None: a VQ-VAE."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,28 +89,16 @@ class VQVAEConfig(Checked):
             )
 
     def build(self) -> VQVAE:
-        """Encoder, quantiser and decoder, without a critic."""
+        """Encoder, quantiser and decoder, and a critic if there is to be one."""
         from generative.codes.model import VQVAE
-        from generative.codes.networks import ConvDecoder, ConvEncoder
+        from generative.codes.networks import ConvDecoder, ConvEncoder, make_critic
         from generative.nets.quantiser import make_quantiser
 
         _, h, w = self.image_shape
         fold = 2 ** len(self.channels)
         parts = ConvEncoder(self), make_quantiser(self.quantiser), ConvDecoder(self)
-        return VQVAE(*parts, self.image_shape, (h // fold, w // fold), config=self)
-
-
-@dataclass(frozen=True)
-class PatchCriticConfig(Checked):
-    """A critic of patches; see `generative.nets.patches.PatchCritic`."""
-
-    width: Size = 16
-    """Feature maps of its first convolution."""
-    num_levels: Depth = 2
-    """Convolutions of stride 2."""
-    norm: Literal["batch", "instance", "none"] = "none"
-    """Normalisation between convolutions; batch norm is the publication's, and a penalty on slopes
-    needs none."""
+        critic = make_critic(self.critic, self.image_shape) if self.critic is not None else None
+        return VQVAE(*parts, self.image_shape, (h // fold, w // fold), critic, config=self)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from generative.training.config import AdamWConfig
 from generative.training.ranges import (
@@ -72,6 +72,11 @@ class GatedConfig(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         _odd(self, "first_kernel", "kernel")
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older networks read greys only."""
+        return {"embed_dim": 0, **settings}
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def vqgan_sprites(settings: Settings) -> list[Line]:
     from scripts.common.codes import all_codes
 
     sharp: dict[str, float] = {}
-    for name in ("sprites-vit-plain", "sprites-vit"):
+    for name in ("sprites-plain", "sprites"):
         args = replace(train_vqgan.PRESETS[name], out=settings.work / name, seed=settings.seed)
         if settings.smoke:
             args = replace(args, steps=4, batch_size=4, log_every=1, classifier_steps=3)
@@ -117,5 +117,5 @@ def _nats(what: str, found: dict[str, float], count: int, bar: float = 0.01) -> 
 
 CERTIFICATES = {
     "vqvae-scenes": Certificate("VQ-VAE, PixelCNN prior", vqvae_scenes),
-    "vqgan-sprites": Certificate("ViT VQ-GAN, Transformer prior", vqgan_sprites),
+    "vqgan-sprites": Certificate("VQ-GAN, Transformer prior", vqgan_sprites),
 }

@@ -22,7 +22,7 @@ from generative.known import scenes
 from generative.known.sprites import sprites
 from generative.nets.config import gpt2_block, vit_block
 from generative.pixelcnn.config import GatedConfig
-from scripts import explore, train_code_prior
+from scripts import explore, train_code_prior, train_vqgan, train_vqvae
 from scripts.common.codes import (
     all_codes,
     collapse,
@@ -125,6 +125,15 @@ def test_what_a_prior_lacks_is_told(tmp_path):
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match=r"label is \('shape',\) and num_classes 0"):
         replace(smoke, label=("shape",))
+
+
+def test_a_critic_has_its_own_command():
+    judged = VQVAEConfig(critic=PatchCriticConfig(4))
+    with pytest.raises(ValueError, match="the model has a critic, which train_vqgan trains"):
+        replace(train_vqvae.PRESETS["smoke"], model=judged)
+    with pytest.raises(ValueError, match="the model has no critic; give it a PatchCriticConfig"):
+        replace(train_vqgan.PRESETS["smoke"], model=VQVAEConfig())
+    assert judged.build().critic is not None
 
 
 def test_a_collapsed_list_is_told_with_what_to_set():

@@ -36,6 +36,7 @@ from generative.pixelcnn.mixture import (
     WeightNormConv,
     log_level_probs,
 )
+from generative.training.settings import from_json, to_json
 
 torch.set_num_threads(1)
 
@@ -516,6 +517,14 @@ def test_first_batch_sets_the_scale_of_every_layer():
         torch.testing.assert_close(
             y.std((0, 2, 3), correction=0), torch.ones(y.shape[1]), rtol=0, atol=1e-3
         )
+
+
+def test_settings_of_older_gated_networks_are_read():
+    """Those that were saved before levels could have vectors."""
+    config = PixelCNNConfig((1, 4, 4), 5, 0, GatedConfig(hidden_dim=8, num_layers=2))
+    older = to_json(config)
+    del older["network"]["embed_dim"]
+    assert from_json(PixelCNNConfig, older) == config
 
 
 def test_average_of_weights_is_kept_and_dropout_is_off_in_it():
