@@ -36,6 +36,7 @@ quickstart: install
 
 drive: install
 	@$(HEADLESS) $(RUN) scripts/render_dream.py pretrained/carracing-dream --out runs/drive.mp4
+	@echo "Open runs/drive.mp4 in a browser or player: the real track, and beside it the dream."
 
 test:
 	$(INSTALL) test

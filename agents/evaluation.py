@@ -39,6 +39,7 @@ __all__ = [
     "Evaluation",
     "TrainingFacts",
     "bootstrap_interval",
+    "episode_score",
     "evaluate",
     "evaluate_many",
     "random_scores",
@@ -274,8 +275,19 @@ def run_episode(
         if not isinstance(error, EpisodeError):
             error.add_note(f"{where}, seed {seed}, after {length} steps")
         raise
+    return episode_score(env, seed, score, length, info)
+
+
+def episode_score(
+    env: gymnasium.Env, seed: int, score: float, length: int, info: dict[str, Any]
+) -> EpisodeScore:
+    """Score of an episode, with what the environment now knows of its track.
+
+    Args:
+        info: of the last step.
+    """
     track = getattr(env.unwrapped, "track", None)
-    tiles = env.unwrapped.tile_visited_count / len(track) if track else None
+    tiles = env.unwrapped.tile_visited_count / len(track) if track else None  # type: ignore[attr-defined]
     return EpisodeScore(seed, score, length, tiles, bool(info.get("lap_finished", False)))
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,6 +23,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 import envs  # noqa: F401  registers this project's environments
+from agents.evaluation import EpisodeScore, episode_score
 from agents.world_model_agent import WorldModelAgent
 from envs.car_racing import resize_frames
 from generative.training.checks import placed
@@ -86,10 +87,20 @@ class VideoStep(NamedTuple):
     """Score before this step."""
 
 
-def drive(agent: WorldModelAgent, env: Any, seed: int, max_steps: int) -> Iterator[VideoStep]:
-    """Drive a real episode; while a step is handled, the environment shows its frame."""
+def drive(
+    agent: WorldModelAgent,
+    env: Any,
+    seed: int,
+    max_steps: int,
+    told: Callable[[EpisodeScore], None] | None = None,
+) -> Iterator[VideoStep]:
+    """Drive a real episode; while a step is handled, the environment shows its frame.
+
+    `told` gets the score after the last step.
+    """
     obs, _ = env.reset(seed=seed)
     state, score, decision = agent.initial_state(1), 0.0, None
+    index, info = -1, {}
     for index in range(max_steps):
         is_new = bool(state.countdown[0] == 0)
         action, state = agent.predict(obs, state)
@@ -98,10 +109,12 @@ def drive(agent: WorldModelAgent, env: Any, seed: int, max_steps: int) -> Iterat
             decision = Decision(seen, state.z, state.h, state.c, state.prev_reward, action)
         assert decision is not None  # the first step brings one
         yield VideoStep(index, decision, is_new, score)
-        obs, reward, terminated, truncated, _ = env.step(action)
+        obs, reward, terminated, truncated, info = env.step(action)
         score += float(reward)
         if terminated or truncated:
-            return
+            break
+    if told is not None:
+        told(episode_score(env, seed, score, index + 1, info))
 
 
 def dream_temperature(agent: WorldModelAgent, given: float | None) -> float:
@@ -215,6 +228,7 @@ def drive_and_dream(
     dream_seconds: float = 2.5,
     actions: Literal["own", "real"] = "own",
     temperature: float | None = None,
+    told: Callable[[EpisodeScore], None] | None = None,
 ) -> Iterator[np.ndarray]:
     """Frames of a real drive on the left and, on the right, of dreams that begin in it.
 
@@ -228,6 +242,7 @@ def drive_and_dream(
         actions: actions in the dream: of the controller on the dreamed z ("own"), or those taken
             meanwhile in the real game ("real").
         temperature: of M's draws; see `dream_temperature`.
+        told: gets the score of the real drive at its end.
     Yields:
         uint8 (640, 1264, 3), `FPS` a second.
     """
@@ -238,7 +253,7 @@ def drive_and_dream(
     # The camera flies in during the first second; dreams begin after that.
     dream, awake_for, previous, reconstruction = None, -round(0.5 * GAME_FPS / repeat), None, None
     with contextlib.closing(_make_env(env_id)) as env:
-        for step in drive(agent, env, seed, max_steps):
+        for step in drive(agent, env, seed, max_steps, told):
             if step.is_new:
                 if dream is not None:
                     assert previous is not None  # it began in one

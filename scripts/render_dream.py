@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from generative.training.cli import Input, start
 from generative.training.ranges import Checked, Ending, NonNegative, Positive, Range
+
+if TYPE_CHECKING:
+    from agents.evaluation import EpisodeScore
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,16 @@ def main(args: Args) -> Path:
     steps = round(args.seconds * 50)
     what = {"env_id": env_id, "max_steps": steps, "temperature": args.temperature}
 
+    scores: list[EpisodeScore] = []
+
     def frames(doing: str):
         pictures = drive_and_dream(
-            agent, args.track, dream_seconds=args.dream_seconds, actions=args.actions, **what
+            agent,
+            args.track,
+            dream_seconds=args.dream_seconds,
+            actions=args.actions,
+            told=scores.append,
+            **what,
         )
         return progress(pictures, doing, total=round(args.seconds * FPS))
 
@@ -79,9 +89,16 @@ def main(args: Args) -> Path:
     if args.poster:
         args.poster.parent.mkdir(parents=True, exist_ok=True)
         poster(agent, args.track, **what).save(args.poster)
+    print(describe(scores[0]))
     for path in filter(None, (film, args.gif, args.poster)):
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
     return film
+
+
+def describe(drive: EpisodeScore) -> str:
+    """Score and lap of the drive, in a line."""
+    lap = "the lap finished" if drive.lap_finished else f"{drive.tiles or 0:.0%} of the lap"
+    return f"track {drive.seed}: {drive.score:.0f} points, {lap} in {drive.length / 50:.1f} s"
 
 
 if __name__ == "__main__":

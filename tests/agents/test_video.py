@@ -41,7 +41,8 @@ def tiny_agent():
 def test_drive_is_the_evaluated_drive_and_shows_what_the_agent_saw():
     agent = tiny_agent()
     env = gymnasium.make(FAST, max_episode_steps=31)
-    steps = list(drive(agent, env, 3, max_steps=100))
+    told = []
+    steps = list(drive(agent, env, 3, max_steps=100, told=told.append))
     assert [step.index for step in steps] == list(range(31))
     assert [step.index for step in steps if step.is_new] == list(range(0, 31, 3))
     obs, _ = env.reset(seed=3)
@@ -55,7 +56,8 @@ def test_drive_is_the_evaluated_drive_and_shows_what_the_agent_saw():
             assert np.array_equal(by_hand, d.action)
         obs, reward, *_ = env.step(step.decision.action)
         total += reward
-    assert run_episode(agent, env, 3).score == pytest.approx(total)
+    assert told == [run_episode(agent, env, 3)]
+    assert told[0].score == pytest.approx(total)
     env.close()
 
 

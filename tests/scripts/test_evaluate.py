@@ -13,7 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from agents.evaluation import EpisodeScore, Evaluation, TrainingFacts, evaluate_many
+from agents.evaluation import (
+    EpisodeScore,
+    Evaluation,
+    TrainingFacts,
+    evaluate_many,
+    run_episode,
+)
 from agents.loading import load_car
 from agents.world_model_agent import AgentConfig, WorldModelAgent
 from envs.task import Task, game_name
@@ -178,6 +184,10 @@ def test_render_dream(agent, tmp_path):
         "--seconds", 2.2, "--actions", "real",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    env = gymnasium.make("WorldModels/FastCarRacing-v0", max_episode_steps=110)
+    drive = run_episode(load_car(agent), env, 1_000_000)
+    line = f"track 1000000: {drive.score:.0f} points, {drive.tiles:.0%} of the lap in 2.2 s"
+    assert line in done.stdout
     frames = imageio.mimread(film, memtest=False)
     assert [frame.shape for frame in frames] == [(640, 1264, 3)] * 55
     # The picture of the game changes from frame to frame.
