@@ -10,7 +10,6 @@ module; Zensical renders them to build/site. A link that leads nowhere ends the 
 from __future__ import annotations
 
 import ast
-import base64
 import json
 import os
 import re
@@ -69,7 +68,7 @@ def write_page(path: Path, target: Path) -> Iterator[Path]:
         target.write_text(f"# {path.name}\n\n```python\n{text}```\n", encoding="utf-8")
         return
     if path.suffix == ".ipynb":
-        text = notebook(json.loads(text), target)
+        text = notebook(json.loads(text))
     linked: list[Path] = []
 
     def moved(match: re.Match[str]) -> str:
@@ -88,18 +87,17 @@ def write_page(path: Path, target: Path) -> Iterator[Path]:
     yield from linked
 
 
-def notebook(content: dict, target: Path) -> str:
-    """A notebook as Markdown; its pictures are written beside the page."""
+def notebook(content: dict) -> str:
+    """A notebook as Markdown, with its pictures in it."""
     text = []
-    for i, cell in enumerate(content["cells"]):
+    for cell in content["cells"]:
         source = "".join(cell["source"])
         text.append(f"```python\n{source}\n```" if cell["cell_type"] == "code" else source)
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             if png := data.get("image/png"):
-                picture = target.with_name(f"{target.stem}-{i}.png")
-                picture.write_bytes(base64.b64decode(png))
-                text.append(f'<img alt="What the cell above draws" src="{picture.name}">')
+                source = f"data:image/png;base64,{png.strip()}"
+                text.append(f'<img alt="What the cell above draws" src="{source}">')
             elif shown := "".join(output.get("text", data.get("text/plain", ()))):
                 text.append(f"```text\n{shown.rstrip()}\n```")
     return "\n\n".join(text) + "\n"

@@ -179,7 +179,7 @@ def of_points(subject: Subject, settings: Settings) -> dict[str, Any]:
     made["denoising"] = point_clouds(
         [z, *(stages[i] for i in shown), x],
         titles=["noise", *(f"after step {i + 1}" for i in shown), "data"],
-        columns=5,
+        columns=(len(shown) + 3) // 2,
     )
     made["steps"] = point_clouds(
         [path(steps)[-1] for steps in settings.steps],
