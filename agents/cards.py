@@ -97,7 +97,8 @@ def _agent_card(
 ) -> str:
     from agents.evaluation import Evaluation, TrainingFacts
 
-    name, head = folder.resolve().name, {"tags": ["reinforcement-learning", "world-models"]}
+    name = folder.resolve().name
+    head: dict[str, Any] = {"tags": ["reinforcement-learning", "world-models"]}
     facts = TrainingFacts.load(agent)
     data: dict[str, Any] = {}
     parts: list[str] = []

@@ -10,12 +10,15 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import tyro
 
 from generative.training.cli import Input, start
 from generative.training.ranges import Checked
+
+if TYPE_CHECKING:
+    from agents.policy_agent import PolicyAgent
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,9 @@ def whole(folder: Path, copy: Path) -> Path:
     loaded = load_agent(agent, trust=True)  # its environment is not made
     shutil.copytree(agent, copy)
     if (agent / "policy").is_dir():
-        loaded.save_pretrained(copy)  # with V and M, which may be those of another folder
+        cast("PolicyAgent", loaded).save_pretrained(
+            copy
+        )  # with V and M, which may be those of another folder
     return copy
 
 

@@ -363,9 +363,9 @@ def _small_print(record: RunRecord) -> str:
     tables = {"Settings": settings, "Seeds": seeds, "Versions": versions}
     made, machine = record.made, record.versions
     origin = {
-        "command": f"<code>{escape(made['command'])}</code>",
+        "command": f"<code>{escape(made['command'] or '')}</code>",
         "commit": escape(made["commit"] or "not known"),
-        "date": escape(made["date"]),
+        "date": escape(made["date"] or "not known"),
         "machine": escape(
             f"{machine['cpu']}, {machine['cores']} cores, {machine['gpu'] or 'no GPU'}, "
             f"{machine['system']}"

@@ -45,7 +45,7 @@ class _TranslationLearner(AdversarialLearner[M]):
             x.detach().requires_grad_(w > 0) for x, w in zip((real, fake), weights, strict=True)
         ]
         heights = [critic(x) for x in pair]
-        loss = critic_loss(*heights, gan)
+        loss = critic_loss(heights[0], heights[1], gan)
         for weight, height, x in zip(weights, heights, pair, strict=True):
             if weight:
                 loss = loss + weight / 2 * squared_slope(height.flatten(1).mean(1), x)
