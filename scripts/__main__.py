@@ -40,7 +40,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "certificates", "cma_es_demo",
     ),
     "bring in and give out": (
-        "download_data", "import_episodes", "import_weights", "export_onnx", "card",
+        "download_data", "import_episodes", "import_weights", "export_onnx",
+        "export_minari", "card",
     ),
     "this installation": ("info",),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Import episodes that you recorded yourself, a folder of .npz files, for training V and M."""
+"""Import episodes, your own .npz files or a data set of Minari or LeRobot, to train V and M."""
 
 from __future__ import annotations
 

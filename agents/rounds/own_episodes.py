@@ -1,10 +1,10 @@
-"""The stage that imports episodes you recorded yourself, a folder of .npz files."""
+"""The stage that imports episodes of others: .npz files of your own, Minari's or LeRobot's."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from generative.training.run import Run
 if TYPE_CHECKING:
     import numpy as np
 
+    from agents.rounds.foreign_episodes import Recording
     from envs.task import Task
     from worldmodels.configs import ActionHead
     from worldmodels.rollouts import Episode, EpisodeRecord
@@ -24,9 +25,10 @@ __all__ = ["Importing", "import_episodes"]
 
 @dataclass(frozen=True)
 class Importing(Checked):
-    """Import episodes that you recorded yourself, a folder of .npz files, for training V and M.
+    """Import episodes for training V and M: a folder of your own .npz files, of a data set of
+    Minari, or of one of LeRobot (version 2 or 3).
 
-    A file is one episode of T decisions, with the arrays `frames`, `actions`, `rewards` and `ends`.
+    A .npz file is one episode of T decisions, with the arrays `frames`, `actions`, `rewards` and `ends`.
     `frames` is uint8 (T+1, H, W, 3), (T+1, H, W, 1) or (T+1, H, W), resized to 64x64, or float
     (T+1, D) for observations that are vectors; frame t is the observation before action t.
     `actions` are whole numbers (T,) of a discrete space or floats (T, A); `rewards` are (T,);
@@ -34,7 +36,7 @@ class Importing(Checked):
     """
 
     source: Path = Path("episodes")
-    """Folder of .npz files, read in the order of their names."""
+    """Folder of .npz files, in the order of their names; or of a data set."""
     out: Folder = Path("runs/own")
     """Run folder; the episodes are in its `episodes` folder, which is what others call rollouts."""
     name: str = ""
@@ -50,7 +52,13 @@ class Importing(Checked):
     action_repeat: Count = 1
     """Environment steps per decision, for the record."""
     repeat_last: bool = False
-    """Repeat the last frame if the one after the last action is missing (T frames)."""
+    """Repeat the last frame if the one after the last action is missing (T frames), as in
+    LeRobot's data sets."""
+    observation: str = ""
+    """LeRobot: the feature that becomes the frames; by default its only camera, or
+    observation.state where there is none."""
+    missing_reward: Finite | None = None
+    """LeRobot: the reward of every decision of a data set that records none."""
 
 
 ARRAYS = ("frames", "actions", "rewards", "ends")
@@ -66,9 +74,7 @@ def import_episodes(args: Importing) -> Path:
         store = RolloutStore(run.path / "episodes", mend=True)
         if store.is_whole(run):
             return store.folder
-        files = sorted(f for f in args.source.glob("*.npz") if not f.name.startswith("."))
-        if not files:
-            raise ValueError(f"{args.source} holds no .npz file; pass the folder of your episodes")
+        files = find_recordings(args)
         with progress(len(files), "checking episodes") as bar:
             task = find_task(args, files, bar.advance)  # of all files, before anything is written
         task.save(run.path)
@@ -103,7 +109,27 @@ def import_episodes(args: Importing) -> Path:
         return store.folder
 
 
-def _sha256(file: Path) -> str:
+def find_recordings(args: Importing) -> Sequence[Path | Recording]:
+    """Find the episodes of the source: .npz files, or those of a data set.
+
+    Raises:
+        ValueError: there are none, or the data set has a form that is not supported.
+    """
+    from agents.rounds.foreign_episodes import foreign_recordings
+
+    files = sorted(f for f in args.source.glob("*.npz") if not f.name.startswith("."))
+    found = files or foreign_recordings(args.source, args.observation, args.missing_reward)
+    if not found:
+        raise ValueError(
+            f"{args.source} holds no .npz file, and no data set of Minari or LeRobot; pass the "
+            "folder of your episodes"
+        )
+    return found
+
+
+def _sha256(file: Path | Recording) -> str:
+    if not isinstance(file, Path):
+        return file.sha256()
     from generative.training.files import open_file
     from worldmodels.rollouts import MAX_EPISODE_BYTES
 
@@ -111,7 +137,9 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def find_task(args: Importing, files: list[Path], advance: Callable[[], object]) -> Task:
+def find_task(
+    args: Importing, files: Sequence[Path | Recording], advance: Callable[[], object]
+) -> Task:
     """Find the common task of the episodes; checks every array of every file.
 
     Raises:
@@ -149,7 +177,11 @@ def find_task(args: Importing, files: list[Path], advance: Callable[[], object])
 
 
 def find_head(
-    args: Importing, files: list[Path], some: np.ndarray, lows: np.ndarray, highs: np.ndarray
+    args: Importing,
+    files: Sequence[Path | Recording],
+    some: np.ndarray,
+    lows: np.ndarray,
+    highs: np.ndarray,
 ) -> ActionHead:
     """Choose the action head by the settings, or without them by the recorded actions.
 
@@ -185,7 +217,7 @@ def find_head(
     return ActionHead("box", low=low, high=high)
 
 
-def read(file: Path, repeat_last: bool) -> dict[str, np.ndarray]:
+def read(file: Path | Recording, repeat_last: bool) -> dict[str, np.ndarray]:
     """Read the four arrays of a file, checked one by one and against each other.
 
     Raises:
@@ -198,8 +230,11 @@ def read(file: Path, repeat_last: bool) -> dict[str, np.ndarray]:
     from generative.training.files import open_file
     from worldmodels.rollouts import MAX_EPISODE_BYTES
 
-    with open_file(file, MAX_EPISODE_BYTES, links=True) as data:
-        arrays = read_npz(data, file, ARRAYS, MAX_EPISODE_BYTES)
+    if isinstance(file, Path):
+        with open_file(file, MAX_EPISODE_BYTES, links=True) as data:
+            arrays = read_npz(data, file, ARRAYS, MAX_EPISODE_BYTES)
+    else:
+        arrays = file.load()
     steps = len(arrays["rewards"]) if arrays["rewards"].ndim else 0
     frames = arrays["frames"]
     if repeat_last and frames.ndim and len(frames) == steps > 0:
@@ -261,7 +296,7 @@ def _kind(array: np.ndarray) -> str:
     return f"{'whole numbers' if whole else array.dtype} {('...', *array.shape[1:])}"
 
 
-def to_episode(args: Importing, file: Path, task: Task) -> Episode:
+def to_episode(args: Importing, file: Path | Recording, task: Task) -> Episode:
     """Convert one file to an episode of a store."""
     import numpy as np
 
