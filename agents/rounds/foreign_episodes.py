@@ -266,7 +266,12 @@ def write_minari(store: RolloutStore, folder: Path, dataset_id: str) -> Path:
     from envs.task import Task, action_space
     from worldmodels.actions import to_env
 
-    parse_dataset_id(dataset_id)
+    try:
+        parse_dataset_id(dataset_id)
+    except (ValueError, TypeError):  # the latter without a version
+        raise ValueError(
+            f"{dataset_id!r} is no name of Minari's; give one such as carracing/random-v0"
+        ) from None
     if folder.exists():
         raise ValueError(f"{folder} is there already; give a new folder")
     if not len(store):
