@@ -229,7 +229,7 @@ def _video(path: Path, steps: int, start: float, fps: float) -> np.ndarray:
     seek = ["-ss", f"{start - 0.5 / fps:.6f}"] if start > 0 else []  # before the frame itself
     frames: list[np.ndarray] = []
     with open_file(path, MAX_FILE_BYTES, links=True), reading(path, "is no whole film"):
-        reader = imageio.get_reader(path, "ffmpeg", input_params=seek)
+        reader: Any = imageio.get_reader(path, "ffmpeg", input_params=seek)
         try:
             for frame in reader:
                 if len(frames) == steps:
