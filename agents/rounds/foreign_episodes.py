@@ -286,14 +286,15 @@ def write_minari(store: RolloutStore, folder: Path, dataset_id: str) -> Path:
         for episode in store:
             cut = np.zeros(len(episode), bool)
             cut[-1] = not episode.terminated[-1]
-            yield EpisodeBuffer(
-                observations=episode.frames,
-                actions=to_env(episode.actions, task.action),
-                rewards=episode.rewards,
-                terminations=episode.terminated,
-                truncations=cut,
-                infos={},
-            )
+            columns: dict[str, Any] = {  # arrays, though Minari's own buffers have lists
+                "observations": episode.frames,
+                "actions": to_env(episode.actions, task.action),
+                "rewards": episode.rewards,
+                "terminations": episode.terminated,
+                "truncations": cut,
+                "infos": {},
+            }
+            yield EpisodeBuffer(**columns)
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:

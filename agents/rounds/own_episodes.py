@@ -29,8 +29,8 @@ class Importing(Checked):
     Minari, or of one of LeRobot (version 2 or 3).
 
     A .npz file is one episode of T decisions, with the arrays `frames`, `actions`, `rewards` and
-    `ends`. `frames` is uint8 (T+1, H, W, 3), (T+1, H, W, 1) or (T+1, H, W), resized to 64x64, or float
-    (T+1, D) for observations that are vectors; frame t is the observation before action t.
+    `ends`. `frames` is uint8 (T+1, H, W, 3), (T+1, H, W, 1) or (T+1, H, W), resized to 64x64, or
+    float (T+1, D) for observations that are vectors; frame t is the observation before action t.
     `actions` are whole numbers (T,) of a discrete space or floats (T, A); `rewards` are (T,);
     `ends` are (T,), True where the episode really ended (not where the recording stopped).
     """

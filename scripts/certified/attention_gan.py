@@ -71,7 +71,8 @@ def biggan_sprites(settings: Settings) -> list[Line]:
     if settings.smoke:
         args = replace(args, steps=3, batch_size=8)
     gan = AttentionGAN.from_pretrained(train_attention_gan.main(args))
-    everything = load_images("sprites", args.data_dir, args.model.shape)
+    c, height, width = gan.shape
+    everything = load_images("sprites", args.data_dir, (c, height, width))
     classes = classes_of(everything, args.label, gan.num_classes)
     num = 96 if settings.smoke else 9600
     right, covered = [], []
