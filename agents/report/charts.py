@@ -137,7 +137,7 @@ def histogram(values: Sequence[float], x_label: str, y_label: str, *, width: flo
     first, last = min(bins), max(bins) + 1
     counts = {b: bins.count(b) for b in range(first, last)}
     edges = [b * width for b in range(first, last + 1)]
-    x_ticks = edges[:: max(1, len(edges) // 10)]
+    x_ticks = edges[:: max(1, len(edges) // 7)]
     span = (edges[0], edges[-1])
     axes = _Axes(span, [0, max(counts.values())], x_label, y_label, x_ticks)
     for b, count in counts.items():

@@ -344,7 +344,8 @@ def _scores(record: RunRecord) -> str:
     head, laps = ["seed", "score", "steps"], ""
     if record.is_car:
         head += ["tiles", "lap finished"]
-        laps = f"; {sum(track.lap_finished for track in evaluation.tracks)} laps finished"
+        count = sum(track.lap_finished for track in evaluation.tracks)
+        laps = f"; {count} {'lap' if count == 1 else 'laps'} finished"
     rows = [row[: len(head)] for row in rows]
     return _section(
         "Scores",
@@ -500,7 +501,7 @@ table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-num
 margin-bottom:14px}
 th,td{padding:5px 8px;text-align:right;border-bottom:1px solid var(--edge)}
 td{white-space:nowrap}
-th{color:var(--dim);font-weight:600}
+th{color:var(--dim);font-weight:600;overflow-wrap:anywhere}
 .plain-table td{text-align:left;white-space:normal;overflow-wrap:anywhere}
 .plain-table td:first-child{color:var(--dim)}
 .strip{background:var(--card);border:1px solid var(--edge);border-radius:8px;padding:10px;
@@ -512,6 +513,6 @@ color:var(--dim)}
 details{margin:8px 0}summary{cursor:pointer;color:var(--dim)}
 code{overflow-wrap:anywhere}
 :focus-visible{outline:3px solid var(--vision);outline-offset:2px}
-@media (max-width:560px){main{padding:16px 14px 40px}table{font-size:.75rem}th,td{padding:4px 3px}
-.film{grid-template-columns:40px 1fr}}
+@media (max-width:560px){main{padding:16px 14px 40px}table{font-size:.75rem}th,td{padding:4px 2px}
+.chart{font-size:18px}.film{grid-template-columns:40px 1fr}}
 """

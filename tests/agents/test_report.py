@@ -21,6 +21,7 @@ from agents.video import write_video
 from agents.world_model_agent import AgentConfig, WorldModelAgent
 from generative.training.files import DamagedFileError
 from generative.vae import ConvVAEConfig
+from tests.browser import browser_in
 from tests.commands import ROOT
 from worldmodels.controller import ControllerConfig, LinearController
 from worldmodels.memory import MDNRNN, MDNRNNConfig
@@ -146,6 +147,23 @@ def test_a_curve_that_rises_is_explained(tmp_path):
     assert "It rises from 1.2 to 1.31. A better agent brings frames" in text
     assert text.count("It rises") == 1
     assert "scores less than" not in text
+
+
+def test_the_page_fits_a_telephone(tmp_path):
+    """Everything open, with the stages of a run of the car."""
+    evaluation = a_run(tmp_path)
+    stages = ("collect", "vision", "encode", "memory", "controller", "choose")
+    seconds = dict.fromkeys(stages, 1234.5)
+    append_round(tmp_path, dataclasses.replace(a_round(2, -123.4), seconds=seconds))
+    write_report(tmp_path, evaluation=evaluation, check_drives=1, check_steps=80)
+    with browser_in(tmp_path / "chromium") as browser:
+        for width in (1280, 390):
+            browser.resize(width, 844, touch=width < 500)
+            browser.call("Page.navigate", url=(tmp_path / "report.html").as_uri())
+            browser.wait("document.readyState === 'complete' && document.querySelector('h1')")
+            browser.value("for (const d of document.querySelectorAll('details')) d.open = true")
+            assert browser.value("document.documentElement.scrollWidth") <= width
+        assert browser.errors == []
 
 
 def test_the_commit_is_that_of_the_projects_tree():

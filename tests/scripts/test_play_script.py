@@ -1,26 +1,19 @@
 """The command that shows track and dream: by itself, and in a browser without a window."""
 
-import asyncio
 import contextlib
-import json
-import os
 import re
-import shutil
 import signal
 import socket
-import subprocess
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from generative.training.cli import parse, start
 from scripts import play, render_dream
+from tests.browser import browser_in
 from tests.commands import ROOT, command, run_script
 from tests.warm import Program
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
 
 @contextlib.contextmanager
@@ -99,111 +92,11 @@ def test_agents_of_other_games_are_refused(script):
 # ---------------------------------------------------------------------------------------------
 
 
-class Browser:
-    """One page of a headless Chromium, by its DevTools protocol."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.errors, self._count = folder, [], 0
-        words = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"]
-        self.process = subprocess.Popen(
-            [CHROMIUM, *words, "--remote-debugging-port=0", f"--user-data-dir={folder}"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={k: v for k, v in os.environ.items() if "proxy" not in k.lower()},
-        )  # fmt: skip
-        self.runner = asyncio.Runner()
-
-    def __enter__(self):
-        try:
-            self.runner.run(self._connect())
-        except BaseException:
-            self.__exit__()
-            raise
-        for domain in ("Page", "Runtime", "Log"):
-            self.call(f"{domain}.enable")
-        return self
-
-    def __exit__(self, *_):
-        with contextlib.suppress(AttributeError):
-            self.runner.run(self.session.close())
-        self.runner.close()
-        self.process.terminate()
-        self.process.wait()
-
-    async def _connect(self):
-        import aiohttp
-
-        self.session = aiohttp.ClientSession()
-        told = self.folder / "DevToolsActivePort"
-        for _ in range(600):
-            if told.exists() and "\n" in told.read_text():
-                break
-            assert self.process.poll() is None, "Chromium ended"
-            await asyncio.sleep(0.1)
-        base = f"http://127.0.0.1:{told.read_text().split()[0]}"
-        for _ in range(100):
-            async with self.session.get(f"{base}/json/list") as answer:
-                pages = [page for page in await answer.json() if page["type"] == "page"]
-            if pages:
-                break
-            await asyncio.sleep(0.1)
-        self.socket = await self.session.ws_connect(
-            pages[0]["webSocketDebuggerUrl"], max_msg_size=0
-        )
-
-    def call(self, method, **params):
-        """A command of the protocol, and its result."""
-        return self.runner.run(self._call(method, params))
-
-    async def _call(self, method, params):
-        self._count += 1
-        await self.socket.send_json({"id": self._count, "method": method, "params": params})
-        while True:
-            answer = json.loads((await self.socket.receive(60)).data)
-            if answer.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
-                self.errors.append(answer["params"])
-            if answer.get("id") == self._count:
-                assert "error" not in answer, answer
-                return answer["result"]
-
-    def value(self, expression):
-        """What an expression of the page is."""
-        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    def wait(self, expression):
-        """Until an expression of the page holds; what it then is."""
-        for _ in range(600):
-            if value := self.value(expression):
-                return value
-            time.sleep(0.05)
-        state = self.value("JSON.stringify({...now, pictures: null})")
-        raise AssertionError(f"never: {expression}; the game: {state}")
-
-    def key(self, code, *kinds, key=""):
-        for kind in kinds or ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, code=code, key=key or code)
-
-    def resize(self, width, height, scheme="light", touch=False):
-        self.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width, height=height, deviceScaleFactor=1, mobile=touch,
-        )  # fmt: skip
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self.call("Emulation.setEmulatedMedia", features=features)
-
-    def open(self, url):
-        self.call("Page.navigate", url=url)
-        self.wait("typeof now !== 'undefined' && now !== null")
-
-
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """The page, opened, and the process behind it."""
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on the PATH")
-    pytest.importorskip("aiohttp", reason="speaks with the browser; comes with ray[default]")
-    with playing("--track", 5) as (_, url), Browser(tmp_path_factory.mktemp("chromium")) as browser:
+    folder = tmp_path_factory.mktemp("chromium")
+    with playing("--track", 5) as (_, url), browser_in(folder) as browser:
         browser.resize(1280, 800)
         browser.open(url)
         yield browser
@@ -342,6 +235,37 @@ def test_page_fits_and_nothing_jumps(page, width, height, scheme):
     page.wait("now.index > 20")
     assert page.value(boxes) == before
     page.resize(1280, 800)
+
+
+def test_the_surprise_is_drawn_anew_at_another_size(page):
+    page.value("ask({driver: 'agent', paused: false})")
+    page.wait("now.index > 20")
+    page.value("ask({paused: true})")
+    page.wait("now.paused")
+    for width in (390, 1280):
+        page.resize(width, 800, touch=width < 500)
+        page.wait("Math.round(devicePixelRatio * $('chart').clientWidth) === $('chart').width")
+        drawn = page.value(
+            "[...$('chart').getContext('2d').getImageData(0, 0, $('chart').width, "
+            "$('chart').height).data].filter((x) => x > 0).length"
+        )
+        assert drawn > 1000
+
+
+def test_a_lost_road_and_a_slow_machine_are_told(page):
+    page.value("ask({driver: 'you', keys: [], paused: true})")
+    page.wait("now.paused")
+    page.value(
+        "window.fixed = performance.now; window.at = 0; performance.now = () => at;"
+        "show({...now, paused: false, over: '', off_road: 1.2});"
+        "for (let i = 0; i < 40; i++) { at += 200; show({...now, index: now.index + 1}); }"
+    )
+    told = page.value("[$('line').textContent, $('banner').textContent, now.time_step]")
+    assert told[0] == "live, 0.3x of real time"  # 60 of 200 milliseconds
+    assert told[1].startswith("Off the road")
+    assert told[2] == 0.06
+    page.value("performance.now = fixed; ask({track: 5, paused: true})")
+    page.wait("now.track === 5 && now.paused && $('line').textContent === 'live'")
 
 
 def test_everything_on_the_page_has_a_name(page):
