@@ -85,7 +85,9 @@ class Moment(NamedTuple):
     dreaming: Dreaming
     score: float = 0.0
     speed: float = 0.0
-    """Speed of the car, in the game's units per second."""
+    """Speed of the car, in metres of the game per second (the car is 5 m long)."""
+    off_road: int = 0
+    """Decisions since a wheel was last on the road."""
     reward: float | None = None
     """Real reward of the last decision."""
     expected: float | None = None
@@ -169,7 +171,8 @@ class Session:
         waiting = now.state.executed(action[None])
         waiting = waiting._replace(countdown=np.zeros_like(waiting.countdown))
         _, state = self.agent.predict(self.frame, waiting)
-        velocity = self.env.unwrapped.car.hull.linearVelocity  # type: ignore[attr-defined]
+        car = self.env.unwrapped.car  # type: ignore[attr-defined]
+        on_road = any(wheel.tiles for wheel in car.wheels)
         self._actions.append(action)
         self._moments.append(
             Moment(
@@ -177,7 +180,8 @@ class Session:
                 state,
                 self._dream_on(now.dreaming, action, state),
                 now.score + reward,
-                math.hypot(*velocity),
+                math.hypot(*car.hull.linearVelocity),
+                0 if on_road else now.off_road + 1,
                 reward,
                 None if out.reward is None else float(out.reward),
                 float(-out.mixture.log_prob(state.z).mean()),
@@ -308,6 +312,7 @@ class Session:
             "time": now.index * seconds,
             "score": now.score,
             "speed": now.speed,
+            "off_road": now.off_road * seconds,
             "reward": now.reward,
             "expected": now.expected,
             "surprise": now.surprise,

@@ -114,6 +114,24 @@ def test_the_real_track_is_the_games_own_under_the_keys(session):
     json.dumps(view.numbers, allow_nan=False)
 
 
+def test_a_car_that_left_the_road_is_told(session):
+    """The seconds since the centre of the car was last near the middle of the road."""
+    session.apply({"temperature": 0})
+    longest = 0.0
+    for _ in range(38):
+        play(session, ["gas", "left"])
+        car, track = session.env.unwrapped.car, np.array(session.env.unwrapped.track)
+        far = np.hypot(*(track[:, 2:4] - car.hull.position).T).min()
+        told = session.view().numbers["off_road"]
+        if far < 5:  # half the road is 6.67 wide, and a tile 3.5 long
+            assert told == 0
+        if far > 12:
+            assert told > 0
+        assert told <= longest + 0.0601
+        longest = max(longest, told)
+    assert longest > 0.5
+
+
 def test_a_pause_stops_the_time(session):
     play(session, ["gas"])
     before = session.env.unwrapped.t, session.now
