@@ -41,7 +41,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "bring in and give out": (
         "download_data", "import_episodes", "import_weights", "export_onnx",
-        "export_minari", "card",
+        "export_minari", "export_page", "card",
     ),
     "this installation": ("info",),
 }  # fmt: skip

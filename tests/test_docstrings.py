@@ -441,6 +441,8 @@ def given_agents(folder: Path) -> dict[str, Any]:
         **stands_in("stable_baselines3.common.evaluation", "evaluate_policy"),
         **stands_in("agents.video", "drive_and_dream", "write_video"),
         **stands_in("worldmodels.export", "export_onnx"),
+        "starts": None,
+        **stands_in("agents.play.alone", "build_page"),
         **stands_in("agents.play.server", "PlayServer"),
         **stands_in("agents.play.session", "Session"),
         **stands_in("agents.report", "write_report"),

@@ -151,12 +151,12 @@ def test_wheel_ships_only_our_packages(shipped):
     assert tops == set(PACKAGES)
 
 
-def test_wheel_holds_every_module_and_the_page(shipped):
+def test_wheel_holds_every_module_and_the_pages(shipped):
     for package in PACKAGES:
         modules = {str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py")}
         stubs = {str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.pyi")}
         assert modules | stubs | {f"{package}/py.typed"} <= shipped
-    assert "agents/play/page.html" in shipped
+    assert {"agents/play/page.html", "agents/play/alone.html"} <= shipped
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in shipped)
 
 

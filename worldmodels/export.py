@@ -18,7 +18,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,12 +32,16 @@ from generative.training.extras import how_to_install
 from generative.training.files import json_bytes, write_folder
 from generative.training.settings import to_json
 from generative.vae import to_float_bchw
+from worldmodels.configs import DreamConfig
 from worldmodels.controller import LinearController
+from worldmodels.dreaming.noise import gumbel, normal, uniform
+from worldmodels.dreaming.step import DreamState, Noise, check_can_dream, dream_step
 from worldmodels.memory import Memory
+from worldmodels.memory.base import MixtureNoise
 from worldmodels.vision import VectorVision, Vision, encode_mu_logvar
 from worldmodels.world_model import WorldModel
 
-__all__ = ["TOLERANCE", "Graph", "export_onnx", "graphs"]
+__all__ = ["TOLERANCE", "Graph", "dream_graph", "export_onnx", "graphs", "traced"]
 
 TOLERANCE = 1e-5
 """Largest difference between a graph and its model, for numbers of size 1 (in proportion for larger
@@ -90,6 +95,42 @@ class _Memory(nn.Module):
         return (*out.mixture, *heads, h, c)
 
 
+class _DreamStep(nn.Module):
+    """`dream_step` of an M with a reward head, as a function of tensors."""
+
+    def __init__(self, memory: Memory, config: DreamConfig):
+        super().__init__()
+        # The caller scales the noise by the temperature: see `dream_graph`. The exporter knows no
+        # bounds of mixed types.
+        clip = config.reward_clip and (float(config.reward_clip[0]), float(config.reward_clip[1]))
+        self.config = replace(config, temperature=1.0, reward_clip=clip)
+        self.memory = memory
+
+    def forward(
+        self,
+        z: Tensor,
+        h: Tensor,
+        c: Tensor,
+        prev_reward: Tensor,
+        alive: Tensor,
+        age: Tensor,
+        stretch: Tensor,
+        mask: Tensor,
+        action: Tensor,
+        gumbel: Tensor,
+        eps: Tensor,
+        uniform: Tensor,
+    ) -> tuple[Tensor, ...]:
+        state = DreamState(z, h, c, prev_reward, alive, age, stretch, mask)
+        noise = Noise(MixtureNoise(gumbel, eps), uniform)
+        after, outcome = dream_step(self.memory, state, action, noise, self.config)
+        p_end = torch.zeros_like(alive) if outcome.p_end is None else outcome.p_end
+        assert after.prev_reward is not None
+        assert outcome.paid is not None
+        kept = (after.z, after.h, after.c, after.prev_reward, after.alive, after.age, after.stretch)
+        return *kept, outcome.paid, p_end, outcome.ended, outcome.truncated
+
+
 class _Controller(nn.Module):
     def __init__(self, controller: LinearController):
         super().__init__()
@@ -130,6 +171,41 @@ def graphs(world: WorldModel, controller: LinearController | None) -> dict[str, 
     return found
 
 
+def dream_graph(memory: Memory, config: DreamConfig) -> Graph:
+    """`dream_step` of one M under these settings, to be traced.
+
+    Inputs and outputs are the fields of `DreamState` (the outputs named next_z and so on), the
+    action, the noise, and what the decision paid. The noise is as for temperature 1; to dream at
+    temperature tau, multiply `gumbel` by tau and `eps` by its root, as `Mixture.draw` does. Without
+    dropout `mask` is ones.
+
+    Raises:
+        ValueError: M has no reward head.
+    """
+    check_can_dream(memory.config)
+    mem, kind = memory.config, memory.kind
+    random = torch.Generator(memory.device).manual_seed(2)
+    h, c = _a_state(memory)
+    state = {
+        "z": normal(2, (mem.latent_dim,), random, kind),
+        "h": h,
+        "c": c,
+        "prev_reward": normal(2, (), random, kind),
+        "alive": torch.ones(2, **kind),
+        "age": torch.arange(2),
+        "stretch": normal(2, (), random, kind),
+    }
+    given = {
+        "mask": torch.ones_like(h),
+        "action": uniform(2, (mem.action_dim,), random, kind),
+        "gumbel": gumbel(2, (mem.latent_dim, mem.num_mixtures), random, kind),
+        "eps": normal(2, (mem.latent_dim,), random, kind),
+        "uniform": uniform(2, (), random, kind),
+    }
+    outputs = (*(f"next_{name}" for name in state), "paid", "p_end", "ended", "truncated")
+    return Graph(_DreamStep(memory, config), {**state, **given}, outputs)
+
+
 @torch.no_grad()
 def _a_state(memory: Memory) -> tuple[Tensor, Tensor]:
     """(h, c) in the middle of an episode, for two rows."""
@@ -158,19 +234,8 @@ def export_onnx(
         ImportError: onnx, onnxruntime or onnxscript is missing.
         ValueError: a graph differs from its model by more than `TOLERANCE`; nothing was written.
     """
-    _need_onnx()
-    world = world.eval()
+    files, differences = traced(graphs(world.eval(), controller))
     mem = world.memory.config
-    files, differences = {}, {}
-    for name, graph in graphs(world, controller).items():
-        data = _trace(graph)
-        differences[name] = _difference(graph, data)
-        if not differences[name] <= TOLERANCE:
-            raise ValueError(
-                f"{name} differs from its model by {differences[name]:.2g}, more than "
-                f"{TOLERANCE:.0e}; nothing was written to {folder}"
-            )
-        files[name] = data
     about: dict[str, Any] = {
         "format": 1,
         "latent_dim": mem.latent_dim,
@@ -183,6 +248,28 @@ def export_onnx(
     }
     write_folder(Path(folder), {"agent.json": json_bytes(about), **files})
     return differences
+
+
+def traced(found: Mapping[str, Graph]) -> tuple[dict[str, bytes], dict[str, float]]:
+    """Trace graphs to ONNX files, and compare each with its module in onnxruntime.
+
+    Returns:
+        the files, and the largest difference between graph and module, both by name.
+    Raises:
+        ImportError: onnx, onnxruntime or onnxscript is missing.
+        ValueError: a graph differs from its module by more than `TOLERANCE`.
+    """
+    _need_onnx()
+    files, differences = {}, {}
+    for name, graph in found.items():
+        files[name] = _trace(graph)
+        differences[name] = _difference(graph, files[name])
+        if not differences[name] <= TOLERANCE:
+            raise ValueError(
+                f"{name} differs from its model by {differences[name]:.2g}, more than "
+                f"{TOLERANCE:.0e}; nothing was written"
+            )
+    return files, differences
 
 
 def _need_onnx() -> None:
@@ -242,6 +329,7 @@ def _difference(graph: Graph, data: bytes) -> float:
         expected = expected if isinstance(expected, tuple) else (expected,)
         got = session.run(list(graph.outputs), {k: v.numpy() for k, v in inputs.items()})
         for ours, theirs in zip(got, expected, strict=True):
-            scale = theirs.abs().clamp_min(1.0).numpy()
-            largest = max(largest, float(np.max(np.abs(ours - theirs.numpy()) / scale)))
+            wanted = theirs.double().numpy()
+            scale = np.maximum(np.abs(wanted), 1.0)
+            largest = max(largest, float(np.max(np.abs(ours - wanted) / scale)))
     return largest

@@ -12,7 +12,9 @@ from worldmodels.sequences import EncodedRollouts
 from worldmodels.vision import load_vision
 
 
-@pytest.mark.parametrize("script", ["evaluate", "render_dream", "play", "export_onnx"])
+@pytest.mark.parametrize(
+    "script", ["evaluate", "render_dream", "play", "export_onnx", "export_page"]
+)
 def test_a_missing_agent_is_told_before_torch_is_loaded(script, tmp_path):
     code = (
         f"import sys; sys.argv[0] = '{script}.py'\n"

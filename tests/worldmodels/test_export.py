@@ -1,6 +1,7 @@
 """ONNX graphs against the models they were made of, in onnxruntime."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -8,8 +9,16 @@ import torch
 from torch import nn
 
 from generative.vae import ConvVAEConfig
-from worldmodels.configs import ActionHead, ControllerConfig, MDNRNNConfig, TransformerMemoryConfig
+from worldmodels.configs import (
+    ActionHead,
+    ControllerConfig,
+    DreamConfig,
+    MDNRNNConfig,
+    TransformerMemoryConfig,
+)
 from worldmodels.controller import LinearController
+from worldmodels.dreaming.noise import dropout_mask
+from worldmodels.dreaming.step import DreamState, draw_noise, dream_step
 from worldmodels.memory import MDNRNN, TransformerMemory
 from worldmodels.world_model import WorldModel
 
@@ -115,6 +124,45 @@ def test_a_transformer_is_stepped_by_its_graph():
         given = {name: x.numpy() for name, x in inputs.items()}
         *_, mu, _, h, c = step.run(None, {**given, "h": h, "c": c})
         np.testing.assert_allclose(mu, expected[:, t], atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.3])
+def test_a_dreamed_step_is_in_its_graph(temperature):
+    """Many steps of seven lanes: clip, pace cap, mask, ends, horizon and a number lost."""
+    torch.manual_seed(0)
+    memory = MDNRNN(MDNRNNConfig(D, 3, H, 3, predict_reward=True, predict_end=True, dropout=0.5))
+    memory.eval()
+    config = DreamConfig(9, temperature, reward_clip=(-1, 0.3), pace_cap=0.1, pace_window=4)
+    graph = export.dream_graph(memory, config)
+    step = onnxruntime.InferenceSession(export._trace(graph))
+    generator = torch.Generator().manual_seed(1)
+    mask = dropout_mask(7, H, 0.5, generator, memory.kind)
+    z, h, c = (torch.randn(7, size, generator=generator) for size in (D, H, H))
+    z[0, 0] = torch.nan
+    state = DreamState.at(z, h, c, torch.zeros(7), mask)
+    given = {name: x.numpy() for name, x in state._asdict().items()}
+    for t in range(9):
+        action = torch.rand(7, 3, generator=generator)
+        noise = draw_noise(memory, 7, generator, ends=True)
+        with torch.no_grad():
+            state, outcome = dream_step(memory, state, action, noise, config)
+        drawn = {
+            "gumbel": temperature * noise.world.gumbel,
+            "eps": math.sqrt(temperature) * noise.world.eps,
+            "uniform": noise.end,
+            "action": action,
+        }
+        got = step.run(None, {**given, **{name: x.numpy() for name, x in drawn.items()}})
+        got = dict(zip(graph.outputs, got, strict=True))
+        for name, value in state._replace(mask=None)._asdict().items():
+            if value is not None:
+                given[name] = got[f"next_{name}"]
+                np.testing.assert_allclose(given[name], value, atol=1e-5, err_msg=f"{name}, {t}")
+        for name in ("paid", "p_end", "ended", "truncated"):
+            np.testing.assert_allclose(got[name], getattr(outcome, name), atol=1e-5, err_msg=name)
+    assert state.alive.isnan().tolist() == [True] + [False] * 6
+    assert 0 < outcome.ended.sum() < 7
+    assert outcome.truncated.any()
 
 
 def test_what_differs_is_not_written(exported, tmp_path, monkeypatch):
