@@ -44,9 +44,9 @@ DEFAULT_PRESET = "default"
 
 def main(args: Args) -> Path:
     """Returns the path of the page."""
-    from agents.configs import check_agent
+    from agents.configs import find_agent
 
-    check_agent(args.agent)  # torch takes seconds to import
+    folder = find_agent(args.agent)  # torch takes seconds to import
     import torch
 
     from agents.play.alone import build_page
@@ -55,8 +55,8 @@ def main(args: Args) -> Path:
 
     torch.set_num_threads(1)
     page = build_page(
-        WorldModelAgent.from_pretrained(args.agent),
-        DreamStarts.load(args.agent / STARTS_NAME),
+        WorldModelAgent.from_pretrained(folder),
+        DreamStarts.load(folder / STARTS_NAME),
         args.into,
         args.runtime,
         temperature=args.temperature,
