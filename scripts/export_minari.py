@@ -21,7 +21,7 @@ class Args(Checked):
     """Folder of the episodes."""
     into: Folder = Path("runs/minari")
     """New folder of the data set."""
-    name: str = "worldmodels/rollouts-v0"
+    id: str = "worldmodels/rollouts-v0"
     """Minari's name of the data set."""
 
 
@@ -34,7 +34,7 @@ def main(args: Args) -> Path:
     from agents.rounds.foreign_episodes import write_minari
     from worldmodels.rollouts import RolloutStore
 
-    folder = write_minari(RolloutStore(args.rollouts), args.into, args.name)
+    folder = write_minari(RolloutStore(args.rollouts), args.into, args.id)
     print(folder)
     return folder
 

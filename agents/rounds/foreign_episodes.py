@@ -266,14 +266,14 @@ def write_minari(store: RolloutStore, folder: Path, dataset_id: str) -> Path:
     from envs.task import Task, action_space
     from worldmodels.actions import to_env
 
+    if folder.exists():
+        raise ValueError(f"{folder} is there already; give a new folder")
     try:
         parse_dataset_id(dataset_id)
     except (ValueError, TypeError):  # the latter without a version
         raise ValueError(
             f"{dataset_id!r} is no name of Minari's; give one such as carracing/random-v0"
         ) from None
-    if folder.exists():
-        raise ValueError(f"{folder} is there already; give a new folder")
     if not len(store):
         raise ValueError(f"{store.folder} holds no episode; collect some first")
     task = Task.load(store.folder.parent, trust=True)  # its environment is not made

@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 from generative.training.ranges import (
     Checked,
     Choices,
-    CountOrZero,
     Depth,
     Length,
     NonNegative,
@@ -172,7 +171,7 @@ class QuantiserConfig(Checked):
     """average: weight of the past; 0 takes a step of k-means at every update."""
     beta: NonNegative = 0.25
     """Weight of the commitment loss, which holds what is replaced near the list."""
-    revive: CountOrZero = 20
+    revive: Annotated[int, Range(0, 10**6)] = 20
     """Steps without use after which a code takes the place of a vector that is badly replaced;
     0 for never, which leaves most codes unused on data that are mostly alike."""
 

@@ -160,7 +160,7 @@ def test_the_page_fits_a_telephone(tmp_path):
         for width in (1280, 390):
             browser.resize(width, 844, touch=width < 500)
             browser.call("Page.navigate", url=(tmp_path / "report.html").as_uri())
-            browser.wait("document.readyState === 'complete' && document.querySelector('h1')")
+            browser.wait("document.readyState === 'complete' && !!document.querySelector('h1')")
             browser.value("for (const d of document.querySelectorAll('details')) d.open = true")
             assert browser.value("document.documentElement.scrollWidth") <= width
         assert browser.errors == []

@@ -99,7 +99,7 @@ def test_the_default_preset_needs_no_download(verb):
         assert not what_is_needed(getattr(args, field, None) or "")
     for name, script, path in cli._inputs(args):
         committed = "pretrained" in path.parts
-        made = any(f"{other}.py" in script for other in VERBS) or verb.startswith("import_")
+        made = any(f"{other}.py" in script.script for other in VERBS) or verb.startswith("import_")
         assert committed or made, name
 
 
