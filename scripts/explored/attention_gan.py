@@ -54,7 +54,8 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
             subject.save("classes", image_grid(class_ways(gan, z[:6]), 10, scale))
         if isinstance(gan.generator.attention, PooledAttention):
             n = settings.looks
-            panels = looks(gan, draw_z(gan, n, generator), labels_of(gan, n))
+            spread = (spread_classes(gan, n),) if gan.num_classes else ()
+            panels = looks(gan, draw_z(gan, n, generator), spread)
             subject.save("attention", image_grid(panels, 1 + NUM_PLACES, max(1, scale // 2)))
 
         result: dict[str, Any] = {}
@@ -119,7 +120,9 @@ def marked(image: Tensor, places: tuple[tuple[int, int], ...], sides: tuple[int,
 
 
 def class_ways(gan: AttentionGAN, z: Tensor, num: int = 10) -> Tensor:
-    """Images on the way from the embedding of each class to that of the next, with the same noise.
+    """Images on the way from the embedding of one class to that of another, with the same noise.
+
+    The classes are spread evenly over all of them; the last way leads back to the first class.
 
     Returns:
         (len(z) * num, C, H, W) in [0, 1], a row for each z.
@@ -128,11 +131,19 @@ def class_ways(gan: AttentionGAN, z: Tensor, num: int = 10) -> Tensor:
 
     from generative.gan.networks import from_network
 
-    rows = torch.arange(len(z), device=z.device)
-    first, second = (gan.generator.embed((rows + i) % gan.num_classes) for i in (0, 1))
+    first = gan.generator.embed(spread_classes(gan, len(z)))
+    second = first.roll(-1, 0)
     u = torch.linspace(0, 1, num).to(z)[:, None]
     way = torch.cat([a + u * (b - a) for a, b in zip(first, second, strict=True)])
     return from_network(gan.generator.decode(z.repeat_interleave(num, 0), way))
+
+
+def spread_classes(gan: AttentionGAN, n: int) -> Tensor:
+    """n classes at even distances, (n,)."""
+    import torch
+
+    device = next(gan.parameters()).device
+    return torch.arange(n, device=device) * gan.num_classes // n
 
 
 def diversity(samples: Tensor, num_classes: int) -> float:
