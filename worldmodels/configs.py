@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from generative.training.precision import BF16
 from generative.training.ranges import (
@@ -18,6 +18,7 @@ from generative.training.ranges import (
     Share,
     Size,
 )
+from generative.training.settings import to_json
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,11 @@ class ControllerConfig(Checked):
                 f"action_dim is {self.action_dim} and the action head has {self.action.size} "
                 f"numbers ({self.action}); give both the same size"
             )
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older controllers drive a car."""
+        return {"action": to_json(CAR_RACING), **settings}
 
     @property
     def feature_dim(self) -> int:

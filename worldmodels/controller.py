@@ -6,16 +6,13 @@ Ha & Schmidhuber (2018), section 2.4: a = W [z h] + b, squashed to the environme
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from generative.training.checks import check_dtype
 from generative.training.pretrained import Pretrained
-from generative.training.settings import to_json
 from worldmodels.actions import car_racing_action, squash
-from worldmodels.configs import ActionHead, ControllerConfig
+from worldmodels.configs import ControllerConfig
 
 __all__ = ["ControllerConfig", "LinearController", "car_racing_action", "split_candidates"]
 
@@ -41,11 +38,6 @@ class LinearController(Pretrained, nn.Module):
     """Features (B, feature_dim) -> raw outputs (B, action_dim); `act` squashes them."""
 
     config_class = ControllerConfig
-
-    @classmethod
-    def complete_config(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Config of a controller saved before action heads existed, completed with CarRacing's."""
-        return {"action": to_json(ActionHead()), **config}
 
     def __init__(self, config: ControllerConfig | None = None):
         super().__init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from generative.nets.config import UNET_BOOK, UNetConfig
 from generative.training.config import AdamWConfig
@@ -172,6 +172,11 @@ class PointDiffusionConfig(Checked):
         if self.embedding_dim < 4 or self.embedding_dim % 2:
             raise ValueError(f"embedding_dim is {self.embedding_dim}; give an even number from 4")
         _check_prediction(self.schedule, self.prediction)
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older networks see no waves."""
+        return {"num_waves": 0, **settings}
 
     def build(self) -> Diffusion:
         """Diffusion of vectors around a perceptron; `log_prob` is quick enough for these."""

@@ -194,17 +194,6 @@ class Diffusion(Pretrained, nn.Module):
             self.register_buffer("mean", torch.full((shape[0], 1, 1), 0.5))
             self.register_buffer("std", torch.full((shape[0], 1, 1), 0.5))
 
-    @classmethod
-    def complete_config(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Older points have no waves, and older U-Nets attend at the bottom or nowhere."""
-        if "network" not in config:
-            return {"num_waves": 0, **config}
-        network = config["network"]
-        if not isinstance(network, dict) or not isinstance(network.get("attention"), bool):
-            return config
-        bottom = [len(network.get("channels", [])) - 1] if network["attention"] else []
-        return {**config, "network": {**network, "attention": bottom}}
-
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
         """Take mean and deviation of each channel from images (B, C, H, W); all of them, or many.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from generative.training.ranges import (
     Checked,
@@ -148,6 +148,14 @@ class UNetConfig(Checked):
             )
         if not self.max_frequency > 1:
             raise ValueError(f"max_frequency is {self.max_frequency}; it must be above 1")
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older networks attend at the bottom or nowhere."""
+        attends, channels = settings.get("attention"), settings.get("channels")
+        if not isinstance(attends, bool) or not isinstance(channels, list):
+            return settings
+        return {**settings, "attention": [len(channels) - 1] if attends else []}
 
 
 UNET_BOOK = UNetConfig(norm="batch", conditioning="input")

@@ -164,11 +164,6 @@ class Pretrained(Shared):
         self.load_state_dict(earlier.state_dict())
 
     @classmethod
-    def complete_config(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Saved config with the fields added that are newer than it."""
-        return config
-
-    @classmethod
     def _make(cls, config: Any) -> nn.Module:
         return config.build() if cls.builds else cast("Any", cls)(config)
 
@@ -214,10 +209,8 @@ class Pretrained(Shared):
                 f"{path.parent} holds {with_article(cut(name, 60))}, not "
                 f"{with_article(cls.__name__)}; pass the folder of {with_article(cls.__name__)}"
             )
-        config = content.get("config")
         with reading(path):
-            config = cls.complete_config(config) if isinstance(config, dict) else config
-            return from_json(recipes[name], config)
+            return from_json(recipes[name], content.get("config"))
 
 
 def class_name(folder: Path | str) -> str:

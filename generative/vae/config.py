@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from generative.training.config import AdamWConfig
 from generative.training.precision import BF16
@@ -34,6 +34,11 @@ class ConvVAEConfig(Checked):
     """Feature maps of the four encoder convolutions; the decoder mirrors them."""
     relu_from_z: bool = False
     """A ReLU behind the decoder's linear map, which the paper has not."""
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older decoders have no ReLU there."""
+        return {"relu_from_z": False, **settings}
 
     def build(self) -> ConvVAE:
         """The paper's VAE, whose log variance has no limits."""

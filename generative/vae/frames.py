@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -92,11 +92,6 @@ class ConvVAE(VAE):
         networks = encoder, posterior, decoder
         likelihood, prior = GaussianPixels(math.sqrt(0.5)), StandardNormal(latent_dim)
         super().__init__(*networks, likelihood, prior, FRAME_SHAPE, config)
-
-    @classmethod
-    def complete_config(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Models that were saved before there was `relu_from_z` have none."""
-        return {"relu_from_z": False, **config}
 
     def encode_mu_logvar(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, 64, 64) in [0, 1] -> mu, logvar, each (B, latent_dim).
