@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from agents.rounds.foreign_episodes import Recording
     from envs.task import Task
     from worldmodels.configs import ActionHead
-    from worldmodels.rollouts import Episode, EpisodeRecord
+    from worldmodels.episodes import Episode, EpisodeRecord
 
 __all__ = ["Importing", "import_episodes"]
 
@@ -131,7 +131,7 @@ def _sha256(file: Path | Recording) -> str:
     if not isinstance(file, Path):
         return file.sha256()
     from generative.training.files import open_file
-    from worldmodels.rollouts import MAX_EPISODE_BYTES
+    from worldmodels.episodes import MAX_EPISODE_BYTES
 
     with open_file(file, MAX_EPISODE_BYTES, links=True) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
@@ -228,7 +228,7 @@ def read(file: Path | Recording, repeat_last: bool) -> dict[str, np.ndarray]:
 
     from generative.training.archives import read_npz
     from generative.training.files import open_file
-    from worldmodels.rollouts import MAX_EPISODE_BYTES
+    from worldmodels.episodes import MAX_EPISODE_BYTES
 
     if isinstance(file, Path):
         with open_file(file, MAX_EPISODE_BYTES, links=True) as data:
@@ -301,7 +301,7 @@ def to_episode(args: Importing, file: Path | Recording, task: Task) -> Episode:
     import numpy as np
 
     from worldmodels.actions import from_env
-    from worldmodels.rollouts import Episode
+    from worldmodels.episodes import Episode
 
     arrays = read(file, args.repeat_last)
     ends = arrays["ends"].astype(bool)

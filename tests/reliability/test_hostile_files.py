@@ -475,7 +475,7 @@ def test_idx_that_unpacks_to_gigabytes(tmp_path):
 
 @pytest.mark.parametrize("kind", ["zeros", "header", "bz2", "object", "twice"])
 def test_episodes_of_a_user(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr("worldmodels.rollouts.MAX_EPISODE_BYTES", 90 * MIB)
+    monkeypatch.setattr("worldmodels.episodes.MAX_EPISODE_BYTES", 90 * MIB)
     steps, path = 4, tmp_path / "a.npz"
     arrays = {
         "frames": np.zeros((steps + 1, 8, 8, 3), np.uint8),
