@@ -127,8 +127,25 @@ class _DreamStep(nn.Module):
         p_end = torch.zeros_like(alive) if outcome.p_end is None else outcome.p_end
         assert after.prev_reward is not None
         assert outcome.paid is not None
-        kept = (after.z, after.h, after.c, after.prev_reward, after.alive, after.age, after.stretch)
-        return *kept, outcome.paid, p_end, outcome.ended, outcome.truncated
+        # The LSTM of onnxruntime turns NaN into numbers, so what M reads is judged beside it.
+        bad = torch.cat([z, h, c, action], 1).isnan().any(1)
+        rows = [x.masked_fill(bad[:, None], torch.nan) for x in (after.z, after.h, after.c)]
+        paid, p_end, reward, stretch = (
+            x.masked_fill(bad, torch.nan)
+            for x in (outcome.paid, p_end, after.prev_reward, after.stretch)
+        )
+        goes_on = after.alive.masked_fill(bad & (alive > 0), torch.nan)
+        return (
+            *rows,
+            reward,
+            goes_on,
+            after.age,
+            stretch,
+            paid,
+            p_end,
+            goes_on == 0,
+            outcome.truncated,
+        )
 
 
 class _Controller(nn.Module):

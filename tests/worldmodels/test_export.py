@@ -128,7 +128,7 @@ def test_a_transformer_is_stepped_by_its_graph():
 
 @pytest.mark.parametrize("temperature", [0.0, 1.3])
 def test_a_dreamed_step_is_in_its_graph(temperature):
-    """Many steps of seven lanes: clip, pace cap, mask, ends and horizon."""
+    """Many steps of seven lanes, two of them not a number: clip, pace cap, mask, ends, horizon."""
     torch.manual_seed(0)
     memory = MDNRNN(MDNRNNConfig(D, 3, H, 3, predict_reward=True, predict_end=True, dropout=0.5))
     memory.eval()
@@ -138,6 +138,7 @@ def test_a_dreamed_step_is_in_its_graph(temperature):
     generator = torch.Generator().manual_seed(1)
     mask = dropout_mask(7, H, 0.5, generator, memory.kind)
     z, h, c = (torch.randn(7, size, generator=generator) for size in (D, H, H))
+    z[2, 0], h[4, 1] = torch.nan, torch.nan
     state = DreamState.at(z, h, c, torch.zeros(7), mask)
     given = {name: x.numpy() for name, x in state._asdict().items()}
     for t in range(9):
@@ -160,6 +161,7 @@ def test_a_dreamed_step_is_in_its_graph(temperature):
         for name in ("paid", "p_end", "ended", "truncated"):
             np.testing.assert_allclose(got[name], getattr(outcome, name), atol=1e-5, err_msg=name)
     assert (outcome.ended | outcome.truncated).all()  # at the horizon
+    assert state.alive.isnan().tolist() == [row in (2, 4) for row in range(7)]
 
 
 def test_what_differs_is_not_written(exported, tmp_path, monkeypatch):
