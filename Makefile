@@ -44,7 +44,7 @@ test:
 
 test-nightly:
 	$(INSTALL) oracles
-	@$(RUN) -c "import diffusers, torchdiffeq, transformers"  # without which tests are skipped
+	@$(RUN) -c "import axe_playwright_python, diffusers, torchdiffeq, transformers"  # without which tests are skipped
 	@$(ONE_THREAD) $(HEADLESS) $(RUN) -m pytest -n $(JOBS) -m "slow or nightly or oracle" $(TESTS)
 	@echo "== with every command in an interpreter of its own, see tests/warm.py"
 	@COLD_PROGRAMS=1 $(ONE_THREAD) $(HEADLESS) $(RUN) -m pytest -n $(JOBS) $(COMMANDS)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -123,6 +124,22 @@ class Browser:
         )  # fmt: skip
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.call("Emulation.setEmulatedMedia", features=features)
+
+    def serious(self):
+        """What axe-core finds on the page that keeps people out of it: rule, and where.
+
+        Skips the test where axe-core is missing, which comes with the extra `oracles`.
+        """
+        found = importlib.util.find_spec("axe_playwright_python")
+        if found is None:
+            pytest.skip("axe-core is missing; install the extra `oracles`")
+        script = Path(found.submodule_search_locations[0]) / "axe.min.js"
+        self.value(script.read_text() + "; null")
+        return self.value(
+            "axe.run().then(({violations}) => violations.filter("
+            "(x) => ['serious', 'critical'].includes(x.impact)).map("
+            "(x) => [x.id, ...x.nodes.slice(0, 3).map((n) => n.html.slice(0, 120))]))"
+        )
 
     def open(self, url):
         self.call("Page.navigate", url=url)

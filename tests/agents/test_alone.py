@@ -4,6 +4,7 @@ import functools
 import hashlib
 import http.server
 import io
+import itertools
 import math
 import tarfile
 import threading
@@ -317,6 +318,15 @@ def test_it_fits_a_phone(page, scheme):
     page.wait("down.size === 0")
     page.resize(1280, 800)
     settle(page)
+
+
+@pytest.mark.oracle
+def test_axe_finds_nothing_serious_in_the_page(page):
+    settle(page)
+    for width, scheme in itertools.product((1280, 390), ("light", "dark")):
+        page.resize(width, 844, scheme, touch=width < 500)
+        assert page.serious() == [], (width, scheme)
+    page.resize(1280, 800)
 
 
 @pytest.mark.nightly

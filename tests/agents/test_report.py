@@ -2,6 +2,7 @@
 
 import dataclasses
 import html.parser
+import itertools
 import json
 import math
 import subprocess
@@ -164,6 +165,19 @@ def test_the_page_fits_a_telephone(tmp_path):
             browser.value("for (const d of document.querySelectorAll('details')) d.open = true")
             assert browser.value("document.documentElement.scrollWidth") <= width
         assert browser.errors == []
+
+
+@pytest.mark.oracle
+def test_axe_finds_nothing_serious_in_the_report(tmp_path):
+    evaluation = a_run(tmp_path)
+    write_report(tmp_path, evaluation=evaluation, check_drives=1, check_steps=80)
+    with browser_in(tmp_path / "chromium") as browser:
+        for width, scheme in itertools.product((1280, 390), ("light", "dark")):
+            browser.resize(width, 844, scheme, touch=width < 500)
+            browser.call("Page.navigate", url=(tmp_path / "report.html").as_uri())
+            browser.wait("document.readyState === 'complete' && !!document.querySelector('h1')")
+            browser.value("for (const d of document.querySelectorAll('details')) d.open = true")
+            assert browser.serious() == [], (width, scheme)
 
 
 def test_the_commit_is_that_of_the_projects_tree():

@@ -1,6 +1,7 @@
 """The command that shows track and dream: by itself, and in a browser without a window."""
 
 import contextlib
+import itertools
 import re
 import signal
 import socket
@@ -266,6 +267,14 @@ def test_a_lost_road_and_a_slow_machine_are_told(page):
     assert told[2] == 0.06
     page.value("performance.now = fixed; ask({track: 5, paused: true})")
     page.wait("now.track === 5 && now.paused && $('line').textContent === 'live'")
+
+
+@pytest.mark.oracle
+def test_axe_finds_nothing_serious_in_the_page(page):
+    for width, scheme in itertools.product((1280, 390), ("light", "dark")):
+        page.resize(width, 844, scheme, touch=width < 500)
+        assert page.serious() == [], (width, scheme)
+    page.resize(1280, 800)
 
 
 def test_everything_on_the_page_has_a_name(page):
