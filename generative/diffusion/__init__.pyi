@@ -16,6 +16,9 @@ from .config import (
 from .exact import MixtureDenoiser as MixtureDenoiser
 from .exact import SimpleLoss as SimpleLoss
 from .exact import simple_loss as simple_loss
+from .guidance import Guidance as Guidance
+from .guidance import drop_context as drop_context
+from .guidance import guided as guided
 from .model import Diffusion as Diffusion
 from .model import (
     DiffusionLearner as DiffusionLearner,
@@ -23,12 +26,14 @@ from .model import (
 from .model import (
     DiffusionLosses as DiffusionLosses,
 )
+from .model import LevelLoss as LevelLoss
 from .model import (
     diffusion_loss as diffusion_loss,
 )
 from .model import (
     estimates as estimates,
 )
+from .model import level_losses as level_losses
 from .networks import (
     DenoisingMLP as DenoisingMLP,
 )

@@ -12,6 +12,7 @@ from generative.training.ranges import (
     Checked,
     Choices,
     Depth,
+    Finite,
     NonNegative,
     Positive,
     Share,
@@ -28,10 +29,16 @@ __all__ = [
     "DiffusionLossConfig",
     "ImageDiffusionConfig",
     "PointDiffusionConfig",
+    "Prediction",
     "ScheduleConfig",
     "UNetConfig",
+    "check_prediction",
     "last_signal",
 ]
+
+
+Prediction = Literal["noise", "velocity", "data"]
+"""Output of a network, from which both others follow."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,12 @@ def last_signal(schedule: ScheduleConfig) -> float:
     return math.sqrt(math.prod(1 - beta for beta in betas))
 
 
-def _check_prediction(schedule: ScheduleConfig, prediction: str) -> None:
+def check_prediction(schedule: ScheduleConfig, prediction: str) -> None:
+    """Refuse an estimate of the noise where no signal is left to tell the image by.
+
+    Raises:
+        ValueError: the schedule ends with too little signal.
+    """
     signal = last_signal(schedule)
     if prediction == "noise" and signal < LEAST_SIGNAL:
         raise ValueError(
@@ -110,9 +122,9 @@ class ImageDiffusionConfig(Checked):
     """(C, H, W); H and W are halved in the network at every resolution but the last."""
     network: UNetConfig = field(default_factory=UNetConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    prediction: Literal["noise", "velocity"] = "noise"
-    """Output of the network: the noise, or signal rate * noise - noise rate * image, which
-    stays meaningful where there is only noise (Salimans & Ho 2022)."""
+    prediction: Prediction = "noise"
+    """Output of the network: the noise; or signal rate * noise - noise rate * image, which stays
+    meaningful where there is only noise (Salimans & Ho 2022); or the image (data)."""
     steps: Size = 20
     """Steps of sampling, unless another number is asked for."""
     levels: Choices = 256
@@ -126,7 +138,7 @@ class ImageDiffusionConfig(Checked):
                 f"image_shape is {self.image_shape}; {len(self.network.channels)} resolutions need "
                 f"a height and width that {fold} divides"
             )
-        _check_prediction(self.schedule, self.prediction)
+        check_prediction(self.schedule, self.prediction)
 
     def build(self) -> Diffusion:
         """Diffusion of pixels around a U-Net."""
@@ -160,7 +172,7 @@ class PointDiffusionConfig(Checked):
     embedding_dim: Size = 16
     """Sines and cosines that tell every layer the log signal-to-noise ratio."""
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig("linear"))
-    prediction: Literal["noise", "velocity"] = "velocity"
+    prediction: Prediction = "velocity"
     """Output of the network; see ImageDiffusionConfig."""
     steps: Size = 50
     """Steps of sampling, unless another number is asked for."""
@@ -171,7 +183,7 @@ class PointDiffusionConfig(Checked):
         super().__post_init__()
         if self.embedding_dim < 4 or self.embedding_dim % 2:
             raise ValueError(f"embedding_dim is {self.embedding_dim}; give an even number from 4")
-        _check_prediction(self.schedule, self.prediction)
+        check_prediction(self.schedule, self.prediction)
 
     @classmethod
     def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
@@ -197,18 +209,26 @@ class DiffusionLossConfig(AdamWConfig):
     """Error of the noise, a mean over its entries. The least absolute error (the book's) is reached
     by the median of the noise, the least squared error by its mean, which is what the theory of
     sampling asks for (Ho et al. 2020)."""
-    weighting: Literal["noise", "velocity", "min-snr"] = "min-snr"
-    """Weights of the noise levels. noise: all errors of the noise alike, the simple loss. velocity:
-    all errors of the velocity alike. min-snr: errors of the image times min(SNR, gamma) (Hang et
-    al. 2023)."""
+    weighting: Literal["noise", "velocity", "data", "min-snr"] = "min-snr"
+    """Weights of the noise levels. noise: all errors of the noise alike, the simple loss. velocity,
+    data: all errors of the velocity, or of the image, alike. min-snr: errors of the image times
+    min(SNR, gamma) (Hang et al. 2023)."""
     gamma: Positive = 5.0
     """Largest weight of min-snr."""
-    levels: Literal["time", "log-snr"] = "time"
-    """Quantity drawn evenly in training: the time of the schedule, or the log signal-to-noise ratio
-    between its ends, with which squared errors of the noise bound the likelihood (Kingma et al.
-    2021)."""
+    levels: Literal["time", "log-snr", "normal"] = "time"
+    """Noise levels of training. time: even in the time of the schedule. log-snr: even in the log
+    signal-to-noise ratio between its ends, with which squared errors of the noise bound the
+    likelihood (Kingma et al. 2021). normal: that ratio is normal, which spends most steps where
+    there is most to learn (Karras et al. 2022)."""
+    level_mean: Finite = -2.0
+    """Mean of normal levels."""
+    level_std: Positive = 2.5
+    """Standard deviation of normal levels."""
     even: bool = True
     """Spread the noise levels of a batch evenly, for a steadier gradient (Kingma et al. 2021)."""
+    drop: Share = 0.0
+    """Share of examples that are told nothing in place of their condition, which guidance needs (Ho
+    & Salimans 2022)."""
     final_lr: NonNegative = 1e-5
     weight_decay: NonNegative = 1e-4
     clip: NonNegative = 1.0

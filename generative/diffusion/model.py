@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from generative.diffusion.config import (
     PointDiffusionConfig,
     ScheduleConfig,
 )
+from generative.diffusion.guidance import Guidance, drop_context, guided
 from generative.diffusion.samplers import (
     Clip,
     Denoiser,
@@ -48,13 +49,18 @@ __all__ = [
     "Diffusion",
     "DiffusionLearner",
     "DiffusionLosses",
+    "LevelLoss",
     "diffusion_loss",
     "estimates",
+    "level_losses",
 ]
 
 LOSS = DiffusionLossConfig()
 PIXELS = (0.0, 1.0)
 """Range of what images have."""
+Context: TypeAlias = Any
+"""Condition of the examples, as the network takes it: a tensor (B, ...), or a tuple of tensors such
+as `generative.nets.conditional_unet.Condition`."""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -73,17 +79,29 @@ class DiffusionLosses(NamedTuple):
     """Absolute error of the noise, the book's loss."""
 
 
+class LevelLoss(NamedTuple):
+    """Mean squared errors at one noise level."""
+
+    log_snr: float
+    noise: float
+    """Of one number of the noise."""
+    data: float
+    """Of one number of the data; it is that of the noise / exp(log_snr)."""
+
+
 def estimates(output: Tensor, x: Tensor, log_snr: Tensor, prediction: str) -> tuple[Tensor, Tensor]:
     """Estimates of (noise, data) from a network's output at x_t.
 
     Args:
         output, x: (B, ...).
         log_snr: (B,).
-        prediction: "noise", or "velocity" for signal * noise - noise rate * data.
+        prediction: "noise", "data", or "velocity" for signal * noise - noise rate * data.
     """
     signal, rate = (part.view(-1, *[1] * (x.dim() - 1)) for part in signal_and_noise(log_snr))
     if prediction == "velocity":
         return rate * x + signal * output, signal * x - rate * output
+    if prediction == "data":
+        return (x - signal * output) / rate, output
     return output, (x - rate * output) / signal
 
 
@@ -109,6 +127,8 @@ def diffusion_loss(
     # The velocity is in error by the error of the noise / signal, the data by it / exp(log_snr/2).
     if config.weighting == "velocity":
         weight = 1 / log_snr.sigmoid()
+    elif config.weighting == "data":
+        weight = (-log_snr).exp()
     elif config.weighting == "min-snr":
         weight = (config.gamma * (-log_snr).exp()).clamp(max=1)
     else:
@@ -131,7 +151,36 @@ def _draw_levels(
     if config.levels == "time":
         return schedule.log_snr(u).to(x.dtype)
     high, low = schedule.ends
+    if config.levels == "normal":
+        drawn = config.level_mean + config.level_std * torch.special.ndtri(u)
+        return drawn.clamp(low, high).to(x.dtype)
     return (low + (high - low) * u).to(x.dtype)
+
+
+@torch.no_grad()
+def level_losses(
+    denoise: Denoiser,
+    x: Tensor,
+    log_snrs: Sequence[float],
+    generator: torch.Generator | None = None,
+) -> list[LevelLoss]:
+    """Errors of a denoiser at chosen noise levels, means over examples x (B, ...).
+
+    A loss over all levels hides where it is lost: what a condition tells, for instance, only shows
+    in a band of levels.
+
+    Args:
+        denoise: (x_t, log_snr) -> (noise, data).
+        log_snrs: the levels; all of them have the same noise.
+    """
+    eps, found = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype), []
+    for level in log_snrs:
+        log_snr = torch.full((len(x),), float(level), dtype=x.dtype, device=x.device)
+        signal, rate = (part.view(-1, *[1] * (x.dim() - 1)) for part in signal_and_noise(log_snr))
+        noise, data = denoise(signal * x + rate * eps, log_snr)
+        errors = (eps - noise).square().mean(), (x - data).square().mean()
+        found.append(LevelLoss(float(level), *map(float, errors)))
+    return found
 
 
 # ---------------------------------------------------------------------------------------------
@@ -156,7 +205,7 @@ class Diffusion(Pretrained, nn.Module):
             context is given.
         shape: of an example.
         schedule: of the signal.
-        prediction: "noise", or "velocity"; see `estimates`.
+        prediction: "noise", "velocity" or "data"; see `estimates`.
         steps: of sampling, unless another number is asked for.
         levels: values that a pixel in [0, 1] can have, where examples are images; else None.
         solver: of `encode` and `decode`: "ddim", in `steps` steps as in sampling, or "rk4", in
@@ -213,7 +262,7 @@ class Diffusion(Pretrained, nn.Module):
         self.std.copy_(std[0])
 
     def denoise(
-        self, x: Tensor, log_snr: Tensor, context: Tensor | None = None
+        self, x: Tensor, log_snr: Tensor, context: Context | None = None
     ) -> tuple[Tensor, Tensor]:
         """Normalised x_t (B, *shape) and log_snr (B,) -> estimates of (noise, data)."""
         check_batch(x, self.shape, "x_t", self)
@@ -225,14 +274,27 @@ class Diffusion(Pretrained, nn.Module):
         x: Tensor,
         config: DiffusionLossConfig = LOSS,
         generator: torch.Generator | None = None,
-        context: Tensor | None = None,
+        context: Context | None = None,
+        null: Context | None = None,
     ) -> DiffusionLosses:
         """Error of the noise, at random levels of noise.
 
+        Args:
+            context: of each example, as the network takes it.
+            null: condition of nothing, which the share `config.drop` of the examples gets, so that
+                `Guidance` has something to go away from.
         Raises:
-            ValueError: another shape than (B, *shape), integers, or pixels outside [0, 1].
+            ValueError: another shape than (B, *shape), integers, or pixels outside [0, 1]; or
+                examples are to be told nothing, and no condition of nothing is given.
         """
         x = self.normalise(check_some(self._check(x), self))
+        if config.drop and context is not None:
+            if null is None:
+                raise ValueError(
+                    f"drop is {config.drop}, and there is no condition of nothing for these "
+                    "examples; pass null, or drop 0"
+                )
+            context = drop_context(context, null, config.drop, generator)
         return diffusion_loss(self._given(context), x, self.schedule, config, generator)
 
     @checked
@@ -246,7 +308,8 @@ class Diffusion(Pretrained, nn.Module):
         spacing: str = "time",
         clip: tuple[float, float] | str | None = "own",
         quantile: Quantile | None = None,
-        context: Tensor | None = None,
+        context: Context | None = None,
+        guidance: Guidance | None = None,
     ) -> Tensor:
         """n examples (n, *shape); pixels are in [0, 1].
 
@@ -259,9 +322,10 @@ class Diffusion(Pretrained, nn.Module):
                 pixels clips only the last one.
             quantile: None clips. A share such as 0.995 keeps contrasts; see `clip_data`.
             context: of each example, as the network takes it.
+            guidance: towards the context and away from nothing; None for plain sampling.
         """
         z = torch.randn(n, *self.shape, generator=generator, **placed(self))
-        path = self.path(z, steps, eta, generator, spacing, clip, quantile, context)
+        path = self.path(z, steps, eta, generator, spacing, clip, quantile, context, guidance)
         return self.denormalise(deque(path, maxlen=1).pop().x)
 
     @checked
@@ -274,18 +338,27 @@ class Diffusion(Pretrained, nn.Module):
         spacing: str = "time",
         clip: tuple[float, float] | str | None = "own",
         quantile: Quantile | None = None,
-        context: Tensor | None = None,
+        context: Context | None = None,
+        guidance: Guidance | None = None,
     ) -> Iterator[SamplerStep]:
         """Every step of `sample` from normal noise z (B, *shape), of examples as `normalise` makes
         them; the arguments are the same."""
         self._check_noise(z)
         stations = self.schedule.steps(steps or self.steps, spacing)
         within = self._within(clip, quantile)
-        return denoising_path(self._given(context), z, stations, eta, generator, within)
+        denoise = self.guided(context, guidance)
+        return denoising_path(denoise, z, stations, eta, generator, within)
+
+    def guided(self, context: Context | None, guidance: Guidance | None = None) -> Denoiser:
+        """Denoiser of examples that are told a context, with or without guidance."""
+        given = self._given(context)
+        if guidance is None:
+            return given
+        return guided(given, self._given(guidance.null), guidance.scale)
 
     @graph_if_wanted
     def encode(
-        self, x: Tensor, steps: int | None = None, context: Tensor | None = None, **settings: Any
+        self, x: Tensor, steps: int | None = None, context: Context | None = None, **settings: Any
     ) -> Tensor:
         """Examples -> the noise z (B, *shape) that `decode` turns into them.
 
@@ -307,7 +380,7 @@ class Diffusion(Pretrained, nn.Module):
 
     @graph_if_wanted
     def decode(
-        self, z: Tensor, steps: int | None = None, context: Tensor | None = None, **settings: Any
+        self, z: Tensor, steps: int | None = None, context: Context | None = None, **settings: Any
     ) -> Tensor:
         """Noise z (B, *shape) -> examples, the inverse of `encode` up to the solver's error.
 
@@ -315,7 +388,8 @@ class Diffusion(Pretrained, nn.Module):
 
         Args:
             steps: of the solver; its own number if not given.
-            settings: eta, generator, spacing, clip and quantile of solver "ddim"; see `sample`.
+            settings: eta, generator, spacing, clip, quantile and guidance of solver "ddim"; see
+                `sample`.
         Raises:
             ValueError: settings that the solver has not, or another shape.
         """
@@ -330,7 +404,7 @@ class Diffusion(Pretrained, nn.Module):
         return self.denormalise(ode_flow(self._given(context), z, low, high, num) / self._signal)
 
     @graph_if_wanted
-    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def log_prob(self, x: Tensor, context: Context | None = None) -> Tensor:
         """log density of each example, (B, *shape) -> (B,), nats, by the probability flow.
 
         Of what the flow makes of standard normal noise, which is the distribution of `decode` and,
@@ -353,7 +427,7 @@ class Diffusion(Pretrained, nn.Module):
         x: Tensor,
         num_draws: Count = 32,
         generator: torch.Generator | None = None,
-        context: Tensor | None = None,
+        context: Context | None = None,
     ) -> Tensor:
         """Lower bound of the log probability of each image, (B, C, H, W) -> (B,), nats.
 
@@ -386,7 +460,7 @@ class Diffusion(Pretrained, nn.Module):
         self,
         x: Tensor,
         steps: Count | None,
-        context: Tensor | None,
+        context: Context | None,
         clip: tuple[float, float] | str | None = "own",
         quantile: Quantile | None = None,
     ) -> Tensor:
@@ -396,7 +470,7 @@ class Diffusion(Pretrained, nn.Module):
         path = noising_path(self._given(context), x, stations, within)
         return deque(path, maxlen=1).pop()
 
-    def _given(self, context: Tensor | None) -> Denoiser:
+    def _given(self, context: Context | None) -> Denoiser:
         return self.denoise if context is None else partial(self.denoise, context=context)
 
     def _within(

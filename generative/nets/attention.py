@@ -70,6 +70,7 @@ class MultiHeadAttention(nn.Module):
         context_dim: width of what keys and values are made of; None for dim.
         causal: a position sees itself and the positions before it.
         bias: whether the four linear maps add one.
+        out_bias: whether the last of them does; None for `bias`.
         scale: whether scores are divided by sqrt(D).
         dropout: share of weights left out in training.
     """
@@ -83,6 +84,7 @@ class MultiHeadAttention(nn.Module):
         context_dim: int | None = None,
         causal: bool = False,
         bias: bool = True,
+        out_bias: bool | None = None,
         scale: bool = True,
         dropout: float = 0.0,
     ):
@@ -94,7 +96,7 @@ class MultiHeadAttention(nn.Module):
         self.query = nn.Linear(dim, inner, bias)
         self.key = nn.Linear(context_dim or dim, inner, bias)
         self.value = nn.Linear(context_dim or dim, inner, bias)
-        self.out = nn.Linear(inner, dim, bias)
+        self.out = nn.Linear(inner, dim, bias if out_bias is None else out_bias)
 
     def forward(
         self,

@@ -23,6 +23,7 @@ from generative.training.ranges import (
 __all__ = [
     "UNET_BOOK",
     "BlockConfig",
+    "ConditionalUNetConfig",
     "FSQConfig",
     "QuantiserConfig",
     "UNetConfig",
@@ -160,6 +161,80 @@ class UNetConfig(Checked):
 
 UNET_BOOK = UNetConfig(norm="batch", conditioning="input")
 """The book's network: batch statistics, and a noise variance that stands beside the image only."""
+
+
+@dataclass(frozen=True)
+class ConditionalUNetConfig(Checked):
+    """U-Net of diffusion models that are told a text: residual blocks with group norm, attention
+    between places and to tokens (Dhariwal & Nichol 2021; Nichol et al. 2022)."""
+
+    width: Size = 32
+    """Feature maps of the first convolution; the embedding of the noise level has 4 times as
+    many."""
+    multipliers: Widths = (1, 2)
+    """Multiples of the width at each resolution; every one has half the sides of the one before."""
+    num_blocks: Widths = (1,)
+    """Residual blocks of each resolution on the way down; one number is that of all."""
+    attention: tuple[SizeOrZero, ...] = (1,)
+    """Resolutions with attention behind each block: 0 is the first, the last is the lowest. The
+    middle always has it."""
+    head_dim: Size = 32
+    """Width of an attention head, which has to divide the feature maps."""
+    num_heads: SizeOrZero = 0
+    """Heads of every attention in place of `head_dim`; 0 leaves them to it."""
+    context_dim: SizeOrZero = 64
+    """Width of the tokens that every attention also looks at; 0 for none."""
+    vector_dim: SizeOrZero = 0
+    """Width of a vector that is told beside the noise level; 0 for none."""
+    told_level: bool = False
+    """Take a second noise level, that of an image to look at (Ho et al. 2022)."""
+    scale_shift: bool = True
+    """Noise level as a scale and a shift behind the second norm; otherwise added in front of it."""
+    transformer: bool = False
+    """Attention in a Transformer block with a feed-forward network, as in Stable Diffusion
+    (Rombach et al. 2022); otherwise self-attention and cross-attention, each added to its input."""
+    efficient: bool = False
+    """Order of the Efficient U-Net (Saharia et al. 2022): sides are halved in front of the blocks
+    of a resolution and doubled behind them, so that no block works on the whole image."""
+    scale_skips: bool = False
+    """Multiply what joins the way up by 1 / sqrt(2), as in the Efficient U-Net."""
+    dropout: Share = 0.0
+    """Share of features left out in training, in every residual block."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        num = len(self.multipliers)
+        if len(self.num_blocks) not in (1, num):
+            raise ValueError(
+                f"num_blocks is {self.num_blocks} and there are {num} multipliers; give one number "
+                "for all resolutions, or one for each"
+            )
+        if any(level >= num for level in self.attention):
+            raise ValueError(
+                f"attention is at resolutions {self.attention}; there are {num}: give numbers from "
+                f"0 to {num - 1}"
+            )
+        if self.width % 2 or self.width < 4:
+            raise ValueError(f"width is {self.width}; give an even number from 4")
+        for level in {*self.attention, num - 1}:
+            channels = self.width * self.multipliers[level]
+            if channels % (self.num_heads or self.head_dim):
+                what = "num_heads" if self.num_heads else "head_dim"
+                raise ValueError(
+                    f"{what} is {self.num_heads or self.head_dim}, which does not divide the "
+                    f"{channels} feature maps of resolution {level}; change either"
+                )
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Residual blocks of each resolution."""
+        same = len(self.num_blocks) == 1
+        return self.num_blocks * len(self.multipliers) if same else self.num_blocks
+
+    @property
+    def fold(self) -> int:
+        """Number that has to divide the sides of an image."""
+        return 2 ** (len(self.multipliers) - (not self.efficient))
 
 
 @dataclass(frozen=True)
