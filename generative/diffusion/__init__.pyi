@@ -13,6 +13,8 @@ from .config import (
 from .config import (
     UNetConfig as UNetConfig,
 )
+from .editing import inpainting_path as inpainting_path
+from .editing import noised as noised
 from .exact import MixtureDenoiser as MixtureDenoiser
 from .exact import SimpleLoss as SimpleLoss
 from .exact import simple_loss as simple_loss

@@ -345,7 +345,7 @@ class Diffusion(Pretrained, nn.Module):
         them; the arguments are the same."""
         self._check_noise(z)
         stations = self.schedule.steps(steps or self.steps, spacing)
-        within = self._within(clip, quantile)
+        within = self.clipping(clip, quantile)
         denoise = self.guided(context, guidance)
         return denoising_path(denoise, z, stations, eta, generator, within)
 
@@ -466,17 +466,21 @@ class Diffusion(Pretrained, nn.Module):
     ) -> Tensor:
         """`encode` by DDIM run in reverse, of normalised examples."""
         stations = self.schedule.steps(steps or self.steps)
-        within = self._within(clip, quantile)
+        within = self.clipping(clip, quantile)
         path = noising_path(self._given(context), x, stations, within)
         return deque(path, maxlen=1).pop()
 
     def _given(self, context: Context | None) -> Denoiser:
         return self.denoise if context is None else partial(self.denoise, context=context)
 
-    def _within(
-        self, clip: tuple[float, float] | str | None, quantile: float | None
+    def clipping(
+        self, clip: tuple[float, float] | str | None = "own", quantile: float | None = None
     ) -> Clip | None:
-        """`clip_data` into a range, of examples as `normalise` makes them."""
+        """Bring estimates of examples, as `normalise` makes them, into a range; see `sample`.
+
+        Raises:
+            ValueError: the range has no width, or there is a quantile and no range.
+        """
         if clip == "own":
             clip = None if self.levels is None else PIXELS
         if clip is None and quantile is None:

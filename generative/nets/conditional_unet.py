@@ -176,7 +176,7 @@ class Level(nn.Module):
     def __init__(self, stages: list[nn.Module], resample: nn.Conv2d | None):
         super().__init__()
         self.stages = nn.ModuleList(stages)
-        self.resample = resample
+        self.resample: nn.Conv2d | None = resample
 
 
 class ConditionalUNet(nn.Module):
@@ -194,11 +194,12 @@ class ConditionalUNet(nn.Module):
         super().__init__()
         self.config = config
         widths = [config.width * multiplier for multiplier in config.multipliers]
-        last, wide = len(widths) - 1, 4 * config.width
+        last, wide, pixels = len(widths) - 1, 4 * config.width, config.patch**2
         self.level = LevelEmbedding(config.width)
         self.image_level = LevelEmbedding(config.width) if config.told_level else None
         self.vector = nn.Linear(config.vector_dim, wide) if config.vector_dim else None
-        self.stem = nn.Conv2d(in_channels, config.width, 3, padding=1)
+        self.in_channels = in_channels
+        self.stem = nn.Conv2d(in_channels * pixels, config.width, 3, padding=1)
         self.skip_channels = [config.width]
         """Channels of each of `Encoded.skips`."""
 
@@ -234,7 +235,8 @@ class ConditionalUNet(nn.Module):
         # No block of the Efficient U-Net has seen the whole image; its first convolution has.
         width += left.pop() if config.efficient else 0
         self.last_norm = group_norm(width)
-        self.last = zero_(nn.Conv2d(width, out_channels or in_channels, 3, padding=1))
+        last_channels = (out_channels or in_channels) * pixels
+        self.last = zero_(nn.Conv2d(width, last_channels, 3, padding=1))
 
     def forward(
         self,
@@ -278,17 +280,17 @@ class ConditionalUNet(nn.Module):
         """
         if told.image is not None:
             x = torch.cat([x, told.image], 1)
-        if x.shape[1] != self.stem.in_channels:
+        if x.shape[1] != self.in_channels:
             raise ValueError(
                 f"got x_t with {x.shape[1]} channels, those of an image to look at included; this "
-                f"U-Net takes {self.stem.in_channels}"
+                f"U-Net takes {self.in_channels}"
             )
         if any(side % self.config.fold for side in x.shape[2:]):
             raise ValueError(
                 f"got x_t of {x.shape[2]}x{x.shape[3]} pixels; this U-Net needs sides that "
                 f"{self.config.fold} divides"
             )
-        return self.stem(x)
+        return self.stem(F.pixel_unshuffle(x, self.config.patch))
 
     def encode(
         self, x: Tensor, embedding: Tensor, told: Condition, maps: list[Tensor] | None = None
@@ -296,7 +298,8 @@ class ConditionalUNet(nn.Module):
         """The way down and the middle, from the output of `start`."""
         skips, efficient = [x], self.config.efficient
         for level in self.down:
-            if efficient:
+            assert isinstance(level, Level)
+            if efficient and level.resample is not None:
                 x = level.resample(x)
             for stage in level.stages:
                 x = stage(x, embedding, told, maps)
@@ -319,13 +322,14 @@ class ConditionalUNet(nn.Module):
         scale = math.sqrt(0.5) if self.config.scale_skips else 1.0
         x, skips = encoded.middle, list(encoded.skips)
         for level in self.up:
+            assert isinstance(level, Level)
             for stage in level.stages:
                 x = stage(torch.cat([x, scale * skips.pop()], 1), embedding, told, maps)
             if level.resample is not None:
                 x = level.resample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         if skips:
             x = torch.cat([x, scale * skips.pop()], 1)
-        return self.last(F.silu(self.last_norm(x)))
+        return F.pixel_shuffle(self.last(F.silu(self.last_norm(x))), self.config.patch)
 
     def _check(self, told: Condition, n: int) -> None:
         config = self.config

@@ -198,6 +198,9 @@ class ConditionalUNetConfig(Checked):
     of a resolution and doubled behind them, so that no block works on the whole image."""
     scale_skips: bool = False
     """Multiply what joins the way up by 1 / sqrt(2), as in the Efficient U-Net."""
+    patch: Size = 1
+    """Side of the squares of pixels whose numbers are joined to one place before the first
+    convolution, and taken apart behind the last (Hoogeboom et al. 2023)."""
     dropout: Share = 0.0
     """Share of features left out in training, in every residual block."""
 
@@ -234,7 +237,7 @@ class ConditionalUNetConfig(Checked):
     @property
     def fold(self) -> int:
         """Number that has to divide the sides of an image."""
-        return 2 ** (len(self.multipliers) - (not self.efficient))
+        return self.patch * 2 ** (len(self.multipliers) - (not self.efficient))
 
 
 @dataclass(frozen=True)

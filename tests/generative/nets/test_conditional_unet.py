@@ -55,6 +55,7 @@ KINDS = {
     "vector and level": {"vector_dim": 6, "told_level": True, "scale_shift": False},
     "transformer": {"transformer": True, "num_heads": 2},
     "efficient": {"efficient": True, "scale_skips": True, "num_blocks": (1, 2)},
+    "patches": {"patch": 2, "multipliers": (1, 2)},
     "deep": {"multipliers": (1, 2, 1), "num_blocks": (2, 1, 2), "attention": (0, 2)},
 }
 
@@ -173,7 +174,7 @@ def test_skips_are_scaled():
                                        scale_skips=scale_skips)  # fmt: skip
         network = ConditionalUNet(2, config)
         inputs = []
-        network.up[0].stages[0].register_forward_pre_hook(
+        network.get_submodule("up.0.stages.0").register_forward_pre_hook(
             lambda module, args, inputs=inputs: inputs.append(args[0])
         )
         network(X, LEVELS)
