@@ -71,7 +71,6 @@ PRESETS = {
             (3, 24, 24), (64, 128, 128), 32, 2, QuantiserConfig(32, 16), overlap=False
         ),
         loss=VQVAELossConfig(lr=3e-3),
-        steps=1500,
         batch_size=16,
         picture_every=500,
     ),
