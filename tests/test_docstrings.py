@@ -484,6 +484,10 @@ GIVEN: dict[str, Given] = {
         "z": torch.randn(4, 16),
         "codes": torch.randint(64, (4,)),
     },
+    "generative.nets.text_encoder": lambda _: {
+        "tokens": torch.tensor([[2, 5, 6, 3, 0], [2, 7, 3, 0, 0]]),
+        "maps": [],
+    },
     "generative.nets.vit": lambda _: {
         **names("generative.nets.vit", "ViTConfig", "vit_block"),
         "x": torch.rand(2, 3, 32, 32),

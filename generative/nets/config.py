@@ -1,4 +1,5 @@
-"""Settings of networks that several families build: Transformer block, U-Net, quantiser, ViT."""
+"""Settings of networks that several families build: Transformer block, U-Net, quantiser, ViT, text
+encoder."""
 
 from __future__ import annotations
 
@@ -26,9 +27,11 @@ __all__ = [
     "ConditionalUNetConfig",
     "FSQConfig",
     "QuantiserConfig",
+    "TextEncoderConfig",
     "UNetConfig",
     "ViTConfig",
     "bert_block",
+    "clip_block",
     "gpt2_block",
     "t5_block",
     "vit_block",
@@ -55,8 +58,9 @@ class BlockConfig(Checked):
     """Layer norm, or only a division by the root mean square (T5)."""
     norm_eps: Positive = 1e-6
     """Added to the variance."""
-    activation: Literal["relu", "gelu", "gelu-tanh"] = "relu"
-    """Activation of the hidden layer; gelu-tanh is GPT-2's approximation."""
+    activation: Literal["relu", "gelu", "gelu-tanh", "quick-gelu"] = "relu"
+    """Activation of the hidden layer; gelu-tanh is GPT-2's approximation of gelu, quick-gelu is
+    CLIP's, x sigmoid(1.702 x)."""
     dropout: Share = 0.1
     """Share of what each half adds that is left out in training."""
     attention_dropout: Share = 0.0
@@ -108,6 +112,13 @@ def vit_block(dim: int, num_heads: int, dropout: float = 0.0) -> BlockConfig:
     """The block of a Vision Transformer (Dosovitskiy et al. 2021): norm first, GELU."""
     return BlockConfig(
         dim, num_heads, 0, 4 * dim, "pre", norm_eps=1e-6, activation="gelu", dropout=dropout
+    )
+
+
+def clip_block(dim: int, num_heads: int, dropout: float = 0.0) -> BlockConfig:
+    """The block of both encoders of CLIP (Radford et al. 2021): norm first, quick GELU."""
+    return BlockConfig(
+        dim, num_heads, 0, 4 * dim, "pre", norm_eps=1e-5, activation="quick-gelu", dropout=dropout
     )
 
 
@@ -319,3 +330,18 @@ class ViTConfig(Checked):
         """Rows and columns of patches."""
         _, h, w = self.image_shape
         return h // self.patch, w // self.patch
+
+
+@dataclass(frozen=True)
+class TextEncoderConfig(Checked):
+    """A Transformer that reads captions; the default is a small one."""
+
+    vocab_size: Annotated[int, Range(4, 2**20)] = 128
+    """Tokens, with 0 (padding), 1 (unknown word), 2 (begin) and 3 (end)."""
+    max_len: Size = 24
+    """Positions with a vector, and so the longest caption with its begin and end."""
+    num_layers: Depth = 2
+    """Transformer blocks."""
+    block: BlockConfig = field(default_factory=lambda: clip_block(64, 2))
+    causal: bool = True
+    """A token sees itself and those before it, as in CLIP; without, all of the caption."""

@@ -14,26 +14,38 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from generative.nets.attention import KeyValueCache, MultiHeadAttention, RelativeTerm
-from generative.nets.config import BlockConfig, bert_block, gpt2_block, t5_block
+from generative.nets.config import BlockConfig, bert_block, clip_block, gpt2_block, t5_block
 
 __all__ = [
     "BlockCache",
     "BlockConfig",
+    "QuickGELU",
     "TransformerBlock",
     "bert_block",
+    "clip_block",
     "gpt2_block",
     "init_weights",
     "make_norm",
     "t5_block",
 ]
 
+
+class QuickGELU(nn.Module):
+    """x sigmoid(1.702 x), CLIP's approximation of GELU (Hendrycks & Gimpel 2016)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
 ACTIVATIONS = {
     "relu": nn.ReLU,
     "gelu": nn.GELU,
     "gelu-tanh": lambda: nn.GELU(approximate="tanh"),
+    "quick-gelu": QuickGELU,
 }
 
 
