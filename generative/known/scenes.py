@@ -11,6 +11,10 @@ drawn from 25 templates and read back by the nearest template of every cell.
 
 Two templates differ by at least 1.7076 (square and disc in green, four pixels), so a cell is read
 without error while its 192 values are wrong by less than 0.0616 (root of the mean square).
+
+A sign is a scene whose cells hold white letters. It is drawn in the same way, and read by asking
+for letters too: `read(pictures, letters=True)`. `generative.known.captions` tells in words what a
+scene or a sign shows.
 """
 
 from __future__ import annotations
@@ -24,11 +28,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from generative.known.letters import GLYPHS, LETTERS
 from generative.known.sprites import COLOURS, SHAPES
 
 __all__ = [
     "CELLS",
     "EMPTY",
+    "LETTER",
     "OBJECTS",
     "Agreement",
     "Reading",
@@ -51,6 +57,8 @@ OBJECTS = tuple(f"{colour} {shape}" for shape in SHAPES for colour in COLOURS)
 """Names of the 24 objects: object `shape * 6 + colour`, as `sprites` counts both."""
 EMPTY = len(OBJECTS)
 """Value of a cell that holds no object."""
+LETTER = EMPTY + 1
+"""Value of a cell that holds the letter a; the others follow, up to z."""
 
 _GLYPHS = {
     "square": ("######", "######", "######", "######", "######", "######"),
@@ -64,7 +72,7 @@ class Reading(NamedTuple):
     """Result of `read` on pictures: the nearest template of every cell, and the distance to it."""
 
     cells: Tensor
-    """int64 (n, 9), values 0 to 24."""
+    """int64 (n, 9), values 0 to 24, up to 50 with letters."""
     residual: Tensor
     """(n, 9), root mean square over the 192 values of a cell."""
 
@@ -90,12 +98,21 @@ def _templates() -> Tensor:
     glyphs = F.pad(glyphs.float(), (1, 1, 1, 1))
     colours = torch.tensor(list(COLOURS.values()), dtype=torch.float32) / 255
     objects = (glyphs[:, None, None] * colours[None, :, :, None, None]).flatten(0, 1)
-    return torch.cat([objects, torch.zeros(1, 3, CELL, CELL)])
+    letters = torch.tensor([[[pixel == "#" for pixel in row] for row in rows] for rows in GLYPHS])
+    letters = F.pad(letters.float(), (1, 2, 0, 1))[:, None] * colours[-1, :, None, None]
+    return torch.cat([objects, torch.zeros(1, 3, CELL, CELL), letters])
 
 
-def templates() -> Tensor:
-    """Pictures of a cell: the 24 objects, then the empty cell. float32 (25, 3, 8, 8) in [0, 1]."""
-    return _templates().clone()
+def templates(letters: bool = False) -> Tensor:
+    """Pictures of a cell: the 24 objects, the empty cell, and the 26 letters if asked for.
+
+    float32 (25, 3, 8, 8) or (51, 3, 8, 8) in [0, 1].
+    """
+    return _known(letters).clone()
+
+
+def _known(letters: bool) -> Tensor:
+    return _templates() if letters else _templates()[:LETTER]
 
 
 def one_object() -> Tensor:
@@ -140,31 +157,33 @@ def draw(cells: Tensor, border: int = 0) -> Tensor:
     """Draw scenes.
 
     Args:
-        cells: int64 (n, 9), values 0 to 24.
+        cells: int64 (n, 9), values 0 to 24, or to 50 with letters.
         border: black pixels around the scene; 4 makes 32x32 pixels.
     Returns:
         float32 (n, 3, 24 + 2 border, 24 + 2 border) in [0, 1], on the device of `cells`.
     Raises:
-        ValueError: `cells` is not (n, 9), or holds a value that is no object and not empty.
+        ValueError: `cells` is not (n, 9), or holds a value that stands for nothing.
     """
     if cells.ndim != 2 or cells.shape[1] != CELLS:
         raise ValueError(f"cells are {tuple(cells.shape)}; a scene is a row of {CELLS} of them")
-    if len(cells) and not 0 <= int(cells.min()) <= int(cells.max()) <= EMPTY:
+    last = EMPTY + len(LETTERS)
+    if len(cells) and not 0 <= int(cells.min()) <= int(cells.max()) <= last:
         raise ValueError(
             f"cells hold values from {int(cells.min())} to {int(cells.max())}; objects are 0 to "
-            f"{EMPTY - 1} and an empty cell is {EMPTY}"
+            f"{EMPTY - 1}, an empty cell is {EMPTY}, and letters are {LETTER} to {last}"
         )
     tiles = _templates().to(cells.device)[cells].unflatten(1, (SIDE, SIDE))
     pictures = tiles.permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, SIDE * CELL, SIDE * CELL)
     return F.pad(pictures, (border,) * 4)
 
 
-def read(pictures: Tensor, border: int = 0) -> Reading:
+def read(pictures: Tensor, border: int = 0, letters: bool = False) -> Reading:
     """Read scenes: the nearest template of every cell.
 
     Args:
         pictures: (n, 3, 24 + 2 border, 24 + 2 border), values in [0, 1] where they are scenes.
         border: pixels around the scene, which are left out.
+        letters: a cell may also hold a letter, as on a sign.
     Raises:
         ValueError: pictures are of another shape.
     """
@@ -177,7 +196,7 @@ def read(pictures: Tensor, border: int = 0) -> Reading:
     inner = pictures[..., border : side - border, border : side - border].to(torch.float32)
     tiles = inner.unflatten(3, (SIDE, CELL)).unflatten(2, (SIDE, CELL))
     tiles = tiles.permute(0, 2, 4, 1, 3, 5).reshape(-1, 3 * CELL * CELL)
-    known = _templates().flatten(1).to(tiles.device)
+    known = _known(letters).flatten(1).to(tiles.device)
     # Differences in place of |a|^2 - 2ab + |b|^2, whose rounding would be a residual of 0.0003.
     distance = torch.cdist(tiles, known, compute_mode="donot_use_mm_for_euclid_dist")
     nearest, cells = distance.min(1)
@@ -185,17 +204,19 @@ def read(pictures: Tensor, border: int = 0) -> Reading:
     return Reading(cells.reshape(shape), (nearest / known.shape[1] ** 0.5).reshape(shape))
 
 
-def valid(pictures: Tensor, border: int = 0, limit: float = 0.03) -> Tensor:
+def valid(pictures: Tensor, border: int = 0, limit: float = 0.03, letters: bool = False) -> Tensor:
     """Tell pictures of this world from others, bool (n,).
 
     Every cell must be within `limit` (root mean square) of a template, half of what would let it be
     read wrongly, and so must the border be of black. Report the share of rejected pictures beside
     any accuracy: a model that draws nothing recognisable must not win by it.
 
+    Args:
+        letters: a cell may also hold a letter.
     Raises:
         ValueError: pictures are of another shape.
     """
-    fits = (read(pictures, border).residual < limit).all(1)
+    fits = (read(pictures, border, letters).residual < limit).all(1)
     if border:
         frame = F.pad(torch.zeros(SIDE * CELL, SIDE * CELL), (border,) * 4, value=1.0).bool()
         outside = pictures[..., frame.to(pictures.device)].to(torch.float32)

@@ -79,6 +79,36 @@ def test_dirt_on_the_border_is_no_scene():
     assert scenes.valid(pictures, 4).tolist() == [True, False]
 
 
+def test_letters_are_read_as_safely_as_objects():
+    known = scenes.templates(letters=True)
+    assert known.shape == (51, 3, 8, 8)
+    assert torch.equal(known[:25], scenes.templates())
+    distance = torch.cdist(known.flatten(1).double(), known.flatten(1).double())
+    distance.fill_diagonal_(torch.inf)
+    assert distance[scenes.LETTER :].min().item() > 2.3  # two white pixels
+    cells = torch.arange(25, 52).clamp(max=50).view(3, 9)
+    pictures = scenes.draw(cells, 4)
+    noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(scenes.read(pictures + 0.1 * noise, 4, letters=True).cells, cells)
+    assert scenes.valid(pictures, 4, letters=True).all()
+    assert not scenes.valid(pictures, 4).any()
+
+
+def test_a_letter_is_drawn_upright():
+    lit = scenes.templates(letters=True)[scenes.LETTER + ord("f") - ord("a")].amax(0) > 0
+    rows = ["".join(".#"[pixel] for pixel in row) for row in lit.tolist()]
+    assert rows == [
+        ".#####..",
+        ".#......",
+        ".#......",
+        ".####...",
+        ".#......",
+        ".#......",
+        ".#......",
+        "........",
+    ]
+
+
 def test_agreement_by_hand():
     red_disc, red_cross, green_disc, empty = 6, 18, 7, 24
     rows = [
@@ -98,8 +128,8 @@ def test_agreement_by_hand():
 def test_wrong_shapes_and_values_are_refused():
     with pytest.raises(ValueError, match="row of 9"):
         scenes.draw(torch.zeros(2, 8, dtype=torch.int64))
-    with pytest.raises(ValueError, match="from 0 to 25"):
-        scenes.draw(torch.tensor([[0, 25, 0, 0, 0, 0, 0, 0, 0]]))
+    with pytest.raises(ValueError, match="from 0 to 51"):
+        scenes.draw(torch.tensor([[0, 51, 0, 0, 0, 0, 0, 0, 0]]))
     with pytest.raises(ValueError, match=r"\(n, 3, 32, 32\)"):
         scenes.read(torch.zeros(1, 3, 24, 24), border=4)
     with pytest.raises(ValueError, match="cannot hold 10"):
