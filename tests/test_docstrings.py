@@ -22,6 +22,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from generative.training.pretrained import Pretrained
@@ -312,6 +313,29 @@ def given_data(folder: Path) -> dict[str, Any]:
     }
 
 
+def given_captioned(folder: Path) -> dict[str, Any]:
+    for i in range(3):
+        Image.new("RGB", (8, 8)).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text("a picture")
+    return {"folder": folder, "generator": torch.Generator().manual_seed(0)}
+
+
+def given_scenes(folder: Path) -> dict[str, Any]:
+    """Noisy pictures, pictures of one caption, and a sampler that is always right."""
+    caption = "three red discs"
+    world = load("generative.known.captioned_scenes:CaptionedScenes")(part="all")
+    draw = load("generative.known.scenes:draw")
+    images = draw(world.scenes([caption] * 420))
+    return {
+        "x_t": torch.randn(2, 3, 24, 24),
+        "log_snr": torch.zeros(2),
+        "generator": torch.Generator().manual_seed(0),
+        "images": images,
+        "captions": [caption] * len(images),
+        "sample": lambda captions: draw(world.scenes(captions)),
+    }
+
+
 def given_attention(folder: Path) -> dict[str, Any]:
     nets = "generative.nets"
     return {
@@ -464,6 +488,8 @@ GIVEN: dict[str, Given] = {
     "generative.classifier.frechet": given_classifier,
     "generative.codes.prior": given_prior,
     "generative.data": given_data,
+    "generative.data.captioned": given_captioned,
+    "generative.data.emoji": lambda _: {"generator": torch.Generator().manual_seed(0)},
     "generative.diffusion.exact": given_diffusion,
     "generative.diffusion.model": lambda _: (
         names("generative.nets.unet", "UNet", "UNetConfig")
@@ -522,6 +548,15 @@ GIVEN: dict[str, Given] = {
     "generative.known.points": given_points,
     "generative.known.scenes": lambda _: {"samples": torch.rand(2, 3, 24, 24)},
     "generative.known.requests": given_requests,
+    "generative.known.captions": lambda _: {},
+    "generative.known.questions": lambda _: {
+        "cells": load("generative.known.captions:fitting")("a red square left of a blue cross")[-1],
+        "scenes": load("generative.known.scenes:one_object")()[:3],
+        "generator": torch.Generator().manual_seed(0),
+    },
+    "generative.known.scene_denoiser": given_scenes,
+    "generative.known.scene_scores": given_scenes,
+    "generative.known.prompts": given_scenes,
     "generative.training": given_training,
     "generative.training.learner": lambda _: names("generative.flow", "Chain"),
     "worldmodels": lambda folder: (

@@ -8,12 +8,18 @@ from generative.data.download import Source
 from generative.data.idx import load_idx
 from generative.data.image_set import ImageSet
 
-__all__ = ["CLASSES", "INSTALLED", "SOURCES", "load_fashion_mnist"]
+__all__ = ["CAPTIONS", "CLASSES", "INSTALLED", "SOURCES", "load_fashion_mnist"]
 
 CLASSES = (
     "T-shirt/top", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag",
     "ankle boot",
 )  # fmt: skip
+
+CAPTIONS = (
+    "a t-shirt", "trousers", "a pullover", "a dress", "a coat", "a sandal", "a shirt", "a sneaker",
+    "a bag", "an ankle boot",
+)  # fmt: skip
+"""Classes as captions name them; see `generative.data.captioned.caption_classes`."""
 
 INSTALLED = Path("/usr/share/datasets/fashion-mnist")
 """Folder in which Debian's package dataset-fashion-mnist puts the four files."""

@@ -77,7 +77,9 @@ class CaptionedScenes:
                 f"part {part!r} has no captions of the kinds with a weight ({asked}); give one to "
                 f"{', '.join(kind for kind in KINDS if captions(kind, part))}"
             )
-        self.weights = {kind: weight / sum(kept.values()) for kind, weight in kept.items()}
+        self.weights: dict[Kind, float] = {
+            kind: weight / sum(kept.values()) for kind, weight in kept.items()
+        }
         """Probability of each kind that occurs."""
 
     @property

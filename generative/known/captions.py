@@ -76,7 +76,7 @@ PLACES = (
     "at the left", "in the middle", "at the right",
     "at the bottom left", "at the bottom", "at the bottom right",
 )  # fmt: skip
-"""What captions call the nine cells."""
+"""Names of the nine cells, row by row."""
 RELATIONS = ("left of", "on top of", "right of", "below")
 """The last two say the same as the first two, with the objects exchanged."""
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

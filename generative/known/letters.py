@@ -11,7 +11,7 @@ import string
 __all__ = ["GLYPHS", "LETTERS", "SIGN_WORDS"]
 
 LETTERS = string.ascii_lowercase
-"""What captions call the letters; they are drawn as capitals."""
+"""Letters as captions write them; they are drawn as capitals."""
 
 _ROWS = (
     ".###. ####. .###. ####. ##### ##### .###. #...# .###. ..### #...# #.... #...#",
@@ -35,7 +35,7 @@ GLYPHS = tuple(
     for rows in (_ROWS[:7], _ROWS[7:])
     for column in range(13)
 )
-"""Of each letter seven rows of five characters, "#" where a pixel is lit."""
+"""Pixels of each letter: seven rows of five characters, "#" where one is lit."""
 
 SIGN_WORDS = (
     "ant", "arm", "art", "axe", "bag", "bat", "bear", "bed", "bell", "belt", "bird", "boat",
