@@ -140,6 +140,7 @@ def main() -> None:
     shutil.rmtree(SOURCE, ignore_errors=True)
     shutil.rmtree(SITE, ignore_errors=True)
     shutil.copytree(ROOT / "docs" / "results", SOURCE / "results")
+    shutil.copytree(ROOT / "docs" / "site", SOURCE / "site")
     done: set[Path] = set()
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         copy(path, done)

@@ -72,9 +72,9 @@ class DreamEnv(gymnasium.Env):
             cap. A decision earns by how much it raises min(rewards of the stretch so far, cap *
             decisions of the stretch), so that an episode returns what
             `worldmodels.dreaming.rollout.Dream` says of it. M itself reads the uncapped reward.
-        pace_window: decisions of a stretch.
-        These six are, if not given, those of dream.json in the model folder: of the dream in which
-        its agent was trained. Where there is no such file they are those of `DreamConfig`.
+        pace_window: decisions of a stretch. It and the five before are, if not given, those of
+            dream.json in the model folder: of the dream in which its agent was trained. Where there
+            is no such file they are those of `DreamConfig`.
         observation: "zh" for z and h as one float32 vector, or "frames" for the decoded
             (64, 64, 3) uint8 picture of z (where V is of vectors: the decoded vector).
         render_mode: None or "rgb_array", the decoded picture.

@@ -234,6 +234,11 @@ class DiffusionLossConfig(AdamWConfig):
     clip: NonNegative = 1.0
     ema: Share = 0.999
 
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older losses draw no normal levels and leave no condition out."""
+        return {"level_mean": -2.0, "level_std": 2.5, "drop": 0.0, **settings}
+
 
 DIFFUSION_BOOK = DiffusionLossConfig(
     error="absolute", weighting="noise", even=False, final_lr=1e-3, clip=0.0

@@ -1,5 +1,6 @@
 """The site holds each page once, and every link on it leads somewhere."""
 
+import itertools
 import subprocess
 import sys
 import tomllib
@@ -8,6 +9,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 
 import pytest
 
+from tests.browser import browser_in
 from tests.commands import ROOT
 
 spec = spec_from_file_location("docs_build", ROOT / "docs" / "build.py")
@@ -50,8 +52,29 @@ def test_links_follow_their_targets_to_the_site(tmp_path, monkeypatch):
     assert (tmp_path / "images/drive-and-dream.webp").exists()
 
 
-@pytest.mark.nightly
-def test_the_site_is_built():
+@pytest.fixture(scope="module")
+def site():
+    """The folder of the site, built."""
     pytest.importorskip("zensical", reason="the extra `docs` is not installed")
     done = subprocess.run([sys.executable, "docs/build.py"], cwd=ROOT, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
+    return build.SITE
+
+
+@pytest.mark.nightly
+def test_the_site_is_built(site):
+    assert (site / "index.html").exists()
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("name", ["index", "book", "results", "families/stylegan"])
+def test_axe_finds_nothing_serious_on_the_site(site, name, tmp_path):
+    with browser_in(tmp_path / "chromium") as browser:
+        for width, scheme in itertools.product((1280, 390), ("light", "dark")):
+            browser.resize(width, 844, scheme)
+            browser.call("Page.navigate", url=(site / f"{name}.html").as_uri())
+            browser.wait("document.readyState === 'complete'")
+            assert browser.value("document.documentElement.scrollWidth") <= width
+            # The theme lets keys scroll wide code where there is a mouse: not in such a browser.
+            found = [x for x in browser.serious() if x[0] != "scrollable-region-focusable"]
+            assert found == [], (width, scheme)
