@@ -18,6 +18,7 @@ from generative.training.words import with_article
 from scripts.explored import (
     attention_gan,
     autoencoder,
+    captions,
     classifier,
     codes,
     densities,
@@ -70,16 +71,19 @@ class Args(Checked):
     music: music.Settings = field(default_factory=music.Settings)
     translation: translation.Settings = field(default_factory=translation.Settings)
     densities: densities.Settings = field(default_factory=densities.Settings)
+    captions: captions.Settings = field(default_factory=captions.Settings)
     device: Device = "cpu"
     seed: Seed = 1
 
 
-DENSITIES = Path("densities")
-"""In place of a folder: the densities of `generative.known`, which need no model."""
+DENSITIES, CAPTIONS = Path("densities"), Path("captions")
+WITHOUT_MODEL: dict[Path, ModuleType] = {DENSITIES: densities, CAPTIONS: captions}
+"""In place of a folder: the densities, and the worlds with captions, which need no model."""
 DEFAULT_PRESET = "all"
 PRESETS = {
     "all": Args(),
     "densities": Args(DENSITIES),
+    "captions": Args(CAPTIONS),
     "smoke": Args(
         vae=vae.Settings(max_images=200, attributes=("colour=0", "size=2"), morphs=1),
         autoencoder=autoencoder.Settings(max_images=200, num_codes=4),
@@ -97,6 +101,7 @@ PRESETS = {
         music=music.Settings(length=10, max_pieces=20),
         translation=translation.Settings(num_images=3, max_images=400),
         densities=densities.Settings(points=30, fit_points=500, worlds=3),
+        captions=captions.Settings(floor_pictures=2, small_cells=20, emoji=6),
     ),
 }
 _BY_CLASS = (
@@ -133,10 +138,10 @@ def main(args: Args) -> Path:
     from generative.training.metrics import METRICS_NAME, read_metrics
     from generative.training.settings import flatten
 
-    if args.folder == DENSITIES and not args.folder.exists():
-        pictures = args.pictures or Path("runs/densities/explore")
-        subject = Subject(None, DENSITIES, None, {}, "", Path("data"), pictures, "cpu", args.seed)
-        kind: tuple[ModuleType, Any] = densities, args.densities
+    if args.folder in WITHOUT_MODEL and not args.folder.exists():
+        pictures = args.pictures or Path("runs") / args.folder / "explore"
+        subject = Subject(None, args.folder, None, {}, "", Path("data"), pictures, "cpu", args.seed)
+        kind = WITHOUT_MODEL[args.folder], getattr(args, args.folder.name)
     else:
         subject = open_subject(args)
         kind = kind_of(subject, args)

@@ -24,7 +24,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from generative.diffusion.schedules import signal_and_noise
 from generative.known.captions import fitting
 from generative.known.scenes import CELL, CELLS, EMPTY, SIDE, draw, templates
 from generative.known.scenes import pairs as all_pairs
@@ -140,7 +139,7 @@ class SceneDenoiser:
     def __call__(self, x: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
         """x_t (B, 3, H, W) and log_snr (B,) -> (noise, data), of the shape and type of x_t."""
         data = self._picture(self.cell_posterior(x, log_snr))
-        signal, noise = (part.view(-1, 1, 1, 1) for part in signal_and_noise(log_snr.double()))
+        signal, noise = _rates(log_snr.double(), 4)
         return ((x.double() - signal * data) / noise).to(x), data.to(x)
 
     def posterior(self, x: Tensor, log_snr: Tensor) -> Tensor:
@@ -190,7 +189,7 @@ class SceneDenoiser:
 
     def _weights(self, x: Tensor, log_snr: Tensor) -> Tensor:
         """Posterior of the list (b, K): softmax of ln weight + (a x_t x - a^2 |x|^2 / 2) / s^2."""
-        signal, noise = (part.view(-1, 1, 1) for part in signal_and_noise(log_snr))
+        signal, noise = _rates(log_snr, 3)
         tiles = self._tiles
         inner = x[..., self.border : self.side - self.border, self.border : self.side - self.border]
         inner = inner.unflatten(3, (SIDE, CELL)).unflatten(2, (SIDE, CELL))
@@ -207,6 +206,15 @@ class SceneDenoiser:
         tiles = (p @ self._tiles).view(-1, SIDE, SIDE, 3, CELL, CELL)
         inner = tiles.permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, SIDE * CELL, SIDE * CELL)
         return F.pad(inner, (self.border,) * 4, value=self.shift)
+
+
+def _rates(log_snr: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Signal and noise rate (B, 1, ..) of `dim` axes, as `generative.diffusion.schedules` has them.
+
+    That folder knows this one, and must not be imported here.
+    """
+    wide = log_snr.view(-1, *[1] * (dim - 1))
+    return wide.sigmoid().sqrt(), (-wide).sigmoid().sqrt()
 
 
 class Floor(NamedTuple):
@@ -235,7 +243,7 @@ def floor(
     rows = torch.multinomial(exact.log_weights.double().exp().cpu(), n, True, generator=generator)
     x = exact.pictures(rows.to(device)).double()
     level = torch.full((n,), log_snr, dtype=torch.float64, device=device)
-    signal, noise = (part.view(-1, 1, 1, 1) for part in signal_and_noise(level))
+    signal, noise = _rates(level, 4)
     eps = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(device)
     each = exact.data_variance(signal * x + noise * eps, level) / x[0].numel()
     mean = float(each.mean())
