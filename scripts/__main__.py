@@ -29,14 +29,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "train a model of texts": (
         "train_recurrent_text", "train_gpt", "train_bert", "fine_tune_bert", "train_t5",
-        "train_rlhf",
+        "train_rlhf", "train_toolformer",
     ),
     "train a model of music": (
         "train_music_rnn", "train_music_transformer", "train_musegan", "listen",
     ),
-    "look into what was trained": ("explore",),
+    "look into what was trained": ("explore", "chat"),
     "compare and certify": (
         "compare_families", "compare_images", "compare_memories", "compare_controllers",
+        "compare_sizes",
         "certificates", "cma_es_demo",
     ),
     "bring in and give out": (

@@ -31,6 +31,7 @@ from scripts.explored import (
     rlhf,
     stylegan,
     text,
+    toolformer,
     translation,
     vae,
 )
@@ -68,6 +69,7 @@ class Args(Checked):
     codes: codes.Settings = field(default_factory=codes.Settings)
     text: text.Settings = field(default_factory=text.Settings)
     rlhf: rlhf.Settings = field(default_factory=rlhf.Settings)
+    toolformer: toolformer.Settings = field(default_factory=toolformer.Settings)
     music: music.Settings = field(default_factory=music.Settings)
     translation: translation.Settings = field(default_factory=translation.Settings)
     densities: densities.Settings = field(default_factory=densities.Settings)
@@ -202,8 +204,10 @@ def kind_of(subject: Subject, args: Args) -> tuple[ModuleType, Any]:
     """
     from generative.training.run import read_config
 
-    if subject.run is not None and read_config(subject.run)[0] == rlhf.KIND:
-        return rlhf, args.rlhf
+    kind = "" if subject.run is None else read_config(subject.run)[0]
+    for module in (rlhf, toolformer):
+        if kind == module.KIND:
+            return module, getattr(args, module.__name__.rpartition(".")[2])
     name = subject.model.saved_name
     for field_name, module in KINDS.items():
         if name in module.CLASSES:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
+from generative.data.text import Tokeniser
 from generative.text.config import BlockConfig, GPTConfig, TextLossConfig, gpt2_block
-from generative.training.cli import start
+from generative.training.cli import Input, start
 from generative.training.ranges import Count, Device, Ending, Folder, Seed, Workers
-from scripts.common.text import TextSource, train_writer
+from scripts.common.text import VOCABULARY_NAME, TextSource, train_writer, vocabulary_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class Args(TextSource):
     """Run folder; the trained model is in its `model` folder, samples are in `texts`."""
     prompt: str = "wine review"
     """First words of the samples."""
+    start_from: Annotated[Path, Input("train_gpt.py")] | None = None
+    """Folder of a GPT of the same vocabulary, to fine-tune; it sets the network. A new one without
+    it."""
     model: GPTConfig = field(default_factory=GPTConfig)
     loss: TextLossConfig = field(default_factory=TextLossConfig)
     steps: Count = 20_300
@@ -58,6 +62,16 @@ CHARACTERS = Args(
     steps=2000,
     batch_size=12,
 )  # fmt: skip
+RULES = Args(
+    out=Path("runs/gpt-rules"),
+    data="rules",
+    length=24,
+    prompt="dax red blick green dax",
+    model=GPTConfig(18, 24, 2, gpt2_block(64, 4, dropout=0.0), tied=True, init="normal"),
+    loss=TextLossConfig(lr=3e-3, final_lr=3e-5, warmup=100, beta2=0.99, clip=1.0),
+    steps=3000,
+    batch_size=64,
+)
 PRESETS = {
     "book": Args(
         data="wine-reviews",
@@ -83,6 +97,30 @@ PRESETS = {
         model=GPTConfig(10, 64, 2, gpt2_block(64, 4, dropout=0.0), tied=True, init="normal"),
         loss=TextLossConfig(lr=3e-3, final_lr=3e-5, warmup=100, beta2=0.99, clip=1.0),
         steps=1500,
+        batch_size=32,
+    ),
+    # The task is in the text: pairs of words by a rule of their own (few-shot learning).
+    "rules": RULES,
+    # The other way to a task: weights that have learnt one rule and need no examples.
+    "one-rule": replace(
+        RULES,
+        out=Path("runs/gpt-one-rule"),
+        data="one-rule",
+        start_from=Path("runs/gpt-rules/model"),
+        loss=TextLossConfig(lr=1e-3, final_lr=1e-5, beta2=0.99, clip=1.0),
+        steps=200,
+        log_every=20,
+        sample_every=100,
+    ),
+    # Its history is what a conversation rests on; `worldmodels chat` carries one on.
+    "dialogues": Args(
+        out=Path("runs/gpt-dialogues"),
+        data="dialogues",
+        length=72,
+        prompt="user my hat is red . assistant",
+        model=GPTConfig(30, 72, 2, gpt2_block(64, 4, dropout=0.0), tied=True, init="normal"),
+        loss=TextLossConfig(lr=3e-3, final_lr=3e-5, warmup=100, beta2=0.99, clip=1.0),
+        steps=2000,
         batch_size=32,
     ),
     "characters": CHARACTERS,
@@ -116,7 +154,18 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained model."""
     from generative.text.gpt import GPT
 
-    return train_writer(args, "train_gpt", GPT, "training GPT")
+    def network(config: GPTConfig) -> GPT:
+        if args.start_from is None:
+            return GPT(config)
+        ours, theirs = Tokeniser.load(args.out / VOCABULARY_NAME), vocabulary_of(args.start_from)
+        if ours != theirs:
+            raise ValueError(
+                f"{args.start_from} has {len(theirs)} tokens, {args.data} as many as {len(ours)} "
+                "or other ones; fine-tune on texts of the same vocabulary"
+            )
+        return GPT.from_pretrained(args.start_from).train()
+
+    return train_writer(args, "train_gpt", network, "training GPT")
 
 
 if __name__ == "__main__":

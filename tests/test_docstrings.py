@@ -481,6 +481,26 @@ def given_policy(folder: Path) -> dict[str, Any]:
     return given_agents(folder)
 
 
+def of_words(tokeniser: Any, max_len: int) -> dict[str, Any]:
+    """A GPT of these words, not trained."""
+    gpt = load("generative.text:GPT")
+    config = load("generative.text:GPTConfig")(len(tokeniser), max_len)
+    return {"model": gpt(replace(config, block=SMALL_BLOCK)).eval(), "tokeniser": tokeniser}
+
+
+SMALL_BLOCK = load("generative.text.config:BlockConfig")(8, 2, 4, 8)
+
+
+def given_tools(folder: Path) -> dict[str, Any]:
+    config = load("generative.text:ToolformerConfig")(min_probability=0.0)
+    questions = load("generative.known.tool_questions:Questions")()
+    return {**of_words(questions.tokeniser, 40), "texts": ["347+185=532."], "config": config}
+
+
+def given_chat(folder: Path) -> dict[str, Any]:
+    return of_words(load("generative.known.dialogues:Dialogues")().tokeniser, 72)
+
+
 Given = Callable[[Path], dict[str, Any]]
 GIVEN: dict[str, Given] = {
     "generative.attention_gan": lambda _: {},
@@ -541,6 +561,13 @@ GIVEN: dict[str, Given] = {
     "generative.rlhf.model": given_rlhf,
     "generative.stylegan": given_grown,
     "generative.sampling": lambda _: {"logits": torch.randn(2, 50), "generator": None},
+    "generative.text.chat": given_chat,
+    "generative.text.scaling": lambda _: {
+        "weights": torch.tensor([1e3, 1e3, 1e4, 1e4]),
+        "tokens": torch.tensor([1e5, 1e6, 1e5, 1e6]),
+        "excess": torch.tensor([0.4, 0.3, 0.2, 0.1]),
+    },
+    "generative.text.tools": given_tools,
     "generative.training.summary": lambda _: names(
         "generative.classifier.config", "CNNClassifierConfig"
     ),
@@ -557,6 +584,7 @@ GIVEN: dict[str, Given] = {
     "generative.known.scene_denoiser": given_scenes,
     "generative.known.scene_scores": given_scenes,
     "generative.known.prompts": given_scenes,
+    "generative.known.rules": lambda _: of_words(range(18), 24),
     "generative.training": given_training,
     "generative.training.learner": lambda _: names("generative.flow", "Chain"),
     "worldmodels": lambda folder: (

@@ -10,8 +10,10 @@ from generative.training.config import AdamWConfig
 from generative.training.ranges import (
     Checked,
     Choices,
+    Count,
     CountOrZero,
     Depth,
+    Finite,
     Range,
     Share,
     Size,
@@ -26,6 +28,7 @@ __all__ = [
     "RecurrentTextConfig",
     "T5Config",
     "TextLossConfig",
+    "ToolformerConfig",
     "bert_block",
     "gpt2_block",
     "t5_block",
@@ -173,3 +176,21 @@ class TextLossConfig(AdamWConfig):
     """Steps over which the learning rate rises from 0."""
     beta2: Share = 0.999
     """Adam's beta_2, the decay of the average of squared gradients."""
+
+
+@dataclass(frozen=True)
+class ToolformerConfig(Checked):
+    """Search for calls of tools that help a model of texts (Schick et al. 2023, section 2)."""
+
+    min_probability: Share = 0.05
+    """A call is tried only where the model begins one with more than this probability (tau_s)."""
+    num_places: Count = 2
+    """Most places of a text where calls are tried, the most probable ones."""
+    num_calls: Count = 4
+    """Calls that are drawn for each place."""
+    min_gain: Finite = 0.5
+    """Nats a token that the result has to save, for the call to be kept (tau_f)."""
+    falloff: Annotated[float, Range(0, 1, above=True)] = 0.2
+    """Weight that each further token behind a call loses: 0.2 counts the next five."""
+    longest: Count = 24
+    """Most characters of a call."""

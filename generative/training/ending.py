@@ -52,7 +52,7 @@ PLACES = {
 SPEAK_THEMSELVES = frozenset(
     {
         "train_in_dream", "compare_controllers", "compare_families", "compare_memories",
-        "temperature_sweep",
+        "compare_sizes", "temperature_sweep",
     }
 )  # fmt: skip
 """Commands that print their figures and places themselves."""

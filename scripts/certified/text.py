@@ -62,6 +62,78 @@ def gpt_nanogpt(settings: Settings) -> list[Line]:
     return [Line(what, nats, 1.88, "nanoGPT's README", abs(nats - 1.88), 0.03)]
 
 
+def gpt_rules(settings: Settings) -> list[Line]:
+    """Pairs by a rule of each text: what the pairs before tell, against the exact posterior."""
+    import torch
+
+    from generative.known.rules import Rules
+    from generative.text.gpt import GPT
+    from scripts import train_gpt
+
+    args = train_gpt.PRESETS["rules"]
+    steps = 3 if settings.smoke else args.steps
+    folder = train_gpt.main(replace(args, out=settings.work, seed=settings.seed, steps=steps))
+    model, rules = GPT.from_pretrained(folder), Rules(num_pairs=args.length // 2)
+    x = rules.sample(200 if settings.smoke else 10_000, torch.Generator().manual_seed(10**6))
+    found, best = rules.measure(model.logits, x), rules.best()
+    short = best.accuracy - found.accuracy
+    worst = int(short.argmax())
+    exact = -float(rules.answer_probs(x).gather(2, rules.split(x)[1][:, :, None]).log().mean())
+    loss = float(found.loss.mean())
+    return [
+        Line(
+            "words by a rule of the text, accuracy of the best guess less the model's, after the "
+            f"number of examples where it is largest ({worst})",
+            float(found.accuracy[worst]), float(best.accuracy[worst]), "Bayes", float(short[worst]),
+            0.02,
+        ),
+        Line(
+            "the same, nats an answer above the exact posterior", loss, exact, "Bayes",
+            loss - exact, 0.02,
+        ),
+    ]  # fmt: skip
+
+
+def gpt_dialogues(settings: Settings) -> list[Line]:
+    """Answers in conversations that are longer than the window, against what is in sight."""
+    import random
+
+    from generative.known.dialogues import COLOURS, THINGS, Dialogues
+    from generative.text.chat import Conversation
+    from generative.text.gpt import GPT
+    from scripts import train_gpt
+    from scripts.common.text import vocabulary_of
+
+    args = train_gpt.PRESETS["dialogues"]
+    steps = 3 if settings.smoke else args.steps
+    folder = train_gpt.main(replace(args, out=settings.work, seed=settings.seed, steps=steps))
+    model, tokeniser = GPT.from_pretrained(folder), vocabulary_of(folder)
+    dialogues, rng = Dialogues(), random.Random(10**6)
+    in_sight = in_all = total = cuts = 0
+    for _ in range(2 if settings.smoke else 100):
+        talk, said = Conversation(model, tokeniser, max_answer=2), []
+        for _ in range(20):
+            told = dialogues.tell(rng.choice(THINGS), rng.choice(COLOURS))
+            said.append(rng.choice((told, dialogues.ask(rng.choice(THINGS)))))
+            reply = talk.say(said[-1])
+            in_sight += reply.text == dialogues.answer(said[reply.cut :])
+            in_all += reply.text == dialogues.answer(said)
+            total += 1
+            cuts += reply.cut > 0
+    share = in_sight / total
+    return [
+        Line(
+            f"conversations of 20 turns, of which 8 are in sight ({cuts / total:.0%} of the "
+            "replies say that turns were cut): answers right by what is in sight, and what is "
+            "missing", share, 1.0, "the dialogue's rules", 1 - share, 0.005,
+        ),
+        Line(
+            "the same answers, right by all that was told", in_all / total, 1.0,
+            "no limit of the window", in_all / total, 1.0,
+        ),
+    ]  # fmt: skip
+
+
 def shakespeare(preset: str, settings: Settings) -> float:
     """Train a preset of train_gpt.py on tiny Shakespeare; returns the loss of its last tenth."""
     from generative.training.run import read_result
@@ -139,6 +211,8 @@ CERTIFICATES = {
         "Bidirectional GRU, hidden letters", bidirectional_hidden_markov
     ),
     "gpt-reviews": Certificate("GPT, reviews of a grammar", gpt_reviews),
+    "gpt-rules": Certificate("GPT, tasks posed in the text", gpt_rules),
+    "gpt-dialogues": Certificate("GPT, conversation with a history", gpt_dialogues),
     "gpt-shakespeare": Certificate("GPT, characters", gpt_shakespeare, given=True),
     "gpt-nanogpt": Certificate("GPT, characters", gpt_nanogpt, given=True),
     "bert-hidden-markov": Certificate("BERT, hidden letters", bert_hidden_markov),

@@ -34,8 +34,18 @@ __all__ = [
     "vocabulary_of",
 ]
 
-TextData = Literal["recipes", "wine-reviews", "text", "reviews", "markov", "hidden-markov"]
-"""Names of the data sets. `text` is any file; of the last three the optimum is known."""
+TextData = Literal[
+    "recipes",
+    "wine-reviews",
+    "text",
+    "reviews",
+    "markov",
+    "hidden-markov",
+    "rules",
+    "one-rule",
+    "dialogues",
+]
+"""Names of the data sets. `text` is any file; of those after it the optimum is known."""
 VOCABULARY_NAME = "vocabulary.json"
 
 
@@ -47,7 +57,8 @@ class TextSource(Checked):
 
     data: TextData = "recipes"
     """Recipes or wine reviews (Kaggle), any text file, or texts made by a formula whose optimum is
-    known: reviews of a small grammar, a Markov chain of order two, a hidden Markov model."""
+    known: reviews of a small grammar, a Markov chain of order two, a hidden Markov model, pairs of
+    words by a rule of each text, the same by one rule for all, dialogues about what was told."""
     data_dir: Path = Path("data")
     """Folder of the files; recipes and wine reviews may be in a folder of that name in it."""
     text: Path = Path("text.txt")
@@ -68,6 +79,7 @@ class Texts:
         test: int64 (N, length), at most 2,000.
         log_prob: exact log p of texts (B, length) in nats, (B,), where it is known.
         source: the object behind a formula.
+        measure: further figures of a model on the test texts, by name.
     """
 
     tokeniser: Tokeniser
@@ -75,6 +87,7 @@ class Texts:
     test: Tensor
     log_prob: Callable[[Tensor], Tensor] | None = None
     source: Any = field(default=None, repr=False)
+    measure: Callable[[Any], dict[str, float]] | None = None
 
     @cached_property
     def num_test_tokens(self) -> int:
@@ -189,6 +202,8 @@ def score(model: Any, texts: Texts, padding: bool = False) -> dict[str, float]:
     floor = texts.floor() if model.config.from_start else None
     if floor is not None:
         result |= {"floor": floor, "gap": found.loss - floor}
+    if texts.measure is not None:
+        result |= texts.measure(model)
     return result
 
 
@@ -277,6 +292,71 @@ def _formula(source: TextSource, most: int) -> Texts:
     return Texts(tokeniser, draw, draw(0, 2000), text.log_prob, text)
 
 
+def _rules(source: TextSource, most: int) -> Texts:
+    """Pairs of words; with one rule for all texts its answers need no examples."""
+    import math
+
+    import torch
+
+    from generative.known.rules import Rules
+
+    if source.length % 2:
+        raise ValueError(f"length is {source.length}; a text of pairs needs an even one")
+    rules = Rules(num_pairs=source.length // 2)
+    one = source.data == "one-rule"
+    rule = rules.draw_rules(1, torch.Generator().manual_seed(0))[0] if one else None
+
+    def draw(seed: int, size: int) -> Tensor:
+        return rules.sample(size, torch.Generator().manual_seed(seed), rule)
+
+    def log_prob(x: Tensor) -> Tensor:
+        words = -rules.num_pairs * math.log(rules.num_words)
+        return torch.full((len(x),), words, dtype=torch.float64) if one else rules.log_prob(x)
+
+    test = draw(0, 2000)
+
+    def measure(model: Any) -> dict[str, float]:
+        device = next(model.parameters()).device
+        found = rules.measure(lambda x: model.logits(x.to(device)).cpu(), test).accuracy
+        best = torch.ones_like(found) if one else rules.best().accuracy
+        shown = [n for n in (0, 1, 2, 4, 8) if n < rules.num_pairs]
+        return {
+            "accuracy": float(found.mean()), "best_mean_accuracy": float(best.mean()),
+            **{f"accuracy_after_{n}": float(found[n]) for n in shown},
+            **{f"best_accuracy_after_{n}": float(best[n]) for n in shown},
+        }  # fmt: skip
+
+    return Texts(Tokeniser("words", rules.vocabulary), draw, test, log_prob, rules, measure)
+
+
+def _dialogues(source: TextSource, most: int) -> Texts:
+    import torch
+
+    from generative.known.dialogues import TURN, Dialogues
+    from generative.text.tokens import after_end
+
+    if source.length % TURN:
+        raise ValueError(f"length is {source.length}; a dialogue needs {TURN} words for every turn")
+    dialogues = Dialogues(source.length // TURN)
+
+    def draw(seed: int, size: int) -> Tensor:
+        return dialogues.sample(size, torch.Generator().manual_seed(seed))
+
+    test = draw(0, 2000)
+
+    def measure(model: Any) -> dict[str, float]:
+        """Share of answers that the model finds most probable."""
+        device, right = next(model.parameters()).device, 0
+        answers = torch.arange(source.length) % TURN == TURN - 2
+        for x in test.split(200):
+            with torch.no_grad():
+                found = model.logits(after_end(x).to(device)).argmax(-1).cpu()
+            right += int((found == x)[:, answers].sum())
+        return {"right_answers": right / (len(test) * dialogues.num_turns)}
+
+    return Texts(dialogues.tokeniser, draw, test, dialogues.log_prob, dialogues, measure)
+
+
 _LOADERS: dict[str, Callable[[TextSource, int], Texts]] = {
     "recipes": _recipes,
     "wine-reviews": _wine_reviews,
@@ -284,6 +364,9 @@ _LOADERS: dict[str, Callable[[TextSource, int], Texts]] = {
     "reviews": _reviews,
     "markov": _formula,
     "hidden-markov": _formula,
+    "rules": _rules,
+    "one-rule": _rules,
+    "dialogues": _dialogues,
 }
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from generative.data.text import Tokeniser
+    from generative.known.rules import ByExamples
 
 CLASSES = ("GPT", "RecurrentText", "BERT", "T5")
 
@@ -64,6 +65,12 @@ PROMPTS = {
     "markov": ("ab", "c"),
     "hidden-markov": ("ab", "c"),
     "text": ("The ", "I "),
+    "rules": ("dax", "dax red blick green wug", "dax green blick yellow wug", "dax red blick red"),
+    "one-rule": ("dax", "blick"),
+    "dialogues": (
+        "user my hat is red . assistant noted . user what is my hat ? assistant",
+        "user what is my hat ? assistant",
+    ),
 }
 """Prompts for models of the next word, by their training data."""
 REVIEW = (
@@ -87,7 +94,9 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
     """Pictures and samples.txt; returns the probabilities of the tables.
 
     Of a recurrent network or GPT: the most probable next words at each temperature, texts, and the
-    probability of each word of a text. Of GPT, BERT and T5 also attention.
+    probability of each word of a text. Of GPT, BERT and T5 also attention; of a GPT of pairs by a
+    rule how often it is right after 0, 1, .. pairs, of one of dialogues a conversation, and what it
+    still knows of it.
     """
     import torch
 
@@ -164,7 +173,67 @@ def explore_next(
             rows.append((tokeniser.pieces(tokens[0]), looks[int(start) :].tolist()))
         title = "where GPT looks to find the next word, mean of all heads"
         subject.save_figure("looking-back", word_figure(rows, title, "Purples", True), dpi=90)
+        if subject.data in ("rules", "one-rule"):
+            found |= explore_examples(subject)
+        if subject.data == "dialogues":
+            found |= explore_history(subject, tokeniser)
     return found
+
+
+def explore_examples(subject: Subject) -> dict[str, Any]:
+    """How often a GPT answers rightly after 0, 1, .. pairs of the text, beside the best possible.
+
+    The texts have rules of their own, whatever the model was trained on.
+    """
+    import torch
+
+    from generative.known.rules import Rules
+
+    model = subject.model
+    rules = Rules(num_pairs=model.config.max_len // 2)
+    x = rules.sample(2000, torch.Generator().manual_seed(subject.seed)).to(subject.device)
+    found, best = rules.measure(model.logits, x), rules.best()
+    subject.save_figure("examples", examples_figure(found, best), dpi=90)
+    return {
+        "accuracy_by_examples": [round(value, 4) for value in found.accuracy.tolist()],
+        "best_accuracy_by_examples": [round(value, 4) for value in best.accuracy.tolist()],
+    }
+
+
+def explore_history(subject: Subject, tokeniser: Tokeniser) -> dict[str, Any]:
+    """Whether a conversation knows what was told, by the turns since; and one as it went.
+
+    A fact is told, other things are talked about, then it is asked for.
+    """
+    import random
+
+    from generative.known.dialogues import COLOURS, THINGS, TURN, Dialogues
+    from generative.text.chat import Conversation
+
+    dialogues, rng = Dialogues(), random.Random(subject.seed)
+    window = subject.model.config.max_len // TURN
+    shares, lines = [], []
+    for between in range(window + 2):
+        right = 0
+        for trial in range(20):
+            talk = Conversation(subject.model, tokeniser, max_answer=2)
+            thing, colour = rng.choice(THINGS), rng.choice(COLOURS)
+            others = [other for other in THINGS if other != thing]
+            said = [dialogues.tell(thing, colour)]
+            said += [
+                dialogues.tell(rng.choice(others), rng.choice(COLOURS)) for _ in range(between)
+            ]
+            said.append(dialogues.ask(thing))
+            replies = [talk.say(sentence) for sentence in said]
+            right += replies[-1].text == colour
+            if between == window and trial == 0:
+                for sentence, reply in zip(said, replies, strict=True):
+                    cut = f"   (without the first {reply.cut} turns)" if reply.cut else ""
+                    lines.append(f"user: {sentence}\nassistant: {reply.text}{cut}")
+        shares.append(right / 20)
+    (subject.pictures / "conversation.txt").write_text("\n".join(lines) + "\n")
+    subject.save_figure("history", history_figure(shares, window), dpi=90)
+    return {"right_by_turns_between": shares}
 
 
 def encode(prompt: str, tokeniser: Tokeniser, device: str) -> Tensor:
@@ -270,6 +339,36 @@ def next_words_figure(tables: dict[str, dict[str, list[list[Any]]]]) -> Figure:
                 axis.text(value + 0.02, place, f"{100 * value:.1f} %", va="center", fontsize=8)
             axis.text(1.2, 0, f"temperature {temperature}", ha="right", va="center", fontsize=8)
             axis.spines[["top", "right", "bottom"]].set_visible(False)
+    return figure
+
+
+def examples_figure(found: ByExamples, best: ByExamples) -> Figure:
+    """Accuracy and loss of the answer by the number of pairs before it."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots(1, 2)
+    names = ("share of right answers", "loss of the answer, nats")
+    for axis, name, ours, exact in zip(axes, names, found, best, strict=True):
+        axis.plot(exact.tolist(), color="black", label="exact posterior")
+        axis.plot(ours.tolist(), "o", color="C0", label="model")
+        axis.set(xlabel="pairs before the question", ylabel=name, ylim=(0, None))
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False)
+    return figure
+
+
+def history_figure(shares: list[float], window: int) -> Figure:
+    """Share of right answers by the turns between telling and asking."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 2.8), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(shares, "o-", color="C0")
+    axis.axvline(window - 1.5, color="black", lw=1)
+    axis.text(window - 1.55, 0.5, "cut from the history ", ha="right", fontsize=9, rotation=90)
+    axis.set(xlabel="turns between telling and asking", ylabel="share right", ylim=(-0.03, 1.05))
+    axis.spines[["top", "right"]].set_visible(False)
     return figure
 
 

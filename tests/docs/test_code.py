@@ -124,6 +124,15 @@ def given_codes(stub: Stub) -> dict[str, Any]:
     return given_model("vqvae", lambda: model)(stub)
 
 
+def given_dialogues(stub: Stub) -> dict[str, Any]:
+    """A GPT of dialogues and its words, as its run leaves them."""
+    tokeniser = importlib.import_module("generative.known.dialogues").Dialogues().tokeniser
+    config = replace(FAMILIES["GPT"].make().config, vocab_size=len(tokeniser), max_len=72)
+    given = given_model("gpt-dialogues", lambda: type(FAMILIES["GPT"].make())(config))(stub)
+    tokeniser.save(Path("runs/gpt-dialogues/vocabulary.json"))
+    return given
+
+
 GIVEN: dict[str, Given] = {
     "docs/any-environment.md": given_agent,
     "docs/cluster.md": given_cluster,
@@ -133,6 +142,7 @@ GIVEN: dict[str, Given] = {
     "docs/families/codes.md": given_codes,
     "docs/families/diffusion.md": given_model("diffusion", FAMILIES["ImageDiffusion"].make),
     "docs/families/gan.md": given_model("conditional_gan", lambda: of_classes("ConditionalGAN", 3)),
+    "docs/families/in_context.md": given_dialogues,
     "docs/families/pixelcnn.md": given_model("pixelcnn", digits_with_classes),
     "docs/families/recurrent_text.md": given_tokeniser,
     "docs/families/transformers.md": given_tokeniser,

@@ -74,6 +74,53 @@ def test_floors_are_entropies(data):
     assert floor == pytest.approx(expected, rel=0.02)
 
 
+def test_pairs_of_words_by_rules_of_their_own_and_by_one():
+    texts = load_texts(TextSource("rules", length=12), 100)
+    rules = texts.source
+    assert texts.tokeniser.decode(texts.test[0]).split()[0] in texts.tokeniser.vocabulary[2:10]
+    assert texts.floor() == pytest.approx(rules.entropy() / 12, rel=0.02)
+    one = load_texts(TextSource("one-rule", length=12), 100)
+    assert one.floor() == pytest.approx(math.log(8) / 2)
+    words, answers = rules.split(torch.cat([one.test, one.batch(5, 100)]))
+    assert all(len(answers[words == w].unique()) == 1 for w in range(8))
+    found = one.measure(GPT(GPTConfig(18, 12, 1, BlockConfig(16, 2, 8, 16))).eval())
+    assert found["best_accuracy_after_0"] == 1
+    assert found["accuracy"] < 0.5
+    assert texts.measure(GPT(GPTConfig(18, 12, 1, BlockConfig(16, 2, 8, 16))).eval())[
+        "best_accuracy_after_1"
+    ] == pytest.approx(float(rules.best().accuracy[1]))
+    with pytest.raises(ValueError, match="needs an even one"):
+        load_texts(TextSource("rules", length=5), 100)
+
+
+def test_fine_tuning_a_gpt(tmp_path):
+    """It goes on from the weights of another, whose vocabulary has to be the same."""
+    smoke = replace(train_gpt.PRESETS["smoke"], data="rules", length=4, prompt="dax", steps=2,
+        model=GPTConfig(18, 4, 1, BlockConfig(16, 2, 8, 32)), sample_every=5)  # fmt: skip
+    first = train_gpt.main(replace(smoke, out=tmp_path / "first"))
+    still = replace(smoke.loss, lr=1e-9, final_lr=1e-9)
+    tuned = replace(smoke, out=tmp_path / "tuned", data="one-rule", start_from=first, loss=still)
+    a, b = (GPT.from_pretrained(folder).state_dict() for folder in (first, train_gpt.main(tuned)))
+    for name, weight in a.items():
+        torch.testing.assert_close(weight, b[name], rtol=0, atol=1e-6)
+    other = replace(tuned, out=tmp_path / "other", data="markov")
+    with pytest.raises(ValueError, match="has 18 tokens, markov as many as 10 or other ones"):
+        train_gpt.main(other)
+
+
+def test_exploring_a_gpt_of_rules(tmp_path):
+    smoke = replace(train_gpt.PRESETS["smoke"], data="rules", length=4, prompt="dax", steps=2,
+        model=GPTConfig(18, 4, 1, BlockConfig(16, 2, 8, 32)), out=tmp_path / "run")  # fmt: skip
+    train_gpt.main(smoke)
+    args = replace(explore.PRESETS["smoke"], folder=tmp_path / "run", pictures=tmp_path / "p",
+        text=text.Settings(prompts=("dax red",), num_tokens=2))  # fmt: skip
+    explore.main(args)
+    assert (tmp_path / "p" / "examples.png").is_file()
+    found = json.loads((tmp_path / "p" / "explore.json").read_text())
+    assert len(found["accuracy_by_examples"]) == 2
+    assert found["best_accuracy_by_examples"][0] == 0.125
+
+
 def test_score_of_a_model_that_knows_nothing():
     texts = load_texts(TextSource("markov", length=8), 10)
     model = RecurrentText(RecurrentTextConfig(10, 4, 4, length=8))
