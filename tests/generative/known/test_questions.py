@@ -10,7 +10,7 @@ import torch
 from generative.known import questions as known
 from generative.known import scenes
 from generative.known.captions import NUMBERS, PLACES, PLURALS, fitting
-from generative.known.questions import KINDS, answer, ask, questions
+from generative.known.questions import KINDS, answer, ask, blind_accuracy, questions
 
 torch.set_num_threads(1)
 
@@ -122,6 +122,21 @@ def test_asked_questions_are_of_every_kind_and_follow_the_seed():
         ask(cells, kinds=("when",))
     with pytest.raises(ValueError, match="has no question of the kinds where"):
         ask(fitting("two red discs")[:1], kinds=("where",))
+
+
+def test_guesses_without_the_scene_by_hand():
+    left, right = scene(red_disc=3), scene(red_disc=5)
+    # Of the places only those two differ; each scene has nine of "what is at", four relations.
+    found = blind_accuracy(torch.stack([left, right]))
+    assert found["where"] == 0.5
+    assert found["colour"] == found["shape"] == found["how-many"] == found["yes-or-no"] == 1
+    assert found["which-is"] == pytest.approx((13 - 2 + 2 * 0.5) / 13)
+    assert found["all"] == pytest.approx((0.5 + 4 + found["which-is"]) / 6)
+    one = blind_accuracy(left[None])
+    assert set(one.values()) == {1.0}
+    # The disc is always red, the cross of each of six colours; half of the questions ask of each.
+    cells = torch.cat([fitting(f"a red disc and a {colour} cross") for colour in scenes.COLOURS])
+    assert blind_accuracy(cells, ("colour",)) == pytest.approx({"colour": 7 / 12, "all": 7 / 12})
 
 
 def test_signs_are_not_asked_about():
