@@ -27,6 +27,7 @@ MODELS: dict[str, str] = {
     "BERTClassifier": "generative.text",
     "Bidirectional": "generative.text",
     "BoltzmannMachine": "generative.rbm",
+    "CLIP": "generative.clip",
     "CNNClassifier": "generative.classifier:Classifier",
     "Chain": "generative.flow",
     "Classifier": "generative.classifier",

@@ -27,6 +27,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "train_pix2pix", "train_cyclegan", "train_vqvae", "train_vqgan", "train_code_prior",
         "train_vae_gan",
     ),
+    "train a model of images and captions": ("train_clip",),
     "train a model of texts": (
         "train_recurrent_text", "train_gpt", "train_bert", "fine_tune_bert", "train_t5",
         "train_rlhf", "train_toolformer",

@@ -20,6 +20,7 @@ from scripts.explored import (
     autoencoder,
     captions,
     classifier,
+    clip,
     codes,
     densities,
     diffusion,
@@ -66,6 +67,7 @@ class Args(Checked):
     energy: energy.Settings = field(default_factory=energy.Settings)
     diffusion: diffusion.Settings = field(default_factory=diffusion.Settings)
     classifier: classifier.Settings = field(default_factory=classifier.Settings)
+    clip: clip.Settings = field(default_factory=clip.Settings)
     codes: codes.Settings = field(default_factory=codes.Settings)
     text: text.Settings = field(default_factory=text.Settings)
     rlhf: rlhf.Settings = field(default_factory=rlhf.Settings)
@@ -97,6 +99,7 @@ PRESETS = {
         energy=energy.Settings(steps=5, side=20),
         diffusion=diffusion.Settings(steps=(1, 2), images=3, pairs=1, points=100),
         classifier=classifier.Settings(num_images=4),
+        clip=clip.Settings(num_images=3, pool=8, batch_size=8, classifier_steps=2),
         codes=codes.Settings(max_images=200, num_images=2),
         text=text.Settings(num_tokens=8),
         rlhf=rlhf.Settings(betas=(0.5, 1.0), steps=2),
@@ -117,6 +120,7 @@ _BY_CLASS = (
     energy,
     diffusion,
     classifier,
+    clip,
     codes,
     text,
     music,

@@ -506,6 +506,11 @@ GIVEN: dict[str, Given] = {
     "generative.attention_gan": lambda _: {},
     "generative.attention_gan.model": given_attention_gan,
     "generative.classifier.frechet": given_classifier,
+    "generative.clip": lambda _: {
+        **names("generative.clip", "CLIP"),
+        "x": torch.rand(2, 3, 16, 16),
+        "tokens": torch.tensor([[2, 5, 3, 0], [2, 6, 7, 3]]),
+    },
     "generative.codes.prior": given_prior,
     "generative.data": given_data,
     "generative.data.captioned": given_captioned,
@@ -573,6 +578,10 @@ GIVEN: dict[str, Given] = {
     ),
     "generative.known": given_known,
     "generative.known.points": given_points,
+    "generative.known.bindings": lambda _: {
+        "similarity": lambda x, texts: torch.rand(len(x), len(texts)),
+        "generator": None,
+    },
     "generative.known.scenes": lambda _: {"samples": torch.rand(2, 3, 24, 24)},
     "generative.known.requests": given_requests,
     "generative.known.captions": lambda _: {},

@@ -133,12 +133,23 @@ def given_dialogues(stub: Stub) -> dict[str, Any]:
     return given
 
 
+def given_clip(stub: Stub) -> dict[str, Any]:
+    """A CLIP, and the words that it knows."""
+    FAMILIES["CLIP"].make().save_pretrained(Path("runs/clip/model"))
+    tokeniser = importlib.import_module("generative.data.caption_tokens").CaptionTokeniser
+    tokeniser(("a", "red", "square", "blue", "disc", "green", "cross"), 8).save(
+        "runs/clip/vocabulary.json"
+    )
+    return {}
+
+
 GIVEN: dict[str, Given] = {
     "docs/any-environment.md": given_agent,
     "docs/cluster.md": given_cluster,
     "docs/reuse.md": given_reuse,
     "docs/stable-baselines.md": given_ppo,
     "docs/families/attention_gan.md": given_model("attention_gan", lambda: of_classes("BigGAN", 4)),
+    "docs/families/clip.md": given_clip,
     "docs/families/codes.md": given_codes,
     "docs/families/diffusion.md": given_model("diffusion", FAMILIES["ImageDiffusion"].make),
     "docs/families/gan.md": given_model("conditional_gan", lambda: of_classes("ConditionalGAN", 3)),

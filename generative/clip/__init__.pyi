@@ -1,0 +1,16 @@
+from .config import CLIPConfig as CLIPConfig
+from .config import CLIPLossConfig as CLIPLossConfig
+from .config import ConvImageConfig as ConvImageConfig
+from .config import TextEncoderConfig as TextEncoderConfig
+from .config import ViTConfig as ViTConfig
+from .config import clip_block as clip_block
+from .config import clip_vit as clip_vit
+from .model import CLIP as CLIP
+from .model import CLIPBatch as CLIPBatch
+from .model import CLIPLearner as CLIPLearner
+from .model import CLIPLosses as CLIPLosses
+from .model import contrastive_loss as contrastive_loss
+from .model import random_loss as random_loss
+from .model import recall as recall
+from .model import sigmoid_loss as sigmoid_loss
+from .model import target_entropy as target_entropy

@@ -1,0 +1,396 @@
+"""Pairs of images and captions from any source, and what a trained CLIP makes of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from generative.clip import CLIP, CLIPBatch
+    from generative.data.caption_tokens import CaptionTokeniser
+    from generative.data.captioned import CaptionedImages
+    from generative.data.emoji import EmojiImages
+    from generative.known.captioned_scenes import CaptionedScenes
+    from generative.known.captions import Part
+    from generative.known.config import CaptionMix
+    from generative.training.run import Run
+
+__all__ = [
+    "VOCABULARY",
+    "CaptionData",
+    "ImagePairs",
+    "PairBatches",
+    "Pairs",
+    "ScenePairs",
+    "embed_captions",
+    "embed_images",
+    "load_pairs",
+    "load_vocabulary",
+    "pair_scores",
+    "scene_scores",
+    "zero_shot",
+]
+
+CaptionData = Literal["scenes", "emoji", "fashion-mnist", "folder"]
+"""Names of the data sets; `folder` is any folder of images with captions."""
+VOCABULARY = "vocabulary.json"
+"""File of the words in a run's folder."""
+TEMPLATES = ("a photo of {}", "a picture of {}", "{}")
+"""Captions of classes; the first is that of zero-shot prediction."""
+
+
+class Pairs(Protocol):
+    """Source of pairs, and of what is known of captions and images that are not of one pair."""
+
+    image_shape: tuple[int, int, int]
+
+    def draw(
+        self, n: int, generator: Generator, partners: int = 0
+    ) -> tuple[Tensor, list[str], Tensor]:
+        """Images (n, C, H, W), a caption of each, and which fit which, bool (n images, n).
+
+        Args:
+            partners: pairs beside each whose captions have the same words and fit none of its
+                images, as far as there are such.
+        """
+        ...
+
+    def negatives(self, text: str) -> Sequence[str]:
+        """Captions with the words of another that fit none of its images."""
+        ...
+
+    def words(self) -> Sequence[str]:
+        """Captions that hold every word."""
+        ...
+
+
+@dataclass(frozen=True)
+class ScenePairs:
+    """Scenes of the micro-world; every fit of the batch is known."""
+
+    world: CaptionedScenes
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.world.image_shape
+
+    def draw(
+        self, n: int, generator: Generator, partners: int = 0
+    ) -> tuple[Tensor, list[str], Tensor]:
+        import torch
+
+        from generative.known.captions import matches
+        from generative.known.scenes import draw
+
+        texts, cells = self.world.draw(n, generator)
+        if partners:
+            order = torch.rand(n, 3, generator=generator).argsort(1).tolist()
+            groups = (
+                [text, *_chosen(self.negatives(text), row[:partners])]
+                for text, row in zip(texts, order, strict=True)
+            )
+            texts = list(itertools.islice(itertools.chain.from_iterable(groups), n))
+            cells = self.world.scenes(texts, generator)
+        return draw(cells, self.world.border), texts, matches(texts, cells).T
+
+    def negatives(self, text: str) -> Sequence[str]:
+        from generative.known.bindings import exchanged
+
+        return exchanged(text, self.world.part)
+
+    def words(self) -> Sequence[str]:
+        from generative.known.captions import WORDS
+
+        return WORDS
+
+
+@dataclass(frozen=True)
+class ImagePairs:
+    """Images with captions; a caption fits the images whose captions mean the same."""
+
+    images: CaptionedImages | EmojiImages
+    meaning: Callable[[str], Hashable] = str
+    """What two captions of the same images have in common."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.images.image_shape
+
+    def draw(
+        self, n: int, generator: Generator, partners: int = 0
+    ) -> tuple[Tensor, list[str], Tensor]:
+        import torch
+
+        x, texts = self.images.batch(n, generator)
+        known: dict[Hashable, int] = {}
+        meant = torch.tensor([known.setdefault(self.meaning(text), len(known)) for text in texts])
+        return x, texts, meant[:, None] == meant
+
+    def negatives(self, text: str) -> Sequence[str]:
+        return ()
+
+    def words(self) -> Sequence[str]:
+        return [text for texts in self.images.captions for text in texts]
+
+
+def load_pairs(
+    name: CaptionData,
+    data_dir: Path,
+    image_shape: tuple[int, int, int],
+    mix: CaptionMix,
+    part: Literal["train", "test"] = "train",
+    max_images: int | None = None,
+) -> Pairs:
+    """A source of pairs in the shape that a model takes.
+
+    Args:
+        name: which.
+        data_dir: where its files are: data_dir/NAME if there is such a folder, else data_dir.
+            Scenes are drawn and emoji come with this package; they need none.
+        mix: kinds of captions of scenes.
+        part: of the images; scenes are drawn anew for both.
+    Raises:
+        ValueError: the data have another shape.
+        FileNotFoundError: files are missing; says which.
+    """
+    if name == "scenes":
+        from generative.known.captioned_scenes import CaptionedScenes
+
+        border = max(0, (image_shape[1] - 24) // 2)
+        pairs: Pairs = ScenePairs(CaptionedScenes(mix, "train", border))
+    elif name == "emoji":
+        from generative.data.emoji import load_emoji
+
+        emoji = load_emoji(image_shape[1])
+        # Names alone are searched for; keywords are one more way to say them in training.
+        emoji = emoji.part("train") if part == "train" else emoji.part(part).plain()
+        pairs = ImagePairs(emoji, lambda text: text.partition(",")[0])
+    elif name == "fashion-mnist":
+        from generative.data.captioned import caption_classes
+        from generative.data.fashion_mnist import CLASSES
+        from scripts.common.images import load_images
+
+        images = load_images(name, data_dir, image_shape, max_images=max_images).part(part)
+        names = [class_label(label) for label in CLASSES]
+        pairs = ImagePairs(caption_classes(images, names, TEMPLATES), _without_template)
+    else:
+        from generative.data.captioned import load_captioned_folder
+
+        folder = data_dir / name if (data_dir / name).is_dir() else data_dir
+        side, colour = image_shape[1], image_shape[0] == 3
+        pairs = ImagePairs(
+            load_captioned_folder(folder, side, colour, max_images=max_images).part(part)
+        )
+    if pairs.image_shape != tuple(image_shape):
+        raise ValueError(
+            f"{name} has images {pairs.image_shape} and the model takes {tuple(image_shape)}; "
+            f"give --model.image.image-shape {' '.join(map(str, pairs.image_shape))}"
+        )
+    return pairs
+
+
+def class_label(name: str) -> str:
+    """Name of a class with its article, in lower case: "an ankle boot"."""
+    word = name.lower().replace("/", " or ")
+    if word.endswith("s"):
+        return word
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+
+
+def _without_template(text: str) -> str:
+    for template in TEMPLATES:
+        before, after = template.split("{}")
+        if text.startswith(before) and text.endswith(after):
+            return text.removeprefix(before).removesuffix(after)
+    return text
+
+
+class PairBatches:
+    """Pairs of a step, from the run's seed and the step alone, so a killed run goes on alike.
+
+    Args:
+        pairs: to draw from.
+        tokeniser: of their captions.
+        run: whose seed and device are used.
+        batch_size: pairs of a step.
+        partners: see `Pairs.draw`.
+        num_negatives: captions of the same words beside each, drawn from those that do not fit.
+    """
+
+    def __init__(
+        self,
+        pairs: Pairs,
+        tokeniser: CaptionTokeniser,
+        run: Run,
+        batch_size: int,
+        partners: int = 0,
+        num_negatives: int = 0,
+    ):
+        self.pairs, self.tokeniser, self.run = pairs, tokeniser, run
+        self.batch_size, self.partners, self.num_negatives = batch_size, partners, num_negatives
+
+    def __call__(self, step: int) -> CLIPBatch:
+        """Pairs on the run's device."""
+        import torch
+
+        from generative.clip import CLIPBatch
+
+        generator = torch.Generator().manual_seed(self.run.seed_for("batch", step))
+        x, texts, fits = self.pairs.draw(self.batch_size, generator, self.partners)
+        negatives = None
+        if self.num_negatives:
+            negatives = self._negatives(texts, generator)
+        batch = x, self.tokeniser.encode(texts), fits, negatives
+        return CLIPBatch(*(None if part is None else part.to(self.run.device) for part in batch))
+
+    def _negatives(self, texts: Sequence[str], generator: Generator) -> Tensor:
+        """int64 (B, K, L), padding where there is none."""
+        import torch
+
+        rows = torch.zeros(len(texts), self.num_negatives, self.tokeniser.length, dtype=torch.int64)
+        order = torch.rand(len(texts), 3, generator=generator).argsort(1).tolist()
+        for row, text, chosen in zip(rows, texts, order, strict=True):
+            known = _chosen(self.pairs.negatives(text), chosen[: self.num_negatives])
+            row[: len(known)] = self.tokeniser.encode(known)
+        return rows
+
+
+def _chosen(texts: Sequence[str], order: Sequence[int]) -> list[str]:
+    """Texts at the places of an order that they have."""
+    return [texts[i] for i in order if i < len(texts)]
+
+
+# ---------------------------------------------------------------------------------------------
+# What a trained model makes of them
+# ---------------------------------------------------------------------------------------------
+
+
+def embed_captions(model: CLIP, tokeniser: CaptionTokeniser, texts: Sequence[str]) -> Tensor:
+    """Embeddings of captions, (n, D), on the model's device."""
+    import torch
+
+    device = model.log_scale.device
+    with torch.no_grad():
+        parts = [model.encode_text(part.to(device)) for part in tokeniser.encode(texts).split(256)]
+    return torch.cat(parts)
+
+
+def embed_images(model: CLIP, x: Tensor) -> Tensor:
+    """Embeddings of images (n, C, H, W), (n, D), on the model's device."""
+    import torch
+
+    device = model.log_scale.device
+    with torch.no_grad():
+        return torch.cat([model.encode_image(part.to(device)) for part in x.split(256)])
+
+
+def pair_scores(
+    model: CLIP,
+    tokeniser: CaptionTokeniser,
+    pairs: Pairs,
+    generator: Generator,
+    batch_size: int = 128,
+    batches: int = 8,
+) -> dict[str, float]:
+    """Means over batches: the loss, its floor on the same pairs, and both ways of search.
+
+    `recall_of_captions` is the share of images whose closest caption fits, `recall_of_images` that
+    of captions whose closest image does.
+    """
+    from generative.clip import contrastive_loss, recall, target_entropy
+
+    names = ("loss", "floor", "recall_of_captions", "recall_of_images")
+    sums = dict.fromkeys(names, 0.0)
+    for _ in range(batches):
+        x, texts, fits = pairs.draw(batch_size, generator)
+        images, captions = embed_images(model, x), embed_captions(model, tokeniser, texts)
+        logits = model.logits(images, captions).detach().cpu()
+        loss = float(contrastive_loss(logits, fits).loss)
+        values = loss, float(target_entropy(fits)), *recall(logits, fits)
+        for name, value in zip(names, values, strict=True):
+            sums[name] += value / batches
+    return sums
+
+
+def scene_scores(
+    model: CLIP, tokeniser: CaptionTokeniser, generator: Generator, border: int = 0, n: int = 100
+) -> dict[str, float]:
+    """Answers about scenes: search among captions that name both places, and what is bound.
+
+    `recall_of_placed` is the share of images whose closest caption of 128 is their own,
+    `recall_of_new_objects` the same where each scene has an object that no training caption names.
+    `object_at_place`, `colour_at_place` and `shape_at_place` are those of
+    `generative.known.bindings`, beside those of a bag of words; `zero_shot` is the share of scenes
+    of one object that are classified right among 24 captions.
+    """
+    import torch.nn.functional as F
+
+    from generative.known.bindings import bag_of_words, object_at_place
+    from generative.known.captioned_scenes import CaptionedScenes
+    from generative.known.config import CaptionMix
+    from generative.known.scenes import OBJECTS, draw, one_object
+
+    placed = CaptionMix(0, 0, 0, 1, 0, 0)
+    parts: tuple[tuple[str, Part], ...] = (
+        ("recall_of_placed", "train"),
+        ("recall_of_new_objects", "new-objects"),
+    )
+    found = {}
+    for name, part in parts:
+        pairs = ScenePairs(CaptionedScenes(placed, part, border))
+        scores = pair_scores(model, tokeniser, pairs, generator)
+        found[name] = (scores["recall_of_captions"] + scores["recall_of_images"]) / 2
+
+    def similarity(x: Tensor, texts: Sequence[str]) -> Tensor:
+        images = embed_images(model, F.pad(x, (border,) * 4))
+        return images @ embed_captions(model, tokeniser, texts).T
+
+    answers, blind = object_at_place(similarity, n, generator), bag_of_words("train")
+    for name, right, guessed in zip(("object", "colour", "shape"), answers, blind, strict=True):
+        found |= {f"{name}_at_place": right, f"{name}_at_place_of_words": guessed}
+    cells = one_object()
+    x, labels = draw(cells, border), cells.amin(1)
+    found["zero_shot"] = zero_shot(model, tokeniser, x, labels, OBJECTS, "a {}")
+    return found
+
+
+def zero_shot(
+    model: CLIP,
+    tokeniser: CaptionTokeniser,
+    x: Tensor,
+    labels: Tensor,
+    names: Sequence[str],
+    template: str,
+) -> float:
+    """Share of images (n, C, H, W) whose closest caption is that of their label.
+
+    Args:
+        labels: int64 (n,), index of a name.
+        names: of the labels.
+        template: caption with {} in the place of a name.
+    """
+    captions = [template.replace("{}", name) for name in names]
+    best = (embed_images(model, x) @ embed_captions(model, tokeniser, captions).T).argmax(1)
+    return float((best.cpu() == labels).float().mean())
+
+
+def load_vocabulary(run: Path | None, folder: Path) -> CaptionTokeniser:
+    """The words of a run's model.
+
+    Raises:
+        ValueError: the model stands alone.
+        FileNotFoundError: the run has none.
+    """
+    from generative.data.caption_tokens import CaptionTokeniser
+
+    if run is None:
+        raise ValueError(
+            f"{folder} holds a model, and not the words that it knows; pass the folder of the run "
+            "of train_clip"
+        )
+    return CaptionTokeniser.load(run / VOCABULARY)
