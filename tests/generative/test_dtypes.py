@@ -16,6 +16,8 @@ from tests.generative.test_families import (
     every_family,
     generator,
     having,
+    learners_once,
+    made,
     make,
     variants_nightly,
 )
@@ -74,7 +76,7 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         assert torch.equal(found[key], value), key
 
 
-@variants_nightly
+@learners_once
 def test_default_dtype_changes_nothing_for_a_loaded_model(name, tmp_path):
     """Also where it is loaded inside inference_mode: it is then used and trained as ever."""
     x = FAMILIES[name].examples(4)
@@ -92,7 +94,7 @@ def test_default_dtype_changes_nothing_for_a_loaded_model(name, tmp_path):
     assert_equal(weights, trained(name, model, x))
 
 
-@variants_nightly
+@learners_once
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_model_of_another_type_computes_in_it(name, dtype):
     model, x = make(name).to(dtype), cast(FAMILIES[name].examples(4), dtype)
@@ -107,7 +109,7 @@ def test_model_of_another_type_computes_in_it(name, dtype):
 @variants_nightly
 def test_double_agrees_with_float(name):
     """The same numbers, but for roundings; draws are others, so only what has none is compared."""
-    model, x = make(name), FAMILIES[name].examples(4)
+    model, x = made(name), FAMILIES[name].examples(4)
     wide = copy.deepcopy(model).double()
     for verb in {"log_prob", "reconstruct"} & FAMILIES[name].verbs:
         ours, theirs = getattr(model, verb)(x), getattr(wide, verb)(cast(x, torch.float64))
@@ -127,7 +129,7 @@ def test_model_made_under_another_default_is_of_one_type():
 
 @every_family
 def test_examples_of_another_type_are_refused_by_name(name):
-    model, x = make(name), FAMILIES[name].examples(4)
+    model, x = made(name), FAMILIES[name].examples(4)
     entries = calls(name, model)
     if name != "ConvVAE":  # whose learner takes uint8 frames
         learner = FAMILIES[name].learner(make(name).train(), 2)
@@ -147,7 +149,7 @@ def test_learner_of_frames_refuses_another_type():
 
 @having("encode", "decode")
 def test_codes_of_another_type_are_refused_by_name(name):
-    model = make(name)
+    model = made(name)
     z = model.encode(FAMILIES[name].examples(4))
     mend = r"pass x\.float\(\)" if z.is_floating_point() else "needs int64"
     with pytest.raises(ValueError, match=f"float64.*{type(model).__name__}.*{mend}"):
@@ -156,7 +158,7 @@ def test_codes_of_another_type_are_refused_by_name(name):
 
 @every_family
 def test_empty_batches_give_empty_results(name):
-    model, x = make(name), FAMILIES[name].examples(4)
+    model, x = made(name), FAMILIES[name].examples(4)
     for verb, call in calls(name, model).items():
         if verb != "loss":
             found, whole = call(x[:0]), call(x)
@@ -170,7 +172,7 @@ def test_empty_batches_give_empty_results(name):
 
 @every_family
 def test_loss_of_nothing_is_refused(name):
-    family, model = FAMILIES[name], make(name)
+    family, model = FAMILIES[name], made(name)
     nothing, words = family.examples(4)[:0], f"batch of 0 .*{type(model).__name__}"
     learner = family.learner(make(name).train(), 2)
     before = copy.deepcopy(learner.model.state_dict())

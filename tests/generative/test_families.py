@@ -1,6 +1,7 @@
 """What holds for every family: the verbs of docs/families.md, saving, scripts, resuming."""
 
 import copy
+import functools
 import json
 import signal
 import time
@@ -24,20 +25,47 @@ def having(*verbs: str):
     return pytest.mark.parametrize("name", names)
 
 
-def main_families() -> set[str]:
+def without_variants() -> set[str]:
     """The first of each class of models, and those with a command; others are their variants."""
     classes = {type(FAMILIES[name].make()): name for name in reversed(FAMILIES)}
     return {*classes.values(), *(name for name in FAMILIES if FAMILIES[name].script)}
 
 
 every_family = pytest.mark.parametrize("name", FAMILIES)
-MAIN = main_families()
-variants_nightly = pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=() if n in MAIN else pytest.mark.nightly) for n in FAMILIES],
-)
+
+
+def one_of_each_learner() -> set[str]:
+    """The first with a command, or the first, of the families that a class of learners trains."""
+    ordered = sorted(FAMILIES, key=lambda name: not FAMILIES[name].script)
+    kinds = {type(fresh_learner(name)[0]): name for name in reversed(ordered)}
+    return set(kinds.values())
+
+
+def fresh_learner(name: str):
+    """Of a run of 6 steps, and what it is trained on."""
+    family = FAMILIES[name]
+    torch.manual_seed(0)
+    learner = family.learner(family.make().train(), 6)
+    return learner, family.to_batch(family.examples(8))
+
+
+def others_nightly(some: set[str], without: str = ""):
+    """Runs a test over these families, and every night over all but the one to leave out."""
+    marks = {True: (), False: pytest.mark.nightly}
+    names = [name for name in FAMILIES if name != without]
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=marks[name in some]) for name in names]
+    )
+
+
+MAIN = without_variants()
+main_families = pytest.mark.parametrize("name", [name for name in FAMILIES if name in MAIN])
+variants_nightly = others_nightly(MAIN)
 """For what takes long. In every run the variants are trained for some steps by
 `test_learner_goes_on_from_its_state`."""
+KINDS = one_of_each_learner()
+learners_once = others_nightly(KINDS)
+"""For what is the learner's, and hardly its model's."""
 every_script = pytest.mark.parametrize("name", [n for n in FAMILIES if FAMILIES[n].script])
 
 
@@ -49,6 +77,12 @@ def make(name: str, seed: int = 0):
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     return model.eval()
+
+
+@functools.cache
+def made(name: str):
+    """What `make` returns, once, for tests that do not change it."""
+    return make(name)
 
 
 def generator(seed: int) -> torch.Generator:
@@ -67,7 +101,7 @@ def test_gradients_reach_every_parameter(name):
 
 @having("sample")
 def test_samples(name):
-    family, model = FAMILIES[name], make(name)
+    family, model = FAMILIES[name], made(name)
     samples = model.sample(5, generator=generator(1))
     assert samples.shape == (5, *family.examples(1).shape[1:])
     assert samples.dtype == family.examples(1).dtype
@@ -79,7 +113,7 @@ def test_samples(name):
 
 @having("sample")
 def test_a_seed_gives_the_same_samples_and_uses_no_other_generator(name):
-    model = make(name)
+    model = made(name)
     state = torch.random.get_rng_state()
     first, again, other = (model.sample(5, generator=generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
@@ -89,7 +123,7 @@ def test_a_seed_gives_the_same_samples_and_uses_no_other_generator(name):
 
 @having("log_prob")
 def test_log_prob_is_one_number_an_example(name):
-    model, x = make(name), FAMILIES[name].examples(6)
+    model, x = made(name), FAMILIES[name].examples(6)
     log_prob = model.log_prob(x)
     assert log_prob.shape == (6,)
     torch.testing.assert_close(model.log_prob(x[2:4]), log_prob[2:4])
@@ -99,7 +133,7 @@ def test_log_prob_is_one_number_an_example(name):
 
 @having("bound")
 def test_bound_is_one_number_an_example_and_repeats(name):
-    model, x = make(name), FAMILIES[name].examples(6)
+    model, x = made(name), FAMILIES[name].examples(6)
     bound = model.bound(x, generator=generator(3))
     assert bound.shape == (6,)
     assert torch.equal(model.bound(x, generator=generator(3)), bound)
@@ -107,7 +141,7 @@ def test_bound_is_one_number_an_example_and_repeats(name):
 
 @having("encode", "decode")
 def test_encode_and_decode_fit_together(name):
-    model, x = make(name), FAMILIES[name].examples(6)
+    model, x = made(name), FAMILIES[name].examples(6)
     z = model.encode(x)
     assert len(z) == 6
     assert model.decode(z).shape == x.shape
@@ -119,74 +153,107 @@ def test_encode_and_decode_fit_together(name):
 @having("reconstruct")
 def test_reconstructions_have_the_shape_of_images(name):
     x = FAMILIES[name].examples(6)
-    assert make(name).reconstruct(x).shape == x.shape
+    assert made(name).reconstruct(x).shape == x.shape
 
 
-@variants_nightly
-def test_overfits_eight_examples(name):
-    """It stops where it has come below and stayed there for five steps."""
+def fit_eight_examples(name: str, share: float) -> tuple[float, float, int]:
+    """The first value, what it has to come below, and for how many steps on end it did; 5 suffice.
+
+    Args:
+        share: of the way from the first value to the family's `below`.
+    """
     family = FAMILIES[name]
     torch.manual_seed(0)
     model = family.make()
     batch = family.to_batch(family.examples(8))
     learner = family.learner(model.train(), family.steps)
     first = learner.update(batch)[family.logged]
-    below = 0
+    bar, below = first + share * (family.below - first), 0
     for _ in range(family.steps - 1):
-        below = below + 1 if learner.update(batch)[family.logged] < family.below else 0
+        below = below + 1 if learner.update(batch)[family.logged] < bar else 0
         if below == 5:
             break
-    assert first > family.below
+    return first, bar, below
+
+
+@main_families
+def test_comes_half_the_way_to_eight_examples(name):
+    """In every run; `test_overfits_eight_examples` goes the whole way."""
+    first, bar, below = fit_eight_examples(name, 0.5)
+    assert first > bar
     assert below
+
+
+@pytest.mark.nightly
+@every_family
+def test_overfits_eight_examples(name):
+    """It stops where it has come below and stayed there for five steps."""
+    first, bar, below = fit_eight_examples(name, 1.0)
+    assert first > bar
+    assert below
+
+
+def assert_same(ours, theirs, where: str = "") -> None:
+    """States of learners are equal to the bit."""
+    assert type(ours) is type(theirs), where
+    if isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs), where
+    elif isinstance(ours, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key in ours:
+            assert_same(ours[key], theirs[key], f"{where}.{key}")
+    elif isinstance(ours, (list, tuple)):
+        for i, pair in enumerate(zip(ours, theirs, strict=True)):
+            assert_same(*pair, f"{where}.{i}")
+    else:
+        assert ours == theirs, where
+
+
+def update(learner, batch, step: int) -> None:
+    torch.manual_seed(step)
+    learner.update(batch)
+
+
+@functools.cache
+def states(name: str) -> tuple[tuple[dict, dict], ...]:
+    """States of an undisturbed model and learner after 1, 3 and 4 steps; do not change them."""
+    learner, batch = fresh_learner(name)
+    found = []
+    for step in range(4):
+        update(learner, batch, step)
+        found.append(copy.deepcopy((learner.model.state_dict(), learner.state_dict())))
+    return found[0], found[2], found[3]
 
 
 @every_family
 def test_learner_goes_on_from_its_state(name):
-    """The state of step 3 in a fresh learner gives the weights of step 6."""
-    family = FAMILIES[name]
-    batch = family.to_batch(family.examples(8))
-    torch.manual_seed(0)
-    whole = family.learner(family.make(), 6)
-    for step in range(6):
-        torch.manual_seed(step)
-        whole.update(batch)
-        if step == 2:
-            halfway = copy.deepcopy(whole.state_dict())
-    resumed = family.learner(family.make(), 6)
-    resumed.load_state_dict(halfway)
-    for step in range(3, 6):
-        torch.manual_seed(step)
-        resumed.update(batch)
-    for ours, theirs in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
+    """The state of step 3 in a fresh learner gives the weights and the state of step 4."""
+    _, halfway, end = states(name)
+    resumed, batch = fresh_learner(name)
+    resumed.load_state_dict(copy.deepcopy(halfway[1]))
+    update(resumed, batch, 3)
+    assert_same((resumed.model.state_dict(), resumed.state_dict()), end)
 
 
-@every_family
-def test_a_trial_of_threads_leaves_the_learner_as_it_was(name):
+@variants_nightly
+def test_a_trial_of_threads_leaves_the_learner_as_it_was(name, monkeypatch):
+    """A trial of two steps is the shortest."""
+    monkeypatch.setattr(threads, "TRIALS", 2)
+
     class Seeds:
         seed_for = staticmethod(lambda name, step: step)
 
-    family = FAMILIES[name]
-    batch = family.to_batch(family.examples(8))
-    learners = []
-    for _ in range(2):
-        torch.manual_seed(0)
-        learners.append(family.learner(family.make().train(), 6))
-    learner, twin = learners
+    learner, batch = fresh_learner(name)
     random = torch.get_rng_state()
     threads._try(learner, lambda step: batch, Seeds(), 1)
     assert torch.equal(random, torch.get_rng_state())
-    for step in range(2):
-        for one in learners:
-            torch.manual_seed(step)
-            one.update(batch)
-    for key, value in learner.model.state_dict().items():
-        assert torch.equal(value, twin.model.state_dict()[key]), key
+    update(learner, batch, 0)
+    assert_same((learner.model.state_dict(), learner.state_dict()), states(name)[0])
 
 
 @every_family
 def test_saved_and_loaded_model_gives_equal_outputs(name, tmp_path):
-    model, x = make(name), FAMILIES[name].examples(4)
+    model, x = made(name), FAMILIES[name].examples(4)
     model.save_pretrained(tmp_path / "a model")
     again = type(model).from_pretrained(tmp_path / "a model")
     assert again.config == model.config
@@ -206,7 +273,7 @@ def test_saved_and_loaded_model_gives_equal_outputs(name, tmp_path):
 def test_wrong_input_is_told_what_it_is_and_what_is_needed(name, number):
     x, message = FAMILIES[name].wrong[number]
     with pytest.raises(ValueError, match=message):
-        FAMILIES[name].loss(make(name), x)
+        FAMILIES[name].loss(made(name), x)
 
 
 # ---------------------------------------------------------------------------------------------
