@@ -32,6 +32,7 @@ from scripts.explored import (
     rlhf,
     stylegan,
     text,
+    text_to_image,
     toolformer,
     translation,
     vae,
@@ -74,6 +75,7 @@ class Args(Checked):
     toolformer: toolformer.Settings = field(default_factory=toolformer.Settings)
     music: music.Settings = field(default_factory=music.Settings)
     translation: translation.Settings = field(default_factory=translation.Settings)
+    text_to_image: text_to_image.Settings = field(default_factory=text_to_image.Settings)
     densities: densities.Settings = field(default_factory=densities.Settings)
     captions: captions.Settings = field(default_factory=captions.Settings)
     device: Device = "cpu"
@@ -105,6 +107,9 @@ PRESETS = {
         rlhf=rlhf.Settings(betas=(0.5, 1.0), steps=2),
         music=music.Settings(length=10, max_pieces=20),
         translation=translation.Settings(num_images=3, max_images=400),
+        text_to_image=text_to_image.Settings(
+            images=2, scales=(1.0, 2.0), steps=(1, 2), strengths=(0.5,)
+        ),
         densities=densities.Settings(points=30, fit_points=500, worlds=3),
         captions=captions.Settings(floor_pictures=2, small_cells=20, emoji=6),
     ),
@@ -125,6 +130,7 @@ _BY_CLASS = (
     text,
     music,
     translation,
+    text_to_image,
 )
 KINDS: dict[str, ModuleType] = {kind.__name__.rpartition(".")[2]: kind for kind in _BY_CLASS}
 """Modules that draw a model, found by its class; keys are the names of their settings."""

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from generative.codes import VQVAE
     from generative.data.image_set import ImageSet
 
-__all__ = ["all_codes", "collapse", "entropy_of", "reconstruction_scores", "sample_scores"]
+__all__ = [
+    "all_codes",
+    "collapse",
+    "entropy_of",
+    "objects_read",
+    "reconstruction_scores",
+    "sample_scores",
+]
 
 SPRITE = (3, 32, 32)
 """Shape of a sprite as it is drawn."""
@@ -32,7 +39,6 @@ def reconstruction_scores(
     import torch
 
     from generative.codes import gradient_energy, psnr
-    from generative.known import scenes
     from generative.known.sprites import nearest, sprites
     from generative.nets.quantiser import count_codes, perplexity
 
@@ -51,17 +57,30 @@ def reconstruction_scores(
         "perplexity": float(perplexity(counts)),
     }
     if data == "scenes":
-        border = (x.shape[-1] - scenes.SIDE * scenes.CELL) // 2
-        cells = torch.from_numpy(images.factors)
-        objects = cells != scenes.EMPTY
-        read = scenes.read(again.cpu(), border).cells
-        found["objects_read"] = float((read == cells)[objects].float().mean())
+        found["objects_read"] = objects_read(again, images)
     if data == "sprites" and tuple(x.shape[1:]) == SPRITE:
         pixels = again.mul(255).round().byte().movedim(1, -1).cpu().numpy()
         everything = sprites()
         factors = everything.factors[nearest(everything, pixels)[0]]
         found["sprites_kept"] = float(np.all(factors == images.factors, 1).mean())
     return found
+
+
+def objects_read(again: Tensor, images: ImageSet) -> float:
+    """Share of the objects of scenes that are read right in other pictures of them.
+
+    Args:
+        again: the other pictures, (N, 3, H, W).
+        images: the scenes, whose factors are their nine cells.
+    """
+    import torch
+
+    from generative.known import scenes
+
+    border = (again.shape[-1] - scenes.SIDE * scenes.CELL) // 2
+    cells = torch.from_numpy(images.factors)
+    read = scenes.read(again.cpu(), border).cells
+    return float((read == cells)[cells != scenes.EMPTY].float().mean())
 
 
 def sample_scores(samples: Tensor, data: ImageData) -> dict[str, float]:

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+from generative.known.captions import WORDS
 from generative.pixelcnn import GatedConfig, PixelCNNConfig
 from generative.training.cli import parse
 from tests.commands import ROOT
@@ -105,6 +106,13 @@ def digits_with_classes() -> nn.Module:
     return PixelCNNConfig((1, 8, 8), 5, 0, network).build()
 
 
+def painter_of_scenes() -> nn.Module:
+    """The tiny text-to-image model for 24x24 pixels, with the words of the micro-world."""
+    tiny = FAMILIES["GLIDE"].make().config
+    text = replace(tiny.text, vocab_size=4 + len(WORDS), max_len=24)
+    return replace(tiny, image_shape=(3, 24, 24), words=WORDS, text=text).build()
+
+
 def given_model(run: str, make: Callable[[], nn.Module]) -> Given:
     """A model that a reader trained in a run of this name."""
 
@@ -156,6 +164,7 @@ GIVEN: dict[str, Given] = {
     "docs/families/in_context.md": given_dialogues,
     "docs/families/pixelcnn.md": given_model("pixelcnn", digits_with_classes),
     "docs/families/recurrent_text.md": given_tokeniser,
+    "docs/families/text_to_image.md": given_model("text_to_image", painter_of_scenes),
     "docs/families/transformers.md": given_tokeniser,
 }
 """Pages whose code has names or models of the reader, or calls that take minutes. `stub` puts

@@ -1,5 +1,6 @@
 """Guidance against its closed form for Gaussians, and what is left out and told in training."""
 
+import functools
 import itertools
 import math
 from dataclasses import replace
@@ -77,6 +78,7 @@ def flow_by_formula(scale: float) -> tuple[float, float]:
     return float(mean), v ** (s / 2) * u ** ((1 - s) / 2)
 
 
+@functools.cache
 def linear_ends(scale: float, num: int) -> tuple[float, float]:
     """Mean and deviation that DDIM makes of standard normal noise. Every step is linear in x, so
     that the ends of two points tell both."""

@@ -1,0 +1,205 @@
+"""Batches and measures of models that draw what a text says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from generative.diffusion.samplers import Denoiser
+    from generative.known.captioned_scenes import CaptionedScenes
+    from generative.known.scene_scores import Accuracy
+    from generative.text_to_image import TextToImage, Upsampler
+    from generative.training.run import Run
+    from scripts.common.captions import Pairs
+
+__all__ = [
+    "LEVELS",
+    "TextBatches",
+    "detected",
+    "exact_denoiser",
+    "exact_sampler",
+    "level_scores",
+    "scene_gaps",
+    "upsampled",
+]
+
+LEVELS = (-8.0, -6.0, -5.0, -4.0, -3.0, -2.0, 0.0, 4.0)
+"""Log signal-to-noise ratios at which errors are told."""
+TOLD_LEVELS = (-6.0, -5.0, -4.0, -3.0, -2.0)
+"""Those at which a caption of the micro-world tells something that the picture does not."""
+
+
+class TextBatches:
+    """Images and tokens of a step, from the run's seed and the step alone, so a killed run goes on
+    alike.
+
+    Args:
+        pairs: to draw from.
+        model: whose tokens are needed.
+        run: whose seed and device are used.
+        batch_size: pairs of a step.
+    """
+
+    def __init__(self, pairs: Pairs, model: TextToImage, run: Run, batch_size: int):
+        self.pairs, self.model, self.run, self.batch_size = pairs, model, run, batch_size
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images (B, C, H, W) and tokens (B, L) on the run's device."""
+        import torch
+
+        generator = torch.Generator().manual_seed(self.run.seed_for("batch", step))
+        x, texts, _ = self.pairs.draw(self.batch_size, generator)
+        return x.to(self.run.device), self.model.tokens(texts).to(self.run.device)
+
+
+def level_scores(
+    model: TextToImage, pairs: Pairs, generator: Generator, n: int = 256
+) -> dict[str, float]:
+    """Errors of the data at `LEVELS`, with the texts and without, by name of the level."""
+    from generative.diffusion import level_losses
+
+    x, texts, _ = pairs.draw(n, generator)
+    x = x.to(model.device)
+    examples, seen, found = model.space(x), model.seen(x), {}
+    for name, given in (("told", texts), ("untold", n)):
+        for level in level_losses(model.denoiser(given, 1.0, **seen), examples, LEVELS):
+            found[f"mse_{name}_at_{level.log_snr:g}"] = level.data
+    return found
+
+
+# ---------------------------------------------------------------------------------------------
+# Of the micro-world
+# ---------------------------------------------------------------------------------------------
+
+
+def exact_denoiser(world: CaptionedScenes, device: str = "cpu") -> Callable[..., Denoiser]:
+    """The best denoiser of the pictures of a world: captions -> denoiser, "" for no caption.
+
+    Pictures have values from -1 to 1, as a model has them that was not told their mean.
+    """
+    from generative.known.scene_denoiser import SceneDenoiser
+
+    exact = SceneDenoiser(*world.pictures(), border=world.border).to(device)
+    return exact.given
+
+
+def exact_sampler(
+    world: CaptionedScenes, stations: Sequence[float], device: str = "cpu"
+) -> Callable[[Sequence[str], float, Generator], Tensor]:
+    """Draw by the exact guided denoiser with the sampler of a model: DDIM, clipped.
+
+    Args:
+        stations: of the steps, from noise to data.
+    Returns:
+        (captions, scale, generator) -> images in [0, 1].
+    """
+    from functools import partial
+
+    import torch
+
+    from generative.diffusion import clip_data, denoising_path, guided
+
+    given, clip = exact_denoiser(world, device), partial(clip_data, low=-1.0, high=1.0)
+
+    def sample(captions: Sequence[str], scale: float, generator: Generator) -> Tensor:
+        z = torch.randn(len(captions), *world.image_shape, generator=generator, device=device)
+        denoise = guided(given(captions), given([""] * len(captions)), scale)
+        *_, last = denoising_path(denoise, z, stations, clip=clip)
+        return (last.x + 1) / 2
+
+    return sample
+
+
+def scene_gaps(
+    model: TextToImage, world: CaptionedScenes, generator: Generator, n: int = 128
+) -> dict[str, float]:
+    """Distance of a model of scenes from the best estimate, beside the difference a caption makes.
+
+    The error of any estimate is that of the best one plus its mean squared distance from it. At
+    each of `TOLD_LEVELS`: `excess_told_at_L` and `excess_untold_at_L`, that distance with the
+    caption and without; and `told_at_L`, how much the caption lowers the least error. `excess` is
+    the sum of the first over the levels as a share of the sum of the last.
+    """
+    import torch
+
+    from generative.diffusion import signal_and_noise
+    from generative.known.scenes import draw
+
+    device = str(model.device)
+    texts, cells = world.draw(n, generator)
+    x = 2 * draw(cells, world.border).to(device) - 1
+    eps = torch.randn(x.shape, generator=generator).to(device)
+    given, found, sums = exact_denoiser(world, device), {}, {"excess": 0.0, "told": 0.0}
+    best = {"told": given(texts), "untold": given([""] * n)}
+    own = {"told": model.denoiser(texts, 1.0), "untold": model.denoiser(n, 1.0)}
+    for level in TOLD_LEVELS:
+        log_snr = torch.full((n,), level, device=device)
+        signal, rate = (part.view(-1, 1, 1, 1) for part in signal_and_noise(log_snr))
+        noisy = signal * x + rate * eps
+        exact = {name: denoise(noisy, log_snr)[1] for name, denoise in best.items()}
+        with torch.no_grad():
+            for name, denoise in own.items():
+                distance = (denoise(noisy, log_snr)[1] - exact[name]).square().mean()
+                found[f"excess_{name}_at_{level:g}"] = float(distance)
+        # Both are means over x_t, so that their distance is what the caption takes off the error.
+        told = float((exact["told"] - exact["untold"]).square().mean())
+        found[f"told_at_{level:g}"] = told
+        sums["excess"] += found[f"excess_told_at_{level:g}"]
+        sums["told"] += told
+    return {**found, "excess": sums["excess"] / sums["told"]}
+
+
+def detected(
+    sample: Callable[[Sequence[str]], Tensor], world: CaptionedScenes, generator: Generator, n: int
+) -> Accuracy:
+    """Draw for n captions of a world, 100 at a time, and read whether the pictures fit them."""
+    import torch
+
+    from generative.known.scene_scores import accuracy
+
+    texts, _ = world.draw(n, generator)
+    images = torch.cat([sample(texts[first : first + 100]) for first in range(0, n, 100)])
+    return accuracy(images.cpu(), texts, world.border)
+
+
+def upsampled(
+    model: Upsampler, noises: Sequence[float], generator: Generator, n: int
+) -> dict[str, float]:
+    """Enlarge small scenes of two objects without a text, and read what became of their objects.
+
+    For each standard deviation of the noise: `right_at_noise_N`, the share of objects that are read
+    as they were; `possible_at_noise_N`, the share that the best sampler would have, which draws
+    objects by their probability given the small cell; and `rejected_at_noise_N`.
+    """
+    import torch
+
+    from generative.known import scenes
+    from generative.known.scene_denoiser import cell_posterior
+    from generative.text_to_image import shrink
+
+    cells = scenes.pairs()
+    cells = cells[torch.randint(len(cells), (n,), generator=generator)]
+    things = cells != scenes.EMPTY
+    border = (model.diffusion.shape[1] - scenes.SIDE * scenes.CELL) // 2
+    x, side = scenes.draw(cells, border), scenes.CELL // model.factor
+    drawn, found = torch.Generator(model.device).manual_seed(0), {}
+    for noise in noises:
+        low = shrink(x, model.factor)
+        low = low + noise * torch.randn(low.shape, generator=generator)
+        images = model.sample(n, drawn, low=low.to(model.device), noise=noise).cpu()
+        read = scenes.read(images, border).cells
+        found[f"right_at_noise_{noise:g}"] = float((read == cells)[things].float().mean())
+        found[f"rejected_at_noise_{noise:g}"] = 1 - float(
+            scenes.valid(images, border).float().mean()
+        )
+        edge = border // model.factor
+        inner = low[..., edge : low.shape[2] - edge, edge : low.shape[3] - edge]
+        tiles = inner.unflatten(3, (scenes.SIDE, side)).unflatten(2, (scenes.SIDE, side))
+        small = tiles.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)[things]
+        # A sampler that draws by p is right with probability sum p^2 in the mean.
+        p = cell_posterior(small, max(noise, 1e-3)).probability
+        found[f"possible_at_noise_{noise:g}"] = float(p.square().sum(1).mean())
+    return found

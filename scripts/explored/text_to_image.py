@@ -1,0 +1,134 @@
+"""A trained text-to-image model: prompts, how a picture comes about, guidance, filling in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from generative.training.ranges import Checked, Count, Probability
+from scripts.common.captions import CaptionData
+from scripts.explored.common import Subject, scale_to
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CLASSES = (
+    "GLIDE", "Imagen", "ImageDecoder", "LatentDiffusion", "Upsampler", "ControlNet",
+    "KLAutoencoder",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings(Checked):
+    """Text-to-image models."""
+
+    prompts: tuple[str, ...] = ()
+    """Captions to draw; those of test images if none is given."""
+    images: Count = 6
+    """Images of a prompt, and stages of a strip."""
+    scales: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 8.0)
+    """Scales of guidance that are compared."""
+    steps: tuple[Count, ...] = (2, 5, 10, 30, 100)
+    """Numbers of steps that are compared."""
+    strengths: tuple[Probability, ...] = (0.3, 0.6, 0.9)
+    """Strengths with which pictures are drawn over."""
+    eta: Probability = 0.0
+    """Noise of a step: 0 for DDIM, 1 for DDPM."""
+
+
+def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
+    """Pictures of a text-to-image model.
+
+    A grid of samples for each prompt; the way from noise, above the estimate of the picture at each
+    step; the same noise with more and more guidance, and in few and many steps; pictures whose
+    middle is filled in by another text, and pictures that are drawn over. Of a model that sees an
+    image besides (an upsampler, a ControlNet), that image too. Of an autoencoder, reconstructions.
+    """
+    import torch
+
+    from generative.training.pictures import image_grid, sheet, strips
+
+    model, n = subject.model, settings.images
+    shape = model.config.base.image_shape if hasattr(model.config, "base") else (
+        model.config.image_shape
+    )  # fmt: skip
+    scale, generator = scale_to(64, shape), subject.generator()
+    x, texts = known_pairs(subject, n, shape)
+    if subject.model.__class__.__name__ == "KLAutoencoder":
+        subject.save("reconstructions", strips(x, model.reconstruct(x), scale=scale))
+        return {}
+    texts = list(settings.prompts) or texts
+    n = min(n, len(texts))
+    texts, x = texts[:n], x[:1].expand(n, -1, -1, -1) if len(texts) > len(x) else x[:n]
+    seen = model.seen(x)
+
+    def draw(**how: Any) -> Tensor:
+        same = torch.Generator(subject.device).manual_seed(subject.seed)
+        return model.sample(texts, same, eta=settings.eta, **how, **seen)
+
+    grids = []
+    for i, text in enumerate(texts):
+        of_one = model.seen(x[i : i + 1].expand(settings.images, -1, -1, -1))
+        drawn = model.sample([text] * settings.images, generator, **of_one)
+        grids.append(image_grid(drawn, settings.images, scale))
+    subject.save("prompts", sheet(grids, texts, columns=1))
+    if seen:
+        (looked_at,) = seen.values()
+        subject.save("seen", image_grid(looked_at, n, scale_to(64, tuple(looked_at.shape[1:]))))
+
+    stages = list(model.path(texts[:1], generator, **model.seen(x[:1])))
+    last = len(stages) - 1
+    shown = sorted({round(i * last / max(1, settings.images - 1)) for i in range(settings.images)})
+    rows = [torch.cat([model.images(stages[i][k]) for i in shown]) for k in (0, 1)]
+    subject.save("film", strips(*rows, scale=scale))
+
+    rows = [draw(scale=float(s)) for s in settings.scales]
+    titles = [f"scale {s:g}" for s in settings.scales]
+    subject.save("guidance", sheet([image_grid(row, n, scale) for row in rows], titles, 1))
+    rows = [draw(steps=steps) for steps in settings.steps]
+    titles = [f"{steps} steps" for steps in settings.steps]
+    subject.save("steps", sheet([image_grid(row, n, scale) for row in rows], titles, 1))
+
+    before, others = draw(), texts[1:] + texts[:1]
+    hole = middle(shape, subject.device)
+    filled = model.inpaint(before, hole, others, generator, **seen)
+    subject.save("inpainting", strips(before, before.masked_fill(hole, 0.5), filled, scale=scale))
+    redrawn = [
+        model.redraw(before, others, strength, generator, **seen) for strength in settings.strengths
+    ]
+    subject.save("redrawn", strips(before, *redrawn, scale=scale))
+    return {"prompts": texts}
+
+
+def known_pairs(subject: Subject, n: int, shape: tuple[int, int, int]) -> tuple[Tensor, list[str]]:
+    """Test images (n, C, H, W) of the data that the model was trained on, and their captions.
+
+    Raises:
+        ValueError: nothing tells which data that was.
+    """
+    import torch
+
+    from generative.known.config import CaptionMix
+    from scripts.common.captions import load_pairs
+
+    known = get_args(CaptionData)
+    if subject.data not in known:
+        got = f"data is {subject.data!r}" if subject.data else "no run tells its data"
+        raise ValueError(
+            f"{subject.folder} holds a text-to-image model and {got}; pass what it was trained on: "
+            f"--data {', '.join(known)}"
+        )
+    data = cast("CaptionData", subject.data)
+    pairs = load_pairs(data, subject.data_dir, shape, CaptionMix(), "test")
+    x, texts, _ = pairs.draw(n, torch.Generator().manual_seed(subject.seed))
+    return x.to(subject.device), texts
+
+
+def middle(shape: tuple[int, int, int], device: str) -> Tensor:
+    """Hole of a third of the height and width, bool (1, H, W)."""
+    import torch
+
+    _, h, w = shape
+    hole = torch.zeros(1, h, w, dtype=torch.bool, device=device)
+    hole[:, h // 3 : h - h // 3, w // 3 : w - w // 3] = True
+    return hole

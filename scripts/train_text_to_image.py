@@ -1,0 +1,343 @@
+"""Train a diffusion model that draws what a text says: GLIDE, an upsampler, in latents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from generative.diffusion.config import ScheduleConfig
+from generative.known.config import CaptionMix
+from generative.nets.config import clip_block
+from generative.text_to_image.config import (
+    ConditionalUNetConfig,
+    GLIDEConfig,
+    KLAutoencoderConfig,
+    LatentDiffusionConfig,
+    TextEncoderConfig,
+    TextToImageLossConfig,
+    UpsamplerConfig,
+)
+from generative.training.cli import start
+from generative.training.ranges import (
+    Checked,
+    Count,
+    Device,
+    Ending,
+    Folder,
+    NonNegative,
+    Seed,
+    Workers,
+)
+from generative.training.reports import add_to_report
+from generative.training.run import Run
+from generative.training.streams import tell
+from scripts.common.captions import VOCABULARY, CaptionData
+
+if TYPE_CHECKING:
+    from generative.text_to_image import TextToImage
+    from scripts.common.captions import Pairs
+
+
+@dataclass(frozen=True)
+class Args(Checked):
+    """Train a diffusion model that draws what a text says: GLIDE, an upsampler, in latents.
+
+    The result has the errors at several noise levels, with the texts and without. Of GLIDE's scenes
+    it also has the distance from the best denoiser there is, and which share of drawn scenes is
+    what the caption says, for some scales of guidance. Of upsampled scenes it has the share of
+    objects that are read right, beside the share that could be.
+    """
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
+
+    out: Folder = Path("runs/text_to_image")
+    """Run folder; the trained model is in its `model` folder, pictures are in `images`."""
+    data: CaptionData = "scenes"
+    """Images and captions: scenes of the micro-world, clothes with their names, or a folder with
+    captions.jsonl."""
+    data_dir: Path = Path("data")
+    """Folder of the files, or of a subfolder of the data's name; scenes need none."""
+    max_images: Count | None = None
+    """Use at most so many of the images."""
+    mix: CaptionMix = field(default_factory=CaptionMix)
+    """Weights of the kinds of captions of scenes."""
+    model: GLIDEConfig | UpsamplerConfig | LatentDiffusionConfig = field(
+        default_factory=GLIDEConfig
+    )
+    """The model; its words are those of the data, up to its vocabulary. Autoencoder and text of
+    latent diffusion are those of the two runs below."""
+    autoencoder: Path | None = None
+    """Latent diffusion: run of train_kl_autoencoder, train_vqvae or train_vqgan."""
+    reader: Path | None = None
+    """Latent diffusion: run of train_clip or train_text_to_image, whose text encoder reads the
+    captions and is not trained further."""
+    loss: TextToImageLossConfig = field(default_factory=TextToImageLossConfig)
+    steps: Count = 2000
+    """Optimiser steps."""
+    batch_size: Count = 64
+    scales: tuple[float, ...] = (1.0, 2.0, 4.0)
+    """GLIDE: scales of guidance at which scenes are drawn and read."""
+    noises: tuple[NonNegative, ...] = (0.0, 0.05, 0.1, 0.2)
+    """Upsampler: standard deviations of the noise of small scenes that are enlarged and read."""
+    samples: Count = 200
+    """Scenes that are drawn at each scale, or each noise."""
+    log_every: Count = 50
+    picture_every: Count = 500
+    """Steps from one picture to the next, a multiple of log_every; the last step has one too."""
+    report: Annotated[Path, Ending((".json",))] | None = None
+    """JSON file to which the result is added, under the name of the run's folder."""
+    threads: Workers = 0
+    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    device: Device = "auto"
+    seed: Seed = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        latent = isinstance(self.model, LatentDiffusionConfig)
+        if latent != (self.autoencoder is not None) or latent != (self.reader is not None):
+            raise ValueError(
+                f"autoencoder is {self.autoencoder} and reader {self.reader}; latent diffusion "
+                "needs both, the runs of an autoencoder and of what reads texts, and other models "
+                "need neither"
+            )
+
+
+DEFAULT_PRESET = "scenes"
+
+
+def _text(dim: int, heads: int, layers: int, length: int, words: int) -> TextEncoderConfig:
+    return TextEncoderConfig(words, length, layers, clip_block(dim, heads), causal=False)
+
+
+def _network(dim: int, **settings) -> ConditionalUNetConfig:
+    """A U-Net that is told a text of this width."""
+    return ConditionalUNetConfig(context_dim=dim, vector_dim=dim, **settings)
+
+
+PRESETS = {
+    # Sizes of the published 64x64 model; its learnt variances and its upsampler are left out.
+    "paper": Args(
+        data="folder",
+        model=GLIDEConfig(
+            (3, 64, 64),
+            text=_text(512, 8, 16, 128, 50_000),
+            network=_network(
+                512, width=192, multipliers=(1, 2, 3, 4), num_blocks=(3,), attention=(1, 2, 3),
+                head_dim=64, dropout=0.1,
+            ),
+            steps=100,
+        ),
+        loss=TextToImageLossConfig(
+            weighting="noise", levels="time", lr=1e-4, final_lr=1e-4, ema=0.9999, drop=0.2
+        ),
+        steps=2_500_000,
+        batch_size=2048,
+    ),
+    "small": Args(
+        data="folder",
+        model=GLIDEConfig(
+            (3, 64, 64),
+            text=_text(256, 4, 6, 32, 10_000),
+            network=_network(
+                256, width=96, multipliers=(1, 2, 3, 4), num_blocks=(2,), attention=(2, 3)
+            ),
+        ),
+        loss=TextToImageLossConfig(levels="time", lr=1e-4, ema=0.9999),
+        steps=100_000,
+    ),
+    # A place of the U-Net is a cell of the scene. 192 noisy numbers do not fit through its feature
+    # maps, the object in the cell does: so the network estimates the data.
+    "scenes": Args(
+        model=GLIDEConfig(
+            (3, 24, 24),
+            text=_text(64, 2, 1, 24, 64),
+            network=_network(64, width=64, multipliers=(1,), num_blocks=(2,), attention=(0,),
+                             patch=8),
+            prediction="data",
+            steps=30,
+        ),
+        loss=TextToImageLossConfig(
+            weighting="data", level_mean=-3.0, level_std=2.0, lr=2e-3, final_lr=1e-4, ema=0.99
+        ),
+    ),
+    # Cells of 2x2 places, whose objects noise can hide; "a red square" says which it was.
+    "upsampler": Args(
+        model=UpsamplerConfig(
+            (3, 24, 24),
+            text=_text(64, 2, 1, 24, 64),
+            network=_network(64, width=64, multipliers=(1,), num_blocks=(2,), attention=(0,),
+                             patch=8, told_level=True),
+            prediction="data",
+            steps=30,
+            factor=4,
+        ),
+        loss=TextToImageLossConfig(
+            weighting="data", level_mean=-3.0, level_std=2.0, lr=2e-3, final_lr=1e-4, ema=0.99,
+            drop=0.5,
+        ),
+    ),
+    # After `train_kl_autoencoder` and `train_text_to_image`: a cell of a scene is a place.
+    "latent": Args(
+        model=LatentDiffusionConfig(
+            KLAutoencoderConfig((3, 24, 24), 16, (1, 2, 2, 4), 1, channels=8),
+            text=_text(64, 2, 1, 24, 64),
+            network=_network(64, width=64, multipliers=(1,), num_blocks=(2,), attention=(0,)),
+            schedule=ScheduleConfig("cosine"),
+            prediction="velocity",
+            steps=30,
+            scale=3.0,
+        ),
+        autoencoder=Path("runs/kl_autoencoder"),
+        reader=Path("runs/text_to_image"),
+        loss=TextToImageLossConfig(
+            level_mean=-1.0, level_std=2.0, lr=2e-3, final_lr=1e-4, ema=0.99
+        ),
+    ),
+    "fashion": Args(
+        data="fashion-mnist",
+        model=GLIDEConfig(
+            (1, 28, 28),
+            text=_text(64, 2, 1, 12, 64),
+            network=_network(64, width=32, multipliers=(1, 2), attention=(1,), patch=2),
+        ),
+        loss=TextToImageLossConfig(level_mean=-1.0, lr=1e-3),
+    ),
+    "smoke": Args(
+        model=GLIDEConfig(
+            (3, 24, 24),
+            text=_text(16, 2, 1, 24, 64),
+            network=_network(16, width=8, head_dim=8, multipliers=(1, 1), patch=4),
+            schedule=ScheduleConfig(),
+            steps=2,
+        ),
+        steps=10,
+        batch_size=8,
+        scales=(2.0,),
+        samples=4,
+        log_every=5,
+        picture_every=10,
+    ),
+}  # fmt: skip
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the trained model."""
+    import torch
+
+    from generative.text_to_image import TextToImageLearner
+    from generative.training.loop import fit
+    from generative.training.pictures import image_grid
+    from scripts.common.captions import ScenePairs, load_pairs
+    from scripts.common.text_to_image import TextBatches, level_scores
+
+    with Run.open(args, kind="train_text_to_image") as run:
+        if run.done:
+            return run.path / "model"
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        of = args.data, args.data_dir, args.model.image_shape, args.mix
+        pairs = load_pairs(*of, max_images=args.max_images)
+        torch.manual_seed(run.seed_for("weights"))
+        model = build(args, pairs).to(run.device)
+        if model.autoencoder is not None:
+            generator = torch.Generator().manual_seed(run.seed_for("latents"))
+            parts = [pairs.draw(100, generator)[0].to(run.device) for _ in range(10)]
+            tell(f"latents have deviation {model.measure(parts):.3f} over 1,000 images")
+        learner = TextToImageLearner(model, args.loss, args.steps)
+        batch = TextBatches(pairs, model, run, args.batch_size)
+        generator = torch.Generator().manual_seed(run.seed_for("prompts"))
+        shown, prompts, _ = pairs.draw(8, generator)
+
+        def show(step: int) -> None:
+            if step % args.picture_every == 0 or step == args.steps:
+                generator = torch.Generator(run.device).manual_seed(0)
+                given = model.seen(shown.to(run.device).repeat_interleave(4, 0))
+                texts = [text for text in prompts for _ in range(4)]
+                drawn = learner.kept.sample(texts, generator, **given)
+                scale = max(1, 48 // args.model.image_shape[1])
+                run.metrics.log_image(step, "samples", image_grid(drawn, 4, scale))
+
+        fit(
+            learner, batch, run, args.steps,
+            log_every=args.log_every, what="training the text-to-image model", on_log=show,
+        )  # fmt: skip
+        kept = learner.kept.eval()
+        kept.save_pretrained(run.path / "model")
+        generator.manual_seed(run.seed_for("test"))
+        test = load_pairs(*of, part="test", max_images=args.max_images)
+        found = level_scores(kept, test, generator, min(256, args.samples))
+        if isinstance(test, ScenePairs):
+            found |= of_scenes(args, kept, test.world, generator)
+        run.finish({**run.metrics.last(), **found})
+        if args.report is not None:
+            add_to_report(args.report, run)
+        return run.path / "model"
+
+
+def build(args: Args, pairs: Pairs) -> TextToImage:
+    """The model with fresh weights; parts that are not trained have those of their runs.
+
+    Raises:
+        FileNotFoundError: there is no such run; says what makes one.
+        ValueError: a run holds another kind of model.
+    """
+    from generative.codes import VQVAE
+    from generative.data.caption_tokens import CaptionTokeniser
+    from generative.loading import load_model
+    from generative.nets.text_encoder import TextEncoder
+    from generative.text_to_image import KLAutoencoder
+
+    if not isinstance(args.model, LatentDiffusionConfig):
+        text = args.model.text
+        words = CaptionTokeniser.fit(pairs.words(), text.max_len, most=text.vocab_size).words
+        return replace(args.model, words=words).build()
+    assert args.autoencoder is not None
+    assert args.reader is not None
+    autoencoder, reader = load_model(args.autoencoder), load_model(args.reader)
+    if not isinstance(autoencoder, KLAutoencoder | VQVAE):
+        raise ValueError(
+            f"{args.autoencoder} holds a {type(autoencoder).__name__}; pass --autoencoder with a "
+            "run of train_kl_autoencoder, train_vqvae or train_vqgan"
+        )
+    text = getattr(reader, "text", None)
+    text = getattr(text, "encoder", text)  # CLIP has a projection behind its own
+    if not isinstance(text, TextEncoder):
+        raise ValueError(
+            f"{args.reader} holds a {type(reader).__name__}; pass --reader with a run of "
+            "train_clip or train_text_to_image"
+        )
+    words = getattr(reader, "words", None)
+    words = CaptionTokeniser.load(args.reader / VOCABULARY).words if words is None else words
+    config = replace(args.model, autoencoder=autoencoder.config, text=text.config, words=words)
+    model = config.build()
+    assert model.autoencoder is not None
+    model.autoencoder.load_state_dict(autoencoder.state_dict())
+    model.text.load_state_dict(text.state_dict())
+    return model
+
+
+def of_scenes(args: Args, model: TextToImage, world, generator) -> dict[str, float]:
+    """Measures of a model of scenes, whose best possible values are known."""
+    import torch
+
+    from scripts.common.text_to_image import detected, scene_gaps, upsampled
+
+    if isinstance(args.model, UpsamplerConfig):
+        return upsampled(model, args.noises, generator, args.samples)
+    found = {}
+    if isinstance(args.model, GLIDEConfig):
+        found = scene_gaps(model, world, generator, min(128, args.samples))
+    for scale in args.scales:
+        drawn = torch.Generator(model.device).manual_seed(args.seed)
+        seen = detected(
+            lambda texts, scale=scale, drawn=drawn: model.sample(texts, drawn, scale=scale),
+            world, generator, args.samples,
+        )  # fmt: skip
+        found[f"satisfied_at_scale_{scale:g}"] = seen.satisfied.share
+        found[f"rejected_at_scale_{scale:g}"] = seen.rejected.share
+    return found
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)

@@ -1,0 +1,154 @@
+"""Latent diffusion: the autoencoder, the scale of its latents, and what is not trained."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from generative.codes import VQVAEConfig
+from generative.diffusion import ScheduleConfig
+from generative.nets.config import QuantiserConfig, clip_block
+from generative.text_to_image import (
+    ConditionalUNetConfig,
+    KLAutoencoderConfig,
+    LatentDiffusionConfig,
+    TextEncoderConfig,
+    TextToImage,
+    TextToImageLearner,
+    TextToImageLossConfig,
+)
+
+torch.set_num_threads(1)
+
+WORDS = ("red", "blue", "square", "disc")
+KL = KLAutoencoderConfig((3, 16, 16), 8, (1, 1), 1, channels=2)
+VQ = VQVAEConfig((3, 16, 16), (8,), 4, 1, QuantiserConfig(8, 2))
+CONFIG = LatentDiffusionConfig(
+    KL,
+    WORDS,
+    TextEncoderConfig(8, 6, 1, clip_block(8, 2)),
+    ConditionalUNetConfig(8, (1, 2), head_dim=4, context_dim=8, vector_dim=8),
+    ScheduleConfig(max_signal=0.999),
+    "velocity",
+    steps=4,
+)
+TEXTS = ["red square", "blue disc", ""]
+LOSS = TextToImageLossConfig(drop=0.0, lr=1e-2)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def make(autoencoder: KLAutoencoderConfig | VQVAEConfig = KL) -> TextToImage:
+    torch.manual_seed(0)
+    model = replace(CONFIG, autoencoder=autoencoder).build()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+X = torch.rand(6, 3, 16, 16, generator=generator(5))
+
+
+def test_the_published_autoencoder_has_its_size():
+    with torch.device("meta"):
+        model = KLAutoencoderConfig((3, 256, 256), 128, (1, 2, 4, 4), 2).build()
+    assert sum(parameter.numel() for parameter in model.parameters()) == 83_653_863
+    assert model.latent_shape == (4, 32, 32)
+
+
+def test_loss_of_the_autoencoder_by_hand():
+    torch.manual_seed(0)
+    model = KL.build()
+    mu, logvar = model.encode_mu_logvar(X)
+    z = mu + (logvar / 2).exp() * torch.randn(mu.shape, generator=generator(1))
+    recon = ((model.decoder(z) + 1) / 2 - X).abs().mean()
+    normal = torch.distributions.Normal(mu, (logvar / 2).exp())
+    standard = torch.distributions.Normal(0.0, 1.0)
+    kl = torch.distributions.kl_divergence(normal, standard).sum((1, 2, 3)).mean()
+    losses = model.loss(X, 1e-3, generator(1))
+    torch.testing.assert_close(losses.recon, recon)
+    torch.testing.assert_close(losses.kl, kl)
+    torch.testing.assert_close(losses.loss, recon + 1e-3 * kl / X[0].numel())
+
+
+@pytest.mark.parametrize("autoencoder", [KL, VQ], ids=["kl", "vq"])
+def test_latents_of_the_set_have_deviation_one(autoencoder):
+    model = make(autoencoder)
+    first = model.measure([X[:1]])
+    std = model.measure([X[:2], X[2:]])
+    assert std != first  # one image is not the set
+    assert float(model.space(X).std()) == pytest.approx(1, abs=0.01)
+    assert float(model.latent_std) == pytest.approx(std)
+    # The way back undoes the scale: what comes of it is the autoencoder's own picture.
+    assert model.autoencoder is not None
+    torch.testing.assert_close(model.images(model.space(X)), model.autoencoder.reconstruct(X))
+
+
+def test_a_space_without_width_is_refused():
+    model = make()
+    with torch.no_grad():
+        for parameter in model.get_submodule("autoencoder.encoder").parameters():
+            parameter.zero_()
+    with pytest.raises(ValueError, match=r"deviation 0.*train the autoencoder first"):
+        model.measure([X])
+
+
+@pytest.mark.parametrize("autoencoder", [KL, VQ], ids=["kl", "vq"])
+def test_only_the_u_net_is_trained(autoencoder):
+    model = make(autoencoder)
+    model.measure([X])
+    learner = TextToImageLearner(model.train(), LOSS, 3)
+    assert not model.text.training
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for _ in range(3):
+        learner.update((X, ["red square"] * 6))
+    for name, value in model.state_dict().items():
+        changed = not torch.equal(value, before[name])
+        assert changed == name.startswith("diffusion.network"), name
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == name.startswith("diffusion.network"), name
+
+
+def test_samples_holes_and_ways_between():
+    model = make()
+    images = model.sample(TEXTS, generator())
+    assert images.shape == (3, 3, 16, 16)
+    assert images.min() >= 0
+    assert images.max() <= 1
+    hole = torch.zeros(1, 16, 16, dtype=torch.bool)
+    hole[:, 3:9, 5:6] = True  # odd pixels: every latent that touches it is in the hole
+    filled = model.inpaint(images, hole, TEXTS, generator(1))
+    outside = ~hole.expand(3, 3, -1, -1)
+    assert torch.equal(filled[outside], images[outside])
+    assert not torch.allclose(filled[~outside], images[~outside])
+    z = model.noise(2, generator(2))
+    way = model.walk("red square", "blue disc", 5, z)
+    for text, end, noise in (("red square", way[:1], z[:1]), ("blue disc", way[-1:], z[1:])):
+        *_, last = model.path([text], z=noise)
+        torch.testing.assert_close(model.images(last.x), end, rtol=1e-3, atol=1e-4)
+    still = model.walk("red square", "red square", 3, z[:1].expand(2, -1, -1, -1))
+    torch.testing.assert_close(still, still[:1].expand(3, -1, -1, -1), rtol=1e-3, atol=1e-4)
+
+
+def test_pixels_have_no_latents_to_measure():
+    from tests.generative.families.text_to_image import glide
+
+    with pytest.raises(ValueError, match="no autoencoder"):
+        glide().measure([X])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"autoencoder": replace(KL, image_shape=(3, 14, 14))}, "7x7 places.*2 divides"),
+        ({"words": (*WORDS, "white")}, "5 words.*vocab_size 9"),
+        ({"network": ConditionalUNetConfig(8, head_dim=4)}, "width 64.*is told 8 and 8"),
+        ({"schedule": ScheduleConfig("cosine"), "prediction": "noise"}, "velocity"),
+    ],
+)
+def test_what_cannot_be_is_explained(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(CONFIG, **change)
