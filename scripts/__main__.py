@@ -22,7 +22,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "train_autoencoder", "train_image_vae", "train_gan", "train_wgan",
         "train_conditional_gan", "train_attention_gan", "train_progan", "train_stylegan",
         "train_stylegan2",
-        "train_realnvp", "train_glow", "train_ffjord", "train_pixelcnn",
+        "train_realnvp", "train_glow", "train_ffjord", "train_flow_matching", "train_pixelcnn",
         "train_energy", "train_rbm", "train_score", "train_diffusion", "train_classifier",
         "train_pix2pix", "train_cyclegan", "train_vqvae", "train_vqgan", "train_code_prior",
         "train_vae_gan", "train_text_to_image", "train_kl_autoencoder", "train_controlnet",

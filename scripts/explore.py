@@ -24,8 +24,10 @@ from scripts.explored import (
     codes,
     densities,
     diffusion,
+    edm,
     energy,
     flow,
+    flow_matching,
     gan,
     music,
     pixelcnn,
@@ -64,9 +66,11 @@ class Args(Checked):
     stylegan: stylegan.Settings = field(default_factory=stylegan.Settings)
     attention_gan: attention_gan.Settings = field(default_factory=attention_gan.Settings)
     flow: flow.Settings = field(default_factory=flow.Settings)
+    flow_matching: flow_matching.Settings = field(default_factory=flow_matching.Settings)
     pixelcnn: pixelcnn.Settings = field(default_factory=pixelcnn.Settings)
     energy: energy.Settings = field(default_factory=energy.Settings)
     diffusion: diffusion.Settings = field(default_factory=diffusion.Settings)
+    edm: edm.Settings = field(default_factory=edm.Settings)
     classifier: classifier.Settings = field(default_factory=classifier.Settings)
     clip: clip.Settings = field(default_factory=clip.Settings)
     codes: codes.Settings = field(default_factory=codes.Settings)
@@ -97,9 +101,11 @@ PRESETS = {
         stylegan=stylegan.Settings(max_images=200, num_samples=16),
         attention_gan=attention_gan.Settings(num_samples=24, looks=2),
         flow=flow.Settings(points=200, side=20, images=3),
+        flow_matching=flow_matching.Settings(steps=(1, 2), points=200, pairs=50, side=10, images=3),
         pixelcnn=pixelcnn.Settings(max_images=200, num_samples=2, temperatures=(0.5, 1.0)),
         energy=energy.Settings(steps=5, side=20),
         diffusion=diffusion.Settings(steps=(1, 2), images=3, pairs=1, points=100),
+        edm=edm.Settings(steps=(1, 2), points=100, side=10, images=3),
         classifier=classifier.Settings(num_images=4),
         clip=clip.Settings(num_images=3, pool=8, batch_size=8, classifier_steps=2),
         codes=codes.Settings(max_images=200, num_images=2),
@@ -121,9 +127,11 @@ _BY_CLASS = (
     stylegan,
     attention_gan,
     flow,
+    flow_matching,
     pixelcnn,
     energy,
     diffusion,
+    edm,
     classifier,
     clip,
     codes,

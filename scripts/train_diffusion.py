@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 from generative.diffusion.config import (
     DIFFUSION_BOOK,
     IMAGE_DIFFUSION_BOOK,
     DiffusionLossConfig,
+    EDMLossConfig,
     ImageDiffusionConfig,
+    ImageEDMConfig,
     PointDiffusionConfig,
+    PointEDMConfig,
     ScheduleConfig,
     UNetConfig,
 )
 from generative.known.points import PointData, Points
-from generative.nets.config import UNET_BOOK
+from generative.nets.config import UNET_BOOK, DiTConfig
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
@@ -41,11 +44,12 @@ class Args(Checked):
     """Folder of the image files, or of a subfolder of the data's name."""
     max_images: Count | None = None
     """At most this many images, at even distances; all of them if not given."""
-    image: ImageDiffusionConfig = field(default_factory=ImageDiffusionConfig)
-    """The model of images."""
-    point: PointDiffusionConfig = field(default_factory=PointDiffusionConfig)
-    """The model of points."""
-    loss: DiffusionLossConfig = field(default_factory=DiffusionLossConfig)
+    image: ImageDiffusionConfig | ImageEDMConfig = field(default_factory=ImageDiffusionConfig)
+    """The model of images, also with the preconditioning of EDM."""
+    point: PointDiffusionConfig | PointEDMConfig = field(default_factory=PointDiffusionConfig)
+    """The model of points, also with the preconditioning of EDM."""
+    loss: DiffusionLossConfig | EDMLossConfig = field(default_factory=DiffusionLossConfig)
+    """Loss of the model's kind."""
     steps: Count = 31_950
     """Optimiser steps (the book: 50 epochs of 639)."""
     batch_size: Count = 64
@@ -60,6 +64,22 @@ class Args(Checked):
     """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        edm = isinstance(self.model, (ImageEDMConfig, PointEDMConfig))
+        if edm != isinstance(self.loss, EDMLossConfig):
+            raise ValueError(
+                f"the model is a {type(self.model).__name__} and loss a {type(self.loss).__name__};"
+                " give both of EDM or neither"
+            )
+
+    @property
+    def model(
+        self,
+    ) -> ImageDiffusionConfig | ImageEDMConfig | PointDiffusionConfig | PointEDMConfig:
+        """The model of the data's kind."""
+        return self.point if self.data in get_args(PointData) else self.image
 
 
 DEFAULT_PRESET = "two-moons"
@@ -106,6 +126,26 @@ PRESETS = {
         loss=DiffusionLossConfig(weighting="noise", levels="log-snr"),
         steps=1500,
     ),
+    # The U-Net of `digits` replaced by a Transformer of 16 patches.
+    "digits-dit": Args(
+        data="digits",
+        image=ImageDiffusionConfig(
+            (1, 8, 8),
+            DiTConfig(patch=2, dim=96),
+            ScheduleConfig(max_signal=0.998),
+            "velocity",
+            steps=50,
+            levels=17,
+        ),
+        loss=DiffusionLossConfig(weighting="noise", levels="log-snr"),
+        steps=1500,
+    ),
+    "digits-edm": Args(
+        data="digits",
+        image=ImageEDMConfig((1, 8, 8), UNetConfig((32, 64), attention=(1,))),
+        loss=EDMLossConfig(),
+        steps=1500,
+    ),
     "digits-book": Args(
         data="digits",
         image=ImageDiffusionConfig((1, 8, 8), replace(UNET_BOOK, channels=(32, 64)), levels=17),
@@ -117,6 +157,9 @@ PRESETS = {
         MOONS,
         point=PointDiffusionConfig(schedule=ScheduleConfig(), prediction="noise", steps=20),
         loss=DIFFUSION_BOOK,
+    ),
+    "two-moons-edm": replace(
+        MOONS, point=PointEDMConfig(), loss=EDMLossConfig(std=2.4), batch_size=512
     ),
     "eight-gaussians": replace(MOONS, data="eight-gaussians", steps=6000),
     "ring": replace(EDGES, data="ring"),
@@ -140,7 +183,7 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained model."""
     import torch
 
-    from generative.diffusion import DiffusionLearner
+    from generative.diffusion import DiffusionLearner, EDMLearner
     from generative.training.loop import fit
 
     with Run.open(args, kind="train_diffusion") as run:
@@ -150,7 +193,8 @@ def main(args: Args) -> Path:
             torch.set_num_threads(args.threads)
         task = Plane(run) if args.data in get_args(PointData) else Images(run)
         torch.manual_seed(run.seed_for("weights"))
-        learner = DiffusionLearner(task.model().to(run.device), args.loss, args.steps)
+        kind: Any = EDMLearner if isinstance(args.loss, EDMLossConfig) else DiffusionLearner
+        learner = kind(task.model().to(run.device), args.loss, args.steps)
 
         def show(step: int) -> None:
             if step % args.picture_every == 0 or step == args.steps:
@@ -193,7 +237,7 @@ class Plane:
         simple loss is not computed, the share of samples outside."""
         import torch
 
-        from generative.diffusion import simple_loss
+        from generative.diffusion import Schedule, simple_loss
         from generative.known.densities import Boxes
         from generative.known.two_samples import energy_test
 
@@ -206,7 +250,8 @@ class Plane:
         if isinstance(density.density, Boxes):
             outside = density.log_prob(made.cpu()) == -math.inf
             return {**found, "outside": float(outside.double().mean())}
-        simple = simple_loss(model, density)
+        linear = Schedule(ScheduleConfig("linear"))
+        simple = simple_loss(model, density, getattr(model, "schedule", linear))
         return {
             **found,
             "simple_loss": simple.loss,
@@ -231,12 +276,14 @@ class Images:
         self.batch = Batches(self.train, run, self.args.batch_size)
 
     def model(self):
-        """With fresh weights, and mean and deviation of the data."""
+        """With fresh weights, and without EDM with mean and deviation of the data."""
         import numpy as np
 
         from generative.data.image_set import evenly
 
         model = self.args.image.build()
+        if isinstance(self.args.image, ImageEDMConfig):
+            return model
         some: np.ndarray = evenly(len(self.train), 10_000)
         model.initialise(self.train.as_tensor(some))
         return model
@@ -258,6 +305,8 @@ class Images:
 
         from generative.known.baselines import independent_pixels
 
+        if isinstance(self.args.image, ImageEDMConfig):
+            return self.score_edm(model)
         device, totals = self.run.device, {"test_noise_mse": 0.0, "test_noise_mae": 0.0}
         generator = torch.Generator(device).manual_seed(0)
         config = replace(self.args.loss, levels="time", even=True)
@@ -279,6 +328,18 @@ class Images:
             "test_bits_per_dim": bits,
             "independent_pixels_bits_per_dim": alone,
         }
+
+    def score_edm(self, model) -> dict[str, float]:
+        """Weighted squared error of the data over test images; 1 for a network that gives 0."""
+        import torch
+
+        device, total = self.run.device, 0.0
+        generator, count = torch.Generator(device).manual_seed(0), min(len(self.test), 2000)
+        for begin in range(0, count, 100):
+            x = self.test.as_tensor(slice(begin, min(begin + 100, count)), device)
+            with torch.no_grad():
+                total += float(model.loss(x, self.args.loss, generator).loss) * len(x) / count
+        return {"test_weighted_mse": total}
 
 
 if __name__ == "__main__":

@@ -268,6 +268,19 @@ def given_diffusion(folder: Path) -> dict[str, Any]:
     }
 
 
+def given_lines(folder: Path) -> dict[str, Any]:
+    toy = names("generative.known.densities", "Standardised", "TwoMoons")
+    return {
+        **toy,
+        "x_t": torch.randn(4, 2),
+        "t": torch.full((4,), 0.2),
+        "r": torch.full((4,), 0.7),
+        "flow": FAMILIES["PointFlowMatching"].make(),
+        "model": FAMILIES["PointMeanFlow"].make(),
+        "density": toy["Standardised"](toy["TwoMoons"]()),
+    }
+
+
 def given_known(folder: Path) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     seen = torch.rand(100, 64, generator=generator) < 0.5
@@ -503,6 +516,7 @@ def given_chat(folder: Path) -> dict[str, Any]:
 
 Given = Callable[[Path], dict[str, Any]]
 GIVEN: dict[str, Given] = {
+    "generative.assignment": lambda _: {"cost": np.random.default_rng(0).random((4, 4))},
     "generative.attention_gan": lambda _: {},
     "generative.attention_gan.model": given_attention_gan,
     "generative.classifier.frechet": given_classifier,
@@ -526,6 +540,7 @@ GIVEN: dict[str, Given] = {
         "my_energy": lambda x: x.square().sum(1) / 2,
     },
     "generative.flow.chain": given_chain,
+    "generative.flow_matching.exact": given_lines,
     "generative.gan.model": given_gan,
     "generative.loading": given_runs,
     "generative.mdn": lambda _: {"features": torch.randn(3, 64), "target": torch.randn(3, 2)},
@@ -545,6 +560,11 @@ GIVEN: dict[str, Given] = {
         "config": load("generative.nets.vit:ViTConfig")(
             (3, 32, 32), patch=8, num_layers=1, block=load("generative.nets.vit:vit_block")(8, 2)
         ),
+    },
+    "generative.nets.dit": lambda _: {
+        "x_t": torch.randn(2, 3, 32, 32),
+        "log_snr": torch.zeros(2),
+        "labels": torch.tensor([3, 10]),
     },
     "generative.nets.patches": lambda _: {"x": torch.rand(2, 3, 64, 64)},
     "generative.nets.perceptual": given_classifier,

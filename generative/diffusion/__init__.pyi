@@ -1,12 +1,15 @@
 from .config import (
     DiffusionLossConfig as DiffusionLossConfig,
 )
+from .config import EDMLossConfig as EDMLossConfig
 from .config import (
     ImageDiffusionConfig as ImageDiffusionConfig,
 )
+from .config import ImageEDMConfig as ImageEDMConfig
 from .config import (
     PointDiffusionConfig as PointDiffusionConfig,
 )
+from .config import PointEDMConfig as PointEDMConfig
 from .config import (
     ScheduleConfig as ScheduleConfig,
 )
@@ -15,6 +18,15 @@ from .config import (
 )
 from .editing import inpainting_path as inpainting_path
 from .editing import noised as noised
+from .edm import EDM as EDM
+from .edm import Churn as Churn
+from .edm import EDMLearner as EDMLearner
+from .edm import EDMLosses as EDMLosses
+from .edm import Preconditioned as Preconditioned
+from .edm import Scalings as Scalings
+from .edm import heun_path as heun_path
+from .edm import rho_sigmas as rho_sigmas
+from .edm import scalings as scalings
 from .exact import MixtureDenoiser as MixtureDenoiser
 from .exact import SimpleLoss as SimpleLoss
 from .exact import simple_loss as simple_loss

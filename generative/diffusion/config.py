@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from generative.nets.config import UNET_BOOK, UNetConfig
+from generative.nets.config import UNET_BOOK, ConditionedMLPConfig, DiTConfig, UNetConfig
 from generative.training.config import AdamWConfig
 from generative.training.ranges import (
     Checked,
@@ -21,14 +21,18 @@ from generative.training.ranges import (
 )
 
 if TYPE_CHECKING:
+    from generative.diffusion.edm import EDM
     from generative.diffusion.model import Diffusion
 
 __all__ = [
     "DIFFUSION_BOOK",
     "IMAGE_DIFFUSION_BOOK",
     "DiffusionLossConfig",
+    "EDMLossConfig",
     "ImageDiffusionConfig",
+    "ImageEDMConfig",
     "PointDiffusionConfig",
+    "PointEDMConfig",
     "Prediction",
     "ScheduleConfig",
     "UNetConfig",
@@ -119,8 +123,9 @@ class ImageDiffusionConfig(Checked):
     `IMAGE_DIFFUSION_BOOK` is all of its model."""
 
     image_shape: tuple[Size, Size, Size] = (3, 64, 64)
-    """(C, H, W); H and W are halved in the network at every resolution but the last."""
-    network: UNetConfig = field(default_factory=UNetConfig)
+    """(C, H, W); a U-Net halves H and W at every resolution but the last, a DiT cuts patches."""
+    network: UNetConfig | DiTConfig = field(default_factory=UNetConfig)
+    """A U-Net, or a Transformer of patches."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     prediction: Prediction = "noise"
     """Output of the network: the noise; or signal rate * noise - noise rate * image, which stays
@@ -132,20 +137,15 @@ class ImageDiffusionConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fold = 2 ** (len(self.network.channels) - 1)
-        if any(side % fold for side in self.image_shape[1:]):
-            raise ValueError(
-                f"image_shape is {self.image_shape}; {len(self.network.channels)} resolutions need "
-                f"a height and width that {fold} divides"
-            )
+        self.network.check_sides(self.image_shape)
         check_prediction(self.schedule, self.prediction)
 
     def build(self) -> Diffusion:
-        """Diffusion of pixels around a U-Net."""
+        """Diffusion of pixels around a U-Net or a DiT."""
         from generative.diffusion.model import Diffusion
-        from generative.nets.unet import UNet
+        from generative.nets.image_network import image_network
 
-        network = UNet(self.image_shape[0], self.network)
+        network = image_network(self.image_shape, self.network)
         return Diffusion(
             network, self.image_shape, self.schedule, self.prediction, self.steps,
             levels=self.levels, config=self,
@@ -195,9 +195,12 @@ class PointDiffusionConfig(Checked):
         from generative.diffusion.model import Diffusion
         from generative.diffusion.networks import DenoisingMLP
 
+        network = ConditionedMLPConfig(
+            self.hidden_dim, self.num_hidden, self.num_waves, self.embedding_dim
+        )
         return Diffusion(
-            DenoisingMLP(self), (self.dim,), self.schedule, self.prediction, self.steps,
-            solver="rk4", ode_steps=self.ode_steps, config=self,
+            DenoisingMLP(self.dim, network), (self.dim,), self.schedule, self.prediction,
+            self.steps, solver="rk4", ode_steps=self.ode_steps, config=self,
         )  # fmt: skip
 
 
@@ -245,3 +248,101 @@ DIFFUSION_BOOK = DiffusionLossConfig(
 )
 """The book's program: its absolute error is least at the median of the noise, not at the mean that
 sampling needs."""
+
+
+def _check_sigmas(sigma_min: float, sigma_max: float) -> None:
+    if sigma_min >= sigma_max:
+        raise ValueError(
+            f"sigma_min is {sigma_min} and sigma_max {sigma_max}; noise falls from the one to the "
+            "other: give a smaller and a larger number"
+        )
+
+
+@dataclass(frozen=True)
+class PointEDMConfig(Checked):
+    """A diffusion model of vectors with the preconditioning of EDM (Karras et al. 2022)."""
+
+    dim: Size = 2
+    """Numbers of an example."""
+    network: ConditionedMLPConfig = field(default_factory=ConditionedMLPConfig)
+    sigma_data: Positive = 1.0
+    """Standard deviation of the data."""
+    sigma_min: Positive = 0.002
+    """Least noise of sampling, before the last step takes it away."""
+    sigma_max: Positive = 80.0
+    """Noise with which sampling begins, in units of the data."""
+    rho: Positive = 7.0
+    """Spacing of the steps: larger for shorter steps near the data."""
+    steps: Size = 18
+    """Steps of sampling, unless another number is asked for."""
+    ode_steps: Size = 64
+    """Runge-Kutta steps of `log_prob`, `encode` and `decode`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_sigmas(self.sigma_min, self.sigma_max)
+
+    def build(self) -> EDM:
+        """EDM around a perceptron."""
+        from generative.diffusion.edm import EDM
+        from generative.diffusion.networks import DenoisingMLP
+
+        return EDM(
+            DenoisingMLP(self.dim, self.network), (self.dim,), self.sigma_data,
+            sigma_min=self.sigma_min, sigma_max=self.sigma_max, rho=self.rho, steps=self.steps,
+            ode_steps=self.ode_steps, config=self,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ImageEDMConfig(Checked):
+    """A diffusion model of images with the preconditioning of EDM; sampling is the paper's."""
+
+    image_shape: tuple[Size, Size, Size] = (3, 32, 32)
+    """(C, H, W); a U-Net halves H and W at every resolution but the last, a DiT cuts patches."""
+    network: UNetConfig | DiTConfig = field(default_factory=UNetConfig)
+    """A U-Net, or a Transformer of patches."""
+    sigma_data: Positive = 0.5
+    """Standard deviation of pixels in [-1, 1]."""
+    sigma_min: Positive = 0.002
+    """Least noise of sampling, before the last step takes it away."""
+    sigma_max: Positive = 80.0
+    """Noise with which sampling begins."""
+    rho: Positive = 7.0
+    """Spacing of the steps: larger for shorter steps near the data."""
+    steps: Size = 18
+    """Steps of sampling, unless another number is asked for."""
+    ode_steps: Size = 64
+    """Runge-Kutta steps of `encode` and `decode`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_sigmas(self.sigma_min, self.sigma_max)
+        self.network.check_sides(self.image_shape)
+
+    def build(self) -> EDM:
+        """EDM of pixels around a U-Net or a DiT."""
+        from generative.diffusion.edm import EDM
+        from generative.nets.image_network import image_network
+
+        return EDM(
+            image_network(self.image_shape, self.network), self.image_shape, self.sigma_data,
+            sigma_min=self.sigma_min, sigma_max=self.sigma_max, rho=self.rho, steps=self.steps,
+            ode_steps=self.ode_steps, pixels=True, config=self,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EDMLossConfig(AdamWConfig):
+    """Loss and optimiser of EDM; the law of the noise is that of Karras et al. (2022)."""
+
+    mean: Finite = -1.2
+    """Mean of log(sigma) in training."""
+    std: Positive = 1.2
+    """Standard deviation of log(sigma) in training."""
+    even: bool = True
+    """Spread the noise levels of a batch evenly, for a steadier gradient."""
+    lr: Positive = 2e-3
+    final_lr: NonNegative = 1e-5
+    clip: NonNegative = 1.0
+    ema: Share = 0.999

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -24,9 +24,10 @@ from generative.known.densities import GaussianMixture, Standardised, TwoMoons
 from generative.known.quadrature import Density
 
 if TYPE_CHECKING:
+    from generative.diffusion.edm import EDM
     from generative.diffusion.model import Diffusion
 
-__all__ = ["MixtureDenoiser", "SimpleLoss", "simple_loss"]
+__all__ = ["MixtureDenoiser", "SimpleLoss", "simple_loss", "sobol"]
 
 CHUNK = 2**21
 """Numbers in the largest temporary array."""
@@ -105,16 +106,23 @@ class MixtureDenoiser:
         The mean of the exact conditional variance over n pairs of time and x_t that are spread
         evenly (a scrambled Sobol sequence), which leaves an error in the fourth digit.
         """
-        dim = len(self.std)
-        sobol = torch.quasirandom.SobolEngine(2 + dim, scramble=True, seed=seed)
-        u = sobol.draw(n, dtype=torch.float64).clamp(2.0**-32, 1 - 2.0**-32)
+        u = sobol(1 + self.numbers, n, seed)
         log_snr = schedule.log_snr(u[:, 0])
-        part = torch.searchsorted(self.log_weights.exp().cumsum(0)[:-1], u[:, 1].contiguous())
-        signal, noise = (part[:, None] for part in signal_and_noise(log_snr))
-        std = (signal.square() * self.std.square() + noise.square()).sqrt()
-        x = signal * self.means[part] + std * torch.special.ndtri(u[:, 2:])
+        x = self.at(log_snr, u[:, 1:])
         # x_t fixed, noise = (x_t - signal * data) / noise rate: the variances are proportional.
-        return float((self.data_variance(x, log_snr) * log_snr.exp()).mean()) / dim
+        return float((self.data_variance(x, log_snr) * log_snr.exp()).mean()) / len(self.std)
+
+    @property
+    def numbers(self) -> int:
+        """Uniform numbers that `at` makes an example of."""
+        return 1 + len(self.std)
+
+    def at(self, log_snr: Tensor, u: Tensor) -> Tensor:
+        """x_t (N, D) at log_snr (N,), of uniform numbers u (N, numbers), all float64."""
+        part = torch.searchsorted(self.log_weights.exp().cumsum(0)[:-1], u[:, 0].contiguous())
+        signal, noise = (rate[:, None] for rate in signal_and_noise(log_snr))
+        std = (signal.square() * self.std.square() + noise.square()).sqrt()
+        return signal * self.means[part] + std * torch.special.ndtri(u[:, 1:])
 
     def _split(self, x: Tensor, log_snr: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         rows = max(1, CHUNK // self.means.numel())
@@ -144,6 +152,12 @@ class MixtureDenoiser:
         return mean, (inner + shrunk.square() * spread).sum(1)
 
 
+def sobol(dim: int, n: int, seed: int = 0) -> Tensor:
+    """Uniform numbers spread evenly: a scrambled Sobol sequence, float64 (n, dim), none 0 or 1."""
+    engine = torch.quasirandom.SobolEngine(dim, scramble=True, seed=seed)
+    return engine.draw(n, dtype=torch.float64).clamp(2.0**-32, 1 - 2.0**-32)
+
+
 class SimpleLoss(NamedTuple):
     """Mean squared error of one number of the noise, times even in t."""
 
@@ -156,7 +170,11 @@ class SimpleLoss(NamedTuple):
 
 @torch.no_grad()
 def simple_loss(
-    model: Diffusion, density: Standardised, n: int = 2**15, seed: int = 1
+    model: Diffusion | EDM,
+    density: Standardised,
+    schedule: Schedule | None = None,
+    n: int = 2**15,
+    seed: int = 1,
 ) -> SimpleLoss:
     """Simple loss of a model of points on fresh ones, beside the least there is.
 
@@ -166,19 +184,22 @@ def simple_loss(
     Args:
         model: of points, on any device.
         density: of the data, one that `MixtureDenoiser.of` knows.
+        schedule: whose times are even; the model's own if not given, which EDM has not.
         n: points, each at one time.
         seed: of the points, the times and the noise.
     """
+    if schedule is None:
+        schedule = cast("Diffusion", model).schedule
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     exact = MixtureDenoiser.of(density)
     x = density.sample(n, generator, even=True)
     t = torch.rand(n, generator=generator)
-    log_snr = model.schedule.log_snr(t).float()
+    log_snr = schedule.log_snr(t).float()
     signal, rate = (part[:, None] for part in signal_and_noise(log_snr))
     noisy = signal * x + rate * torch.randn(x.shape, generator=generator)
     best, _ = exact(noisy, log_snr)
     found, _ = model.denoise(noisy.to(device), log_snr.to(device))
     excess = float((found.cpu() - best).square().mean())
-    floor = exact.floor(model.schedule)
+    floor = exact.floor(schedule)
     return SimpleLoss(floor + excess, floor, excess)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from generative.diffusion.schedules import signal_and_noise
-from generative.solvers import equal_steps, rk4
+from generative.solvers import equal_steps, probes, rk4, with_divergence
 from generative.training.checks import at_least_float32, checked
 from generative.training.ranges import Count, Probability, Quantile
 
@@ -212,29 +212,11 @@ def ode_log_prob(
         trace: "exact" takes one backward pass for each number of an example; "hutchinson" takes
             one in all, along a random direction of signs, and has the exact value as its mean.
     """
-    if trace not in ("exact", "hutchinson"):
-        raise ValueError(f"trace is {trace!r}; give 'exact' or 'hutchinson'")
-    if trace == "exact":
-        size = math.prod(x.shape[1:])
-        directions = torch.eye(size, dtype=x.dtype, device=x.device).view(size, 1, *x.shape[1:])
-    else:
-        signs = torch.randint(0, 2, x.shape, generator=generator, device=x.device)
-        directions = (2 * signs - 1).to(x.dtype)[None]
 
-    def rate(log_snr: float, x: Tensor) -> tuple[Tensor, Tensor]:
-        keep = torch.is_grad_enabled()
-        with torch.enable_grad():
-            x = x if x.requires_grad else x.detach().requires_grad_()
-            velocity = _velocity(denoise, x, log_snr)
-            divergence = x.new_zeros(len(x))
-            for i, direction in enumerate(directions):
-                (product,) = torch.autograd.grad(
-                    (velocity * direction).sum(), x,
-                    create_graph=keep, retain_graph=keep or i + 1 < len(directions),
-                )  # fmt: skip
-                divergence = divergence + (product * direction).flatten(1).sum(1)
-        return (velocity, divergence) if keep else (velocity.detach(), divergence.detach())
+    def field(log_snr: float, x: Tensor) -> Tensor:
+        return _velocity(denoise, x, log_snr)
 
+    rate = with_divergence(field, probes(x, trace, generator))
     signal = math.sqrt(_sigmoid(start))
     z, log_det = rk4(rate, signal * x, equal_steps(start, end, num_steps))
     size = math.prod(x.shape[1:])

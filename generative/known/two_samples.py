@@ -1,6 +1,7 @@
-"""Test of whether two samples come from one distribution.
+"""Test of whether two samples come from one distribution, and their distance.
 
 energy_test(model.sample(500), data[:500]).p_value
+wasserstein(model.sample(500), data[:500])          # in the unit of the data
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from generative.assignment import assign
 from generative.training.checks import checked
 from generative.training.ranges import Count
 
-__all__ = ["TwoSample", "energy_test"]
+__all__ = ["TwoSample", "energy_test", "wasserstein"]
 
 
 class TwoSample(NamedTuple):
@@ -37,10 +39,7 @@ def energy_test(x: Tensor, y: Tensor, permutations: Count = 999, seed: int = 0) 
     Args:
         x, y: samples, (N, D) and (M, D); the time grows with permutations * (N + M)^2.
     """
-    if x.dim() != 2 or y.shape[1:] != x.shape[1:]:
-        raise ValueError(
-            f"got samples of shapes {tuple(x.shape)} and {tuple(y.shape)}; pass (N, D) and (M, D)"
-        )
+    _check_samples(x, y)
     both = torch.cat([x, y]).double()
     distances = torch.cdist(both, both, compute_mode="donot_use_mm_for_euclid_dist")
     weights = torch.cat(
@@ -54,3 +53,30 @@ def energy_test(x: Tensor, y: Tensor, permutations: Count = 999, seed: int = 0) 
     # Statistics of equal sets of labels differ in the last digits by the order of summation.
     exceeding = (statistics[1:] >= statistics[0] * (1 - 1e-9) - 1e-15).sum()
     return TwoSample(float(statistics[0]), (1 + int(exceeding)) / (1 + permutations))
+
+
+def wasserstein(x: Tensor, y: Tensor) -> float:
+    """Wasserstein-2 distance of two samples: the root of the mean squared distance of the pairs in
+    the cheapest pairing.
+
+    Two samples of one distribution also have a distance, which falls as their size grows; compare
+    with that of two samples of the data. The time grows as N^3.
+
+    Args:
+        x, y: samples of one size, (N, D).
+    Raises:
+        ValueError: other shapes, or no points.
+    """
+    _check_samples(x, y)
+    if len(x) != len(y) or not len(x):
+        raise ValueError(f"got {len(x)} and {len(y)} points; pass as many of both, at least one")
+    distances = torch.cdist(x.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    squared = distances.square().numpy()
+    return float(np.sqrt(squared[np.arange(len(x)), assign(squared)].mean()))
+
+
+def _check_samples(x: Tensor, y: Tensor) -> None:
+    if x.dim() != 2 or y.shape[1:] != x.shape[1:]:
+        raise ValueError(
+            f"got samples of shapes {tuple(x.shape)} and {tuple(y.shape)}; pass (N, D) and (M, D)"
+        )

@@ -18,6 +18,7 @@ from generative.training.ranges import (
     Share,
     Size,
     SizeOrZero,
+    Waves,
     Widths,
 )
 
@@ -25,6 +26,8 @@ __all__ = [
     "UNET_BOOK",
     "BlockConfig",
     "ConditionalUNetConfig",
+    "ConditionedMLPConfig",
+    "DiTConfig",
     "FSQConfig",
     "QuantiserConfig",
     "TextEncoderConfig",
@@ -32,6 +35,7 @@ __all__ = [
     "ViTConfig",
     "bert_block",
     "clip_block",
+    "dit",
     "gpt2_block",
     "t5_block",
     "vit_block",
@@ -123,6 +127,26 @@ def clip_block(dim: int, num_heads: int, dropout: float = 0.0) -> BlockConfig:
 
 
 @dataclass(frozen=True)
+class ConditionedMLPConfig(Checked):
+    """A perceptron whose every layer gets the noise level, or the times."""
+
+    hidden_dim: Size = 128
+    """Width of its hidden layers."""
+    num_hidden: Depth = 3
+    """Hidden layers."""
+    num_waves: Waves = 0
+    """The network also sees sines and cosines of x_t, of this many wavelengths, 8, 4, 2 ...; it is
+    slow to learn sharp edges without."""
+    embedding_dim: Size = 16
+    """Sines and cosines of the level, or of each time."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.embedding_dim < 4 or self.embedding_dim % 2:
+            raise ValueError(f"embedding_dim is {self.embedding_dim}; give an even number from 4")
+
+
+@dataclass(frozen=True)
 class UNetConfig(Checked):
     """U-Net from noisy images to an estimate of their shape; the sizes are the book's, and
     `UNET_BOOK` is all of its network."""
@@ -147,6 +171,19 @@ class UNetConfig(Checked):
     dropout: Share = 0.0
     """Share of features left out in training, in every block."""
 
+    def check_sides(self, image_shape: tuple[int, ...]) -> None:
+        """Refuse images that the network can not halve as often as it has to.
+
+        Raises:
+            ValueError: says what divides their sides.
+        """
+        fold = 2 ** (len(self.channels) - 1)
+        if any(side % fold for side in image_shape[1:]):
+            raise ValueError(
+                f"image_shape is {image_shape}; {len(self.channels)} resolutions need a height and "
+                f"width that {fold} divides"
+            )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.channels) < 2:
@@ -168,6 +205,58 @@ class UNetConfig(Checked):
         if not isinstance(attends, bool) or not isinstance(channels, list):
             return settings
         return {**settings, "attention": [len(channels) - 1] if attends else []}
+
+
+@dataclass(frozen=True)
+class DiTConfig(Checked):
+    """A Transformer of patches from noisy images to an estimate of their shape; `dit` has the sizes
+    of its publication (Peebles & Xie 2023)."""
+
+    patch: Size = 4
+    """Side of a patch."""
+    dim: Size = 128
+    """Width of the tokens, a multiple of 4."""
+    num_layers: Depth = 4
+    """Blocks."""
+    num_heads: Size = 4
+    """Attention heads of a block."""
+    num_classes: SizeOrZero = 0
+    """Classes that the network is told; 0 for none."""
+    embedding_dim: Size = 256
+    """Sines and cosines that tell the network the noise level."""
+    max_frequency: Positive = 1000 / (2 * math.pi)
+    """The fastest of them, in turns over all levels; the slowest takes 10,000 times as long. The
+    default is the publication's for 1,000 steps."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dim % 4 or self.dim % self.num_heads:
+            raise ValueError(
+                f"dim is {self.dim} with {self.num_heads} heads; give a multiple of 4 and of the "
+                "heads"
+            )
+        if self.embedding_dim < 4 or self.embedding_dim % 2:
+            raise ValueError(f"embedding_dim is {self.embedding_dim}; give an even number from 4")
+
+    def check_sides(self, image_shape: tuple[int, ...]) -> None:
+        """Refuse images that can not be cut into patches.
+
+        Raises:
+            ValueError: says what divides their sides.
+        """
+        if any(side % self.patch for side in image_shape[1:]):
+            raise ValueError(
+                f"image_shape is {image_shape} and patch {self.patch}; give a patch that divides "
+                "height and width"
+            )
+
+
+def dit(size: Literal["S", "B", "L", "XL"], patch: int = 2, num_classes: int = 0) -> DiTConfig:
+    """DiT-S, DiT-B, DiT-L or DiT-XL, which is named after its patch too: DiT-XL/2."""
+    dim, num_layers, num_heads = {
+        "S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)
+    }[size]  # fmt: skip
+    return DiTConfig(patch, dim, num_layers, num_heads, num_classes)
 
 
 UNET_BOOK = UNetConfig(norm="batch", conditioning="input")

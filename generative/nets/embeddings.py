@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from generative.training.checks import at_least_float32
 
-__all__ = ["Waves", "sine_positions", "sinusoidal_embedding"]
+__all__ = ["Waves", "plane_positions", "sine_positions", "sinusoidal_embedding"]
 
 
 class Waves(nn.Module):
@@ -86,3 +86,20 @@ def sine_positions(
     i = torch.arange(0, dim, 2, device=device, dtype=dtype)
     angle = torch.arange(length, device=device)[:, None] / 10_000 ** (i / dim)
     return torch.stack([angle.sin(), angle.cos()], 2).flatten(1)[:, :dim]
+
+
+def plane_positions(rows: int, columns: int, dim: int) -> Tensor:
+    """Sines and cosines of the places of a grid, (rows * columns, dim), row by row.
+
+    The first half of the channels tells the row, the second the column, each as `sine_positions`
+    has it, the sines of a half before its cosines (He et al. 2022; Peebles & Xie 2023).
+
+    Args:
+        dim: a multiple of 4.
+    """
+    axes = [sine_positions(size, dim // 2) for size in (rows, columns)]
+    ordered = [torch.cat([axis[:, 0::2], axis[:, 1::2]], 1) for axis in axes]
+    row, column = (part.unflatten(0, shape) for part, shape in
+                   zip(ordered, ((rows, 1), (1, columns)), strict=True))  # fmt: skip
+    both = torch.cat([part.expand(rows, columns, -1) for part in (row, column)], 2)
+    return both.flatten(0, 1)

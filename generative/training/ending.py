@@ -19,6 +19,8 @@ BEST: dict[str, tuple[tuple[str, str], ...]] = {
     "denoising_loss": (("loss_floor", "floor"),),
     "distance_samples": (("distance_noise", "noise"),),
     "exact_objective": (("optimum", "optimum"),),
+    "matching_loss": (("matching_floor", "floor"),),
+    "mean_flow_error": (("mean_flow_size", "mean square"),),
     "nll": (FLOOR,),
     "simple_loss": (("simple_floor", "floor"),),
     "test_accuracy": (("best_accuracy", "best possible"), ("largest_class", "largest class")),
@@ -29,13 +31,15 @@ BEST: dict[str, tuple[tuple[str, str], ...]] = {
     "test_nll": (FLOOR, ALONE),
     "test_nll_at_most": (FLOOR, ALONE),
     "test_nll_estimate": (FLOOR, ALONE),
+    "wasserstein_1_steps": (("wasserstein_of_data", "two samples of the data"),),
+    "wasserstein_50_steps": (("wasserstein_of_data", "two samples of the data"),),
     "real_mean": (("random_mean", "random actions"),),
 }
 """Figures to compare with, and their names in the text, by the name of a figure in the result; the
 first that the result has is used. A figure of the data themselves has `data_` before its name."""
 BESIDE = {"_distance": ("_of_halves", "two halves of the data")}
 """The same for groups of names, by their ending."""
-DIFFERENCES = ("gap", "excess", "simple_excess", "loss_excess")
+DIFFERENCES = ("gap", "excess", "simple_excess", "loss_excess", "matching_excess")
 """Names that are left out, as they are the difference of the two figures."""
 PLACES = {
     "model": "model",

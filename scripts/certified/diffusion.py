@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+from generative.diffusion.config import PointEDMConfig
 from scripts.certified.common import Certificate, Line, Settings
 
 __all__ = ["CERTIFICATES"]
@@ -17,6 +19,11 @@ def two_moons(settings: Settings) -> list[Line]:
 def eight_gaussians(settings: Settings) -> list[Line]:
     """The same for eight Gaussians on a circle."""
     return diffusion_lines(settings, "eight-gaussians", "8 Gaussians")
+
+
+def two_moons_edm(settings: Settings) -> list[Line]:
+    """Two moons, with the preconditioning, the noise levels and the steps of EDM."""
+    return diffusion_lines(settings, "two-moons-edm", "moons")
 
 
 def ring(settings: Settings) -> list[Line]:
@@ -35,19 +42,22 @@ def diffusion_lines(settings: Settings, preset: str, name: str) -> list[Line]:
     from scripts import train_diffusion
 
     args = replace(train_diffusion.PRESETS[preset], out=settings.work, seed=settings.seed)
+    edm = isinstance(args.point, PointEDMConfig)
     if settings.smoke:
+        narrow: Any = {"hidden_dim": 8}
+        if edm:
+            narrow = {"network": replace(args.point.network, hidden_dim=8)}
         args = replace(
-            args,
-            point=replace(args.point, hidden_dim=8, ode_steps=4),
+            args, point=replace(args.point, ode_steps=4, **narrow),
             steps=5, batch_size=32, samples=100,
         )  # fmt: skip
     train_diffusion.main(args)
     result = read_result(settings.work)
-    steps, closer = args.point.steps, 1 - result["energy_p"]
+    steps, closer = f"{args.point.steps} {'Heun' if edm else 'DDIM'} steps", 1 - result["energy_p"]
     if "outside" in result:
         outside = result["outside"]
         first = Line(
-            f"{name}, share of {args.samples:,} samples of {steps} DDIM steps outside the squares",
+            f"{name}, share of {args.samples:,} samples of {steps} outside the squares",
             outside, 0.0, "none", outside, 0.05,
         )  # fmt: skip
     else:
@@ -63,7 +73,7 @@ def diffusion_lines(settings: Settings, preset: str, name: str) -> list[Line]:
             result["nll"], result["floor"], "entropy", result["gap"], 0.05,
         ),
         Line(
-            f"{name}, {args.samples:,} samples of {steps} DDIM steps and as many fresh points: "
+            f"{name}, {args.samples:,} samples of {steps} and as many fresh points: "
             "share of random relabellings with a smaller energy distance",
             closer, None, "any share is as likely, were they alike", closer, 0.95,
         ),
@@ -72,6 +82,7 @@ def diffusion_lines(settings: Settings, preset: str, name: str) -> list[Line]:
 
 CERTIFICATES = {
     "diffusion-two-moons": Certificate("Diffusion, DDPM and DDIM", two_moons),
+    "diffusion-two-moons-edm": Certificate("Diffusion, EDM", two_moons_edm),
     "diffusion-eight-gaussians": Certificate("Diffusion, DDPM and DDIM", eight_gaussians),
     "diffusion-ring": Certificate("Diffusion, DDPM and DDIM", ring),
     "diffusion-checkerboard": Certificate("Diffusion, DDPM and DDIM", checkerboard),

@@ -160,6 +160,9 @@ GIVEN: dict[str, Given] = {
     "docs/families/clip.md": given_clip,
     "docs/families/codes.md": given_codes,
     "docs/families/diffusion.md": given_model("diffusion", FAMILIES["ImageDiffusion"].make),
+    "docs/families/flow_matching.md": given_model(
+        "flow_matching", FAMILIES["PointFlowMatching"].make
+    ),
     "docs/families/gan.md": given_model("conditional_gan", lambda: of_classes("ConditionalGAN", 3)),
     "docs/families/in_context.md": given_dialogues,
     "docs/families/pixelcnn.md": given_model("pixelcnn", digits_with_classes),

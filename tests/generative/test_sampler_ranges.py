@@ -111,6 +111,23 @@ SAMPLERS = {
     "mala": (lambda **o: walk(mala, **o), {"steps": COUNT, "step_size": POSITIVE}),
     "FFJORD.trajectory": (lambda **o: flow().trajectory(X, **o), {"num_times": COUNT}),
     "FFJORD.log_prob_at": (lambda **o: flow().log_prob_at(X, **o), {"t": PROBABILITY}),
+    "FlowMatching.sample": (
+        lambda **o: FAMILIES["PointFlowMatching"].make().sample(**{"n": 1, **o}),
+        {"n": COUNT_OR_ZERO, "steps": COUNT},
+    ),
+    "FlowMatching.path": (
+        lambda **o: FAMILIES["PointFlowMatching"].make().path(X, **o), {"steps": COUNT}
+    ),
+    "MeanFlow.sample": (
+        lambda **o: FAMILIES["PointMeanFlow"].make().sample(**{"n": 1, **o}),
+        {"n": COUNT_OR_ZERO, "steps": COUNT},
+    ),
+    "MeanFlow.path": (
+        lambda **o: FAMILIES["PointMeanFlow"].make().path(X, **o), {"steps": COUNT}
+    ),
+    "MeanFlow.decode": (
+        lambda **o: FAMILIES["PointMeanFlow"].make().decode(X, **o), {"steps": COUNT}
+    ),
     "equal_steps": (lambda **o: equal_steps(0.0, 1.0, **o), {"num_steps": COUNT}),
     "shape_logits": (lambda **o: shape_logits(torch.zeros(1, 5), **o), TEXT_OPTIONS),
     "sample_logits": (lambda **o: sample_logits(torch.zeros(1, 5), **o), TEXT_OPTIONS),
