@@ -32,6 +32,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "train_recurrent_text", "train_gpt", "train_bert", "fine_tune_bert", "train_t5",
         "train_rlhf", "train_toolformer",
     ),
+    "train a model of pictures and texts": ("train_flamingo",),
     "train a model of music": (
         "train_music_rnn", "train_music_transformer", "train_musegan", "listen",
     ),

@@ -30,7 +30,7 @@ class Args(Checked):
     )
     """Folder of the run."""
     say: tuple[str, ...] = ()
-    """What to say, instead of lines that are read."""
+    """Sentences to say, instead of lines that are read."""
     max_answer: Count = 2
     """Most words of an answer; so much of the window is kept free."""
     temperature: NonNegative = 0.0

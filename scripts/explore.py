@@ -26,6 +26,7 @@ from scripts.explored import (
     diffusion,
     edm,
     energy,
+    flamingo,
     flow,
     flow_matching,
     gan,
@@ -77,6 +78,7 @@ class Args(Checked):
     text: text.Settings = field(default_factory=text.Settings)
     rlhf: rlhf.Settings = field(default_factory=rlhf.Settings)
     toolformer: toolformer.Settings = field(default_factory=toolformer.Settings)
+    flamingo: flamingo.Settings = field(default_factory=flamingo.Settings)
     music: music.Settings = field(default_factory=music.Settings)
     translation: translation.Settings = field(default_factory=translation.Settings)
     text_to_image: text_to_image.Settings = field(default_factory=text_to_image.Settings)
@@ -111,6 +113,7 @@ PRESETS = {
         codes=codes.Settings(max_images=200, num_images=2),
         text=text.Settings(num_tokens=8),
         rlhf=rlhf.Settings(betas=(0.5, 1.0), steps=2),
+        flamingo=flamingo.Settings(num_scenes=2, num_questions=2, num_texts=4),
         music=music.Settings(length=10, max_pieces=20),
         translation=translation.Settings(num_images=3, max_images=400),
         text_to_image=text_to_image.Settings(
@@ -130,6 +133,7 @@ _BY_CLASS = (
     flow_matching,
     pixelcnn,
     energy,
+    flamingo,
     diffusion,
     edm,
     classifier,
@@ -146,6 +150,7 @@ ELSEWHERE = {
     "BERTClassifier": "`worldmodels fine_tune_bert` tells how often it is right",
     "LinearController": "`worldmodels play` and `worldmodels evaluate` show what an agent does",
     "MDNRNN": "`worldmodels render_dream` shows what an agent dreams",
+    "NFNet": "pass the run of the Flamingo that sees with it",
     "TransformerMemory": "`worldmodels render_dream` shows what an agent dreams",
 }
 """Commands for models that are not drawn here."""

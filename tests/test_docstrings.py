@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import random
 import re
 import shutil
 import textwrap
@@ -514,6 +515,20 @@ def given_chat(folder: Path) -> dict[str, Any]:
     return of_words(load("generative.known.dialogues:Dialogues")().tokeniser, 72)
 
 
+def given_flamingo(folder: Path) -> dict[str, Any]:
+    family = FAMILIES["Flamingo"]
+    tokens = family.examples(1)[:, :6]
+    pictures = torch.rand(2, 1, 3, 8, 8)
+    return {
+        **names("generative.flamingo", "Flamingo"),
+        "tokens": tokens[:, :5],
+        "prompt": tokens[:, :5],
+        "picture": pictures[0],
+        "other": pictures[1],
+        "images": torch.rand(1, 2, 3, 8, 8),
+    }
+
+
 Given = Callable[[Path], dict[str, Any]]
 GIVEN: dict[str, Given] = {
     "generative.assignment": lambda _: {"cost": np.random.default_rng(0).random((4, 4))},
@@ -541,6 +556,8 @@ GIVEN: dict[str, Given] = {
     },
     "generative.flow.chain": given_chain,
     "generative.flow_matching.exact": given_lines,
+    "generative.flamingo": given_flamingo,
+    "generative.flamingo.vision": lambda _: {"images": torch.rand(2, 3, 24, 24)},
     "generative.gan.model": given_gan,
     "generative.loading": given_runs,
     "generative.mdn": lambda _: {"features": torch.randn(3, 64), "target": torch.randn(3, 2)},
@@ -613,6 +630,7 @@ GIVEN: dict[str, Given] = {
     "generative.known.scene_denoiser": given_scenes,
     "generative.known.scene_scores": given_scenes,
     "generative.known.prompts": given_scenes,
+    "generative.known.picture_talk": lambda _: {"rng": random.Random(0)},
     "generative.known.rules": lambda _: of_words(range(18), 24),
     "generative.training": given_training,
     "generative.training.learner": lambda _: names("generative.flow", "Chain"),
@@ -653,6 +671,8 @@ def small(kind: type) -> nn.Module:
     config = model.config
     if kind.__name__ == "GPT":
         config = replace(config, max_len=48)
+    elif kind.__name__ == "Flamingo":
+        config = replace(config, language=replace(config.language, max_len=48))
     elif kind.__name__ == "PixelCNN":
         config = replace(config, image_shape=(1, 16, 16))
     elif kind.__name__ == "MusicTransformer":

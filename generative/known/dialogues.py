@@ -49,11 +49,11 @@ class Dialogues:
         self.tokeniser = Tokeniser("words", ("", "[UNK]", *frame, *THINGS, *COLOURS))
 
     def tell(self, thing: str, colour: str) -> str:
-        """What a user says to tell a colour."""
+        """Sentence of a user that tells a colour."""
         return f"my {thing} is {colour} {STOP}"
 
     def ask(self, thing: str) -> str:
-        """What a user says to ask for a colour."""
+        """Sentence of a user that asks for a colour."""
         return f"what is my {thing} ?"
 
     def answer(self, said: Sequence[str]) -> str:

@@ -120,7 +120,7 @@ class Questions:
         return Candidate(question.whole, place, call, run_call(call, self.tools))
 
     def is_right(self, candidate: Candidate) -> bool:
-        """Whether a call stands right in front of the answer and gives it."""
+        """Tell whether a call stands right in front of the answer and gives it."""
         behind = candidate.text[candidate.place :]
         at_answer = candidate.text[: candidate.place].endswith("=")
         return at_answer and behind == f"{candidate.result}."

@@ -21,6 +21,9 @@ from .config import (
 from .config import (
     TextLossConfig as TextLossConfig,
 )
+from .config import (
+    ToolformerConfig as ToolformerConfig,
+)
 from .gpt import GPT as GPT
 from .recurrent import Bidirectional as Bidirectional
 from .recurrent import RecurrentText as RecurrentText

@@ -41,7 +41,7 @@ class Turn(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What the model answers."""
+    """Answer of the model, and what is told about it."""
 
     text: str
     cut: int

@@ -13,6 +13,7 @@ et al. 2018; Foster 2023, chapter 9). The default is the book's network for wine
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -90,14 +91,20 @@ class GPT(Pretrained, nn.Module):
         tokens: Tensor,
         caches: list[BlockCache] | None = None,
         maps: list[Tensor] | None = None,
+        before: Callable[[int, Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Tokens (B, T) -> input of the output layer, (B, T, dim); see `logits`."""
+        """Tokens (B, T) -> input of the output layer, (B, T, dim); see `logits`.
+
+        Args:
+            before: number of a block, its input (B, T, dim) -> the input that it gets instead.
+        """
         start = len(caches[0]) if caches else 0
         room = self.config.max_len - start
         check_tokens(tokens, self.config.vocab_size, room, self)
         places = torch.arange(start, start + tokens.shape[1], device=tokens.device)
         x = self.dropout(self.embedding(tokens) + self.positions(places))
         for k, block in enumerate(self.blocks):
+            x = x if before is None else before(k, x)
             x = block(x, cache=caches[k] if caches else None, maps=maps)
         return self.norm(x)
 

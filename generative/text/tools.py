@@ -63,7 +63,7 @@ __all__ = [
 
 OPEN, ARROW, CLOSE = "[", "->", "]"
 NO_ANSWER = "?"
-"""What stands for the result of a tool that has none."""
+"""Sign for the result of a tool that has none."""
 MOST_DIGITS = 30
 MOST_CHARACTERS = 100
 _CALL = re.compile(r"\[([A-Z]+)\(([^()\[\]]*(?:\([^\[\]]*\)[^()\[\]]*)*)\)$")

@@ -10,7 +10,7 @@ __all__ = ["CERTIFICATES"]
 
 
 def toolformer(settings: Settings) -> list[Line]:
-    """Which calls the model keeps, and what it answers to unseen questions."""
+    """Calls that the model keeps, and its answers to unseen questions."""
     import random
 
     from generative.known.tool_questions import Questions

@@ -181,7 +181,7 @@ def explore_next(
 
 
 def explore_examples(subject: Subject) -> dict[str, Any]:
-    """How often a GPT answers rightly after 0, 1, .. pairs of the text, beside the best possible.
+    """Share of right answers of a GPT after 0, 1, .. pairs, beside the best possible.
 
     The texts have rules of their own, whatever the model was trained on.
     """
@@ -201,7 +201,7 @@ def explore_examples(subject: Subject) -> dict[str, Any]:
 
 
 def explore_history(subject: Subject, tokeniser: Tokeniser) -> dict[str, Any]:
-    """Whether a conversation knows what was told, by the turns since; and one as it went.
+    """Share of facts that a conversation knows, by the turns since; and one as it went.
 
     A fact is told, other things are talked about, then it is asked for.
     """

@@ -1,0 +1,13 @@
+from .config import FlamingoConfig as FlamingoConfig
+from .config import FlamingoLossConfig as FlamingoLossConfig
+from .config import NFNetConfig as NFNetConfig
+from .config import ResamplerConfig as ResamplerConfig
+from .config import nfnet_f as nfnet_f
+from .model import Flamingo as Flamingo
+from .model import FlamingoLearner as FlamingoLearner
+from .model import GatedCrossAttention as GatedCrossAttention
+from .model import image_indices as image_indices
+from .resampler import PerceiverResampler as PerceiverResampler
+from .vision import NFNet as NFNet
+from .vision import ScaledConv as ScaledConv
+from .vision import VisionTower as VisionTower

@@ -1,0 +1,178 @@
+"""Settings of Flamingo: its vision, its resampler, its gated layers, and of their training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from generative.text.config import GPTConfig, TextLossConfig, gpt2_block
+from generative.training.ranges import (
+    Checked,
+    CountOrZero,
+    Depth,
+    Length,
+    NonNegative,
+    Positive,
+    Range,
+    Share,
+    Size,
+    SizeOrZero,
+    Widths,
+)
+
+if TYPE_CHECKING:
+    from generative.flamingo.model import Flamingo
+
+__all__ = [
+    "FlamingoConfig",
+    "FlamingoLossConfig",
+    "GPTConfig",
+    "NFNetConfig",
+    "ResamplerConfig",
+    "nfnet_f",
+]
+
+Strides = Annotated[tuple[Annotated[int, Range(1, 2)], ...], Length(1, 16)]
+
+
+@dataclass(frozen=True)
+class NFNetConfig(Checked):
+    """A residual network of convolutions without normalisation (Brock et al. 2021); a small one."""
+
+    image_shape: tuple[Size, Size, Size] = (3, 24, 24)
+    """(C, H, W)."""
+    stem: Widths = (16,)
+    """Feature maps of the first convolutions."""
+    stem_strides: Strides = (1,)
+    """Stride of each of them."""
+    widths: Widths = (32, 64, 64)
+    """Feature maps of each stage."""
+    depths: Widths = (1, 1, 1)
+    """Blocks of each stage."""
+    strides: Strides = (2, 2, 2)
+    """Stride of the first block of each stage."""
+    expansion: Positive = 0.5
+    """Width inside a block, as a share of the block's."""
+    group_size: SizeOrZero = 0
+    """Feature maps that a 3x3 convolution reads together; 0 for all."""
+    squeeze: Share = 0.5
+    """Width of the squeeze that weighs a block's feature maps, as a share of them; 0 for none."""
+    activation: Literal["relu", "gelu", "silu"] = "gelu"
+    """Activation, divided by its deviation on normal numbers."""
+    alpha: Positive = 0.2
+    """Factor of what a block adds; the variance grows by its square in every block."""
+    gain: NonNegative = 0.0
+    """First value of the learned factor of what a block adds; 0 begins with the shortcuts alone
+    (SkipInit), 1 is what the predicted variances are for."""
+    last: SizeOrZero = 0
+    """Feature maps of a last 1x1 convolution; 0 for none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not len(self.widths) == len(self.depths) == len(self.strides):
+            raise ValueError(
+                f"widths, depths and strides are of {len(self.widths)}, {len(self.depths)} and "
+                f"{len(self.strides)} stages; give as many of each"
+            )
+        if len(self.stem) != len(self.stem_strides):
+            raise ValueError(
+                f"stem has {len(self.stem)} convolutions and {len(self.stem_strides)} strides; "
+                "give as many"
+            )
+
+    @property
+    def dim(self) -> int:
+        """Feature maps of the result."""
+        return self.last or self.widths[-1]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the result."""
+        sides = self.image_shape[1:]
+        for stride in (*self.stem_strides, *self.strides):
+            sides = tuple(-(-side // stride) for side in sides)
+        rows, columns = sides
+        return rows, columns
+
+
+def nfnet_f(k: int = 6, side: int = 480) -> NFNetConfig:
+    """NFNet-F0 to F6 as published, without the classifier; F6 is Flamingo's.
+
+    Args:
+        k: 0 to 6; the depth grows with k + 1.
+        side: side of the images.
+    """
+    if not 0 <= k <= 6:
+        raise ValueError(f"k is {k}; the networks are F0 to F6")
+    return NFNetConfig(
+        (3, side, side), (16, 32, 64, 128), (2, 1, 1, 2), (256, 512, 1536, 1536),
+        tuple(depth * (k + 1) for depth in (1, 2, 6, 3)), (1, 2, 2, 2), group_size=128, last=3072,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ResamplerConfig(Checked):
+    """A Perceiver resampler: learned vectors that gather what is in any number of frames."""
+
+    num_latents: Size = 9
+    """Vectors that stand for an image or a film (published: 64)."""
+    num_layers: Depth = 1
+    """Layers (published: 6)."""
+    num_heads: Size = 4
+    """Attention heads."""
+    key_dim: SizeOrZero = 0
+    """Width of each head's keys; 0 for the width of the features by the number of heads."""
+    max_frames: Size = 8
+    """Frames that have a vector of time; those of a longer film are refused."""
+
+
+@dataclass(frozen=True)
+class FlamingoConfig(Checked):
+    """A frozen GPT and a frozen vision, joined by a resampler and gated layers; a small one."""
+
+    language: GPTConfig = field(
+        default_factory=lambda: GPTConfig(
+            100, 96, 3, gpt2_block(64, 4, dropout=0.0), tied=True, init="normal"
+        )
+    )
+    """The GPT."""
+    vision: NFNetConfig = field(default_factory=NFNetConfig)
+    resampler: ResamplerConfig = field(default_factory=ResamplerConfig)
+    every: Size = 1
+    """A gated layer stands in front of every so many blocks (published: 1, 4 or 7)."""
+    num_heads: Size = 4
+    """Heads of the gated layers' attention."""
+    key_dim: SizeOrZero = 0
+    """Width of each of their heads; 0 for the GPT's width by the number of heads."""
+    image_token: Annotated[int, Range(2, 2**20)] = 2
+    """Token that stands for an image."""
+    chunk_token: Annotated[int, Range(2, 2**20)] = 3
+    """Token that ends a chunk: what follows sees no image until the next one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        tokens = self.image_token, self.chunk_token
+        if max(tokens) >= self.language.vocab_size or tokens[0] == tokens[1]:
+            raise ValueError(
+                f"image_token and chunk_token are {tokens}; give two different ones below the "
+                f"GPT's {self.language.vocab_size} tokens"
+            )
+
+    def build(self) -> Flamingo:
+        """GPT, vision, resampler and gated layers."""
+        from generative.flamingo.model import Flamingo
+        from generative.flamingo.vision import NFNet
+        from generative.text.gpt import GPT
+
+        return Flamingo(GPT(self.language), NFNet(self.vision), self)
+
+
+@dataclass(frozen=True)
+class FlamingoLossConfig(TextLossConfig):
+    """Optimiser of the resampler and the gated layers."""
+
+    lr: Positive = 3e-3
+    final_lr: NonNegative = 3e-5
+    warmup: CountOrZero = 50
+    beta2: Share = 0.99
+    clip: NonNegative = 1.0

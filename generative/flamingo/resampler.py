@@ -1,0 +1,74 @@
+"""Perceiver resampler: any number of frames of any size -> a fixed number of vectors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from generative.flamingo.config import ResamplerConfig
+from generative.nets.attention import MultiHeadAttention
+
+__all__ = ["PerceiverResampler", "feed_forward"]
+
+
+def feed_forward(dim: int) -> nn.Sequential:
+    """Two linear maps without biases around a GELU, four times as wide inside."""
+    return nn.Sequential(nn.Linear(dim, 4 * dim, False), nn.GELU(), nn.Linear(4 * dim, dim, False))
+
+
+class ResamplerLayer(nn.Module):
+    """Latents look at features and at themselves, then a feed-forward network; both are added."""
+
+    def __init__(self, dim: int, config: ResamplerConfig):
+        super().__init__()
+        self.norm_features, self.norm_latents = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attention = MultiHeadAttention(dim, config.num_heads, config.key_dim, bias=False)
+        self.norm = nn.LayerNorm(dim)
+        self.feed_forward = feed_forward(dim)
+
+    def forward(self, z: Tensor, x: Tensor, maps: list[Tensor] | None = None) -> Tensor:
+        """Latents z (B, R, D), features x (B, M, D) -> (B, R, D)."""
+        z_normed = self.norm_latents(z)
+        both = torch.cat([self.norm_features(x), z_normed], 1)
+        z = z + self.attention(z_normed, both, maps=maps)
+        return z + self.feed_forward(self.norm(z))
+
+
+class PerceiverResampler(nn.Module):
+    """Learned latents that gather features of frames (Alayrac et al. 2022, section 2.1).
+
+    A vector of time is added to the features of each frame before they are joined; places within a
+    frame have none, as the features carry them.
+
+    Args:
+        dim: width of features and latents.
+        config: see `ResamplerConfig`.
+    """
+
+    def __init__(self, dim: int, config: ResamplerConfig | None = None):
+        super().__init__()
+        self.config = config = config or ResamplerConfig()
+        self.latents = nn.Parameter(torch.randn(config.num_latents, dim))
+        self.times = nn.Parameter(torch.randn(config.max_frames, dim) * 0.02)
+        self.layers = nn.ModuleList(ResamplerLayer(dim, config) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, maps: list[Tensor] | None = None) -> Tensor:
+        """Features of frames (B, F, P, D) -> (B, R, D), whatever F and P are.
+
+        Args:
+            maps: gets the weights of each layer appended, (B, H, R, F * P + R).
+        Raises:
+            ValueError: more frames than have a vector of time, or none.
+        """
+        frames = x.shape[1]
+        if not 1 <= frames <= len(self.times):
+            raise ValueError(
+                f"got {frames} frames; the resampler takes 1 to {len(self.times)}: leave some out, "
+                "or give it more by resampler.max_frames"
+            )
+        x = (x + self.times[:frames, None]).flatten(1, 2)
+        z = self.latents.expand(len(x), -1, -1)
+        for layer in self.layers:
+            z = layer(z, x, maps)
+        return self.norm(z)

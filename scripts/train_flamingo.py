@@ -1,0 +1,350 @@
+"""Train Flamingo: a model of texts learns to read pictures through gated layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from generative.flamingo.config import (
+    FlamingoConfig,
+    FlamingoLossConfig,
+    NFNetConfig,
+    ResamplerConfig,
+    nfnet_f,
+)
+from generative.text.config import GPTConfig, TextLossConfig, gpt2_block
+from generative.training.cli import start
+from generative.training.ranges import (
+    Checked,
+    Count,
+    Device,
+    Ending,
+    Folder,
+    Probability,
+    Seed,
+    Workers,
+)
+from generative.training.reports import add_to_report
+from generative.training.run import Run
+from scripts.common.text import VOCABULARY_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from generative.flamingo.model import Flamingo, FlamingoBatch
+    from generative.known.picture_talk import PictureTalk, Talk
+    from generative.text.gpt import GPT
+
+QUESTIONS = {
+    "how many": "counts", "what colour": "colours", "where is": "places", "what is": "objects",
+}  # fmt: skip
+"""Names of the questions in the result, by how they begin."""
+
+
+@dataclass(frozen=True)
+class Args(Checked):
+    """Train Flamingo: a model of texts learns to read pictures through gated layers.
+
+    The pictures are scenes of nine cells, the texts captions, questions, films and names that are
+    given to objects anew in every text. First a GPT learns the language, with pictures told in
+    words; then the vision learns from captions and questions, with gated layers that are thrown
+    away; then both are frozen, and new gated layers and a resampler learn.
+    """
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
+
+    out: Folder = Path("runs/flamingo")
+    """Run folder; the trained model is in its `model` folder, GPT and vision in `language` and
+    `vision`."""
+    model: FlamingoConfig = field(default_factory=FlamingoConfig)
+    """vocab_size and the tags follow from the texts."""
+    language: TextLossConfig = field(
+        default_factory=lambda: TextLossConfig(
+            lr=3e-3, final_lr=3e-5, warmup=100, beta2=0.99, clip=1.0
+        )
+    )
+    language_steps: Count = 2500
+    told: Probability = 0.8
+    """Share of the GPT's texts in which pictures are told in words; in the others tags stand
+    alone."""
+    vision: FlamingoLossConfig = field(default_factory=FlamingoLossConfig)
+    vision_steps: Count = 500
+    loss: FlamingoLossConfig = field(default_factory=FlamingoLossConfig)
+    steps: Count = 1500
+    """Steps of the gated layers and the resampler."""
+    batch_size: Count = 32
+    log_every: Count = 50
+    num_test: Count = 300
+    """Texts of each kind in which an answer is asked for at the end."""
+    report: Annotated[Path, Ending((".json",))] | None = None
+    """JSON file to which the result is added, under the name of the run's folder."""
+    threads: Workers = 0
+    """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
+    device: Device = "auto"
+    seed: Seed = 1
+
+
+DEFAULT_PRESET = "scenes"
+PRESETS = {
+    "scenes": Args(),
+    # The largest published one: Chinchilla's layout, NFNet-F6 and a gated layer before every
+    # seventh block.
+    "paper": Args(
+        model=FlamingoConfig(
+            GPTConfig(32_000, 2048, 80, gpt2_block(8192, 64, dropout=0.0), tied=True),
+            nfnet_f(6),
+            ResamplerConfig(64, 6, 16),
+            every=7,
+            num_heads=64,
+        )
+    ),
+    "smoke": Args(
+        model=FlamingoConfig(
+            GPTConfig(100, 96, 2, gpt2_block(16, 2, dropout=0.0), tied=True, init="normal"),
+            NFNetConfig(stem=(4,), widths=(8, 8, 8)),
+            ResamplerConfig(2, 1, 2),
+            num_heads=2,
+        ),
+        language_steps=4,
+        vision_steps=2,
+        steps=4,
+        batch_size=4,
+        log_every=2,
+        num_test=4,
+    ),
+}
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the trained model."""
+    import torch
+
+    from generative.flamingo.model import FlamingoLearner
+    from generative.flamingo.vision import NFNet
+    from generative.known.picture_talk import PictureTalk
+    from generative.training.loop import fit
+
+    with Run.open(args, kind="train_flamingo") as run:
+        if run.done:
+            return run.path / "model"
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        talk = PictureTalk()
+        talk.tokeniser.save(run.path / VOCABULARY_NAME)
+        train_language(args, talk)
+        train_vision(args, talk)
+        model = new_model(args, run, talk)
+        vision = NFNet.from_pretrained(run.path / "vision" / "model")
+        model.vision.load_state_dict(vision.state_dict())
+        learner = FlamingoLearner(model.to(run.device), args.loss, args.steps)
+        fit(
+            learner, picture_batches(args, run, talk), run, args.steps,
+            log_every=args.log_every, what="learning to read pictures",
+        )  # fmt: skip
+        model = learner.kept.eval()
+        model.save_pretrained(run.path / "model")
+        run.finish({**run.metrics.last(), **score(model, talk, args.num_test)})
+        if args.report is not None:
+            add_to_report(args.report, run)
+        return run.path / "model"
+
+
+def config_of(args: Args, talk: PictureTalk) -> FlamingoConfig:
+    """The settings of the model with the vocabulary and the tags of the texts."""
+    return replace(
+        args.model,
+        language=replace(args.model.language, vocab_size=len(talk.tokeniser)),
+        image_token=talk.image_token,
+        chunk_token=talk.chunk_token,
+    )
+
+
+def new_model(args: Args, run: Run, talk: PictureTalk) -> Flamingo:
+    """A Flamingo around the GPT that was trained, with new weights everywhere else."""
+    import torch
+
+    from generative.text.gpt import GPT
+
+    torch.manual_seed(run.seed_for("weights"))
+    model = config_of(args, talk).build()
+    language = GPT.from_pretrained(args.out / "language" / "model")
+    model.language.load_state_dict(language.state_dict())
+    return model.train()
+
+
+def train_language(args: Args, talk: PictureTalk) -> None:
+    """A GPT of texts whose pictures are told in words, in the run's folder `language`."""
+    import random
+
+    import torch
+
+    from generative.text.gpt import GPT
+    from generative.text.tokens import TextLearner
+    from generative.training.loop import fit
+
+    with Run.open(args, args.out / "language", kind="train_flamingo language") as run:
+        if run.done:
+            return
+        torch.manual_seed(run.seed_for("weights"))
+        model = GPT(config_of(args, talk).language).to(run.device)
+        learner = TextLearner(model, args.language, args.language_steps)
+
+        def batch(step: int) -> Tensor:
+            rng = random.Random(run.seed_for("batch", step))
+            texts = talk.draw(args.batch_size, rng)
+            words = [talk.in_words(t) if rng.random() < args.told else t.text for t in texts]
+            return rows(talk, words).to(run.device)
+
+        fit(
+            learner, batch, run, args.language_steps,
+            log_every=args.log_every, what="learning the language",
+        )  # fmt: skip
+        model = learner.kept.eval()
+        model.save_pretrained(run.path / "model")
+        run.finish({**run.metrics.last(), **score_language(model, talk, args.num_test)})
+
+
+def train_vision(args: Args, talk: PictureTalk) -> None:
+    """A vision that tells the GPT what is in a picture, in the run's folder `vision`."""
+    from generative.flamingo.model import FlamingoLearner
+    from generative.known.picture_talk import PictureTalk
+    from generative.training.loop import fit
+
+    with Run.open(args, args.out / "vision", kind="train_flamingo vision") as run:
+        if run.done:
+            return
+        model = new_model(args, run, talk).to(run.device)
+        learner = FlamingoLearner(model, args.vision, args.vision_steps, vision=True)
+        plain = PictureTalk({"caption": 0.5, "questions": 0.5})
+        fit(
+            learner, picture_batches(args, run, plain), run, args.vision_steps,
+            log_every=args.log_every, what="learning to see",
+        )  # fmt: skip
+        learner.kept.vision.eval().save_pretrained(run.path / "model")
+        run.finish(run.metrics.last())
+
+
+def rows(talk: PictureTalk, texts: Sequence[str | Talk]) -> Tensor:
+    """Texts as tokens, with an end behind the longest."""
+    words = [text if isinstance(text, str) else text.text for text in texts]
+    return talk.tokens(words, 1 + max(len(talk.tokeniser.encode(text)) for text in words))
+
+
+def picture_batches(args: Args, run: Run, talk: PictureTalk) -> Callable[[int], FlamingoBatch]:
+    """Batches of a step: texts of one kind with their pictures."""
+    import random
+
+    from generative.flamingo.model import FlamingoBatch
+
+    def batch(step: int) -> FlamingoBatch:
+        texts = talk.draw(args.batch_size, random.Random(run.seed_for("batch", step)))
+        return FlamingoBatch(rows(talk, texts).to(run.device), talk.images(texts).to(run.device))
+
+    return batch
+
+
+# ---------------------------------------------------------------------------------------------
+# Scores
+# ---------------------------------------------------------------------------------------------
+
+
+def answers(
+    model: Flamingo | GPT, talk: PictureTalk, texts: Sequence[Talk], among_names: bool = False
+) -> list[bool]:
+    """Tell of each text whether the most probable answer to its last question is right.
+
+    Args:
+        model: a GPT gets the pictures in words.
+        among_names: take the most probable of the names that the text may ask for.
+    """
+    import torch
+
+    from generative.flamingo.model import Flamingo
+
+    tokeniser, device = talk.tokeniser, next(model.parameters()).device
+    right = [False] * len(texts)
+    by_length: dict[int, list[int]] = {}
+    prompts = []
+    for k, text in enumerate(texts):
+        whole = text.text if isinstance(model, Flamingo) else talk.in_words(text)
+        ending = f" {text.answer} {whole.split()[-1]}"
+        prompts.append(tokeniser.encode(whole.removesuffix(ending)))
+        by_length.setdefault(len(prompts[-1]), []).append(k)
+    for some in by_length.values():
+        prompt = torch.tensor([prompts[k] for k in some], device=device)
+        extra = (talk.images([texts[k] for k in some]).to(device),)
+        extra = extra if isinstance(model, Flamingo) else ()
+        if among_names:
+            from generative.text.tokens import with_start
+
+            with torch.no_grad():
+                logits = model.logits(with_start(prompt), *extra)[:, -1]
+            for k, row in zip(some, logits, strict=True):
+                names = list(texts[k].names)
+                best = row[[tokeniser.encode(name)[0] for name in names]].argmax()
+                right[k] = names[int(best)] == texts[k].answer
+            continue
+        written = model.generate(prompt, *extra, 4, temperature=0.0)[:, prompt.shape[1] :]
+        for k, row in zip(some, written, strict=True):
+            expected = texts[k].answer.split()
+            right[k] = tokeniser.pieces(row)[: len(expected)] == expected
+    return right
+
+
+def share(right: Sequence[bool]) -> float:
+    """Share of what is right; 0 of nothing."""
+    return sum(right) / max(1, len(right))
+
+
+def score_language(model: GPT, talk: PictureTalk, num: int) -> dict[str, float]:
+    """Share of right answers of the GPT, which reads the pictures in words."""
+    import random
+
+    from generative.known.picture_talk import Talk
+
+    rng = random.Random(0)
+    naming = [talk.naming(4, rng) for _ in range(num)]
+    asked = [Talk("questions", (talk.questions(rng, 1),)) for _ in range(num)]
+    return {
+        "right_names": share(answers(model, talk, naming)),
+        "right_questions": share(answers(model, talk, asked)),
+    }
+
+
+def score(model: Flamingo, talk: PictureTalk, num: int) -> dict[str, float]:
+    """Share of right answers about pictures that were not trained on.
+
+    Names: after an example of each of four names; with the pictures of the examples exchanged in
+    any way; and without examples, the most probable of the four names.
+    """
+    import random
+
+    from generative.known.picture_talk import Talk
+
+    rng = random.Random(0)
+    naming = [talk.naming(4, rng) for _ in range(num)]
+    exchanged = [talk.exchanged(text, rng) for text in naming]
+    alone = [talk.naming(4, rng, shots=0) for _ in range(num)]
+    films = [talk.talk("film", rng) for _ in range(num)]
+    asked = [Talk("questions", (talk.questions(rng, 1),)) for _ in range(4 * num)]
+    right = answers(model, talk, asked)
+    found = {
+        "right_names_one_shot": share(answers(model, talk, naming)),
+        "right_names_exchanged": share(answers(model, talk, exchanged)),
+        "right_names_no_shot": share(answers(model, talk, alone, among_names=True)),
+        "right_films": share(answers(model, talk, films)),
+    }
+    for begins, name in QUESTIONS.items():
+        some = [
+            r for r, text in zip(right, asked, strict=True)
+            if text.chunks[0].words.startswith(begins)
+        ]  # fmt: skip
+        found[f"right_{name}"] = share(some)
+    return found
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)
