@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from generative.flamingo.config import (
     FlamingoConfig,
@@ -22,6 +22,7 @@ from generative.training.ranges import (
     Ending,
     Folder,
     Probability,
+    Range,
     Seed,
     Workers,
 )
@@ -42,6 +43,8 @@ QUESTIONS = {
     "how many": "counts", "what colour": "colours", "where is": "places", "what is": "objects",
 }  # fmt: skip
 """Names of the questions in the result, by how they begin."""
+EMBED_DIM = 64
+"""Numbers of the vectors by which pictures and captions find each other."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,8 @@ class Args(Checked):
 
     The pictures are scenes of nine cells, the texts captions, questions, films and names that are
     given to objects anew in every text. First a GPT learns the language, with pictures told in
-    words; then the vision learns from captions and questions, with gated layers that are thrown
-    away; then both are frozen, and new gated layers and a resampler learn.
+    words; then the vision learns by contrast with captions, as CLIP does; then both are frozen, and
+    gated layers and a resampler learn.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
@@ -70,8 +73,15 @@ class Args(Checked):
     told: Probability = 0.8
     """Share of the GPT's texts in which pictures are told in words; in the others tags stand
     alone."""
-    vision: FlamingoLossConfig = field(default_factory=FlamingoLossConfig)
+    vision_by: Literal["contrast", "captions"] = "contrast"
+    """How the vision learns: which caption belongs to which picture, as published, or to tell the
+    GPT what is in a picture, through gated layers that are thrown away."""
+    vision: FlamingoLossConfig = field(
+        default_factory=lambda: FlamingoLossConfig(lr=2e-3, final_lr=2e-5)
+    )
     vision_steps: Count = 500
+    vision_batch: Annotated[int, Range(2, 2**20)] = 128
+    """Pairs of a contrast."""
     loss: FlamingoLossConfig = field(default_factory=FlamingoLossConfig)
     steps: Count = 1500
     """Steps of the gated layers and the resampler."""
@@ -114,6 +124,7 @@ PRESETS = {
         batch_size=4,
         log_every=2,
         num_test=4,
+        vision_batch=8,
     ),
 }
 
@@ -135,7 +146,7 @@ def main(args: Args) -> Path:
         talk = PictureTalk()
         talk.tokeniser.save(run.path / VOCABULARY_NAME)
         train_language(args, talk)
-        train_vision(args, talk)
+        (train_by_contrast if args.vision_by == "contrast" else train_by_captions)(args, talk)
         model = new_model(args, run, talk)
         vision = NFNet.from_pretrained(run.path / "vision" / "model")
         model.vision.load_state_dict(vision.state_dict())
@@ -207,7 +218,54 @@ def train_language(args: Args, talk: PictureTalk) -> None:
         run.finish({**run.metrics.last(), **score_language(model, talk, args.num_test)})
 
 
-def train_vision(args: Args, talk: PictureTalk) -> None:
+def train_by_contrast(args: Args, talk: PictureTalk) -> None:
+    """A vision by which captions and pictures find each other, in the run's folder `vision`.
+
+    The pictures have one object or two, with their places; the text encoder is thrown away.
+    """
+    import torch
+
+    from generative.clip import CLIP, CLIPBatch, CLIPLearner, CLIPLossConfig, TextEncoderConfig
+    from generative.clip.networks import TextTower
+    from generative.data.caption_tokens import CaptionTokeniser
+    from generative.flamingo.vision import NFNet, VisionTower
+    from generative.known.captioned_scenes import CaptionedScenes, CaptionMix
+    from generative.known.captions import WORDS, matches
+    from generative.known.scenes import draw
+    from generative.training.loop import fit
+
+    with Run.open(args, args.out / "vision", kind="train_flamingo vision") as run:
+        if run.done:
+            return
+        torch.manual_seed(run.seed_for("weights"))
+        world = CaptionedScenes(
+            CaptionMix(one=0, one_placed=1, two=0, two_placed=2, relation=0, count=1), "all"
+        )
+        text = TextEncoderConfig(64, 24)
+        tokeniser = CaptionTokeniser.fit([" ".join(WORDS)], text.max_len, most=text.vocab_size)
+        tower = VisionTower(NFNet(args.model.vision), EMBED_DIM)
+        clip = CLIP(tower, TextTower(text, EMBED_DIM), world.image_shape).to(run.device)
+        config = CLIPLossConfig(
+            lr=args.vision.lr, final_lr=args.vision.final_lr, warmup=args.vision.warmup,
+            clip=args.vision.clip, ema=args.vision.ema, weight_decay=args.vision.weight_decay,
+        )  # fmt: skip
+
+        def batch(step: int) -> CLIPBatch:
+            generator = torch.Generator().manual_seed(run.seed_for("batch", step))
+            texts, cells = world.draw(args.vision_batch, generator)
+            parts = draw(cells), tokeniser.encode(texts), matches(texts, cells).T
+            return CLIPBatch(*(part.to(run.device) for part in parts))
+
+        learner = CLIPLearner(clip, config, args.vision_steps)
+        fit(
+            learner, batch, run, args.vision_steps,
+            log_every=args.log_every, what="learning to see",
+        )  # fmt: skip
+        learner.kept.image.vision.eval().save_pretrained(run.path / "model")
+        run.finish(run.metrics.last())
+
+
+def train_by_captions(args: Args, talk: PictureTalk) -> None:
     """A vision that tells the GPT what is in a picture, in the run's folder `vision`."""
     from generative.flamingo.model import FlamingoLearner
     from generative.known.picture_talk import PictureTalk

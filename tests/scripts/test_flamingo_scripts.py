@@ -37,12 +37,20 @@ def test_gpt_and_vision_are_those_of_the_stages_before(run):
     for ours, theirs in ((model.language, language), (model.vision, vision)):
         for name, weight in theirs.state_dict().items():
             assert torch.equal(ours.state_dict()[name], weight), name
-    torch.manual_seed(0)
-    assert not torch.equal(vision.stem[0].weight, NFNet(vision.config).stem[0].weight)
     assert model.config.image_token == TALK.image_token
     found = read_result(run)
     assert found["attention_gates"] > 0
     assert {"right_names_one_shot", "right_films", "right_counts", "right_places"} <= set(found)
+
+
+def test_a_vision_that_learns_from_captions(run, tmp_path):
+    """Its GPT stays as it was, and the vision is another than that of a contrast."""
+    args = replace(SMOKE, out=tmp_path / "run", vision_by="captions", threads=1)
+    model = Flamingo.from_pretrained(train_flamingo.main(args))
+    other = Flamingo.from_pretrained(run / "model")
+    for name, weight in model.language.state_dict().items():
+        assert torch.equal(weight, other.language.state_dict()[name]), name
+    assert not torch.equal(model.vision.stem[0].weight, other.vision.stem[0].weight)
 
 
 class Knows(nn.Module):
