@@ -23,6 +23,7 @@ __all__ = ["MODELS", "load_model", "model_folder"]
 MODELS: dict[str, str] = {
     "AttentionGAN": "generative.attention_gan",
     "Autoencoder": "generative.autoencoder",
+    "AutoregressivePrior": "generative.priors",
     "BERT": "generative.text",
     "BERTClassifier": "generative.text",
     "Bidirectional": "generative.text",
@@ -39,6 +40,7 @@ MODELS: dict[str, str] = {
     "CycleGAN": "generative.translation",
     "DeepBeliefNetwork": "generative.rbm",
     "Diffusion": "generative.diffusion",
+    "DiffusionPrior": "generative.priors",
     "EDM": "generative.diffusion",
     "FFJORD": "generative.flow",
     "FlowMatching": "generative.flow_matching",

@@ -32,6 +32,7 @@ from scripts.explored import (
     gan,
     music,
     pixelcnn,
+    priors,
     rlhf,
     stylegan,
     text,
@@ -75,6 +76,7 @@ class Args(Checked):
     classifier: classifier.Settings = field(default_factory=classifier.Settings)
     clip: clip.Settings = field(default_factory=clip.Settings)
     codes: codes.Settings = field(default_factory=codes.Settings)
+    priors: priors.Settings = field(default_factory=priors.Settings)
     text: text.Settings = field(default_factory=text.Settings)
     rlhf: rlhf.Settings = field(default_factory=rlhf.Settings)
     toolformer: toolformer.Settings = field(default_factory=toolformer.Settings)
@@ -111,6 +113,7 @@ PRESETS = {
         classifier=classifier.Settings(num_images=4),
         clip=clip.Settings(num_images=3, pool=8, batch_size=8, classifier_steps=2),
         codes=codes.Settings(max_images=200, num_images=2),
+        priors=priors.Settings(samples=20),
         text=text.Settings(num_tokens=8),
         rlhf=rlhf.Settings(betas=(0.5, 1.0), steps=2),
         flamingo=flamingo.Settings(num_scenes=2, num_questions=2, num_texts=4),
@@ -139,6 +142,7 @@ _BY_CLASS = (
     classifier,
     clip,
     codes,
+    priors,
     text,
     music,
     translation,

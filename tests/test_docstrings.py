@@ -601,6 +601,11 @@ GIVEN: dict[str, Given] = {
         | names("generative.diffusion", "ImageDiffusionConfig")
     ),
     "generative.rlhf.model": given_rlhf,
+    "generative.priors": lambda _: {
+        **names("generative.priors", "DiffusionPrior"),
+        "text": torch.rand(2, 4),
+        "image": torch.rand(2, 4),
+    },
     "generative.stylegan": given_grown,
     "generative.sampling": lambda _: {"logits": torch.randn(2, 50), "generator": None},
     "generative.text.chat": given_chat,
@@ -618,6 +623,13 @@ GIVEN: dict[str, Given] = {
     "generative.known.bindings": lambda _: {
         "similarity": lambda x, texts: torch.rand(len(x), len(texts)),
         "generator": None,
+    },
+    "generative.known.gaussian_pair": lambda _: {
+        "generator": None,
+        "codes": torch.zeros(512, 1, dtype=torch.int64),
+        "mean": torch.zeros(16),
+        "directions": torch.eye(16)[:, :1],
+        "borders": torch.zeros(1, 1),
     },
     "generative.known.scenes": lambda _: {"samples": torch.rand(2, 3, 24, 24)},
     "generative.known.requests": given_requests,

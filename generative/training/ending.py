@@ -72,6 +72,7 @@ NEXT = {
     "train_transformer_memory": "worldmodels train_controller quick --memory {out}/model",
     "train_vqvae": "worldmodels train_code_prior --codes {out}",
     "train_vqgan": "worldmodels train_code_prior sprites --codes {out}",
+    "train_clip": "worldmodels train_prior clip --clip {out}",
     "train_ppo": "worldmodels evaluate {out}/agent",
     "fine_tune_bert": "",
     "train_bert": "worldmodels fine_tune_bert --start-from {out}/model",

@@ -47,7 +47,10 @@ TEMPLATES = ("a photo of {}", "a picture of {}", "{}")
 class Pairs(Protocol):
     """Source of pairs, and of what is known of captions and images that are not of one pair."""
 
-    image_shape: tuple[int, int, int]
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        ...
 
     def draw(
         self, n: int, generator: Generator, partners: int = 0
@@ -245,8 +248,10 @@ class PairBatches:
         negatives = None
         if self.num_negatives:
             negatives = self._negatives(texts, generator)
-        batch = x, self.tokeniser.encode(texts), fits, negatives
-        return CLIPBatch(*(None if part is None else part.to(self.run.device) for part in batch))
+        if negatives is not None:
+            negatives = negatives.to(self.run.device)
+        found = (part.to(self.run.device) for part in (x, self.tokeniser.encode(texts), fits))
+        return CLIPBatch(*found, negatives)
 
     def _negatives(self, texts: Sequence[str], generator: Generator) -> Tensor:
         """int64 (B, K, L), padding where there is none."""
@@ -305,7 +310,7 @@ def pair_scores(
     from generative.clip import contrastive_loss, recall, target_entropy
 
     names = ("loss", "floor", "recall_of_captions", "recall_of_images")
-    sums = dict.fromkeys(names, 0.0)
+    sums: dict[str, float] = dict.fromkeys(names, 0.0)
     for _ in range(batches):
         x, texts, fits = pairs.draw(batch_size, generator)
         images, captions = embed_images(model, x), embed_captions(model, tokeniser, texts)

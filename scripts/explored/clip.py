@@ -198,7 +198,13 @@ def train_classifier(
     from generative.classifier import ClassifierLearner, ClassifierLossConfig, CNNClassifierConfig
 
     config = CNNClassifierConfig(
-        tuple(x.shape[1:]), num_classes, (16, 32), (3, 3), (2, 2), 32, norm_momentum=0.1
+        cast("tuple[int, int, int]", tuple(x.shape[1:])),
+        num_classes,
+        (16, 32),
+        (3, 3),
+        (2, 2),
+        32,
+        norm_momentum=0.1,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -269,7 +275,7 @@ def best_captions(
 def bars(x: Tensor, chances: Tensor, names: Sequence[str], most: int = 5) -> Figure:
     """Images, and the probabilities of their likeliest classes."""
     best = chances.topk(min(most, len(names)), 1)
-    return _beside(x, best.values, [[names[i] for i in row] for row in best.indices.tolist()])
+    return _beside(x, best.values, [[names[int(i)] for i in row] for row in best.indices])
 
 
 def _beside(x: Tensor, values: Tensor, names: Sequence[Sequence[str]]) -> Figure:

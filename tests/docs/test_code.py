@@ -166,6 +166,7 @@ GIVEN: dict[str, Given] = {
     "docs/families/gan.md": given_model("conditional_gan", lambda: of_classes("ConditionalGAN", 3)),
     "docs/families/in_context.md": given_dialogues,
     "docs/families/pixelcnn.md": given_model("pixelcnn", digits_with_classes),
+    "docs/families/priors.md": given_model("prior", FAMILIES["DiffusionPrior"].make),
     "docs/families/recurrent_text.md": given_tokeniser,
     "docs/families/text_to_image.md": given_model("text_to_image", painter_of_scenes),
     "docs/families/transformers.md": given_tokeniser,
