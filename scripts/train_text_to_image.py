@@ -1,10 +1,10 @@
-"""Train a diffusion model that draws what a text says: GLIDE, an upsampler, in latents."""
+"""Train a diffusion model that draws what a text says, by pixels, in latents, or of a CLIP."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from generative.diffusion.config import ScheduleConfig
 from generative.known.config import CaptionMix
@@ -12,6 +12,7 @@ from generative.nets.config import clip_block
 from generative.text_to_image.config import (
     ConditionalUNetConfig,
     GLIDEConfig,
+    ImageDecoderConfig,
     KLAutoencoderConfig,
     LatentDiffusionConfig,
     TextEncoderConfig,
@@ -35,18 +36,23 @@ from generative.training.streams import tell
 from scripts.common.captions import VOCABULARY, CaptionData
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from generative.text_to_image import TextToImage
     from scripts.common.captions import Pairs
+    from scripts.common.text_to_image import Seen
 
 
 @dataclass(frozen=True)
 class Args(Checked):
-    """Train a diffusion model that draws what a text says: GLIDE, an upsampler, in latents.
+    """Train a diffusion model that draws what a text says, by pixels, in latents, or of a CLIP.
 
-    The result has the errors at several noise levels, with the texts and without. Of GLIDE's scenes
-    it also has the distance from the best denoiser there is, and which share of drawn scenes is
-    what the caption says, for some scales of guidance. Of upsampled scenes it has the share of
-    objects that are read right, beside the share that could be.
+    The model is GLIDE, an upsampler, DALL.E 2's decoder, or latent diffusion. The result has the
+    errors at several noise levels, with the texts and without. Of GLIDE's scenes it also has the
+    distance from the best denoiser there is, and which share of drawn scenes is what the caption
+    says, for some scales of guidance. Of upsampled scenes it has the share of objects that are read
+    right, beside the share that could be; of decoded ones the share that has the objects of the
+    embedded scene.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
@@ -62,7 +68,7 @@ class Args(Checked):
     """Use at most so many of the images."""
     mix: CaptionMix = field(default_factory=CaptionMix)
     """Weights of the kinds of captions of scenes."""
-    model: GLIDEConfig | UpsamplerConfig | LatentDiffusionConfig = field(
+    model: GLIDEConfig | UpsamplerConfig | ImageDecoderConfig | LatentDiffusionConfig = field(
         default_factory=GLIDEConfig
     )
     """The model; its words are those of the data, up to its vocabulary. Autoencoder and text of
@@ -72,6 +78,8 @@ class Args(Checked):
     reader: Path | None = None
     """Latent diffusion: run of train_clip or train_text_to_image, whose text encoder reads the
     captions and is not trained further."""
+    clip: Path | None = None
+    """Decoder: run of train_clip, whose embeddings of the images are told."""
     loss: TextToImageLossConfig = field(default_factory=TextToImageLossConfig)
     steps: Count = 2000
     """Optimiser steps."""
@@ -100,6 +108,12 @@ class Args(Checked):
                 f"autoencoder is {self.autoencoder} and reader {self.reader}; latent diffusion "
                 "needs both, the runs of an autoencoder and of what reads texts, and other models "
                 "need neither"
+            )
+        decoder = isinstance(self.model, ImageDecoderConfig)
+        if decoder != (self.clip is not None):
+            raise ValueError(
+                f"clip is {self.clip}; a decoder needs the run of a CLIP, whose image embeddings "
+                "it is told, and other models need none"
             )
 
 
@@ -177,6 +191,24 @@ PRESETS = {
             drop=0.5,
         ),
     ),
+    # After `train_clip`, whose embeddings have 96 numbers; half of the texts are left out.
+    "decoder": Args(
+        model=ImageDecoderConfig(
+            (3, 24, 24),
+            text=_text(64, 2, 1, 24, 64),
+            network=ConditionalUNetConfig(
+                64, (1,), (2,), (0,), context_dim=64, vector_dim=160, patch=8
+            ),
+            prediction="data",
+            steps=30,
+            embedding_dim=96,
+        ),
+        clip=Path("runs/clip"),
+        loss=TextToImageLossConfig(
+            weighting="data", level_mean=-3.0, level_std=2.0, lr=2e-3, final_lr=1e-4, ema=0.99,
+            drop=0.5,
+        ),
+    ),
     # After `train_kl_autoencoder` and `train_text_to_image`: a cell of a scene is a place.
     "latent": Args(
         model=LatentDiffusionConfig(
@@ -240,19 +272,20 @@ def main(args: Args) -> Path:
         pairs = load_pairs(*of, max_images=args.max_images)
         torch.manual_seed(run.seed_for("weights"))
         model = build(args, pairs).to(run.device)
+        seen = what_is_seen(args, model)
         if model.autoencoder is not None:
             generator = torch.Generator().manual_seed(run.seed_for("latents"))
             parts = [pairs.draw(100, generator)[0].to(run.device) for _ in range(10)]
             tell(f"latents have deviation {model.measure(parts):.3f} over 1,000 images")
         learner = TextToImageLearner(model, args.loss, args.steps)
-        batch = TextBatches(pairs, model, run, args.batch_size)
+        batch = TextBatches(pairs, model, run, args.batch_size, seen)
         generator = torch.Generator().manual_seed(run.seed_for("prompts"))
         shown, prompts, _ = pairs.draw(8, generator)
 
         def show(step: int) -> None:
             if step % args.picture_every == 0 or step == args.steps:
                 generator = torch.Generator(run.device).manual_seed(0)
-                given = model.seen(shown.to(run.device).repeat_interleave(4, 0))
+                given = seen(shown.to(run.device).repeat_interleave(4, 0))
                 texts = [text for text in prompts for _ in range(4)]
                 drawn = learner.kept.sample(texts, generator, **given)
                 scale = max(1, 48 // args.model.image_shape[1])
@@ -266,9 +299,9 @@ def main(args: Args) -> Path:
         kept.save_pretrained(run.path / "model")
         generator.manual_seed(run.seed_for("test"))
         test = load_pairs(*of, part="test", max_images=args.max_images)
-        found = level_scores(kept, test, generator, min(256, args.samples))
+        found = level_scores(kept, test, generator, seen, min(256, args.samples))
         if isinstance(test, ScenePairs):
-            found |= of_scenes(args, kept, test.world, generator)
+            found |= of_scenes(args, kept, test.world, generator, seen)
         run.finish({**run.metrics.last(), **found})
         if args.report is not None:
             add_to_report(args.report, run)
@@ -317,14 +350,53 @@ def build(args: Args, pairs: Pairs) -> TextToImage:
     return model
 
 
-def of_scenes(args: Args, model: TextToImage, world, generator) -> dict[str, float]:
+def what_is_seen(args: Args, model: TextToImage) -> Seen:
+    """What the model is told of images besides their texts; of a decoder, what a CLIP sees in them.
+
+    Raises:
+        FileNotFoundError: there is no such run; says what makes one.
+        ValueError: it holds another model, or one of other images or embeddings.
+    """
+    import torch
+
+    if not isinstance(args.model, ImageDecoderConfig):
+        return model.seen
+    from generative.clip import CLIP
+    from generative.loading import load_model
+
+    assert args.clip is not None
+    clip = load_model(args.clip, model.device)
+    if not isinstance(clip, CLIP):
+        raise ValueError(
+            f"{args.clip} holds a {type(clip).__name__}; pass --clip with a run of train_clip"
+        )
+    width = clip.config.embed_dim if clip.config is not None else 0
+    wanted = args.model.image_shape, args.model.embedding_dim
+    if (tuple(clip.image_shape), width) != wanted:
+        raise ValueError(
+            f"{args.clip} has embeddings of {width} numbers of images {tuple(clip.image_shape)}, "
+            f"the model takes {wanted[1]} of {wanted[0]}; change --model.embedding-dim or "
+            "--model.image-shape, or train another CLIP"
+        )
+
+    @torch.no_grad()
+    def seen(images: Tensor) -> dict[str, Any]:
+        return {"embedding": clip.encode_image(images)}
+
+    return seen
+
+
+def of_scenes(args: Args, model: TextToImage, world, generator, seen: Seen) -> dict[str, float]:
     """Measures of a model of scenes, whose best possible values are known."""
     import torch
 
-    from scripts.common.text_to_image import detected, scene_gaps, upsampled
+    from generative.text_to_image import Upsampler
+    from scripts.common.text_to_image import detected, scene_gaps, upsampled, varied
 
-    if isinstance(args.model, UpsamplerConfig):
+    if isinstance(model, Upsampler):
         return upsampled(model, args.noises, generator, args.samples)
+    if isinstance(args.model, ImageDecoderConfig):
+        return varied(model, world, seen, args.scales, generator, args.samples)
     found = {}
     if isinstance(args.model, GLIDEConfig):
         found = scene_gaps(model, world, generator, min(128, args.samples))

@@ -23,7 +23,11 @@ from torch.nn import functional as F
 from generative.diffusion.model import Diffusion
 from generative.nets.conditional_unet import Condition, ConditionalUNet, Encoded
 from generative.nets.init import zero_
-from generative.text_to_image.config import ControlNetConfig
+from generative.text_to_image.config import (
+    ControlNetConfig,
+    GLIDEConfig,
+    LatentDiffusionConfig,
+)
 from generative.text_to_image.model import TextToImage
 from generative.training.checks import check_batch
 
@@ -153,12 +157,13 @@ class ControlNet(TextToImage):
         """A ControlNet around a trained model, which has no effect yet.
 
         Raises:
-            ValueError: the model has no recipe, or is told an image already.
+            ValueError: it is another model, or was put together by hand.
         """
-        if type(base) is not TextToImage or base.config is None:
+        known = GLIDEConfig, LatentDiffusionConfig
+        if type(base) is not TextToImage or not isinstance(base.config, known):
             raise ValueError(
-                f"got {type(base).__name__} with config {base.config}; pass a GLIDE or a latent "
-                "diffusion model that was built by its config"
+                f"got {type(base).__name__} with a {type(base.config).__name__}; pass a GLIDE or a "
+                "latent diffusion model that was built by its config"
             )
         config = ControlNetConfig(base.config, hint_channels, widths)
         return cls(base, hint_channels, widths, config)

@@ -15,10 +15,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from generative.diffusion.config import DiffusionLossConfig
 from generative.diffusion.model import Diffusion, DiffusionLosses
 from generative.nets.conditional_unet import Condition
+from generative.nets.text_encoder import PAD, TextEncoder
 from generative.text_to_image.config import ImageDecoderConfig
 from generative.text_to_image.model import LOSS, Texts, TextToImage
 from generative.training.checks import check_vectors
@@ -41,7 +43,7 @@ class ImageDecoder(TextToImage):
     def __init__(
         self,
         diffusion: Diffusion,
-        text: nn.Module,
+        text: TextEncoder,
         words: tuple[str, ...],
         embedding_dim: int,
         num_tokens: int = 4,
@@ -58,27 +60,27 @@ class ImageDecoder(TextToImage):
 
         Args:
             tokens: of captions, (B, L).
-            embedding: of images, (B, embedding_dim); None, like a row of zeros, tells nothing.
+            embedding: of images, (B, embedding_dim), of any length: only its direction is told,
+                with entries of about 1. None, like a row of zeros, tells nothing.
         Raises:
             ValueError: embeddings of another width, or not one for each caption.
         """
-        of_text = super().told(tokens)
-        assert of_text.tokens is not None
-        assert of_text.mask is not None
-        assert of_text.vector is not None
-        if embedding is None:
-            embedding = of_text.vector.new_zeros(len(tokens), self.embedding_dim)
-        check_vectors(embedding, self.embedding_dim, "embeddings", self)
-        if len(embedding) != len(tokens):
+        text = self.text(tokens)
+        given = text.vector.new_zeros(len(tokens), self.embedding_dim)
+        if embedding is not None:
+            given = check_vectors(embedding, self.embedding_dim, "embeddings", self)
+        if len(given) != len(tokens):
             raise ValueError(
-                f"got {len(embedding)} embeddings and {len(tokens)} captions; give as many"
+                f"got {len(given)} embeddings and {len(tokens)} captions; give as many"
             )
-        first = self.to_tokens(embedding).unflatten(1, (self.num_tokens, -1))
-        ones = of_text.mask.new_ones(len(tokens), self.num_tokens)
+        # Entries of a unit vector of many dimensions would drown beside the noise level.
+        given = F.normalize(given, dim=1) * self.embedding_dim**0.5
+        first = self.to_tokens(given).unflatten(1, (self.num_tokens, -1))
+        ones = torch.ones(first.shape[:2], dtype=torch.bool, device=tokens.device)
         return Condition(
-            torch.cat([first, of_text.tokens], 1),
-            torch.cat([ones, of_text.mask], 1),
-            torch.cat([of_text.vector, embedding], 1),
+            torch.cat([first, text.outputs], 1),
+            torch.cat([ones, tokens != PAD], 1),
+            torch.cat([text.vector, given], 1),
         )
 
     def untold(self, embedding: Tensor | None = None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from generative.diffusion.model import Diffusion, DiffusionLosses
 from generative.diffusion.samplers import Clip, Denoiser, SamplerStep, denoising_path
 from generative.interpolation import slerp
 from generative.nets.conditional_unet import Condition
+from generative.nets.text_encoder import TextEncoder
 from generative.text_to_image.autoencoder import KLAutoencoder
 from generative.text_to_image.config import (
     GLIDEConfig,
@@ -28,6 +29,7 @@ from generative.text_to_image.config import (
     LatentDiffusionConfig,
     TextToImageLossConfig,
 )
+from generative.text_to_image.imagen import T5Text
 from generative.training.checks import check_images, check_some, checked, placed
 from generative.training.learner import ModelLearner, adamw
 from generative.training.pretrained import Pretrained
@@ -52,8 +54,7 @@ class TextToImage(Pretrained, nn.Module):
 
     Args:
         diffusion: around a network that takes a `Condition`; of images, or of latents.
-        text: tokens int64 (B, L) -> their vectors (B, L, D) and one of the whole (B, D); has
-            `config.max_len`.
+        text: tokens int64 (B, L) -> their vectors (B, L, D) and one of the whole (B, D).
         words: word of each token from 4 on; none if captions come as tokens.
         autoencoder: a `KLAutoencoder` or a `VQVAE`, which is not trained; None for pixels.
         frozen: names of parts that are not trained.
@@ -68,11 +69,12 @@ class TextToImage(Pretrained, nn.Module):
         "LatentDiffusion": LatentDiffusionConfig,
     }
     latent_std: Tensor
+    text: TextEncoder | T5Text
 
     def __init__(
         self,
         diffusion: Diffusion,
-        text: nn.Module,
+        text: TextEncoder | T5Text,
         words: tuple[str, ...] = (),
         *,
         autoencoder: KLAutoencoder | VQVAE | None = None,
@@ -425,8 +427,9 @@ class TextToImageLearner(ModelLearner[TextToImage]):
         self.config = config
 
     def update(
-        self, batch: tuple[Tensor, Texts] | tuple[Tensor, Texts, dict[str, Tensor]]
+        self, batch: tuple[Tensor, Texts] | tuple[Tensor, Texts, dict[str, Any]]
     ) -> dict[str, Tensor | float]:
         """One step on images (B, C, H, W), a text of each, and what else the model is told."""
-        images, texts, given = batch if len(batch) == 3 else (*batch, {})
+        images, texts, *more = batch
+        given: dict[str, Any] = more[0] if more else {}
         return self.descend(self.model.loss(images, texts, self.config, **given))

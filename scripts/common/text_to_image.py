@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LEVELS",
+    "Seen",
     "TextBatches",
     "detected",
     "exact_denoiser",
@@ -24,7 +25,11 @@ __all__ = [
     "level_scores",
     "scene_gaps",
     "upsampled",
+    "varied",
 ]
+
+Seen = Callable[["Tensor"], dict[str, Any]]
+"""Images (B, C, H, W) -> what a model is told of them besides their texts."""
 
 LEVELS = (-8.0, -6.0, -5.0, -4.0, -3.0, -2.0, 0.0, 4.0)
 """Log signal-to-noise ratios at which errors are told."""
@@ -33,39 +38,45 @@ TOLD_LEVELS = (-6.0, -5.0, -4.0, -3.0, -2.0)
 
 
 class TextBatches:
-    """Images and tokens of a step, from the run's seed and the step alone, so a killed run goes on
-    alike.
+    """Images, tokens and what else is told of a step, from the run's seed and the step alone, so a
+    killed run goes on alike.
 
     Args:
         pairs: to draw from.
         model: whose tokens are needed.
         run: whose seed and device are used.
         batch_size: pairs of a step.
+        seen: what the model is told of the images.
     """
 
-    def __init__(self, pairs: Pairs, model: TextToImage, run: Run, batch_size: int):
-        self.pairs, self.model, self.run, self.batch_size = pairs, model, run, batch_size
+    def __init__(self, pairs: Pairs, model: TextToImage, run: Run, batch_size: int, seen: Seen):
+        self.pairs, self.model, self.run = pairs, model, run
+        self.batch_size, self.seen = batch_size, seen
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W) and tokens (B, L) on the run's device."""
+    def __call__(self, step: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Images (B, C, H, W), tokens (B, L) and the rest, on the run's device."""
         import torch
 
         generator = torch.Generator().manual_seed(self.run.seed_for("batch", step))
         x, texts, _ = self.pairs.draw(self.batch_size, generator)
-        return x.to(self.run.device), self.model.tokens(texts).to(self.run.device)
+        x = x.to(self.run.device)
+        return x, self.model.tokens(texts), self.seen(x)
 
 
 def level_scores(
-    model: TextToImage, pairs: Pairs, generator: Generator, n: int = 256
+    model: TextToImage, pairs: Pairs, generator: Generator, seen: Seen, n: int = 256
 ) -> dict[str, float]:
-    """Errors of the data at `LEVELS`, with the texts and without, by name of the level."""
+    """Errors of the data at `LEVELS`, with the texts and without, by name of the level.
+
+    What else is told of the images is told both times.
+    """
     from generative.diffusion import level_losses
 
     x, texts, _ = pairs.draw(n, generator)
     x = x.to(model.device)
-    examples, seen, found = model.space(x), model.seen(x), {}
+    examples, more, found = model.space(x), seen(x), {}
     for name, given in (("told", texts), ("untold", n)):
-        for level in level_losses(model.denoiser(given, 1.0, **seen), examples, LEVELS):
+        for level in level_losses(model.denoiser(given, 1.0, **more), examples, LEVELS):
             found[f"mse_{name}_at_{level.log_snr:g}"] = level.data
     return found
 
@@ -202,4 +213,36 @@ def upsampled(
         # A sampler that draws by p is right with probability sum p^2 in the mean.
         p = cell_posterior(small, max(noise, 1e-3)).probability
         found[f"possible_at_noise_{noise:g}"] = float(p.square().sum(1).mean())
+    return found
+
+
+def varied(
+    model: TextToImage,
+    world: CaptionedScenes,
+    seen: Seen,
+    scales: Sequence[float],
+    generator: Generator,
+    n: int,
+) -> dict[str, float]:
+    """Draw variations of scenes from their image embeddings, without a text.
+
+    For each scale of guidance: `objects_kept_at_scale_S`, the share that has the objects of the
+    embedded scene, wherever they stand; `scene_kept_at_scale_S`, the share that is the same scene;
+    `rejected_at_scale_S`.
+    """
+    import torch
+
+    from generative.known.scenes import draw, read, valid
+
+    _, cells = world.draw(n, generator)
+    embedded = seen(draw(cells, world.border).to(model.device))
+    drawn, found = torch.Generator(model.device).manual_seed(0), {}
+    for scale in scales:
+        images = model.sample(n, drawn, scale=scale, **embedded).cpu()
+        again = read(images, world.border).cells
+        objects = (again.sort(1).values == cells.sort(1).values).all(1)
+        found[f"objects_kept_at_scale_{scale:g}"] = float(objects.float().mean())
+        found[f"scene_kept_at_scale_{scale:g}"] = float((again == cells).all(1).float().mean())
+        rejected = ~valid(images, world.border)
+        found[f"rejected_at_scale_{scale:g}"] = float(rejected.float().mean())
     return found

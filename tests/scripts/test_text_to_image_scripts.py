@@ -14,14 +14,27 @@ from generative.nets.config import clip_block
 from generative.text_to_image import (
     ConditionalUNetConfig,
     GLIDEConfig,
+    ImageDecoderConfig,
     KLAutoencoderConfig,
     LatentDiffusionConfig,
     TextEncoderConfig,
     UpsamplerConfig,
     edges,
 )
-from scripts import explore, train_controlnet, train_kl_autoencoder, train_text_to_image
-from scripts.common.text_to_image import detected, exact_denoiser, exact_sampler, scene_gaps
+from scripts import (
+    explore,
+    train_clip,
+    train_controlnet,
+    train_kl_autoencoder,
+    train_text_to_image,
+)
+from scripts.common.text_to_image import (
+    detected,
+    exact_denoiser,
+    exact_sampler,
+    scene_gaps,
+    varied,
+)
 from scripts.explored import text_to_image as explored
 
 torch.set_num_threads(1)
@@ -90,6 +103,50 @@ def test_latents_of_two_other_runs(tmp_path):
         train_text_to_image.main(replace(args, autoencoder=reader.out, out=tmp_path / "other"))
     with pytest.raises(ValueError, match="holds a KLAutoencoder; pass --reader with"):
         train_text_to_image.main(replace(args, reader=of_codes.out, out=tmp_path / "third"))
+
+
+def test_a_decoder_of_the_embeddings_of_a_clip(tmp_path):
+    smoke = train_clip.PRESETS["smoke"]
+    smoke.model.build().save_pretrained(tmp_path / "clip" / "model")
+    network = replace(PATCHES, vector_dim=8 + smoke.model.embed_dim)
+    decoder = ImageDecoderConfig(
+        SCENE, (), TEXT, network, ScheduleConfig(), "data", 2, embedding_dim=smoke.model.embed_dim
+    )
+    args = replace(
+        SMOKE, model=decoder, clip=tmp_path / "clip", samples=3, out=tmp_path / "run"
+    )  # fmt: skip
+    train_text_to_image.main(args)
+    found = result(args.out)
+    assert 0 <= found["scene_kept_at_scale_2"] <= found["objects_kept_at_scale_2"] <= 1
+    wide = replace(decoder, embedding_dim=3, network=replace(PATCHES, vector_dim=11))
+    with pytest.raises(ValueError, match=r"embeddings of 16 numbers.*takes 3 of"):
+        train_text_to_image.main(replace(args, model=wide, out=tmp_path / "other"))
+    with pytest.raises(ValueError, match="a decoder needs the run of a CLIP"):
+        replace(SMOKE, model=decoder)
+
+
+def test_variations_keep_objects_or_the_whole_scene():
+    world, generator = CaptionedScenes(), torch.Generator().manual_seed(0)
+
+    class Painter:
+        """Draws the embedded scene, or its objects in other places."""
+
+        device = torch.device("cpu")
+
+        def __init__(self, turn):
+            self.turn = turn
+
+        def sample(self, n, generator, scale, cells):
+            return draw(cells.roll(self.turn, 1))
+
+    def seen(images):
+        return {"cells": read(images).cells}
+
+    for turn, same in ((0, 1.0), (1, 0.0)):
+        found = varied(Painter(turn), world, seen, (1.0,), generator, 20)
+        assert found["objects_kept_at_scale_1"] == 1
+        assert found["scene_kept_at_scale_1"] == same
+        assert found["rejected_at_scale_1"] == 0
 
 
 def test_a_control_net_around_a_run(tmp_path):

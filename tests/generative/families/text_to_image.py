@@ -56,6 +56,11 @@ def loss(model: Any, x: Tensor) -> Tensor:
     return model.loss(x, texts(len(x)), LOSS).loss
 
 
+def with_texts(x: Tensor) -> Any:
+    """What a learner takes: images and their captions."""
+    return x, texts(len(x))
+
+
 def told(make: Callable[[], TextToImage], without: frozenset[str] = frozenset(), **how) -> Family:
     """Family of a model that is told captions."""
     return Family(
@@ -65,7 +70,7 @@ def told(make: Callable[[], TextToImage], without: frozenset[str] = frozenset(),
         logged="noise_mse",
         below=0.3,
         steps=150,
-        to_batch=lambda x: (x, texts(len(x))),
+        to_batch=with_texts,
         wrong=wrong_images(3, 8),
         sample_range=(0.0, 1.0),
         without=without,

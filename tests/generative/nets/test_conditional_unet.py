@@ -165,6 +165,11 @@ def test_no_block_of_the_efficient_order_works_on_the_whole_image():
     assert seen == [(4, 6), (2, 3), (2, 3), (2, 3), (2, 3), (2, 3), (2, 3), (4, 6)]
 
 
+def remember(inputs: list):
+    """Hook that keeps a module's first input."""
+    return lambda module, args: inputs.append(args[0])
+
+
 def test_skips_are_scaled():
     """With the middle at zero, the way up of a scaled network sees all skips times 1 / sqrt(2)."""
     found = []
@@ -174,9 +179,7 @@ def test_skips_are_scaled():
                                        scale_skips=scale_skips)  # fmt: skip
         network = ConditionalUNet(2, config)
         inputs = []
-        network.get_submodule("up.0.stages.0").register_forward_pre_hook(
-            lambda module, args, inputs=inputs: inputs.append(args[0])
-        )
+        network.get_submodule("up.0.stages.0").register_forward_pre_hook(remember(inputs))
         network(X, LEVELS)
         found.append(inputs[0][:, 8:])
     torch.testing.assert_close(found[1], found[0] * math.sqrt(0.5))

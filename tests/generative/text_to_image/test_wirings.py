@@ -1,6 +1,7 @@
 """One U-Net told in further ways: an image embedding, a small image, a T5's text, edges."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -77,15 +78,19 @@ EMBEDDING = torch.randn(3, 5, generator=generator(6))
 def test_the_decoder_sees_the_embedding_in_both_ways():
     model = make(DECODER)
     assert isinstance(model, ImageDecoder)
-    told = model.told(model.tokens(TEXTS), EMBEDDING)
+    told: Any = model.told(model.tokens(TEXTS), EMBEDDING)
     assert told.tokens.shape == (3, 2 + 6, 8)
     assert told.mask.sum(1).tolist() == [6, 6, 2]
-    torch.testing.assert_close(told.vector[:, 8:], EMBEDDING)
+    torch.testing.assert_close(told.vector[:, 8:].norm(dim=1), torch.full((3,), 5**0.5))
+    directions = torch.cosine_similarity(told.vector[:, 8:], EMBEDDING)
+    torch.testing.assert_close(directions, torch.ones(3))
     plain = model.sample(TEXTS, generator())
     seen = model.sample(TEXTS, generator(), embedding=EMBEDDING)
     assert not torch.allclose(seen, plain)
     zeros = torch.zeros_like(EMBEDDING)
     assert torch.equal(model.sample(TEXTS, generator(), embedding=zeros), plain)
+    longer = model.sample(TEXTS, generator(), embedding=9 * EMBEDDING)
+    torch.testing.assert_close(longer, seen, rtol=1e-3, atol=1e-4)
 
 
 def test_guidance_of_the_decoder_goes_away_from_neither_text_nor_embedding():
@@ -120,14 +125,15 @@ def test_the_upsampler_sees_the_small_image_and_how_noisy_it_is():
         told.image, torch.nn.functional.interpolate(2 * low - 1, scale_factor=2, mode="bilinear")
     )
     torch.testing.assert_close(told.level, torch.full((3,), 4.6052), rtol=1e-4, atol=0)
-    assert torch.isfinite(model.told(model.tokens(TEXTS), low, 0.0).level).all()
+    clean: Any = model.told(model.tokens(TEXTS), low, 0.0).level
+    assert clean.isfinite().all()
     plain = model.sample(TEXTS, generator(), low=low)
     assert plain.shape == X.shape
     assert not torch.allclose(model.sample(TEXTS, generator(), low=1 - low), plain)
     assert not torch.allclose(model.sample(TEXTS, generator(), low=low, noise=0.3), plain)
 
 
-def test_small_images_get_noise_of_random_strength_in_training():
+def test_small_images_get_noise_of_random_strength_in_training(monkeypatch):
     model, seen = make(UPSAMPLER), []
     assert isinstance(model, Upsampler)
     told = model.told
@@ -136,7 +142,7 @@ def test_small_images_get_noise_of_random_strength_in_training():
         seen.append((low, noise))
         return told(tokens, low, noise)
 
-    model.told = remember
+    monkeypatch.setattr(model, "told", remember)
     x = torch.full((200, 3, 8, 8), 0.5)
     model.loss(x, 200, LOSS, generator())
     low, noise = seen[0]
