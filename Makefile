@@ -11,7 +11,7 @@ HEADLESS = SDL_VIDEODRIVER=dummy SDL_AUDIODRIVER=dummy MPLBACKEND=Agg PYGAME_HID
 NUMERIC = tests/agents tests/envs tests/generative tests/worldmodels
 # Tests that run commands or worker processes.
 COMMANDS = tests/scripts tests/reliability tests/generative/test_families.py tests/agents \
-	tests/envs/test_pool.py tests/worldmodels/test_scoring.py
+	tests/envs/test_pool.py tests/worldmodels/test_scoring.py tests/generative/training/parallel
 INSTALL = @PYTHON='$(PYTHON)' sh .ci/install.sh
 
 .PHONY: help install quickstart drive test test-nightly bench certificates docs lint format

@@ -3,8 +3,6 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from functools import partial
@@ -17,7 +15,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from envs.pool import PooledVectorEnv
 from generative.training.parallel import WorkerDiedError
-from tests.commands import ROOT, alive
+from tests.commands import alive, run_python
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
 
@@ -208,22 +206,25 @@ class Stuck(Counter):
         return super().step(action) if self.steps else re.match("(a+)+$", "a" * 60 + "b")
 
 
+def ends(*pairs: tuple[str, int]) -> list:
+    """In every run an end of each kind: at the end of the script, before it, by force."""
+    quick = ("error", "thread", "del", "_exit", "killed while stuck")
+    return [
+        pytest.param(*pair, marks=() if pair[0] in quick else pytest.mark.nightly) for pair in pairs
+    ]
+
+
 @pytest.mark.parametrize(
     ("how", "status"),
-    [
+    ends(
         ("end", 0), ("function", 0), ("error", 1), ("exit", 3), ("del", 0), ("thread", 0),
         ("_exit", 4), ("killed", -signal.SIGKILL), ("killed while stuck", -signal.SIGKILL),
-    ],
+    ),
 )  # fmt: skip
 def test_processes_end_with_the_one_that_started_them(tmp_path, how, status):
     (tmp_path / "main.py").write_text(SCRIPT)
-    with open(tmp_path / "told", "w+") as told:  # a pipe would wait for a worker that lives on
-        done = subprocess.run(
-            [sys.executable, str(tmp_path / "main.py"), how],
-            env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=told, stderr=told, timeout=120,
-        )  # fmt: skip
-        told.seek(0)
-        text = told.read()
+    done = run_python(tmp_path / "main.py", how)
+    text = done.stdout + done.stderr
     assert done.returncode == status, text
     assert ("ArithmeticError" in text) == ("Traceback" in text) == (how == "error"), text
     pids = {int(pid) for pid in text.split("\n")[0].split()}
@@ -237,10 +238,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path, how, status):
 
 def test_a_script_without_a_guard_is_told_what_is_missing(tmp_path):
     (tmp_path / "main.py").write_text(SCRIPT.partition("if __name__")[0] + "begin()\n")
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "main.py")],
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = run_python(tmp_path / "main.py")
     assert done.returncode == 1
     assert 'wrap what your script does in `if __name__ == "__main__":`' in done.stderr
     assert done.stderr.count("Traceback") == 1

@@ -20,6 +20,8 @@ from tests.commands import ROOT, alive, children, run_python
 from tests.generative.training.parallel.jobs import chaotic, work
 from tests.warm import Program
 
+warm = pytest.mark.usefixtures("warm_workers")
+
 
 @pytest.fixture
 def two_threads():
@@ -29,6 +31,7 @@ def two_threads():
     torch.set_num_threads(before)
 
 
+@warm
 def test_results_are_in_the_order_of_the_jobs():
     jobs = [("sleep", 0.4), ("sleep", 0.0), ("sleep", 0.2), ("sleep", 0.0), ("sleep", 0.1)]
     results = run_jobs(work, jobs, 2, 0, "sleeping")
@@ -39,6 +42,7 @@ def test_results_are_in_the_order_of_the_jobs():
     assert not alive(pids)
 
 
+@warm
 def test_results_do_not_depend_on_the_number_of_workers(two_threads):
     found = [run_jobs(chaotic, [3, 1, 2], workers, 1, "multiplying") for workers in (0, 1, 2)]
     assert found[0] == found[1] == found[2]
@@ -53,6 +57,7 @@ def test_no_jobs():
     assert run_jobs(work, [], 2, 1, "nothing") == []
 
 
+@warm
 @pytest.mark.parametrize("workers", [0, 1])
 def test_steps_are_counted(monkeypatch, workers):
     from generative.training.parallel import processes
@@ -74,6 +79,7 @@ def test_what_a_job_raises_is_raised(workers):
     assert children(os.getpid()) == before
 
 
+@warm
 def test_an_error_that_cannot_travel_is_told_in_words():
     with pytest.raises(RuntimeError, match="OddError: it was 7"):
         run_jobs(work, [("fail oddly", 7)], 1, 0, "failing")
@@ -97,11 +103,13 @@ def test_a_job_that_hangs_is_named_and_one_that_reports_goes_on():
         run_jobs(work, jobs, -2, 0, "hanging")
 
 
+@warm
 def test_a_worker_that_leaves_is_an_error():
     with pytest.raises(WorkerDiedError, match=r"exit code 3\) on job 1 of 1"):
         run_jobs(work, [("exit", 3)], 1, 0, "leaving")
 
 
+@warm
 def test_workers_can_be_used_again_and_again():
     with Workers(work, 1) as pool:
         first = pool.run([("sleep", 0), ("sleep", 0.01)])
