@@ -93,6 +93,10 @@ PRESETS = {
         steps=5000,
         batch_size=32,
     ),
+    # After `train_text_to_image smoke`.
+    "smoke": Args(
+        widths=(4, 4, 4), steps=10, batch_size=4, samples=4, log_every=5, picture_every=10
+    ),
 }
 
 

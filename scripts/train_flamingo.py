@@ -74,8 +74,8 @@ class Args(Checked):
     """Share of the GPT's texts in which pictures are told in words; in the others tags stand
     alone."""
     vision_by: Literal["contrast", "captions"] = "contrast"
-    """How the vision learns: which caption belongs to which picture, as published, or to tell the
-    GPT what is in a picture, through gated layers that are thrown away."""
+    """Task by which the vision learns: to find the caption of a picture, as published, or to tell
+    the GPT what is in it, through gated layers that are thrown away."""
     vision: FlamingoLossConfig = field(
         default_factory=lambda: FlamingoLossConfig(lr=2e-3, final_lr=2e-5)
     )

@@ -351,7 +351,7 @@ def build(args: Args, pairs: Pairs) -> TextToImage:
 
 
 def what_is_seen(args: Args, model: TextToImage) -> Seen:
-    """What the model is told of images besides their texts; of a decoder, what a CLIP sees in them.
+    """Condition of the model besides texts; of a decoder, the embeddings of a CLIP.
 
     Raises:
         FileNotFoundError: there is no such run; says what makes one.

@@ -52,7 +52,7 @@ class CLIPBatch(NamedTuple):
     tokens: Tensor
     """The caption of each, int64 (B, L)."""
     fits: Tensor | None = None
-    """Whether a caption fits an image, bool (B images, B captions); None: only its own does."""
+    """Fit of captions and images, bool (B images, B captions); None: only its own does."""
     negatives: Tensor | None = None
     """K captions for each image that do not fit it, int64 (B, K, L); a row of padding for none."""
 
@@ -226,7 +226,7 @@ def contrastive_loss(
 def sigmoid_loss(
     logits: Tensor, fits: Tensor | None = None, negatives: Tensor | None = None
 ) -> CLIPLosses:
-    """Whether each pair fits, by itself: -1/N sum_ij log sigmoid(+-logits) (Zhai et al. 2023).
+    """Loss of telling of each pair by itself whether it fits: -1/N sum_ij log sigmoid(+-logits) (Zhai et al. 2023).
 
     The arguments are those of `contrastive_loss`, whose directions are told beside it.
     """

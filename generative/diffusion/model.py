@@ -84,9 +84,9 @@ class LevelLoss(NamedTuple):
 
     log_snr: float
     noise: float
-    """Of one number of the noise."""
+    """Error of a number of the noise."""
     data: float
-    """Of one number of the data; it is that of the noise / exp(log_snr)."""
+    """Error of a number of the data: that of the noise / exp(log_snr)."""
 
 
 def estimates(output: Tensor, x: Tensor, log_snr: Tensor, prediction: str) -> tuple[Tensor, Tensor]:

@@ -107,7 +107,7 @@ def object_at_place(
 
 
 def _right(answers: Tensor, objects: Tensor) -> Tensor:
-    """Whether objects, their colours and their shapes are equal, bool (n, 3)."""
+    """Tell where objects, their colours and their shapes are equal, bool (n, 3)."""
     colours = answers % len(COLOURS) == objects % len(COLOURS)
     shapes = answers // len(COLOURS) == objects // len(COLOURS)
     return torch.stack([colours & shapes, colours, shapes], 1)

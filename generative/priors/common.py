@@ -24,7 +24,7 @@ class PriorBatch(NamedTuple):
     context: Tensor | None = None
     """Encoded tokens of the captions, (B, L, C)."""
     mask: Tensor | None = None
-    """Where a token is no padding, bool (B, L)."""
+    """True at tokens, False at padding, bool (B, L)."""
 
     def to(self, device: torch.device | str) -> PriorBatch:
         """The same on a device."""
@@ -33,7 +33,7 @@ class PriorBatch(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What a prior is given: the last three of a `PriorBatch`."""
+    """Condition of a prior: the last three of a `PriorBatch`."""
 
     text: Tensor
     context: Tensor | None = None
@@ -68,7 +68,7 @@ def repeated(given: Given, draws: int, embed_dim: int) -> Given:
 
 
 def closest(images: Tensor, text: Tensor) -> Tensor:
-    """Of several embeddings of each caption (B, D) the one closest to it, (B K, D) -> (B, D)."""
+    """Choose for each caption (B, D) the closest of its embeddings, (B K, D) -> (B, D)."""
     draws = len(images) // max(1, len(text))
     if draws == 1:
         return images

@@ -50,7 +50,7 @@ class DiffusionPriorConfig(Checked):
     schedule: ScheduleConfig = field(
         default_factory=lambda: ScheduleConfig("cosine-betas", num_betas=1000)
     )
-    """Of the noise; a table of betas, whose steps "previous" needs."""
+    """Schedule of the noise; a table of betas, whose steps "previous" needs."""
     prediction: Literal["clean", "previous"] = "clean"
     """Output of the network: the embedding without noise (Ramesh et al. 2022), or the less noisy
     one of the step before, as the book has it."""

@@ -138,12 +138,12 @@ class TextToImage(Pretrained, nn.Module):
         return Condition(outputs, tokens != PAD, vector)
 
     def untold(self, **given: Any) -> dict[str, Any]:
-        """What `told` takes besides, where the examples are told nothing."""
+        """Arguments of `told` besides tokens, where the examples are told nothing."""
         return given
 
     def seen(self, images: Tensor) -> dict[str, Any]:
-        """What `told` takes besides, made of images (B, C, H, W) that are known; of this model
-        nothing."""
+        """Arguments of `told` besides tokens, made of images (B, C, H, W) that are known; this
+        model has none."""
         return {}
 
     @property

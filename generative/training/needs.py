@@ -12,7 +12,7 @@ NEEDS: dict[str, str] = {
         (
             "two-moons", "eight-gaussians", "grid-25", "checkerboard", "ring", "bars-and-stripes",
             "sprites", "scenes", "equal-objects", "digits", "markov", "hidden-markov", "reviews",
-            "tunes", "chorales",
+            "tunes", "chorales", "dialogues", "rules", "one-rule", "emoji",
         ),
         "",
     ),

@@ -118,7 +118,7 @@ class ImagePairs:
 
     images: CaptionedImages | EmojiImages
     meaning: Callable[[str], Hashable] = str
-    """What two captions of the same images have in common."""
+    """Key of a caption that is equal for captions of the same images."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
