@@ -226,7 +226,9 @@ def contrastive_loss(
 def sigmoid_loss(
     logits: Tensor, fits: Tensor | None = None, negatives: Tensor | None = None
 ) -> CLIPLosses:
-    """Loss of telling of each pair by itself whether it fits: -1/N sum_ij log sigmoid(+-logits) (Zhai et al. 2023).
+    """Loss of SigLIP, which tells of each pair by itself whether it fits.
+
+    -1/N sum_ij log sigmoid(+-logits) (Zhai et al. 2023).
 
     The arguments are those of `contrastive_loss`, whose directions are told beside it.
     """
