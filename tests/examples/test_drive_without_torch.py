@@ -8,16 +8,10 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from agents.world_model_agent import AgentConfig, WorldModelAgent
 from envs.car_racing import resize_frames
-from generative.vae import ConvVAEConfig
-from worldmodels.configs import ControllerConfig, MDNRNNConfig
-from worldmodels.controller import LinearController
-from worldmodels.memory import MDNRNN
-from worldmodels.world_model import WorldModel
+from tests.worldmodels.exported import ACTION_REPEAT, exported_agent, tiny_agent
 
 REASON = "the extra `onnx` is not installed"
 pytest.importorskip("onnx", reason=REASON)
@@ -37,21 +31,10 @@ print(json.dumps([name for name in ours if name in sys.modules]))
 """
 
 
-@pytest.fixture(scope="module")
-def agent():
-    torch.manual_seed(0)
-    memory = MDNRNN(MDNRNNConfig(4, 3, 6, 2, reward_input=True, predict_reward=True))
-    controller = LinearController(ControllerConfig(4, 6))
-    nn.init.normal_(controller.linear.weight, 0, 2.0)
-    world = WorldModel(ConvVAEConfig(4, (2, 3, 4, 5)).build(), memory)
-    return WorldModelAgent(world, controller, AgentConfig(action_repeat=3))
-
-
-def test_it_drives_as_the_agent_does_and_loads_no_torch(agent, tmp_path):
-    from worldmodels.export import export_onnx
-
-    export_onnx(agent.world, agent.controller, tmp_path / "agent", action_repeat=3)
-    words = [EXAMPLE, tmp_path / "agent", "--seed", SEED, "--steps", STEPS]
+def test_it_drives_as_the_agent_does_and_loads_no_torch(tmp_path_factory, tmp_path):
+    agent = WorldModelAgent(*tiny_agent(), AgentConfig(action_repeat=ACTION_REPEAT))
+    folder, _ = exported_agent(tmp_path_factory)
+    words = [EXAMPLE, folder, "--seed", SEED, "--steps", STEPS]
     done = subprocess.run(
         [sys.executable, "-c", LISTED, *map(str, words)],
         cwd=tmp_path, capture_output=True, text=True, timeout=250, check=False,
@@ -71,7 +54,7 @@ def test_it_drives_as_the_agent_does_and_loads_no_torch(agent, tmp_path):
     assert shown == f"track {SEED}: {score:.1f}"
 
 
-def test_its_picture_is_the_agents(agent):
+def test_its_picture_is_the_agents():
     import runpy
 
     shrink = runpy.run_path(str(EXAMPLE))["shrink"]

@@ -27,10 +27,16 @@ pytest.importorskip("onnx", reason=REASON)
 pytest.importorskip("onnxscript", reason=REASON)
 onnxruntime = pytest.importorskip("onnxruntime", reason=REASON)
 
+from tests.worldmodels.exported import (  # noqa: E402
+    ACTION_REPEAT,
+    D,
+    H,
+    exported_agent,
+    tiny_agent,
+)
 from worldmodels import export  # noqa: E402
 
 torch.set_num_threads(1)
-D, H = 4, 6
 
 
 def world_with(memory):
@@ -44,12 +50,7 @@ def session(path):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    torch.manual_seed(1)
-    memory = MDNRNN(MDNRNNConfig(D, 3, H, 3, predict_reward=True, predict_end=True, residual=True))
-    controller = LinearController(ControllerConfig(D, H, 3, "zhc"))
-    nn.init.normal_(controller.linear.weight)
-    world, folder = world_with(memory), tmp_path_factory.mktemp("onnx") / "agent"
-    return world, controller, folder, export.export_onnx(world, controller, folder, 3)
+    return *tiny_agent(), *exported_agent(tmp_path_factory)
 
 
 def test_graphs_say_what_the_models_say(exported):
@@ -67,13 +68,16 @@ def test_graphs_say_what_the_models_say(exported):
         assert np.abs(pixels - world.decode(torch.from_numpy(z)).astype(int)).max() <= 1
         action = rng.uniform(-1, 1, (n, 3)).astype(np.float32)
         h, c = rng.normal(size=(2, n, H)).astype(np.float32)
-        inputs = {"z": z, "action": action, "h": h, "c": c}
+        paid = rng.normal(size=n).astype(np.float32)
+        inputs = {"z": z, "action": action, "prev_reward": paid, "h": h, "c": c}
         memory = session(folder / "memory.onnx")
         names = [output.name for output in memory.get_outputs()]
         got = dict(zip(names, memory.run(None, inputs), strict=True))
         with torch.no_grad():
             out, state = world.memory.step(
-                *(torch.from_numpy(x) for x in (z, action)), (torch.tensor(h), torch.tensor(c))
+                *map(torch.tensor, (z, action)),
+                (torch.tensor(h), torch.tensor(c)),
+                torch.tensor(paid),
             )
             acted = controller.act(*(torch.from_numpy(x) for x in (z, h, c)))
         expected = {
@@ -90,9 +94,9 @@ def test_graphs_say_what_the_models_say(exported):
 def test_sizes_are_written_beside_them(exported):
     about = json.loads((exported[2] / "agent.json").read_text())
     assert (about["latent_dim"], about["hidden_dim"], about["state_dim"]) == (D, H, H)
-    assert about["action_repeat"] == 3
+    assert about["action_repeat"] == ACTION_REPEAT
     assert about["action"]["kind"] == "car_racing"
-    assert not about["reward_input"]
+    assert about["reward_input"]
 
 
 def test_a_transformer_is_stepped_by_its_graph():
@@ -126,7 +130,7 @@ def test_a_transformer_is_stepped_by_its_graph():
         np.testing.assert_allclose(mu, expected[:, t], atol=1e-5)
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.3])
+@pytest.mark.parametrize("temperature", [pytest.param(0.0, marks=pytest.mark.nightly), 1.3])
 def test_a_dreamed_step_is_in_its_graph(temperature):
     """Many steps of seven lanes, two of them not a number: clip, pace cap, mask, ends, horizon."""
     torch.manual_seed(0)
@@ -181,7 +185,7 @@ def test_what_differs_is_not_written(exported, tmp_path, monkeypatch):
     [
         ActionHead("box", low=(-2.0, 0.0), high=(2.0, 1.0)),
         ActionHead("discrete", num=2),
-        ActionHead("raw", num=2),
+        pytest.param(ActionHead("raw", num=2), marks=pytest.mark.nightly),  # outputs as they are
     ],
 )
 def test_every_action_head_is_in_its_graph(action):
