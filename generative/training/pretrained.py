@@ -27,6 +27,7 @@ from generative.training.files import (
 )
 from generative.training.hub import Shared, find_folder, where_else
 from generative.training.settings import from_json, to_json
+from generative.training.sizes import SizesAlone
 from generative.training.words import with_article
 
 __all__ = [
@@ -279,7 +280,11 @@ def without_memory(build: Callable[[], nn.Module], path: Path) -> nn.Module:
 
     handle = nn.modules.module.register_module_parameter_registration_hook(check)
     try:
-        with reading(path, "asks for a model that cannot be built"), torch.device("meta"):
+        with (
+            reading(path, "asks for a model that cannot be built"),
+            torch.device("meta"),
+            SizesAlone(),
+        ):
             return build()
     finally:
         handle.remove()

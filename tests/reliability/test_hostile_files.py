@@ -41,6 +41,7 @@ from generative.training.pretrained import Pretrained
 from generative.training.settings import to_json
 from generative.vae import VAE, ConvVAE, ConvVAEConfig, ImageVAEConfig
 from tests.generative.families import FAMILIES
+from tests.generative.test_families import MAIN
 from tests.reliability.memory import MIB, little_memory
 from worldmodels.configs import MDNRNNConfig
 from worldmodels.controller import LinearController
@@ -280,9 +281,16 @@ def changed(value, path, new):
 
 FOLDERS = {name: family.make for name, family in FAMILIES.items()}
 FOLDERS |= {kind.__name__: kind for kind in (MDNRNN, TransformerMemory, LinearController)}
+VARIANTS = FAMILIES.keys() - MAIN
 
 
-@pytest.mark.parametrize("make", FOLDERS.values(), ids=FOLDERS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(make, id=name, marks=pytest.mark.nightly if name in VARIANTS else ())
+        for name, make in FOLDERS.items()
+    ],
+)
 def test_sizes_in_a_config(tmp_path, make):
     """Every whole number in every config: 10^9 is refused by its name, none costs memory."""
     model = make()
