@@ -98,7 +98,10 @@ def assert_as_in_one_process(result, problem=sphere, **sizes):
     assert np.array_equal(result.mean, expected.mean)
 
 
-@pytest.mark.parametrize(("count", "workers"), [(1, 1), (2, 2), (2, 0)])
+@pytest.mark.parametrize(
+    ("count", "workers"),
+    [(2, 0), *(pytest.param(*case, marks=pytest.mark.nightly) for case in ((1, 1), (2, 2)))],
+)
 def test_nodes_and_workers_leave_no_trace_in_the_scores(nodes, count, workers):
     nodes.set(count)
     result, counts = search(sphere, on_ray(workers=workers))
@@ -153,20 +156,19 @@ def kill_workers(tmp_path, parallel, generations, capfd):
     return capfd.readouterr().err
 
 
-some_generations = pytest.mark.parametrize(
-    "generations", [5, pytest.param(20, marks=pytest.mark.nightly)]
-)
+@pytest.mark.nightly
+def test_a_worker_killed_every_two_seconds(two, tmp_path, capfd):
+    """20 generations of 16; no kill costs more than the episode that it hit.
 
-
-@some_generations
-def test_a_worker_killed_every_two_seconds(two, tmp_path, capfd, generations):
-    """Generations of 16; no kill costs more than the episode that it hit."""
-    told = kill_workers(tmp_path, on_ray(straggler=0.0), generations, capfd)
+    In every run workers die in `test_the_last_lines_of_a_dead_workers_log_are_shown`, and processes
+    are killed in the next test.
+    """
+    told = kill_workers(tmp_path, on_ray(straggler=0.0), 20, capfd)
     assert "a worker was lost (ActorDiedError, process" in told
     assert "another one takes it over" in told
 
 
-@some_generations
+@pytest.mark.parametrize("generations", [5, pytest.param(20, marks=pytest.mark.nightly)])
 def test_a_process_killed_every_two_seconds(tmp_path, capfd, generations):
     parallel = ParallelConfig("processes", 2, straggler=0.0)
     told = kill_workers(tmp_path, parallel, generations, capfd)
@@ -214,7 +216,9 @@ def search_while(action, problem, calls, **settings):
     return counts
 
 
+@pytest.mark.nightly
 def test_a_node_lost_in_the_middle_of_a_generation(two, tmp_path):
+    """In every run `test_all_nodes_gone_then_one_returns` loses two."""
     problem = Logged(tmp_path, 0.1)
     lost, repeated, _ = search_while(two.lose, problem, 10, straggler=0.0)
     assert lost >= 1
@@ -248,7 +252,9 @@ def test_nothing_to_run_on_is_an_error_after_a_set_time(nodes, monkeypatch, capf
     assert "waiting for one, at most 2 s" in capfd.readouterr().err
 
 
+@pytest.mark.nightly
 def test_nodes_that_join_are_put_to_use(nodes, tmp_path):
+    """In every run `test_all_nodes_gone_then_one_returns` has one that joins."""
     nodes.set(1)
     problem = Logged(tmp_path, 0.1)
     search_while(nodes.add, problem, 5, workers=0, generations=12)

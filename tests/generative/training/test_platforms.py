@@ -68,7 +68,7 @@ PROGRAM = """
         import dataclasses, subprocess
 
         assert count_cores() >= 1
-        assert run_jobs(square, [1, 2, 3], 2, 1, "squares") == [1, 4, 9]
+        assert run_jobs(square, [1, 2, 3], 1, 1, "squares") == [1, 4, 9]
         main(dataclasses.replace(PRESETS["smoke"], out=folder / "gan"))
 
         lock = FolderLock(folder)

@@ -127,7 +127,9 @@ def test_the_gradient_knows_how_an_action_changes_the_end():
     )
 
 
+@pytest.mark.nightly
 def test_a_climb_learns_to_survive():
+    """In every run the gradient itself is compared with the known one, two tests above."""
     dream, starts = surviving_game(), random_starts(50, 2, 4)
     config = GradientConfig(steps=60, lr=0.1, lanes=16, saturation_cost=0.0)
     result = climb(dream, starts, torch.zeros(21), config, seed=0)
@@ -169,7 +171,9 @@ def test_climbs_to_the_known_answer():
     assert not start.any()  # the caller's vector is left alone
 
 
+@pytest.mark.nightly
 def test_saturated_outputs_cost():
+    """In every run the cost is in the steps by hand, below."""
     dream, starts, start = steering_game(), random_starts(50, 2, 4), torch.zeros(21)
     largest = []
     for cost in (0.0, 100.0):

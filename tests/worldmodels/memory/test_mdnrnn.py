@@ -214,8 +214,9 @@ def calm_losses(learner: MemoryLearner, batch: dict[str, torch.Tensor]) -> Memor
 NATIVE = pytest.mark.skipif(not default_bf16(), reason="oneDNN has no bfloat16 LSTM here")
 
 
-@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=NATIVE)])
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=[NATIVE, pytest.mark.nightly])])
 def test_overfits_a_batch(bf16):
+    """In every run bfloat16 is compared with float32 by `test_likelihood_in_bfloat16_is_near`."""
     learner, batch = learner_for(steps=150, lr=0.02, final_lr=1e-3, bf16=bf16), random_batch()
     first = calm_losses(learner, batch)
     for _ in range(150):
