@@ -26,7 +26,7 @@ from tests.warm import WarmWorkers, fork_server
 # What a power cut needs is asked for by the tests that use the fixture `disk`.
 os.fsync = lambda descriptor: None
 
-hypothesis.settings.register_profile("quick", max_examples=40, deadline=None, derandomize=True)
+hypothesis.settings.register_profile("quick", max_examples=15, deadline=None, derandomize=True)
 hypothesis.settings.register_profile("nightly", max_examples=200, deadline=None)
 hypothesis.settings.load_profile("quick")
 
