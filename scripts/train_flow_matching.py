@@ -169,6 +169,7 @@ def main(args: Args) -> Path:
     from generative.flow_matching import FlowMatchingLearner, MeanFlowLearner
     from generative.training.loop import fit
 
+    teacher = load_teacher(args) if args.teacher is not None else None
     with Run.open(args, kind="train_flow_matching") as run:
         if run.done:
             return run.path / "model"
@@ -177,8 +178,8 @@ def main(args: Args) -> Path:
         task = Plane(run) if args.data in get_args(PointData) else Images(run)
         torch.manual_seed(run.seed_for("weights"))
         model, batch = args.model.build().to(run.device), task.batch
-        if args.teacher is not None:
-            teacher = load_teacher(args, run)
+        if teacher is not None:
+            teacher.to(run.device)
             model.load_state_dict(teacher.state_dict())
             batch = Reflow(teacher, run)
         kind: Any = FlowMatchingLearner if args.is_flow else MeanFlowLearner
@@ -200,8 +201,8 @@ def main(args: Args) -> Path:
         return run.path / "model"
 
 
-def load_teacher(args: Args, run: Run) -> FlowMatching:
-    """The flow whose pairs are learned.
+def load_teacher(args: Args) -> FlowMatching:
+    """The flow whose pairs are learned, on the CPU.
 
     Raises:
         FileNotFoundError, DamagedFileError: there is none; says what makes one.
@@ -211,7 +212,7 @@ def load_teacher(args: Args, run: Run) -> FlowMatching:
     from generative.loading import load_model
 
     assert args.teacher is not None
-    teacher = load_model(args.teacher, run.device)
+    teacher = load_model(args.teacher)
     if not isinstance(teacher, FlowMatching) or teacher.config.network != args.model.network:
         raise ValueError(
             f"{args.teacher} holds a {teacher.saved_name} of other sizes or of another kind; pass "

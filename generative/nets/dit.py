@@ -14,11 +14,12 @@ layer: the network begins with zeros.
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from generative.nets.attention import MultiHeadAttention
 from generative.nets.config import DiTConfig, dit
 from generative.nets.embeddings import plane_positions, sinusoidal_embedding
-from generative.nets.init import glorot_, zero_
+from generative.nets.init import glorot_, normal_, zero_
 
 __all__ = ["DiT", "DiTBlock", "DiTConfig", "dit"]
 
@@ -42,13 +43,14 @@ class DiTBlock(nn.Module):
         self.feed_forward = nn.Sequential(
             nn.Linear(dim, 4 * dim), nn.GELU(approximate="tanh"), nn.Linear(4 * dim, dim)
         )
-        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
+        self.modulation = nn.Linear(dim, 6 * dim)
+        glorot_(self)
+        zero_(self.modulation)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Tokens (B, T, dim) and a condition (B, dim) -> (B, T, dim)."""
-        shift, scale, gate, ff_shift, ff_scale, ff_gate = self.modulation(condition)[:, None].chunk(
-            6, -1
-        )
+        parts = self.modulation(F.silu(condition))[:, None].chunk(6, -1)
+        shift, scale, gate, ff_shift, ff_scale, ff_gate = parts
         x = x + gate * self.attention(_modulate(self.attention_norm(x), shift, scale))
         return x + ff_gate * self.feed_forward(
             _modulate(self.feed_forward_norm(x), ff_shift, ff_scale)
@@ -89,22 +91,18 @@ class DiT(nn.Module):
             DiTBlock(dim, config.num_heads) for _ in range(config.num_layers)
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6, elementwise_affine=False)
-        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 2 * dim))
-        self.last = nn.Linear(dim, self.out_channels * config.patch**2)
+        self.modulation = zero_(nn.Linear(dim, 2 * dim))
+        self.last = zero_(nn.Linear(dim, self.out_channels * config.patch**2))
         self.positions: Tensor
         self.register_buffer("positions", plane_positions(*self.grid, dim), persistent=False)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        glorot_(self)
+        # A patch is a vector that a linear map takes, so that its fan counts each of its pixels.
         nn.init.xavier_uniform_(self.patches.weight.flatten(1))
-        for layer in (self.level[0], self.level[2], self.classes):
-            if layer is not None:
-                nn.init.normal_(layer.weight, 0, 0.02)
-        for block in self.blocks:
-            zero_(block.modulation[1])
-        zero_(self.modulation[1])
-        zero_(self.last)
+        nn.init.zeros_(self.patches.bias)
+        normal_(self.level)
+        if self.classes is not None:
+            nn.init.normal_(self.classes.weight, 0, 0.02)
+        if self.told is not None:
+            glorot_(self.told)
 
     def forward(self, x: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
         """x_t (B, C, H, W) and log_snr (B,) -> (B, out_channels, H, W).
@@ -119,7 +117,7 @@ class DiT(nn.Module):
         tokens = self.patches(x).flatten(2).transpose(1, 2) + self.positions
         for block in self.blocks:
             tokens = block(tokens, condition)
-        shift, scale = self.modulation(condition)[:, None].chunk(2, -1)
+        shift, scale = self.modulation(F.silu(condition))[:, None].chunk(2, -1)
         pixels = self.last(_modulate(self.norm(tokens), shift, scale))
         # (B, rows, columns, patch, patch, channels) -> (B, channels, H, W)
         side = self.config.patch

@@ -44,8 +44,8 @@ def diffusion_lines(settings: Settings, preset: str, name: str) -> list[Line]:
     args = replace(train_diffusion.PRESETS[preset], out=settings.work, seed=settings.seed)
     edm = isinstance(args.point, PointEDMConfig)
     if settings.smoke:
-        narrow: Any = {"hidden_dim": 8}
-        if edm:
+        narrow: dict[str, Any] = {"hidden_dim": 8}
+        if isinstance(args.point, PointEDMConfig):
             narrow = {"network": replace(args.point.network, hidden_dim=8)}
         args = replace(
             args, point=replace(args.point, ode_steps=4, **narrow),

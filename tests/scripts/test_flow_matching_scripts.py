@@ -86,6 +86,7 @@ def test_what_does_not_fit_is_told(tmp_path):
         replace(MEAN_SMOKE, teacher=tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         train_flow_matching.main(replace(SMOKE, out=tmp_path / "run", teacher=tmp_path / "nothing"))
+    assert not (tmp_path / "run").exists()
     PointMeanFlowConfig().build().save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match="holds a PointMeanFlow of other sizes or of another kind"):
         train_flow_matching.main(

@@ -65,8 +65,8 @@ def test_a_block_by_hand():
     x, c = torch.randn(2, 5, 8).double(), torch.randn(2, 8).double()
     with torch.no_grad():
         found = block(x, c)
-        six = (torch.nn.functional.silu(c) @ block.modulation[1].weight.T
-               + block.modulation[1].bias).view(2, 6, 1, 8)  # fmt: skip
+        gated = c * c.sigmoid()
+        six = (gated @ block.modulation.weight.T + block.modulation.bias).view(2, 6, 1, 8)
 
         def norm(x):
             centred = x - x.mean(2, keepdim=True)
