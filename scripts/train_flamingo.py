@@ -11,7 +11,6 @@ from generative.flamingo.config import (
     FlamingoLossConfig,
     NFNetConfig,
     ResamplerConfig,
-    nfnet_f,
 )
 from generative.text.config import GPTConfig, TextLossConfig, gpt2_block
 from generative.training.cli import start
@@ -100,17 +99,6 @@ class Args(Checked):
 DEFAULT_PRESET = "scenes"
 PRESETS = {
     "scenes": Args(),
-    # The largest published one: Chinchilla's layout, NFNet-F6 and a gated layer before every
-    # seventh block.
-    "paper": Args(
-        model=FlamingoConfig(
-            GPTConfig(32_000, 2048, 80, gpt2_block(8192, 64, dropout=0.0), tied=True),
-            nfnet_f(6),
-            ResamplerConfig(64, 6, 16),
-            every=7,
-            num_heads=64,
-        )
-    ),
     "smoke": Args(
         model=FlamingoConfig(
             GPTConfig(100, 96, 2, gpt2_block(16, 2, dropout=0.0), tied=True, init="normal"),
@@ -146,7 +134,10 @@ def main(args: Args) -> Path:
         talk = PictureTalk()
         talk.tokeniser.save(run.path / VOCABULARY_NAME)
         train_language(args, talk)
-        (train_by_contrast if args.vision_by == "contrast" else train_by_captions)(args, talk)
+        if args.vision_by == "contrast":
+            train_by_contrast(args)
+        else:
+            train_by_captions(args, talk)
         model = new_model(args, run, talk)
         vision = NFNet.from_pretrained(run.path / "vision" / "model")
         model.vision.load_state_dict(vision.state_dict())
@@ -218,7 +209,7 @@ def train_language(args: Args, talk: PictureTalk) -> None:
         run.finish({**run.metrics.last(), **score_language(model, talk, args.num_test)})
 
 
-def train_by_contrast(args: Args, talk: PictureTalk) -> None:
+def train_by_contrast(args: Args) -> None:
     """A vision by which captions and pictures find each other, in the run's folder `vision`.
 
     The pictures have one object or two, with their places; the text encoder is thrown away.

@@ -29,6 +29,7 @@ __all__ = [
     "GPTConfig",
     "NFNetConfig",
     "ResamplerConfig",
+    "flamingo_80b",
     "nfnet_f",
 ]
 
@@ -165,6 +166,21 @@ class FlamingoConfig(Checked):
         from generative.text.gpt import GPT
 
         return Flamingo(GPT(self.language), NFNet(self.vision), self)
+
+
+def flamingo_80b() -> FlamingoConfig:
+    """The largest published layout: NFNet-F6, 80 blocks of width 8,192 as Chinchilla has, a gated
+    layer in front of every seventh.
+
+    Its GPT has learned positions where Chinchilla has relative ones, and a vocabulary of 32,000.
+    """
+    return FlamingoConfig(
+        GPTConfig(32_000, 2048, 80, gpt2_block(8192, 64, dropout=0.0), tied=True),
+        nfnet_f(6),
+        ResamplerConfig(64, 6, 16),
+        every=7,
+        num_heads=64,
+    )
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from generative.flamingo import (
     NFNetConfig,
     PerceiverResampler,
     ResamplerConfig,
+    flamingo_80b,
     image_indices,
-    nfnet_f,
 )
 from generative.flamingo.model import FlamingoBatch
 from generative.text.config import GPTConfig, gpt2_block
@@ -302,15 +302,8 @@ def test_a_saved_model_is_the_same(tmp_path):
 
 def test_the_published_layout():
     """Chinchilla's 80 blocks of 8,192, a gated layer in front of every seventh: 12 of them."""
-    config = FlamingoConfig(
-        GPTConfig(32_000, 2048, 80, gpt2_block(8192, 64), tied=True),
-        nfnet_f(6),
-        ResamplerConfig(64, 6, 16),
-        every=7,
-        num_heads=64,
-    )
     with torch.device("meta"):
-        flamingo = config.build()
+        flamingo = flamingo_80b().build()
     assert len(flamingo.gated) == 12
     d, v = 8192, 3072
     layer = sum(p.numel() for p in flamingo.gated[0].parameters())
