@@ -27,7 +27,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "train_pix2pix", "train_cyclegan", "train_vqvae", "train_vqgan", "train_code_prior",
         "train_vae_gan", "train_text_to_image", "train_kl_autoencoder", "train_controlnet",
     ),
-    "train a model of images and captions": ("train_clip", "train_prior", "train_flamingo"),
+    "train a model of images and captions": (
+        "train_clip", "train_prior", "train_text_to_codes", "train_flamingo",
+    ),
     "train a model of texts": (
         "train_recurrent_text", "train_gpt", "train_bert", "fine_tune_bert", "train_t5",
         "train_rlhf", "train_toolformer",

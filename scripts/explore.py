@@ -36,6 +36,7 @@ from scripts.explored import (
     rlhf,
     stylegan,
     text,
+    text_to_codes,
     text_to_image,
     toolformer,
     translation,
@@ -78,6 +79,7 @@ class Args(Checked):
     codes: codes.Settings = field(default_factory=codes.Settings)
     priors: priors.Settings = field(default_factory=priors.Settings)
     text: text.Settings = field(default_factory=text.Settings)
+    text_to_codes: text_to_codes.Settings = field(default_factory=text_to_codes.Settings)
     rlhf: rlhf.Settings = field(default_factory=rlhf.Settings)
     toolformer: toolformer.Settings = field(default_factory=toolformer.Settings)
     flamingo: flamingo.Settings = field(default_factory=flamingo.Settings)
@@ -115,6 +117,7 @@ PRESETS = {
         codes=codes.Settings(max_images=200, num_images=2),
         priors=priors.Settings(samples=20),
         text=text.Settings(num_tokens=8),
+        text_to_codes=text_to_codes.Settings(num_images=2, captions=10, steps=(1, 2)),
         rlhf=rlhf.Settings(betas=(0.5, 1.0), steps=2),
         flamingo=flamingo.Settings(num_scenes=2, num_questions=2, num_texts=4),
         music=music.Settings(length=10, max_pieces=20),
@@ -144,6 +147,7 @@ _BY_CLASS = (
     codes,
     priors,
     text,
+    text_to_codes,
     music,
     translation,
     text_to_image,

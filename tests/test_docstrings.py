@@ -606,6 +606,12 @@ GIVEN: dict[str, Given] = {
         "text": torch.rand(2, 4),
         "image": torch.rand(2, 4),
     },
+    "generative.text_to_codes": lambda _: {
+        **names("generative.text_to_codes", "DALLE", "MUSE", "Parti"),
+        "tokens": torch.tensor([[2, 5, 6, 3, 0]]),
+        "codes": torch.zeros(1, 4, 4, dtype=torch.int64),
+        "hidden": torch.full((1, 4, 4), 5),
+    },
     "generative.stylegan": given_grown,
     "generative.sampling": lambda _: {"logits": torch.randn(2, 50), "generator": None},
     "generative.text.chat": given_chat,

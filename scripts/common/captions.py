@@ -384,9 +384,13 @@ def zero_shot(
     return float((best.cpu() == labels).float().mean())
 
 
-def load_vocabulary(run: Path | None, folder: Path) -> CaptionTokeniser:
+def load_vocabulary(
+    run: Path | None, folder: Path, command: str = "train_clip"
+) -> CaptionTokeniser:
     """The words of a run's model.
 
+    Args:
+        folder, command: of the model and what trains it, named in errors.
     Raises:
         ValueError: the model stands alone.
         FileNotFoundError: the run has none.
@@ -396,6 +400,6 @@ def load_vocabulary(run: Path | None, folder: Path) -> CaptionTokeniser:
     if run is None:
         raise ValueError(
             f"{folder} holds a model, and not the words that it knows; pass the folder of the run "
-            "of train_clip"
+            f"of {command}"
         )
     return CaptionTokeniser.load(run / VOCABULARY)

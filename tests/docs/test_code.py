@@ -151,6 +151,18 @@ def given_clip(stub: Stub) -> dict[str, Any]:
     return {}
 
 
+def given_writer(stub: Stub) -> dict[str, Any]:
+    """A Parti of scenes, and the words that it knows."""
+    from generative.known.captions import WORDS
+    from scripts.train_text_to_codes import PRESETS
+
+    kind = type(FAMILIES["Parti"].make())
+    kind(PRESETS["smoke"].model).save_pretrained(Path("runs/text_to_codes/model"))
+    tokeniser = importlib.import_module("generative.data.caption_tokens").CaptionTokeniser
+    tokeniser(tuple(sorted(WORDS)), 24).save("runs/text_to_codes/vocabulary.json")
+    return {}
+
+
 GIVEN: dict[str, Given] = {
     "docs/any-environment.md": given_agent,
     "docs/cluster.md": given_cluster,
@@ -169,6 +181,7 @@ GIVEN: dict[str, Given] = {
     "docs/families/priors.md": given_model("prior", FAMILIES["DiffusionPrior"].make),
     "docs/families/recurrent_text.md": given_tokeniser,
     "docs/families/text_to_image.md": given_model("text_to_image", painter_of_scenes),
+    "docs/families/text_to_codes.md": given_writer,
     "docs/families/transformers.md": given_tokeniser,
 }
 """Pages whose code has names or models of the reader, or calls that take minutes. `stub` puts

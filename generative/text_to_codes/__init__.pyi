@@ -1,0 +1,10 @@
+from .autoregressive import DALLE as DALLE
+from .autoregressive import Parti as Parti
+from .common import CodeLosses as CodeLosses
+from .common import TextToCodesLearner as TextToCodesLearner
+from .config import DALLEConfig as DALLEConfig
+from .config import MUSEConfig as MUSEConfig
+from .config import PartiConfig as PartiConfig
+from .config import TextEncoderConfig as TextEncoderConfig
+from .config import TextToCodesLossConfig as TextToCodesLossConfig
+from .masked import MUSE as MUSE

@@ -1,0 +1,103 @@
+"""Settings of models that write the codes of a picture for a caption: DALL.E, Parti, MUSE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from generative.nets.config import (
+    BlockConfig,
+    TextEncoderConfig,
+    clip_block,
+    gpt2_block,
+)
+from generative.training.config import AdamWConfig
+from generative.training.ranges import (
+    Checked,
+    Choices,
+    CountOrZero,
+    Depth,
+    NonNegative,
+    Positive,
+    Probability,
+    Share,
+    Size,
+)
+
+__all__ = [
+    "DALLEConfig",
+    "MUSEConfig",
+    "PartiConfig",
+    "TextEncoderConfig",
+    "TextToCodesLossConfig",
+]
+
+
+@dataclass(frozen=True)
+class DALLEConfig(Checked):
+    """A causal Transformer over a caption and then the codes of a picture (Ramesh et al. 2021)."""
+
+    vocab_size: Size = 64
+    """Words of captions, with padding, unknown word, begin and end."""
+    max_len: Size = 24
+    """Longest caption, with its begin and end."""
+    grid: tuple[Size, Size] = (3, 3)
+    """Rows and columns of codes."""
+    num_codes: Choices = 25
+    """Codes there are."""
+    num_layers: Depth = 2
+    """Transformer blocks."""
+    block: BlockConfig = field(default_factory=lambda: gpt2_block(64, 2, dropout=0.0))
+    text_weight: Probability = 1 / 8
+    """Share of the loss that is the caption's; the rest is the picture's."""
+
+
+@dataclass(frozen=True)
+class PartiConfig(Checked):
+    """An encoder of captions and a decoder that writes codes one by one (Yu et al. 2022)."""
+
+    text: TextEncoderConfig = field(
+        default_factory=lambda: TextEncoderConfig(64, 24, 2, clip_block(64, 2), causal=False)
+    )
+    """Encoder of captions, as wide as the decoder."""
+    grid: tuple[Size, Size] = (3, 3)
+    """Rows and columns of codes."""
+    num_codes: Choices = 25
+    """Codes there are."""
+    num_layers: Depth = 2
+    """Transformer blocks of the decoder."""
+    block: BlockConfig = field(default_factory=lambda: gpt2_block(64, 2, dropout=0.0))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.text.block.dim != self.block.dim:
+            raise ValueError(
+                f"the text encoder is {self.text.block.dim} wide and the decoder "
+                f"{self.block.dim}; give both one width"
+            )
+
+
+@dataclass(frozen=True)
+class MUSEConfig(PartiConfig):
+    """An encoder of captions and a Transformer that fills in hidden codes (Chang et al. 2023)."""
+
+    steps: Size = 9
+    """Steps of decoding, unless another number is asked for."""
+    noise: NonNegative = 4.5
+    """Factor of the noise on confidences at the first step, which falls to 0 at the last. Without
+    it the surest codes come first, and pictures are flat."""
+
+
+@dataclass(frozen=True)
+class TextToCodesLossConfig(AdamWConfig):
+    """Training settings: AdamW, and captions that are left out."""
+
+    lr: Positive = 2e-3
+    """Learning rate."""
+    final_lr: NonNegative = 2e-5
+    """Learning rate at the last step; cosine from `lr` (equal: constant)."""
+    warmup: CountOrZero = 100
+    """Steps over which the learning rate rises from 0."""
+    clip: NonNegative = 1.0
+    """Largest norm of the gradient; 0 for no limit."""
+    drop_text: Share = 0.0
+    """Share of the captions that are left out in training, for guidance (MUSE: 0.1)."""

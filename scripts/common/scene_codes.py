@@ -1,0 +1,200 @@
+"""Pictures of the micro-world as codes with captions, and how well a model writes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from generative.clip import CLIP
+    from generative.data.caption_tokens import CaptionTokeniser
+    from generative.known.captioned_scenes import CaptionedScenes
+
+__all__ = [
+    "CellCodes",
+    "accuracy_by_steps",
+    "best_of",
+    "hidden_nats",
+    "load_codes",
+    "writer_scores",
+]
+
+EVEN = "a red square left of a blue disc"
+"""Caption of 27 scenes, whose samples are counted."""
+
+
+@dataclass(frozen=True)
+class CellCodes:
+    """Codes of scenes that are known: a cell's object, or 24 where it is empty."""
+
+    grid: tuple[int, int] = (3, 3)
+    num_codes: int = 25
+    image_shape: tuple[int, int, int] = (3, 24, 24)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Pictures (B, 3, 24, 24) -> int64 (B, 3, 3)."""
+        from generative.known.scenes import read
+
+        return read(x).cells.unflatten(1, self.grid)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """int64 (B, 3, 3) -> pictures (B, 3, 24, 24)."""
+        from generative.known.scenes import draw
+
+        return draw(codes.flatten(1))
+
+
+def load_codes(folder: Path | None, device: Any) -> Any:
+    """A model of images as codes: of a run of train_vqvae on scenes, or what is known of them.
+
+    Raises:
+        FileNotFoundError: there is no such run.
+        ValueError: its pictures are of another shape.
+    """
+    if folder is None:
+        return CellCodes()
+    from generative.loading import load_model
+
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: no such folder; pass --codes with a run of train_vqvae, which "
+            "`worldmodels train_vqvae scenes` makes"
+        )
+    model: Any = load_model(folder, device)
+    if tuple(getattr(model, "image_shape", ())) != CellCodes.image_shape:
+        raise ValueError(
+            f"{folder} is no model of scenes as codes, 3x24x24 pixels; pass a run of "
+            "`worldmodels train_vqvae scenes`"
+        )
+    return model.eval()
+
+
+def writer_scores(
+    model: Any,
+    codes: Any,
+    tokeniser: CaptionTokeniser,
+    world: CaptionedScenes,
+    generator: Generator,
+    n: int = 1000,
+) -> dict[str, float]:
+    """Nats of a picture given its caption beside the least, and what is written.
+
+    `test_nll` is the mean over n new pairs and `floor` the mean of ln (number of pictures that fit
+    the caption), of models that give a picture's probability; of MUSE both are those of a hidden
+    code. `satisfied` is the share of n pictures that fit their captions, `rejected` of those that
+    are none of the world, and `even_p` the p-value of a chi-squared test that the pictures of one
+    caption are drawn evenly from the 27 that fit it.
+    """
+    import torch
+
+    from generative.known.captions import count, entropy
+    from generative.known.scene_scores import PER_PICTURE, accuracy, evenness, satisfied
+    from generative.known.scenes import draw
+
+    device = next(model.parameters()).device
+    texts, cells = world.draw(n, generator)
+    tokens = tokeniser.encode(texts).to(device)
+    with torch.no_grad():
+        true = codes.encode(draw(cells).to(device))
+        if hasattr(model, "log_prob"):
+            found = {
+                "test_nll": float(-model.log_prob(tokens, true).mean()),
+                "floor": sum(map(entropy, texts)) / n,
+            }
+        else:
+            found = hidden_nats(model, codes, tokeniser, texts, cells, generator)
+        random = torch.Generator(device).manual_seed(0)
+        drawn = codes.decode(model.sample(tokens, random)).cpu()
+        score = accuracy(drawn, texts)
+        found |= {"satisfied": score.satisfied.share, "rejected": score.rejected.share}
+        rows = tokeniser.encode([EVEN]).to(device).expand(n, -1)
+        even = codes.decode(model.sample(rows, random)).cpu()
+        # Where hardly anything fits there is nothing to count, and nothing is drawn evenly.
+        enough = int(satisfied(even, [EVEN] * n).sum()) >= PER_PICTURE * count(EVEN)
+    return found | {"even_p": evenness(even, EVEN).p_value if enough else 0.0}
+
+
+def hidden_nats(
+    model: Any,
+    codes: Any,
+    tokeniser: CaptionTokeniser,
+    texts: list[str],
+    cells: Tensor,
+    generator: Generator,
+) -> dict[str, float]:
+    """Nats of hidden codes under MUSE, and where cells are codes the least by listing what fits."""
+    import torch
+    from torch.nn import functional as F
+
+    from generative.known.captions import fitting
+    from generative.known.scenes import draw
+
+    device = next(model.parameters()).device
+    true = codes.encode(draw(cells).to(device))
+    hidden = model.hide(true.cpu(), generator)
+    masked = true.masked_fill(hidden.to(device), model.hidden)
+    log_p = model.fill(tokeniser.encode(texts).to(device), masked).cpu()
+    nats = -log_p.gather(3, true.cpu()[..., None])[..., 0]
+    found = {"test_nll": float(nats[hidden].mean())}
+    if not isinstance(codes, CellCodes):
+        return found
+    least = []
+    for text, scene, away in zip(texts, cells, hidden.flatten(1), strict=True):
+        scenes = fitting(text)
+        left = scenes[(scenes == scene)[:, ~away].all(1)]
+        share = F.one_hot(left[:, away], codes.num_codes).double().mean(0)
+        least.append(-share.gather(1, scene[away][:, None]).log()[:, 0])
+    return found | {"floor": float(torch.cat(least).mean())}
+
+
+def accuracy_by_steps(
+    model: Any, codes: Any, tokeniser: CaptionTokeniser, texts: list[str], steps: tuple[int, ...]
+) -> dict[str, float]:
+    """Share of MUSE's pictures that fit their captions, by the number of decoding steps."""
+    import torch
+
+    from generative.known.scene_scores import accuracy
+
+    device = next(model.parameters()).device
+    tokens, found = tokeniser.encode(texts).to(device), {}
+    for number in steps:
+        random = torch.Generator(device).manual_seed(0)
+        drawn = codes.decode(model.sample(tokens, random, steps=number)).cpu()
+        found[f"satisfied_in_{number}_steps"] = accuracy(drawn, texts).satisfied.share
+    return found
+
+
+def best_of(
+    model: Any,
+    codes: Any,
+    tokeniser: CaptionTokeniser,
+    clip: CLIP,
+    words: CaptionTokeniser,
+    texts: list[str],
+    candidates: int = 16,
+) -> dict[str, float]:
+    """Share of pictures that fit their captions: the first, and the best of several for CLIP.
+
+    Args:
+        clip, words: what ranks the candidates, and its vocabulary.
+    """
+    import torch
+
+    from generative.known.scene_scores import accuracy
+    from scripts.common.captions import embed_captions, embed_images
+
+    device = next(model.parameters()).device
+    tokens = tokeniser.encode(texts).to(device).repeat_interleave(candidates, 0)
+    drawn = codes.decode(model.sample(tokens, torch.Generator(device).manual_seed(0))).cpu()
+    images = embed_images(clip, drawn).unflatten(0, (len(texts), candidates))
+    captions = embed_captions(clip, words, texts)
+    best = (images @ captions[:, :, None])[..., 0].argmax(1).cpu()
+    every = drawn.unflatten(0, (len(texts), candidates))
+    chosen = every[torch.arange(len(texts)), best]
+    return {
+        "satisfied_by_first": accuracy(every[:, 0], texts).satisfied.share,
+        f"satisfied_by_best_of_{candidates}": accuracy(chosen, texts).satisfied.share,
+    }

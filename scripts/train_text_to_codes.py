@@ -1,0 +1,136 @@
+"""Train DALL.E, Parti or MUSE: the codes of a picture, given its caption."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from generative.known.config import CaptionMix
+from generative.nets.config import TextEncoderConfig, clip_block, gpt2_block
+from generative.text_to_codes.config import (
+    DALLEConfig,
+    MUSEConfig,
+    PartiConfig,
+    TextToCodesLossConfig,
+)
+from generative.training.cli import start
+from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
+from generative.training.reports import add_to_report
+from generative.training.run import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Args(Checked):
+    """Train DALL.E, Parti or MUSE: the codes of a picture, given its caption.
+
+    Pictures are scenes of the micro-world. The result has nats beside the least possible, and the
+    share of pictures that fit their captions.
+    """
+
+    resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
+
+    out: Folder = Path("runs/text_to_codes")
+    """Run folder; the trained model is in its `model` folder, its words in vocabulary.json."""
+    codes: Path | None = None
+    """Run of train_vqvae on scenes, whose codes to write; None takes the objects in the cells."""
+    mix: CaptionMix = field(default_factory=CaptionMix)
+    """Weights of the kinds of captions."""
+    model: DALLEConfig | PartiConfig | MUSEConfig = field(default_factory=PartiConfig)
+    """One of the three."""
+    loss: TextToCodesLossConfig = field(default_factory=TextToCodesLossConfig)
+    steps: Count = 2000
+    """Optimiser steps."""
+    batch_size: Count = 64
+    samples: Count = 1000
+    """Pictures that are drawn for the result."""
+    log_every: Count = 100
+    report: Annotated[Path, Ending((".json",))] | None = None
+    """JSON file to which the result is added, under the name of the run's folder."""
+    threads: Workers = 0
+    """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
+    device: Device = "auto"
+    seed: Seed = 1
+
+
+DEFAULT_PRESET = "parti"
+TINY = TextEncoderConfig(64, 24, 1, clip_block(16, 2), causal=False)
+PRESETS = {
+    "dalle": Args(model=DALLEConfig()),
+    "parti": Args(),
+    "muse": Args(
+        model=MUSEConfig(), loss=TextToCodesLossConfig(drop_text=0.1), steps=3000
+    ),
+    # A small form that is usual, on a grid of a VQ-VAE's codes; the publication's has 12 billion.
+    "paper": Args(
+        codes=Path("runs/vqvae"),
+        model=DALLEConfig(64, 24, (3, 3), 32, 8, gpt2_block(256, 4, dropout=0.0)),
+        loss=TextToCodesLossConfig(lr=3e-4),
+        steps=20_000,
+    ),
+    "smoke": Args(
+        model=PartiConfig(TINY, num_layers=1, block=gpt2_block(16, 2, dropout=0.0)),
+        steps=10,
+        batch_size=8,
+        samples=20,
+        log_every=5,
+    ),
+}  # fmt: skip
+
+
+def main(args: Args) -> Path:
+    """Returns the folder of the trained model."""
+    import torch
+
+    from generative.data.caption_tokens import CaptionTokeniser
+    from generative.known.captioned_scenes import CaptionedScenes
+    from generative.known.captions import WORDS
+    from generative.text_to_codes import DALLE, MUSE, Parti, TextToCodesLearner
+    from generative.training.loop import fit
+    from scripts.common.captions import VOCABULARY
+    from scripts.common.scene_codes import load_codes, writer_scores
+
+    with Run.open(args, kind="train_text_to_codes") as run:
+        if run.done:
+            return run.path / "model"
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        config = args.model
+        codes = load_codes(args.codes, run.device)
+        if (tuple(codes.grid), codes.num_codes) != (tuple(config.grid), config.num_codes):
+            raise ValueError(
+                f"the model writes {config.grid[0]}x{config.grid[1]} codes of {config.num_codes}, "
+                f"and there are {codes.grid[0]}x{codes.grid[1]} of {codes.num_codes}; give "
+                f"--model.num-codes {codes.num_codes} --model.grid {codes.grid[0]} {codes.grid[1]}"
+            )
+        text = config if isinstance(config, DALLEConfig) else config.text
+        tokeniser = CaptionTokeniser.fit(WORDS, text.max_len, most=text.vocab_size)
+        tokeniser.save(run.path / VOCABULARY)
+        world = CaptionedScenes(args.mix)
+        torch.manual_seed(run.seed_for("weights"))
+        kinds = {DALLEConfig: DALLE, PartiConfig: Parti, MUSEConfig: MUSE}
+        model = kinds[type(config)](config).to(run.device)
+        learner = TextToCodesLearner(model, args.loss, args.steps)
+
+        @torch.no_grad()
+        def batch(step: int) -> tuple[Tensor, Tensor]:
+            generator = torch.Generator().manual_seed(run.seed_for("batch", step))
+            images, texts = world.batch(args.batch_size, generator)
+            return tokeniser.encode(texts).to(run.device), codes.encode(images.to(run.device))
+
+        fit(learner, batch, run, args.steps, log_every=args.log_every, what="training the model")
+        model = learner.kept.eval()
+        model.save_pretrained(run.path / "model")
+        generator = torch.Generator().manual_seed(run.seed_for("test"))
+        found = writer_scores(model, codes, tokeniser, world, generator, args.samples)
+        run.finish({**run.metrics.last(), **found})
+        if args.report is not None:
+            add_to_report(args.report, run)
+        return run.path / "model"
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, DEFAULT_PRESET)
