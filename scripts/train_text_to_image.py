@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from generative.diffusion.config import ScheduleConfig
 from generative.known.config import CaptionMix
 from generative.nets.config import clip_block
+from generative.text.config import T5Config, t5_block
 from generative.text_to_image.config import (
     ConditionalUNetConfig,
     GLIDEConfig,
     ImageDecoderConfig,
+    ImagenConfig,
     KLAutoencoderConfig,
     LatentDiffusionConfig,
     TextEncoderConfig,
@@ -47,8 +49,8 @@ if TYPE_CHECKING:
 class Args(Checked):
     """Train a diffusion model that draws what a text says, by pixels, in latents, or of a CLIP.
 
-    The model is GLIDE, an upsampler, DALL.E 2's decoder, or latent diffusion. The result has the
-    errors at several noise levels, with the texts and without. Of GLIDE's scenes it also has the
+    The model is GLIDE, Imagen, an upsampler, DALL.E 2's decoder, or latent diffusion. The result
+    has the errors at several noise levels, with the texts and without. Of scenes it also has the
     distance from the best denoiser there is, and which share of drawn scenes is what the caption
     says, for some scales of guidance. Of upsampled scenes it has the share of objects that are read
     right, beside the share that could be; of decoded ones the share that has the objects of the
@@ -60,24 +62,24 @@ class Args(Checked):
     out: Folder = Path("runs/text_to_image")
     """Run folder; the trained model is in its `model` folder, pictures are in `images`."""
     data: CaptionData = "scenes"
-    """Images and captions: scenes of the micro-world, clothes with their names, or a folder with
-    captions.jsonl."""
+    """Images and captions: scenes of the micro-world, emoji and clothes with their names, or a
+    folder with captions.jsonl."""
     data_dir: Path = Path("data")
     """Folder of the files, or of a subfolder of the data's name; scenes need none."""
     max_images: Count | None = None
     """Use at most so many of the images."""
     mix: CaptionMix = field(default_factory=CaptionMix)
     """Weights of the kinds of captions of scenes."""
-    model: GLIDEConfig | UpsamplerConfig | ImageDecoderConfig | LatentDiffusionConfig = field(
-        default_factory=GLIDEConfig
-    )
-    """The model; its words are those of the data, up to its vocabulary. Autoencoder and text of
-    latent diffusion are those of the two runs below."""
+    model: (
+        GLIDEConfig | ImagenConfig | UpsamplerConfig | ImageDecoderConfig | LatentDiffusionConfig
+    ) = field(default_factory=GLIDEConfig)
+    """The model; its words are those of the data, up to its vocabulary. Parts that are not trained
+    are those of the runs below."""
     autoencoder: Path | None = None
     """Latent diffusion: run of train_kl_autoencoder, train_vqvae or train_vqgan."""
     reader: Path | None = None
     """Latent diffusion: run of train_clip or train_text_to_image, whose text encoder reads the
-    captions and is not trained further."""
+    captions and is not trained further. Imagen: run of train_caption_reader."""
     clip: Path | None = None
     """Decoder: run of train_clip, whose embeddings of the images are told."""
     loss: TextToImageLossConfig = field(default_factory=TextToImageLossConfig)
@@ -103,11 +105,12 @@ class Args(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         latent = isinstance(self.model, LatentDiffusionConfig)
-        if latent != (self.autoencoder is not None) or latent != (self.reader is not None):
+        reads = latent or isinstance(self.model, ImagenConfig)
+        if latent != (self.autoencoder is not None) or reads != (self.reader is not None):
             raise ValueError(
                 f"autoencoder is {self.autoencoder} and reader {self.reader}; latent diffusion "
-                "needs both, the runs of an autoencoder and of what reads texts, and other models "
-                "need neither"
+                "needs both, the runs of an autoencoder and of what reads texts, Imagen the run of "
+                "what reads texts, and other models need neither"
             )
         decoder = isinstance(self.model, ImageDecoderConfig)
         if decoder != (self.clip is not None):
@@ -190,6 +193,34 @@ PRESETS = {
             weighting="data", level_mean=-3.0, level_std=2.0, lr=2e-3, final_lr=1e-4, ema=0.99,
             drop=0.5,
         ),
+    ),
+    # After `train_caption_reader`: the U-Net halves its sides before its blocks.
+    "imagen": Args(
+        model=ImagenConfig(
+            (3, 24, 24),
+            text=T5Config(64, 12, 2, t5_block(64, 2, 0.0), max_len=24),
+            network=_network(
+                64, width=64, multipliers=(1,), num_blocks=(2,), attention=(0,), patch=4,
+                efficient=True, scale_skips=True,
+            ),
+            prediction="data",
+            steps=30,
+        ),
+        reader=Path("runs/caption_reader"),
+        loss=TextToImageLossConfig(
+            weighting="data", level_mean=-3.0, level_std=2.0, lr=2e-3, final_lr=1e-4, ema=0.99
+        ),
+    ),
+    # 1,360 emoji of 32x32 pixels, which the project carries.
+    "emoji": Args(
+        data="emoji",
+        model=GLIDEConfig(
+            (3, 32, 32),
+            text=_text(128, 4, 2, 24, 4096),
+            network=_network(128, width=64, multipliers=(1, 2, 2), attention=(1, 2), patch=2),
+        ),
+        loss=TextToImageLossConfig(level_mean=-1.0, lr=5e-4),
+        steps=50_000,
     ),
     # After `train_clip`, whose embeddings have 96 numbers; half of the texts are left out.
     "decoder": Args(
@@ -319,33 +350,41 @@ def build(args: Args, pairs: Pairs) -> TextToImage:
     from generative.data.caption_tokens import CaptionTokeniser
     from generative.loading import load_model
     from generative.nets.text_encoder import TextEncoder
-    from generative.text_to_image import KLAutoencoder
+    from generative.text import T5
+    from generative.text_to_image import KLAutoencoder, T5Text
 
-    if not isinstance(args.model, LatentDiffusionConfig):
+    if not isinstance(args.model, LatentDiffusionConfig | ImagenConfig):
         text = args.model.text
         words = CaptionTokeniser.fit(pairs.words(), text.max_len, most=text.vocab_size).words
         return replace(args.model, words=words).build()
-    assert args.autoencoder is not None
     assert args.reader is not None
-    autoencoder, reader = load_model(args.autoencoder), load_model(args.reader)
-    if not isinstance(autoencoder, KLAutoencoder | VQVAE):
+    reader = load_model(args.reader)
+    wanted = "train_clip or train_text_to_image"
+    if isinstance(args.model, ImagenConfig):
+        text, wanted = T5Text.of(reader) if isinstance(reader, T5) else None, "train_caption_reader"
+    else:
+        text = getattr(reader, "text", None)
+        text = getattr(text, "encoder", text)  # CLIP has a projection behind its own
+    if not isinstance(text, TextEncoder | T5Text):
         raise ValueError(
-            f"{args.autoencoder} holds a {type(autoencoder).__name__}; pass --autoencoder with a "
-            "run of train_kl_autoencoder, train_vqvae or train_vqgan"
-        )
-    text = getattr(reader, "text", None)
-    text = getattr(text, "encoder", text)  # CLIP has a projection behind its own
-    if not isinstance(text, TextEncoder):
-        raise ValueError(
-            f"{args.reader} holds a {type(reader).__name__}; pass --reader with a run of "
-            "train_clip or train_text_to_image"
+            f"{args.reader} holds a {type(reader).__name__}; pass --reader with a run of {wanted}"
         )
     words = getattr(reader, "words", None)
     words = CaptionTokeniser.load(args.reader / VOCABULARY).words if words is None else words
-    config = replace(args.model, autoencoder=autoencoder.config, text=text.config, words=words)
-    model = config.build()
-    assert model.autoencoder is not None
-    model.autoencoder.load_state_dict(autoencoder.state_dict())
+    config = replace(args.model, text=text.config, words=words)
+    if isinstance(config, LatentDiffusionConfig):
+        assert args.autoencoder is not None
+        autoencoder = load_model(args.autoencoder)
+        if not isinstance(autoencoder, KLAutoencoder | VQVAE):
+            raise ValueError(
+                f"{args.autoencoder} holds a {type(autoencoder).__name__}; pass --autoencoder "
+                "with a run of train_kl_autoencoder, train_vqvae or train_vqgan"
+            )
+        model = replace(config, autoencoder=autoencoder.config).build()
+        assert model.autoencoder is not None
+        model.autoencoder.load_state_dict(autoencoder.state_dict())
+    else:
+        model = config.build()
     model.text.load_state_dict(text.state_dict())
     return model
 
@@ -398,7 +437,7 @@ def of_scenes(args: Args, model: TextToImage, world, generator, seen: Seen) -> d
     if isinstance(args.model, ImageDecoderConfig):
         return varied(model, world, seen, args.scales, generator, args.samples)
     found = {}
-    if isinstance(args.model, GLIDEConfig):
+    if model.autoencoder is None:
         found = scene_gaps(model, world, generator, min(128, args.samples))
     for scale in args.scales:
         drawn = torch.Generator(model.device).manual_seed(args.seed)

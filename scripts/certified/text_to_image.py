@@ -52,4 +52,61 @@ def glide_scenes(settings: Settings) -> list[Line]:
     return lines
 
 
-CERTIFICATES = {"glide-scenes": Certificate("Text to image", glide_scenes)}
+def upsampler_scenes(settings: Settings) -> list[Line]:
+    """Objects of scenes that are enlarged from cells of 2x2 noisy pixels, beside the share that a
+    sampler of the exact posterior reads right."""
+    from generative.training.run import read_result
+    from scripts import train_text_to_image
+
+    args = replace(train_text_to_image.PRESETS["upsampler"], out=settings.work, seed=settings.seed)
+    if settings.smoke:
+        args = replace(args, steps=2, batch_size=4, samples=4, noises=(0.1,))
+    train_text_to_image.main(args)
+    result, lines = read_result(args.out), []
+    for noise in args.noises:
+        right, possible = (result[f"{what}_at_noise_{noise:g}"] for what in ("right", "possible"))
+        lines.append(
+            Line(
+                f"objects read right after they were enlarged by 4, noise {noise:g}, distance from "
+                "the best",
+                right, possible, "samples of the exact posterior", abs(right - possible), 0.05,
+            )
+        )  # fmt: skip
+    return lines
+
+
+def control_net_scenes(settings: Settings) -> list[Line]:
+    """Scenes that are drawn by their edges, with colours by their captions."""
+    from generative.training.run import read_result
+    from scripts import train_controlnet, train_text_to_image
+
+    base = replace(
+        train_text_to_image.PRESETS["scenes"], out=settings.work / "base", seed=settings.seed
+    )
+    args = replace(
+        train_controlnet.PRESETS["scenes"], base=base.out, out=settings.work / "controlnet",
+        seed=settings.seed,
+    )  # fmt: skip
+    if settings.smoke:
+        base = replace(base, steps=2, batch_size=4, samples=2, scales=(1.0,))
+        args = replace(args, steps=2, batch_size=4, samples=4)
+    train_text_to_image.main(base)
+    train_controlnet.main(args)
+    result = read_result(args.out)
+    edges, colours = 1 - result["edges_followed"], 1 - result["colours_followed"]
+    without = 1 - result["edges_followed_without"]
+    return [
+        Line("scenes whose shapes and places are not those of the edges", edges, 0.0, "none",
+             edges, 0.01),
+        Line("those whose colours are not what the caption says either", colours, edges,
+             "wrong edges", colours - edges, 0.05),
+        Line("scenes that are those of the edges where these are not told", 1 - without, None, "",
+             1 - without, 0.5),
+    ]  # fmt: skip
+
+
+CERTIFICATES = {
+    "glide-scenes": Certificate("Text to image", glide_scenes),
+    "upsampler-scenes": Certificate("Text to image", upsampler_scenes),
+    "controlnet-scenes": Certificate("Text to image", control_net_scenes),
+}

@@ -15,6 +15,7 @@ from generative.text_to_image import (
     ConditionalUNetConfig,
     GLIDEConfig,
     ImageDecoderConfig,
+    ImagenConfig,
     KLAutoencoderConfig,
     LatentDiffusionConfig,
     TextEncoderConfig,
@@ -23,6 +24,7 @@ from generative.text_to_image import (
 )
 from scripts import (
     explore,
+    train_caption_reader,
     train_clip,
     train_controlnet,
     train_kl_autoencoder,
@@ -103,6 +105,28 @@ def test_latents_of_two_other_runs(tmp_path):
         train_text_to_image.main(replace(args, autoencoder=reader.out, out=tmp_path / "other"))
     with pytest.raises(ValueError, match="holds a KLAutoencoder; pass --reader with"):
         train_text_to_image.main(replace(args, reader=of_codes.out, out=tmp_path / "third"))
+
+
+def test_imagen_reads_by_a_t5_that_has_seen_captions_alone(tmp_path):
+    of_texts = replace(
+        train_caption_reader.PRESETS["smoke"], out=tmp_path / "reader", steps=2, log_every=1,
+        threads=1,
+    )  # fmt: skip
+    t5 = load_model(train_caption_reader.main(of_texts))
+    assert result(of_texts.out)["test_loss"] > 0
+    network = replace(
+        NETWORK, patch=4, efficient=True, scale_skips=True, context_dim=16, vector_dim=16
+    )
+    imagen = ImagenConfig(SCENE, (), of_texts.model, network, ScheduleConfig(), "data", 2)
+    args = replace(SMOKE, model=imagen, reader=of_texts.out, samples=2, out=tmp_path / "run")
+    model = load_model(train_text_to_image.main(args))
+    assert torch.equal(model.text.embedding.weight, t5.embedding.weight)
+    tokens = model.tokens(["a red square"])
+    there = tokens != 0
+    torch.testing.assert_close(model.text(tokens).outputs[there], t5.encode(tokens)[there])
+    assert "excess" in result(args.out)
+    with pytest.raises(ValueError, match=r"holds a TextToImage; pass --reader with.*reader$"):
+        train_text_to_image.main(replace(args, reader=args.out, out=tmp_path / "other"))
 
 
 def test_a_decoder_of_the_embeddings_of_a_clip(tmp_path):
