@@ -94,13 +94,13 @@ def main(args: Args) -> Path:
                 for width in args.widths
                 for steps in args.steps
             ]
-            table = {
-                name: torch.tensor([r[name] for r in records], dtype=torch.float64)
+            weights, tokens, excess = (
+                torch.tensor([r[name] for r in records], dtype=torch.float64)
                 for name in ("weights", "tokens", "excess")
-            }
-            law = fit_scaling(**table)
-            found = law.excess(table["weights"], table["tokens"])
-            error = float((found / table["excess"]).log().abs().mean())
+            )
+            law = fit_scaling(weights, tokens, excess)
+            found = law.excess(weights, tokens)
+            error = float((found / excess).log().abs().mean())
             versions = {name: run.versions[name] for name in ("python", "cpu", "packages")}
             write_json(report, {
                 "data": args.data, "entropy": texts.floor(), "runs": records,

@@ -123,7 +123,7 @@ def main(args: Args) -> Path:
             )
         torch.manual_seed(run.seed_for("weights"))
         model = ControlNet.around(base, 1, args.widths).to(run.device)
-        shape = (*base.config.image_shape[:1], *model.hint_shape[1:])
+        shape = (base.config.image_shape[0], model.hint_shape[1], model.hint_shape[2])
         of = args.data, args.data_dir, shape, args.mix
         pairs = load_pairs(*of, max_images=args.max_images)
         learner = TextToImageLearner(model, args.loss, args.steps)
@@ -152,6 +152,7 @@ def main(args: Args) -> Path:
             log_every=args.log_every, what="training the ControlNet", on_log=show,
         )  # fmt: skip
         kept = learner.kept.eval()
+        assert isinstance(kept, ControlNet)
         kept.save_pretrained(run.path / "model")
         found: dict[str, float] = {}
         if isinstance(pairs, ScenePairs):

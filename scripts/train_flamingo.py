@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from generative.flamingo.config import (
     FlamingoConfig,
@@ -244,15 +244,18 @@ def train_by_contrast(args: Args) -> None:
         def batch(step: int) -> CLIPBatch:
             generator = torch.Generator().manual_seed(run.seed_for("batch", step))
             texts, cells = world.draw(args.vision_batch, generator)
-            parts = draw(cells), tokeniser.encode(texts), matches(texts, cells).T
-            return CLIPBatch(*(part.to(run.device) for part in parts))
+            tokens, fits = tokeniser.encode(texts), matches(texts, cells).T
+            x, device = draw(cells), run.device
+            return CLIPBatch(x.to(device), tokens.to(device), fits.to(device))
 
         learner = CLIPLearner(clip, config, args.vision_steps)
         fit(
             learner, batch, run, args.vision_steps,
             log_every=args.log_every, what="learning to see",
         )  # fmt: skip
-        learner.kept.image.vision.eval().save_pretrained(run.path / "model")
+        image = learner.kept.image
+        assert isinstance(image, VisionTower)
+        image.vision.eval().save_pretrained(run.path / "model")
         run.finish(run.metrics.last())
 
 
@@ -309,6 +312,8 @@ def answers(
         model: a GPT gets the pictures in words.
         among_names: take the most probable of the names that the text may ask for.
     """
+    from functools import partial
+
     import torch
 
     from generative.flamingo.model import Flamingo
@@ -324,8 +329,9 @@ def answers(
         by_length.setdefault(len(prompts[-1]), []).append(k)
     for some in by_length.values():
         prompt = torch.tensor([prompts[k] for k in some], device=device)
-        extra = (talk.images([texts[k] for k in some]).to(device),)
-        extra = extra if isinstance(model, Flamingo) else ()
+        extra: tuple[Any, ...] = ()
+        if isinstance(model, Flamingo):
+            extra = (talk.images([texts[k] for k in some]).to(device),)
         if among_names:
             from generative.text.tokens import with_start
 
@@ -336,7 +342,8 @@ def answers(
                 best = row[[tokeniser.encode(name)[0] for name in names]].argmax()
                 right[k] = names[int(best)] == texts[k].answer
             continue
-        written = model.generate(prompt, *extra, 4, temperature=0.0)[:, prompt.shape[1] :]
+        seen = partial(model.generate, prompt, *extra)
+        written = seen(num_tokens=4, temperature=0.0)[:, prompt.shape[1] :]
         for k, row in zip(some, written, strict=True):
             expected = texts[k].answer.split()
             right[k] = tokeniser.pieces(row)[: len(expected)] == expected

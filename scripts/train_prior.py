@@ -158,10 +158,10 @@ def nats(
 
     batch = source.draw(n, generator)
     device = next(model.parameters()).device
-    image, *given = batch.to(device)
+    image, text, context, mask = batch.to(device)
     codes = model.encode(image)
     with torch.no_grad():
-        found = {"test_nll": float(-model.code_log_prob(codes, *given).mean())}
+        found = {"test_nll": float(-model.code_log_prob(codes, text, context, mask).mean())}
     if isinstance(source, PairEmbeddings):
         law = model.mean.cpu(), model.directions.cpu(), model.borders.cpu()
         found["floor"] = float(source.pair.code_nats(batch.text, codes.cpu(), *law).mean())

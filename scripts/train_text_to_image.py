@@ -441,12 +441,12 @@ def of_scenes(args: Args, model: TextToImage, world, generator, seen: Seen) -> d
         found = scene_gaps(model, world, generator, min(128, args.samples))
     for scale in args.scales:
         drawn = torch.Generator(model.device).manual_seed(args.seed)
-        seen = detected(
+        read = detected(
             lambda texts, scale=scale, drawn=drawn: model.sample(texts, drawn, scale=scale),
             world, generator, args.samples,
         )  # fmt: skip
-        found[f"satisfied_at_scale_{scale:g}"] = seen.satisfied.share
-        found[f"rejected_at_scale_{scale:g}"] = seen.rejected.share
+        found[f"satisfied_at_scale_{scale:g}"] = read.satisfied.share
+        found[f"rejected_at_scale_{scale:g}"] = read.rejected.share
     return found
 
 

@@ -313,8 +313,9 @@ class Flamingo(Pretrained, nn.Module):
 
     def gates(self) -> Tensor:
         """Openings of the gates, tanh of each, (gated layers, 2): attention, feed-forward."""
-        pairs = [torch.stack([g.attention_gate, g.feed_forward_gate]) for g in self.gated]
-        return torch.stack(pairs).detach().tanh()
+        named = self.gated.named_parameters()
+        gates = [x.detach().tanh() for name, x in named if name.endswith("_gate")]
+        return torch.stack(gates).view(-1, 2)
 
 
 class FlamingoLearner(ModelLearner[Flamingo]):

@@ -97,6 +97,7 @@ class DiT(nn.Module):
         self.register_buffer("positions", plane_positions(*self.grid, dim), persistent=False)
         # A patch is a vector that a linear map takes, so that its fan counts each of its pixels.
         nn.init.xavier_uniform_(self.patches.weight.flatten(1))
+        assert self.patches.bias is not None
         nn.init.zeros_(self.patches.bias)
         normal_(self.level)
         if self.classes is not None:

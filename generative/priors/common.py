@@ -64,7 +64,10 @@ def repeated(given: Given, draws: int, embed_dim: int) -> Given:
             f"draws is {draws}, and captions have {text_dim} numbers where images have "
             f"{embed_dim}, so none is the closest; give draws=1"
         )
-    return Given(*(None if x is None else x.repeat_interleave(draws, 0) for x in given))
+    context, mask = (
+        None if x is None else x.repeat_interleave(draws, 0) for x in (given.context, given.mask)
+    )
+    return Given(given.text.repeat_interleave(draws, 0), context, mask)
 
 
 def closest(images: Tensor, text: Tensor) -> Tensor:

@@ -101,11 +101,11 @@ class MUSE(Pretrained, nn.Module):
                 chooses places at random, and with a step for each place samples are then exact.
             guidance: 1 for none; s takes empty + s (given - empty) of the logits.
         """
-        size, steps = math.prod(self.grid), steps or self.config.steps
-        noise = self.config.noise if noise is None else noise
+        size, count = math.prod(self.grid), steps or self.config.steps
+        spread = self.config.noise if noise is None else noise
         memory = self.memory(tokens if guidance == 1 else torch.cat([tokens, tokens * PAD]))
         line = torch.full_like(tokens[:, :1], self.hidden).repeat(1, size)
-        for step in range(1, steps + 1):
+        for step in range(1, count + 1):
             logits = self.decoder(line if guidance == 1 else line.repeat(2, 1), memory)
             logits = logits if guidance == 1 else guided(logits, guidance)
             flat = logits.flatten(0, 1)
@@ -113,13 +113,13 @@ class MUSE(Pretrained, nn.Module):
             sure = logits.log_softmax(-1).gather(2, drawn[..., None])[..., 0]
             u = torch.rand(sure.shape, generator=generator, device=sure.device, dtype=sure.dtype)
             gumbel = -(-u.clamp_min(1e-20).log()).clamp_min(1e-20).log()
-            sure = sure + noise * (1 - step / steps) * gumbel
+            sure = sure + spread * (1 - step / count) * gumbel
             known = line != self.hidden
             sure = sure.masked_fill(known, math.inf)
             filled = torch.where(known, line, drawn)
             # Whatever the schedule says, a step fills in one code at least.
             hidden = (~known).sum(1, keepdim=True)
-            keep = torch.minimum(torch.full_like(hidden, hidden_at(step, steps, size)), hidden - 1)
+            keep = torch.minimum(torch.full_like(hidden, hidden_at(step, count, size)), hidden - 1)
             least = sure.argsort(1).argsort(1) < keep.clamp_min(0)
             line = filled.masked_fill(least, self.hidden)
         return line.unflatten(1, self.grid)

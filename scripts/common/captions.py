@@ -250,8 +250,8 @@ class PairBatches:
             negatives = self._negatives(texts, generator)
         if negatives is not None:
             negatives = negatives.to(self.run.device)
-        found = (part.to(self.run.device) for part in (x, self.tokeniser.encode(texts), fits))
-        return CLIPBatch(*found, negatives)
+        tokens, device = self.tokeniser.encode(texts), self.run.device
+        return CLIPBatch(x.to(device), tokens.to(device), fits.to(device), negatives)
 
     def _negatives(self, texts: Sequence[str], generator: Generator) -> Tensor:
         """int64 (B, K, L), padding where there is none."""

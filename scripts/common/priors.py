@@ -172,13 +172,13 @@ def embedding_scores(
 
     device = next(model.parameters()).device
     batch, other = source.draw(n, generator), source.draw(n, generator)
-    drawn = model.sample(
-        *batch.to(device)[1:], generator=torch.Generator(device).manual_seed(0)
-    ).cpu()
+    _, *given = batch.to(device)
+    drawn = model.sample(*given, generator=torch.Generator(device).manual_seed(0)).cpu()
     image, truth = batch.image.cpu(), other.image
     if hasattr(model, "encode"):
         truth = model.decode(model.encode(truth.to(device)))
-    found = energy_test(*(source.compared(*pair) for pair in ((batch, drawn), (other, truth))), 199)
+    ours, known = source.compared(batch, drawn), source.compared(other, truth)
+    found = energy_test(ours, known, 199)
 
     def cosine(a: Tensor, b: Tensor) -> float:
         return float(F.cosine_similarity(a, b).mean())
