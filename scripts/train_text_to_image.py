@@ -441,12 +441,12 @@ def of_scenes(args: Args, model: TextToImage, world, generator, seen: Seen) -> d
         found = scene_gaps(model, world, generator, min(128, args.samples))
     for scale in args.scales:
         drawn = torch.Generator(model.device).manual_seed(args.seed)
-        read = detected(
+        accuracy = detected(
             lambda texts, scale=scale, drawn=drawn: model.sample(texts, drawn, scale=scale),
             world, generator, args.samples,
         )  # fmt: skip
-        found[f"satisfied_at_scale_{scale:g}"] = read.satisfied.share
-        found[f"rejected_at_scale_{scale:g}"] = read.rejected.share
+        found[f"satisfied_at_scale_{scale:g}"] = accuracy.satisfied.share
+        found[f"rejected_at_scale_{scale:g}"] = accuracy.rejected.share
     return found
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -57,6 +58,16 @@ LATENT = LatentDiffusionConfig(
 )  # fmt: skip
 
 
+def loaded(folder) -> Any:
+    """The model of a folder."""
+    return load_model(folder)
+
+
+def stand_in(model: object) -> Any:
+    """What has no more of a model than is asked of it."""
+    return model
+
+
 def result(run) -> dict[str, float]:
     return json.loads((run / "result.json").read_text())
 
@@ -93,12 +104,12 @@ def test_latents_of_two_other_runs(tmp_path):
         SMOKE, model=LATENT, autoencoder=of_codes.out, reader=reader.out, samples=2,
         out=tmp_path / "run",
     )  # fmt: skip
-    model = load_model(train_text_to_image.main(args))
-    parts = {"autoencoder": load_model(of_codes.out), "text": load_model(reader.out).text}
+    model = loaded(train_text_to_image.main(args))
+    parts = {"autoencoder": loaded(of_codes.out), "text": loaded(reader.out).text}
     for name, part in parts.items():
         for key, weight in part.state_dict().items():
             assert torch.equal(model.state_dict()[f"{name}.{key}"], weight), key
-    assert model.words == load_model(reader.out).words
+    assert model.words == loaded(reader.out).words
     assert model.latent_std != 1
     assert "excess" not in result(args.out)
     with pytest.raises(ValueError, match="reader holds a TextToImage; pass --autoencoder with"):
@@ -112,14 +123,14 @@ def test_imagen_reads_by_a_t5_that_has_seen_captions_alone(tmp_path):
         train_caption_reader.PRESETS["smoke"], out=tmp_path / "reader", steps=2, log_every=1,
         threads=1,
     )  # fmt: skip
-    t5 = load_model(train_caption_reader.main(of_texts))
+    t5 = loaded(train_caption_reader.main(of_texts))
     assert result(of_texts.out)["test_loss"] > 0
     network = replace(
         NETWORK, patch=4, efficient=True, scale_skips=True, context_dim=16, vector_dim=16
     )
     imagen = ImagenConfig(SCENE, (), of_texts.model, network, ScheduleConfig(), "data", 2)
     args = replace(SMOKE, model=imagen, reader=of_texts.out, samples=2, out=tmp_path / "run")
-    model = load_model(train_text_to_image.main(args))
+    model = loaded(train_text_to_image.main(args))
     assert torch.equal(model.text.embedding.weight, t5.embedding.weight)
     tokens = model.tokens(["a red square"])
     there = tokens != 0
@@ -167,7 +178,7 @@ def test_variations_keep_objects_or_the_whole_scene():
         return {"cells": read(images).cells}
 
     for turn, same in ((0, 1.0), (1, 0.0)):
-        found = varied(Painter(turn), world, seen, (1.0,), generator, 20)
+        found = varied(stand_in(Painter(turn)), world, seen, (1.0,), generator, 20)
         assert found["objects_kept_at_scale_1"] == 1
         assert found["scene_kept_at_scale_1"] == same
         assert found["rejected_at_scale_1"] == 0
@@ -175,12 +186,12 @@ def test_variations_keep_objects_or_the_whole_scene():
 
 def test_a_control_net_around_a_run(tmp_path):
     base = replace(SMOKE, model=GLIDE, out=tmp_path / "base", samples=2)
-    stays = load_model(train_text_to_image.main(base))
+    stays = loaded(train_text_to_image.main(base))
     args = replace(
         train_controlnet.PRESETS["scenes"], base=base.out, out=tmp_path / "run", widths=(4, 4),
         steps=2, batch_size=4, samples=4, log_every=1, picture_every=2, threads=1,
     )  # fmt: skip
-    model = load_model(train_controlnet.main(args))
+    model = loaded(train_controlnet.main(args))
     for key, weight in stays.diffusion.network.state_dict().items():
         assert torch.equal(model.state_dict()[f"diffusion.network.base.{key}"], weight), key
     found = result(args.out)
@@ -210,9 +221,9 @@ def test_edges_are_followed_where_shapes_and_places_are_those_of_the_picture():
         def sample(self, texts, generator, strength, hint):
             return draw(self.cells)
 
-    right = train_controlnet.followed(Painter(0), world, generator, 20, 1.0)
+    right = train_controlnet.followed(stand_in(Painter(0)), world, generator, 20, 1.0)
     assert right == {"edges_followed": 1.0, "colours_followed": 1.0}
-    wrong = train_controlnet.followed(Painter(1), world, generator, 20, 1.0)
+    wrong = train_controlnet.followed(stand_in(Painter(1)), world, generator, 20, 1.0)
     assert wrong == {"edges_followed": 1.0, "colours_followed": 0.0}
 
 
@@ -234,7 +245,7 @@ def test_the_exact_denoiser_has_no_excess():
         def denoiser(self, texts, scale):
             return given([""] * texts if isinstance(texts, int) else texts)
 
-    found = scene_gaps(Exact(), world, torch.Generator().manual_seed(0), 8)
+    found = scene_gaps(stand_in(Exact()), world, torch.Generator().manual_seed(0), 8)
     assert found["excess"] == pytest.approx(0, abs=1e-9)
     assert all(found[f"told_at_{level}"] > 0 for level in (-5, -4, -3))
 
@@ -244,7 +255,7 @@ def test_the_exact_denoiser_has_no_excess():
         def denoiser(self, texts, scale):
             return given([""] * (texts if isinstance(texts, int) else len(texts)))
 
-    blind = scene_gaps(Blind(), world, torch.Generator().manual_seed(0), 8)
+    blind = scene_gaps(stand_in(Blind()), world, torch.Generator().manual_seed(0), 8)
     assert blind["excess"] == pytest.approx(1)
     stations = [*torch.linspace(-8, 8, 12).tolist(), float("inf")]
     sample = exact_sampler(world, stations)
