@@ -16,6 +16,7 @@ from envs.task import Task
 from generative.training.cli import parse
 from scripts import collect_rollouts, encode_rollouts, standardise_vectors, train_vae
 from tests.commands import run_script
+from tests.reliability.test_train_in_dream_killed import outcome
 from worldmodels.rollouts import Episode, RolloutStore
 from worldmodels.vision import load_vision
 
@@ -86,6 +87,16 @@ def test_the_dream_of_the_agent_is_an_environment(pole_run):
     assert env.action_space == gymnasium.spaces.Discrete(2)
     env.reset(seed=1)
     assert np.isfinite(env.step(env.action_space.sample())[0]).all()
+
+
+def test_a_finished_run_goes_on_with_more_rounds(pole_run, tmp_path):
+    longer = tmp_path / "longer"
+    for words in (("smoke-vector", "--rounds", 1, "--out"), ("--rounds", 2, "--resume")):
+        done = run_script("train_in_dream", *words, longer)
+        assert done.returncode == 0, done.stderr
+        rounds = json.loads((longer / "report.json").read_text())["rounds"]
+        assert len(rounds) == words[words.index("--rounds") + 1]
+    assert outcome(longer) == outcome(pole_run)
 
 
 def test_settings_follow_from_the_environment():

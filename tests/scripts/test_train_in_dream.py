@@ -166,7 +166,9 @@ def test_workers_may_change_in_a_finished_run(smoke_run, tmp_path):
     assert settings["out"] == str(copy)
 
 
+@pytest.mark.nightly
 def test_a_finished_run_goes_on_with_more_rounds(smoke_run, tmp_path):
+    """In every run that of CartPole does, in test_any_environment.py."""
     longer = tmp_path / "longer"
     for words in (("smoke", "--rounds", 1, "--out"), ("--rounds", 2, "--resume")):
         done = run_script("train_in_dream", *words, longer)
