@@ -95,10 +95,9 @@ class DiT(nn.Module):
         self.last = zero_(nn.Linear(dim, self.out_channels * config.patch**2))
         self.positions: Tensor
         self.register_buffer("positions", plane_positions(*self.grid, dim), persistent=False)
+        glorot_(self.patches)
         # A patch is a vector that a linear map takes, so that its fan counts each of its pixels.
         nn.init.xavier_uniform_(self.patches.weight.flatten(1))
-        assert self.patches.bias is not None
-        nn.init.zeros_(self.patches.bias)
         normal_(self.level)
         if self.classes is not None:
             nn.init.normal_(self.classes.weight, 0, 0.02)
