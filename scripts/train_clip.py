@@ -140,11 +140,13 @@ def main(args: Args) -> Path:
 
     from generative.clip import CLIPLearner
     from generative.data.caption_tokens import CaptionTokeniser
+    from generative.known.captioned_scenes import CaptionedScenes
     from generative.training.loop import fit
     from scripts.common.captions import (
         VOCABULARY,
         PairBatches,
         load_pairs,
+        own_scores,
         pair_scores,
         scene_scores,
     )
@@ -173,6 +175,9 @@ def main(args: Args) -> Path:
         if args.data == "scenes":
             border = (shape[1] - 24) // 2
             found |= scene_scores(model, tokeniser, generator, border)
+            found |= own_scores(
+                model, tokeniser, CaptionedScenes(args.mix, "train", border), generator
+            )
         run.finish({**run.metrics.last(), **found})
         if args.report is not None:
             add_to_report(args.report, run)

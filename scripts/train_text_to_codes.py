@@ -88,7 +88,7 @@ def main(args: Args) -> Path:
     from generative.data.caption_tokens import CaptionTokeniser
     from generative.known.captioned_scenes import CaptionedScenes
     from generative.known.captions import WORDS
-    from generative.text_to_codes import DALLE, MUSE, Parti, TextToCodesLearner
+    from generative.text_to_codes import TextToCodesLearner
     from generative.training.loop import fit
     from scripts.common.captions import VOCABULARY
     from scripts.common.scene_codes import load_codes, writer_scores
@@ -111,8 +111,7 @@ def main(args: Args) -> Path:
         tokeniser.save(run.path / VOCABULARY)
         world = CaptionedScenes(args.mix)
         torch.manual_seed(run.seed_for("weights"))
-        kinds = {DALLEConfig: DALLE, PartiConfig: Parti, MUSEConfig: MUSE}
-        model = kinds[type(config)](config).to(run.device)
+        model = config.build().to(run.device)
         learner = TextToCodesLearner(model, args.loss, args.steps)
 
         @torch.no_grad()

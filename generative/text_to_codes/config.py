@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from generative.nets.config import (
     BlockConfig,
@@ -22,6 +23,10 @@ from generative.training.ranges import (
     Share,
     Size,
 )
+
+if TYPE_CHECKING:
+    from generative.text_to_codes.autoregressive import DALLE, Parti
+    from generative.text_to_codes.masked import MUSE
 
 __all__ = [
     "DALLEConfig",
@@ -50,6 +55,12 @@ class DALLEConfig(Checked):
     text_weight: Probability = 1 / 8
     """Share of the loss that is the caption's; the rest is the picture's."""
 
+    def build(self) -> DALLE:
+        """The model of these sizes."""
+        from generative.text_to_codes.autoregressive import DALLE
+
+        return DALLE(self)
+
 
 @dataclass(frozen=True)
 class PartiConfig(Checked):
@@ -75,6 +86,12 @@ class PartiConfig(Checked):
                 f"{self.block.dim}; give both one width"
             )
 
+    def build(self) -> Parti | MUSE:
+        """The model of these sizes."""
+        from generative.text_to_codes.autoregressive import Parti
+
+        return Parti(self)
+
 
 @dataclass(frozen=True)
 class MUSEConfig(PartiConfig):
@@ -85,6 +102,12 @@ class MUSEConfig(PartiConfig):
     noise: NonNegative = 4.5
     """Factor of the noise on confidences at the first step, which falls to 0 at the last. Without
     it the surest codes come first, and pictures are flat."""
+
+    def build(self) -> MUSE:
+        """The model of these sizes."""
+        from generative.text_to_codes.masked import MUSE
+
+        return MUSE(self)
 
 
 @dataclass(frozen=True)

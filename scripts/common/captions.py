@@ -31,6 +31,7 @@ __all__ = [
     "embed_images",
     "load_pairs",
     "load_vocabulary",
+    "own_scores",
     "pair_scores",
     "scene_scores",
     "zero_shot",
@@ -361,6 +362,34 @@ def scene_scores(
     cells = one_object()
     x, labels = draw(cells, border), cells.amin(1)
     found["zero_shot"] = zero_shot(model, tokeniser, x, labels, OBJECTS, "a {}")
+    return found
+
+
+def own_scores(
+    model: CLIP,
+    tokeniser: CaptionTokeniser,
+    world: CaptionedScenes,
+    generator: Generator,
+    batch_size: int = 128,
+    batches: int = 4,
+) -> dict[str, float]:
+    """The published loss, whose only target is an image's own caption, beside the exact critic's.
+
+    `own_loss` is the model's and `own_floor` that of ln p(caption | picture) / p(caption) on the
+    same pairs, which no other critic beats in the mean. It knows that a caption which fits few
+    scenes is likelier to be the picture's own.
+    """
+    from generative.clip import contrastive_loss
+    from generative.known.scenes import draw
+
+    found = {"own_loss": 0.0, "own_floor": 0.0}
+    for _ in range(batches):
+        texts, cells = world.draw(batch_size, generator)
+        images = embed_images(model, draw(cells, world.border))
+        logits = model.logits(images, embed_captions(model, tokeniser, texts)).detach().cpu()
+        found["own_loss"] += float(contrastive_loss(logits).loss) / batches
+        exact = world.pointwise(texts, cells).T
+        found["own_floor"] += float(contrastive_loss(exact).loss) / batches
     return found
 
 

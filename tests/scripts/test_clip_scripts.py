@@ -9,7 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.clip import CLIPConfig, TextEncoderConfig, clip_block, clip_vit
+from generative.clip import (
+    CLIPConfig,
+    TextEncoderConfig,
+    clip_block,
+    clip_vit,
+    contrastive_loss,
+)
 from generative.data.caption_tokens import CaptionTokeniser
 from generative.data.captioned import caption_classes
 from generative.data.image_set import ImageSet
@@ -140,6 +146,23 @@ def test_scores_of_who_sees_everything(monkeypatch):
     scores = pair_scores(Exact(), None, Source(), torch.Generator().manual_seed(0), 16, 2)
     assert scores["loss"] == pytest.approx(scores["floor"], abs=1e-6)
     assert scores["recall_of_captions"] == scores["recall_of_images"] == 1.0
+
+
+def test_no_critic_beats_the_exact_one():
+    """In the mean over batches, for the published loss: not one that tells only what fits, nor one
+    that is too sure or not sure enough."""
+    world, generator = CaptionedScenes(), torch.Generator().manual_seed(0)
+    sums = dict.fromkeys(("exact", "fits", "sure", "unsure"), 0.0)
+    for _ in range(30):
+        texts, cells = world.draw(40, generator)
+        exact = world.pointwise(texts, cells).T
+        critics = {"exact": exact, "fits": exact.exp().gt(0).double().log()}
+        critics |= {"sure": 2 * exact, "unsure": exact / 2}
+        for name, logits in critics.items():
+            sums[name] += float(contrastive_loss(logits).loss) / 30
+    best = sums.pop("exact")
+    assert best > 0
+    assert all(value > best for value in sums.values())
 
 
 def test_zero_shot_takes_labels_and_a_template_of_the_user():
