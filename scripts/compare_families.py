@@ -157,7 +157,7 @@ class Args(Checked):
 
 
 DEFAULT_PRESET = "all"
-PRESETS = {"all": Args(), "smoke": Args(only=("autoencoder", "VAE"), share=0.01)}
+PRESETS = {"all": Args(), "smoke": Args(only=("autoencoder", "VAE"), share=0.002)}
 
 
 def main(args: Args) -> Path:

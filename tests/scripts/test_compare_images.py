@@ -21,7 +21,11 @@ from scripts.compare_images import FAMILIES, MARKS, SHAPE, Args, Entry, Judge
 torch.set_num_threads(1)
 
 
-def test_two_families_on_digits(tmp_path, capsys):
+@pytest.mark.parametrize("trials", [False, pytest.param(True, marks=pytest.mark.nightly)])
+def test_two_families_on_digits(tmp_path, capsys, monkeypatch, trials):
+    """Every night with trials of both families; what a trial finds is tested below."""
+    if not trials:
+        monkeypatch.setattr(compare_images, "step_seconds", lambda entry, args, work: 0.1)
     docs = tmp_path / "docs"
     docs.mkdir()
     page = docs / "families.md"

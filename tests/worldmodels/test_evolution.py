@@ -183,7 +183,12 @@ def evolve_until(killed_at, journal, seed=3):
         evolve(evaluate, np.zeros(5), CONFIG, seed, journal)
 
 
-@pytest.mark.parametrize("killed_at", range(7))
+def some(quick: set[int], all_of: range) -> list:
+    """These in every run, the others every night."""
+    return [pytest.param(i, marks=() if i in quick else pytest.mark.nightly) for i in all_of]
+
+
+@pytest.mark.parametrize("killed_at", some({0, 3, 6}, range(7)))
 def test_killed_and_continued_equals_never_stopped(killed_at, tmp_path):
     undisturbed = evolve(sphere, np.zeros(5), CONFIG, 3, tmp_path / "whole.jsonl")
     journal, asked, told = tmp_path / "journal.jsonl", [], []
@@ -201,7 +206,7 @@ def test_killed_and_continued_equals_never_stopped(killed_at, tmp_path):
     assert journal.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("killed_at", range(1, 9))
+@pytest.mark.parametrize("killed_at", some({3, 4, 8}, range(1, 9)))
 def test_laziness_and_decay_survive_being_killed(killed_at, tmp_path):
     """In 40 dimensions the covariance is decomposed in every fourth generation."""
     config, begin = EvolutionConfig(10, 0.3, 9, weight_decay=0.5), np.ones(40)

@@ -146,11 +146,14 @@ def test_a_flipped_bit_in_a_file_is_noticed(store):
         store.episode(1)  # opened before the damage
 
 
-def test_index_cut_anywhere_holds_the_whole_lines_and_takes_appends(store):
+@pytest.mark.parametrize("every", [10, pytest.param(1, marks=pytest.mark.nightly)])
+def test_index_cut_anywhere_holds_the_whole_lines_and_takes_appends(store, every):
+    """At every so many places, and around the end of each line."""
     path = store.folder / "index.jsonl"
     whole = path.read_bytes()
     files = {p.name: p.read_bytes() for p in store.folder.glob("*.npz")}
-    for size in range(len(whole)):
+    ends = [place + i for place, byte in enumerate(whole) if byte == 10 for i in (0, 1)]
+    for size in sorted({*range(0, len(whole), every), *ends} - {len(whole)}):
         path.write_bytes(whole[:size])
         lines = whole[:size].count(b"\n")
         for name in list(files)[lines + 1 :]:
