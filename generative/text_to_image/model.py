@@ -33,7 +33,7 @@ from generative.text_to_image.imagen import T5Text
 from generative.training.checks import check_images, check_some, checked, placed
 from generative.training.learner import ModelLearner, adamw
 from generative.training.pretrained import Pretrained
-from generative.training.ranges import Count, Probability, Quantile
+from generative.training.ranges import Count, CountOrZero, Probability, Quantile
 
 __all__ = ["TextToImage", "TextToImageLearner", "Texts"]
 
@@ -121,16 +121,22 @@ class TextToImage(Pretrained, nn.Module):
         """Tokens of captions, int64 (B, L); "" and a number of images give padding alone.
 
         Raises:
-            ValueError: captions are given and the model has no words, or one is too long.
+            ValueError: captions are given and the model has no words, one is too long, one stands
+                alone and not in a list, or the number is no count.
         """
-        device = self.device
         if isinstance(texts, Tensor):
             return texts
-        if isinstance(texts, int):
-            return torch.full((texts, self.text.config.max_len), PAD, device=device)
+        if isinstance(texts, str):
+            raise ValueError(f"texts is {texts!r}; give a list of captions, [{texts!r}]")
+        if isinstance(texts, (int, float)):
+            return self._nothing(texts)
         rows = self.tokeniser.encode(texts)
         rows[[not text.strip() for text in texts]] = PAD
-        return rows.to(device)
+        return rows.to(self.device)
+
+    @checked
+    def _nothing(self, texts: CountOrZero) -> Tensor:
+        return torch.full((texts, self.text.config.max_len), PAD, device=self.device)
 
     def told(self, tokens: Tensor) -> Any:
         """Condition of the network on tokens (B, L)."""

@@ -178,13 +178,14 @@ def test_every_family_refuses_what_it_can_not_draw(name):
     torch.manual_seed(0)
     sample = FAMILIES[name].make().eval().sample
     parameters = inspect.signature(sample).parameters
-    wrong = {"n": COUNT_OR_ZERO} | {n: v for n, v in OPTIONS.items() if n in parameters}
+    number = "n" if "n" in parameters else "texts"  # a number of images that are told nothing
+    wrong = {number: COUNT_OR_ZERO} | {n: v for n, v in OPTIONS.items() if n in parameters}
     if "options" in parameters:  # texts
         wrong |= TEXT_OPTIONS
     for argument, values in wrong.items():
         for value in values:
             with pytest.raises(ValueError, match=f"^{argument} is "):
-                sample(**{"n": 1, argument: value})
+                sample(**{number: 1, argument: value})
 
 
 def test_each_stream_of_music_needs_its_temperature():
