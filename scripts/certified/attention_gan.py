@@ -28,7 +28,8 @@ def sagan_equal_objects(settings: Settings) -> list[Line]:
         model = replace(args.model, attention=kind)
         args = replace(args, out=settings.work / kind, seed=settings.seed, model=model)
         if settings.smoke:
-            args = replace(args, steps=3, batch_size=8)
+            small = replace(model, widths=(8,) * len(model.widths))
+            args = replace(args, steps=3, batch_size=8, model=small)
         gan = AttentionGAN.from_pretrained(train_attention_gan.main(args))
         num = 300 if settings.smoke else 6000
         found[kind] = train_attention_gan.objects_of(gan, num, settings.seed)

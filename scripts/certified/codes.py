@@ -27,7 +27,8 @@ def vqvae_scenes(settings: Settings) -> list[Line]:
 
     args = replace(train_vqvae.PRESETS["scenes"], out=settings.work / "vqvae", seed=settings.seed)
     if settings.smoke:
-        args = replace(args, steps=3, batch_size=4)
+        small = replace(args.model, channels=(4, 8, 8), residual_dim=4, num_blocks=1)
+        args = replace(args, steps=3, batch_size=4, model=small)
     model = VQVAE.from_pretrained(train_vqvae.main(args))
     read = read_result(args.out)["test_objects_read"]
     with torch.no_grad():
