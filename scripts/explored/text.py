@@ -366,7 +366,8 @@ def history_figure(shares: list[float], window: int) -> Figure:
     axis = figure.subplots()
     axis.plot(shares, "o-", color="C0")
     axis.axvline(window - 1.5, color="black", lw=1)
-    axis.text(window - 1.55, 0.5, "cut from the history ", ha="right", fontsize=9, rotation=90)
+    axis.text(window - 1.45, 0.5, "cut from the history", va="center", fontsize=9, rotation=90)
+    axis.set_xticks(range(len(shares)))
     axis.set(xlabel="turns between telling and asking", ylabel="share right", ylim=(-0.03, 1.05))
     axis.spines[["top", "right"]].set_visible(False)
     return figure
