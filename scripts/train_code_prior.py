@@ -93,11 +93,13 @@ PRESETS = {
         steps=800,
         picture_every=400,
     ),
-    # 16 codes, after `train_vqgan`.
+    # 64 codes, after `train_vqgan`.
     "sprites": Args(
         network=CodeTransformerConfig(block=gpt2_block(64, 2, dropout=0.0)),
         codes=Path("runs/vqgan"),
         loss=PriorLossConfig(lr=3e-3),
+        steps=1000,
+        batch_size=32,
         picture_every=500,
     ),
     # 6,908,672 parameters on a grid of 16x16 with 1,024 codes.

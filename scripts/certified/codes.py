@@ -78,15 +78,16 @@ def vqgan_sprites(settings: Settings) -> list[Line]:
     found = _prior(settings, prior, args.out, "prior")
     plain, share = sharp.values()
     away, invalid = abs(share - 1), 1 - found["sample_valid"]
+    lost = 1 - read_result(args.out)["test_valid"]
     return [
         Line("fall of the ratio at the switch, dB", fall, None, "", fall, 0.5),
         Line("gradient energy of reconstructions, share of the images'", share, 1.0, "images",
              away, 0.1),
-        Line("that of the twin without a critic", plain, share, "with critic", plain - share,
-             0.0),
+        Line("that of the twin without a critic", plain, share, "with critic", plain - share, 0.0),
         _distinct("sprites", distinct, len(grids)),
         _nats("Transformer, nats of the codes of a test sprite", found, len(grids), 0.05),
-        Line("its samples that are no sprite", invalid, 0.0, "none", invalid, 0.1),
+        Line("its samples that are no sprite", invalid, lost, "reconstructions", invalid - lost,
+             0.1),
         Line("evenly chosen codes that are one", found["uniform_valid"], None, "",
              found["uniform_valid"], 0.01),
     ]  # fmt: skip

@@ -33,7 +33,7 @@ def reconstruction_scores(
 
     `gradient_energy` is the share of the images' that is left, 1 where they are as sharp. Of scenes
     `objects_read` is the share of objects that are read right, of sprites `sprites_kept` the share
-    of sprites that are nearest to themselves.
+    of sprites that are nearest to themselves; of both, `valid` is that of `sample_scores`.
     """
     import numpy as np
     import torch
@@ -63,7 +63,7 @@ def reconstruction_scores(
         everything = sprites()
         factors = everything.factors[nearest(everything, pixels)[0]]
         found["sprites_kept"] = float(np.all(factors == images.factors, 1).mean())
-    return found
+    return found | {k: x for k, x in sample_scores(again.cpu(), data).items() if k == "valid"}
 
 
 def objects_read(again: Tensor, images: ImageSet) -> float:

@@ -190,7 +190,7 @@ def test_scores_of_a_model_that_gives_back_every_image(data, tmp_path):
     assert found["mse"] < 1e-9
     assert (found["codes_used"], found["codes"]) == (60, 60)
     assert found["perplexity"] == pytest.approx(60)
-    assert found["objects_read" if data == "scenes" else "sprites_kept"] == 1
+    assert found["objects_read" if data == "scenes" else "sprites_kept"] == found["valid"] == 1
     assert torch.equal(all_codes(model, images)[:, 0, 0], torch.arange(60))
 
 
