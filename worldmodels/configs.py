@@ -340,3 +340,13 @@ class GradientConfig(Checked):
     """Steps between checks on dreams that are not trained on; the best check is the answer."""
     check_dreams: Count = 256
     """Dreams of a check, the same every time."""
+    ends: Literal["expected", "drawn"] = "expected"
+    """Imagined ends in the return that is climbed. expected: a reward counts with the probability
+    that the dream has not ended before it, so that the gradient knows how an action changes it.
+    drawn: dreams end at random, and an action that makes an end likelier has no gradient for it;
+    for an M that foretells ends badly."""
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older climbs expected ends."""
+        return {"ends": "expected", **settings}

@@ -6,9 +6,9 @@ pathwise estimator; Heess et al. 2015, Hafner et al. 2020). Far fewer dreams are
 evolution, and M's errors are found just as much faster: keep the dream uncertain, take few steps
 per round, and let real episodes choose.
 
-Ends are not drawn here: every reward is weighted with the probability that the dream has not ended
-before it, the product of 1 - p, so the gradient knows how an action changes p (`Dream.rollout` with
-ends "expected").
+Unless asked for, ends are not drawn here: every reward is weighted with the probability that the
+dream has not ended before it, the product of 1 - p, so the gradient knows how an action changes p
+(`GradientConfig.ends`).
 
 Which of M's Gaussians the next z comes from is drawn, and that choice has no gradient: how an
 action changes the weights of a mixture does not enter. In the committed car's dreams of 10
@@ -92,7 +92,7 @@ def climb(
         rng = np.random.default_rng([seed, index])
         generator = torch.Generator(dream.device).manual_seed(int(rng.integers(2**63)))
         result = dream.rollout(
-            theta.unsqueeze(0), starts.draw(config.lanes, rng), generator, ends="expected"
+            theta.unsqueeze(0), starts.draw(config.lanes, rng), generator, ends=config.ends
         )
         objective = result.returns.mean()
         loss = config.saturation_cost * result.saturation.mean() - objective

@@ -138,6 +138,13 @@ def test_a_climb_learns_to_survive():
     assert result.steps[-1].dream_return > 0.97 * best
 
 
+@pytest.mark.parametrize(("ends", "moves"), [("expected", True), ("drawn", False)])
+def test_a_climb_sees_ends_if_it_expects_them(ends, moves):
+    config = GradientConfig(steps=3, lr=0.1, lanes=8, check_dreams=64, ends=ends)
+    result = climb(surviving_game(), random_starts(9, 2, 4), torch.zeros(21), config, seed=0)
+    assert [step.grad_norm > 0 for step in result.steps] == [moves] * 3
+
+
 @pytest.mark.parametrize("cap", [None, 0.4])
 def test_expected_ends_are_the_mean_of_drawn_ones(cap):
     """The same noise but for the ends, whose 4,000 draws average to the probability."""
