@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generative.clip.config import CLIPConfig, CLIPLossConfig
-from generative.training.checks import check_images
+from generative.training.checks import check_images, check_some
 from generative.training.learner import ModelLearner
 from generative.training.optimisation import Optimisation, parameter_groups
 from generative.training.pretrained import Pretrained
@@ -164,7 +164,7 @@ class CLIP(Pretrained, nn.Module):
             ValueError: not as many captions as images, `fits` or `negatives` of another shape, or
                 fewer than two pairs, which nothing can be learnt of.
         """
-        self._check_pairs(x, tokens, fits, negatives)
+        self._check_pairs(check_some(x, self), tokens, fits, negatives)
         images, texts = self.encode_image(x), self.encode_text(tokens)
         logits, wrong = self.logits(images, texts), None
         if negatives is not None:

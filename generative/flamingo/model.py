@@ -35,7 +35,7 @@ from generative.text.tokens import (
     up_to_end,
     with_start,
 )
-from generative.training.checks import check_tokens
+from generative.training.checks import check_some, check_tokens
 from generative.training.learner import ModelLearner
 from generative.training.optimisation import Optimisation, parameter_groups
 from generative.training.pretrained import Pretrained
@@ -265,7 +265,8 @@ class Flamingo(Pretrained, nn.Module):
             ValueError: tokens are not int64 (B, T) of the GPT, or images do not fit; see `logits`.
         """
         language = self.language.config
-        learned = self.learned(check_tokens(tokens, language.vocab_size, language.max_len, self))
+        tokens = check_tokens(tokens, language.vocab_size, language.max_len, self)
+        learned = self.learned(check_some(tokens, self))
         learned = learned if counted is None else learned & counted
         return token_losses(self.logits(after_end(tokens), images), tokens, learned)
 
