@@ -529,6 +529,30 @@ def given_flamingo(folder: Path) -> dict[str, Any]:
     }
 
 
+def given_painter(folder: Path) -> dict[str, Any]:
+    """Tiny models of images from texts, trained by nobody, and what they are told."""
+    words, captions = load("generative.known.captions:WORDS"), ["a red square", "a blue disc"]
+    for name, place in (
+        ("GLIDE", "text_to_image"), ("ImageDecoder", "image_decoder"), ("Upsampler", "upsampler")
+    ):  # fmt: skip
+        tiny = FAMILIES[name].make().config
+        text = replace(tiny.text, vocab_size=4 + len(words), max_len=24)
+        model = replace(tiny, words=words, text=text).build()
+        model.save_pretrained(folder / "runs" / place / "model")
+    embed = SimpleNamespace(
+        encode_image=lambda x: torch.randn(2, 5), sample=lambda captions: torch.randn(2, 5)
+    )
+    return {
+        **names("generative.text_to_image", "TextToImage"),
+        "folder": folder / "runs/text_to_image/model",
+        "hole": torch.zeros(1, 8, 8, dtype=torch.bool),
+        "texts": captions, "captions": captions, "edges": torch.rand(2, 1, 8, 8),
+        "x": torch.rand(2, 3, 8, 8), "clip": embed, "prior": embed,
+        "small": torch.rand(2, 3, 4, 4), "noisy": torch.rand(2, 3, 4, 4),
+        "t5": FAMILIES["T5"].make(), "tokens": torch.tensor([[2, 5, 4, 3, 0, 0]]),
+    }  # fmt: skip
+
+
 Given = Callable[[Path], dict[str, Any]]
 GIVEN: dict[str, Given] = {
     "generative.assignment": lambda _: {"cost": np.random.default_rng(0).random((4, 4))},
@@ -562,6 +586,12 @@ GIVEN: dict[str, Given] = {
     "generative.loading": given_runs,
     "generative.mdn": lambda _: {"features": torch.randn(3, 64), "target": torch.randn(3, 2)},
     "generative.music": given_music,
+    "generative.nets.conditional_unet": lambda _: {
+        "text": torch.randn(2, 5, 64),
+        "mask": torch.ones(2, 5, dtype=torch.bool),
+        "x_t": torch.randn(2, 3, 16, 16),
+        "log_snr": torch.zeros(2),
+    },
     "generative.nets.attention": given_attention,
     "generative.nets.quantiser": lambda _: {
         "z": torch.randn(4, 16),
@@ -650,7 +680,9 @@ GIVEN: dict[str, Given] = {
     "generative.known.prompts": given_scenes,
     "generative.known.picture_talk": lambda _: {"rng": random.Random(0)},
     "generative.known.rules": lambda _: of_words(range(18), 24),
+    "generative.text_to_image": given_painter,
     "generative.training": given_training,
+    "generative.training.sizes": lambda _: {"config": FAMILIES["GLIDE"].make().config},
     "generative.training.learner": lambda _: names("generative.flow", "Chain"),
     "worldmodels": lambda folder: (
         given_memory(folder) | names("worldmodels.dreaming.starts", "warm_up")
