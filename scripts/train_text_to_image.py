@@ -27,6 +27,7 @@ from generative.training.ranges import (
     Count,
     Device,
     Ending,
+    Finite,
     Folder,
     NonNegative,
     Seed,
@@ -86,7 +87,7 @@ class Args(Checked):
     steps: Count = 2000
     """Optimiser steps."""
     batch_size: Count = 64
-    scales: tuple[float, ...] = (1.0, 2.0, 4.0)
+    scales: tuple[Finite, ...] = (1.0, 2.0, 4.0)
     """GLIDE: scales of guidance at which scenes are drawn and read."""
     noises: tuple[NonNegative, ...] = (0.0, 0.05, 0.1, 0.2)
     """Upsampler: standard deviations of the noise of small scenes that are enlarged and read."""

@@ -13,6 +13,7 @@ layer: the network begins with zeros.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -94,7 +95,8 @@ class DiT(nn.Module):
         self.modulation = zero_(nn.Linear(dim, 2 * dim))
         self.last = zero_(nn.Linear(dim, self.out_channels * config.patch**2))
         self.positions: Tensor
-        self.register_buffer("positions", plane_positions(*self.grid, dim), persistent=False)
+        positions = plane_positions(*self.grid, dim).to(torch.get_default_dtype())
+        self.register_buffer("positions", positions, persistent=False)
         glorot_(self.patches)
         # A patch is a vector that a linear map takes, so that its fan counts each of its pixels.
         nn.init.xavier_uniform_(self.patches.weight.flatten(1))

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from generative.priors.config import PriorLossConfig
+from generative.training.checks import placed
 from generative.training.learner import ModelLearner, adamw
 
 __all__ = ["Given", "PriorBatch", "PriorLearner", "closest", "drop", "repeated"]
@@ -95,6 +96,6 @@ class PriorLearner(ModelLearner[Any]):
         """One step on embeddings of images and captions; returns the losses of the model."""
         image, given = batch.image, Given(*batch[1:])
         if self.config.drop_text:
-            dropped = torch.rand(len(image), device=image.device) < self.config.drop_text
+            dropped = torch.rand(len(image), **placed(self.model)) < self.config.drop_text
             given = drop(given, dropped)
         return self.descend(self.model.loss(image, *given))

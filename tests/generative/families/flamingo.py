@@ -36,7 +36,15 @@ def images(x: Tensor) -> Tensor:
 
 def loss(model, x: Tensor) -> Tensor:
     shown = images(x if x.dim() == 2 and x.dtype == torch.int64 else texts(2))
-    return model.loss(x, shown).loss
+    return model.loss(x, shown.to(next(model.parameters()).dtype)).loss
+
+
+class Learner(FlamingoLearner):
+    """Shows images in the model's own type, which a batch of texts does not tell."""
+
+    def update(self, batch: FlamingoBatch) -> dict[str, Tensor]:
+        shown = batch.images.to(next(self.model.parameters()).dtype)
+        return super().update(batch._replace(images=shown))
 
 
 FAMILIES = {
@@ -48,7 +56,7 @@ FAMILIES = {
             num_heads=2,
         ).build(),
         examples=texts,
-        learner=lambda model, steps: FlamingoLearner(
+        learner=lambda model, steps: Learner(
             model, FlamingoLossConfig(lr=2e-2, final_lr=1e-3, warmup=5), steps, vision=True
         ),
         logged="loss",
