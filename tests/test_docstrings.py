@@ -269,6 +269,13 @@ def given_diffusion(folder: Path) -> dict[str, Any]:
     }
 
 
+def given_guidance(folder: Path) -> dict[str, Any]:
+    model = FAMILIES["GLIDE"].make()
+    tokens = torch.tensor([[2, 4, 6, 3, 0, 0]]).repeat(16, 1)
+    told, nothing = model.told(tokens), model.told(torch.zeros_like(tokens))
+    return {"model": model.diffusion, "told": told, "nothing": nothing}
+
+
 def given_lines(folder: Path) -> dict[str, Any]:
     toy = names("generative.known.densities", "Standardised", "TwoMoons")
     return {
@@ -568,7 +575,15 @@ GIVEN: dict[str, Given] = {
     "generative.data": given_data,
     "generative.data.captioned": given_captioned,
     "generative.data.emoji": lambda _: {"generator": torch.Generator().manual_seed(0)},
+    "generative.diffusion.editing": lambda folder: (
+        given_diffusion(folder)
+        | names("generative.diffusion", "Schedule")
+        | {"stations": load("generative.diffusion.schedules:Schedule")().steps(5)}
+        | {name: torch.randn(4, 2) for name in ("known", "z", "eps")}
+        | {"hole": torch.tensor([True, False])}
+    ),
     "generative.diffusion.exact": given_diffusion,
+    "generative.diffusion.guidance": given_guidance,
     "generative.diffusion.model": lambda _: (
         names("generative.nets.unet", "UNet", "UNetConfig")
         | names("generative.diffusion", "ScheduleConfig")

@@ -400,6 +400,7 @@ class TextToImage(Pretrained, nn.Module):
         """Examples that the diffusion is of, from images."""
         if self.autoencoder is None:
             return check_images(images, self.diffusion.shape, self)
+        check_images(images, self.autoencoder.image_shape, self)
         return self._latents(images) / self.latent_std
 
     @torch.no_grad()

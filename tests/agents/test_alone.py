@@ -320,7 +320,7 @@ def test_it_fits_a_phone(page, scheme):
     settle(page)
 
 
-@pytest.mark.oracle
+@pytest.mark.nightly
 def test_axe_finds_nothing_serious_in_the_page(page):
     settle(page)
     for width, scheme in itertools.product((1280, 390), ("light", "dark")):

@@ -167,7 +167,7 @@ def test_the_page_fits_a_telephone(tmp_path):
         assert browser.errors == []
 
 
-@pytest.mark.oracle
+@pytest.mark.nightly
 def test_axe_finds_nothing_serious_in_the_report(tmp_path):
     evaluation = a_run(tmp_path)
     write_report(tmp_path, evaluation=evaluation, check_drives=1, check_steps=80)

@@ -66,7 +66,7 @@ def test_the_site_is_built(site):
     assert (site / "index.html").exists()
 
 
-@pytest.mark.oracle
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["index", "book", "results", "families/stylegan"])
 def test_axe_finds_nothing_serious_on_the_site(site, name, tmp_path):
     with browser_in(tmp_path / "chromium") as browser:

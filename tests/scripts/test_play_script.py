@@ -269,7 +269,7 @@ def test_a_lost_road_and_a_slow_machine_are_told(page):
     page.wait("now.track === 5 && now.paused && $('line').textContent === 'live'")
 
 
-@pytest.mark.oracle
+@pytest.mark.nightly
 def test_axe_finds_nothing_serious_in_the_page(page):
     for width, scheme in itertools.product((1280, 390), ("light", "dark")):
         page.resize(width, 844, scheme, touch=width < 500)
