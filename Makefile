@@ -17,7 +17,7 @@ INSTALL = @PYTHON='$(PYTHON)' sh .ci/install.sh
 .PHONY: help install quickstart drive test test-nightly bench certificates docs lint format
 
 help:
-	@echo "make quickstart    install if needed, train a car in its dream (15 minutes, 2 cores)"
+	@echo "make quickstart    install if needed, train a car in its dream (10 minutes to an hour)"
 	@echo "make drive         film the trained car on a real track, beside its dream"
 	@echo "make install       make .venv and install the project and its pinned versions"
 	@echo "make test          run the tests (test-nightly: the slow ones, other libraries)"
