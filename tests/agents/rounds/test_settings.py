@@ -25,6 +25,7 @@ OTHERS = {
     "controller.evaluation.on_nan": "worst",
     "controller.evaluation.racing": 2,
     "controller.evolution.restart_by": "bipop",
+    "controller.gradient.ends": "drawn",
     "vision.loss.kind": "mse",
     "controller.dream.truncation": 3,
     "device": "cpu",
