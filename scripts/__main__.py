@@ -25,8 +25,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "train_realnvp", "train_glow", "train_ffjord", "train_flow_matching", "train_pixelcnn",
         "train_energy", "train_rbm", "train_score", "train_diffusion", "train_classifier",
         "train_pix2pix", "train_cyclegan", "train_vqvae", "train_vqgan", "train_code_prior",
-        "train_vae_gan", "train_text_to_image", "train_kl_autoencoder", "train_caption_reader",
-        "train_controlnet",
+        "train_vae_gan", "train_latent_diffusion", "train_text_to_image", "train_kl_autoencoder",
+        "train_caption_reader", "train_controlnet",
     ),
     "train a model of images and captions": (
         "train_clip", "train_prior", "train_text_to_codes", "train_flamingo",
@@ -41,7 +41,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "look into what was trained": ("explore", "chat"),
     "compare and certify": (
         "compare_families", "compare_images", "compare_memories", "compare_controllers",
-        "compare_sizes",
+        "compare_sizes", "compare_text_to_image",
         "certificates", "cma_es_demo",
     ),
     "bring in and give out": (

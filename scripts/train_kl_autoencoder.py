@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from generative.text_to_image.config import KLAutoencoderConfig, KLAutoencoderLossConfig
 from generative.training.cli import start
@@ -12,6 +13,11 @@ from generative.training.ranges import Checked, Count, Device, Ending, Folder, S
 from generative.training.reports import add_to_report
 from generative.training.run import Run
 from scripts.common.images import Batches, ImageData, load_images
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from generative.data.image_set import ImageSet
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,8 @@ class Args(Checked):
     data: ImageData = "scenes"
     """Images to train on, in the shape of the model."""
     data_dir: Path = Path("data")
-    """Folder of the files, or of a subfolder of their name; scenes, sprites, digits need none."""
+    """Folder of the files, or of a subfolder of their name; scenes, sprites, emoji and digits need
+    none."""
     max_images: Count | None = None
     """Use at most so many of the images."""
     model: KLAutoencoderConfig = field(default_factory=KLAutoencoderConfig)
@@ -69,6 +76,13 @@ PRESETS = {
         data="sprites",
         model=KLAutoencoderConfig((3, 32, 32), 16, (1, 2, 2)),
         loss=KLAutoencoderLossConfig(lr=2e-3),
+    ),
+    # Four numbers for each 4x4 pixels, of emoji that are shifted, scaled and mirrored.
+    "emoji": Args(
+        data="emoji",
+        model=KLAutoencoderConfig((3, 32, 32), 32, (1, 2, 2)),
+        loss=KLAutoencoderLossConfig(lr=1e-3),
+        steps=3000,
     ),
     "smoke": Args(
         data="sprites",
@@ -111,7 +125,7 @@ def main(args: Args) -> Path:
                 rows = strips(x, learner.kept.reconstruct(x), scale=scale)
                 run.metrics.log_image(step, "reconstructions", rows)
 
-        batch = Batches(images.part("train"), run, args.batch_size)
+        batch = draw(args, images.part("train"), run)
         fit(
             learner, batch, run, args.steps,
             log_every=args.log_every, what="training the autoencoder", on_log=show,
@@ -123,6 +137,23 @@ def main(args: Args) -> Path:
         if args.report is not None:
             add_to_report(args.report, run)
         return run.path / "model"
+
+
+def draw(args: Args, images: ImageSet, run: Run) -> Callable[[int], Tensor]:
+    """Images of a step (B, C, H, W); emoji are changed as the diffusion will see them."""
+    if args.data != "emoji":
+        return Batches(images, run, args.batch_size)
+    import torch
+
+    from generative.data.emoji import load_emoji
+
+    emoji = load_emoji().part("train")
+
+    def batch(step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(run.seed_for("batch", step))
+        return emoji.batch(args.batch_size, generator)[0].to(run.device)
+
+    return batch
 
 
 def scores(model, images, data: ImageData, most: int = 500) -> dict[str, float]:

@@ -26,7 +26,7 @@ __all__ = ["Batches", "ImageData", "load_images"]
 
 ImageData = Literal[
     "fashion-mnist", "mnist", "digits", "sprites", "scenes", "equal-objects", "frames", "folder",
-    "cifar-10", "celeba", "bricks", "flowers",
+    "cifar-10", "celeba", "bricks", "flowers", "emoji",
 ]  # fmt: skip
 """Names of the data sets. `frames` are recorded episodes, `folder` is any folder of images."""
 
@@ -43,7 +43,8 @@ def load_images(
     Args:
         name: which.
         data_dir: where its files are: data_dir/NAME if there is such a folder, else data_dir.
-            Sprites and scenes are drawn and digits come with scikit-learn; they need none.
+            Sprites and scenes are drawn, emoji come with this package and digits with scikit-learn;
+            they need none.
         image_shape: (C, H, W); C is 1 or 3.
         levels: values a pixel can have; None keeps those of the data.
         max_images: at most this many images, at even distances; None takes all. Of sets with a file
@@ -114,6 +115,12 @@ def _scenes(folder: Path, image_shape: tuple[int, int, int], most: int | None) -
     return ImageSet(pixels, cells[rows].numpy(), split, factor_names=names)
 
 
+def _emoji(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:
+    from generative.data.emoji import load_emoji
+
+    return load_emoji().images
+
+
 def _folder(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:
     from generative.data.images import load_images as load_folder
 
@@ -166,6 +173,7 @@ _LOADERS: dict[str, Loader] = {
     "bricks": _bricks,
     "flowers": _flowers,
     "equal-objects": _equal_objects,
+    "emoji": _emoji,
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from generative.codes.config import VQVAEConfig
 from generative.diffusion import ScheduleConfig
 from generative.known.captioned_scenes import CaptionedScenes
 from generative.known.scenes import EMPTY, draw, read
@@ -29,6 +30,7 @@ from scripts import (
     train_clip,
     train_controlnet,
     train_kl_autoencoder,
+    train_latent_diffusion,
     train_text_to_image,
 )
 from scripts.common.text_to_image import (
@@ -116,6 +118,36 @@ def test_latents_of_two_other_runs(tmp_path):
         train_text_to_image.main(replace(args, autoencoder=reader.out, out=tmp_path / "other"))
     with pytest.raises(ValueError, match="holds a KLAutoencoder; pass --reader with"):
         train_text_to_image.main(replace(args, reader=of_codes.out, out=tmp_path / "third"))
+
+
+def test_latent_diffusion_trains_its_own_parts(tmp_path, monkeypatch):
+    smoke = replace(train_latent_diffusion.PRESETS["smoke"], threads=1, out=tmp_path / "run")
+    model = loaded(train_latent_diffusion.main(smoke))
+    stages = {name: tmp_path / "run" / name for name in ("autoencoder", "clip", "diffusion")}
+    for key, weight in loaded(stages["autoencoder"]).state_dict().items():
+        assert torch.equal(model.autoencoder.state_dict()[key], weight), key
+    for key, weight in loaded(stages["clip"]).text.encoder.state_dict().items():
+        assert torch.equal(model.text.state_dict()[key], weight), key
+    found = result(tmp_path / "run")
+    assert found["autoencoder_test_psnr"] == result(stages["autoencoder"])["test_psnr"]
+    assert 0 <= found["found_real_val"] <= 1
+    # Halves of one set are closer than sets of another kind, such as blots of an untrained model.
+    assert found["distance_drawn"] > found["distance_train"] > 0
+    assert model.sample(["red heart"], torch.Generator().manual_seed(0)).shape == (1, 3, 32, 32)
+
+    def stop(args):
+        raise AssertionError(args)
+
+    # A finished run is left as it is, and one that was stopped goes on where it was.
+    monkeypatch.setattr(train_clip, "main", stop)
+    train_latent_diffusion.main(smoke)
+    (tmp_path / "run" / "result.json").unlink()
+    with pytest.raises(AssertionError):
+        train_latent_diffusion.main(smoke)
+    codes = replace(smoke.model, autoencoder=VQVAEConfig((3, 32, 32)), network=replace(
+        smoke.model.network, context_dim=16, vector_dim=16))  # fmt: skip
+    with pytest.raises(ValueError, match="makes codes, and this command trains"):
+        train_latent_diffusion.main(replace(smoke, model=codes, out=tmp_path / "codes"))
 
 
 def test_imagen_reads_by_a_t5_that_has_seen_captions_alone(tmp_path):
