@@ -34,6 +34,8 @@ MODEL_LIMITS = (
     "The figures are of the data and the seed named here, and were not measured on other data.",
     "Samples repeat what the training data hold, with their gaps.",
 )
+LONGEST_LIST = 32
+"""Entries of a setting that a card writes out."""
 
 
 def write_card(
@@ -190,14 +192,14 @@ def _model_card(
         kind, settings = read_config(run)
         figures = {n: x for n, x in read_result(run).items() if isinstance(x, (int, float))}
         parts += ["## Figures", _table({n: f"{x:.6g}" for n, x in figures.items()})]
-        flat = {n: f"`{json.dumps(x)}`" for n, x in flatten(settings).items()}
+        flat = {n: _told(x) for n, x in flatten(settings).items()}
         told = {"data": flat.get("data", "see the settings"), "seed": flat.get("seed", "0")}
         parts += ["## Training", _table(told), "### Settings", _table(flat)]
         commands = [*commands, f"worldmodels {kind} --resume {run.as_posix()}"]
         listed = read_json(run / VERSIONS_NAME) if (run / VERSIONS_NAME).is_file() else []
         versions = listed[-1] if isinstance(listed, list) and listed else {}
     content = read_json(model / CONFIG_NAME).get("config")
-    sizes = {n: f"`{json.dumps(x)}`" for n, x in flatten(content).items()} if content else {}
+    sizes = {n: _told(x) for n, x in flatten(content).items()} if content else {}
     parts = [*(["## Sizes", _table(sizes)] if sizes else []), *parts]
     title = (run or model).resolve().name
     code = "from worldmodels.loading import load_model\n\n" + (
@@ -206,6 +208,13 @@ def _model_card(
     about = f"This is {with_article(name)} of {PROJECT}."
     head: dict[str, Any] = {"tags": ["generative", name]}
     return _page(head, title, about, code, parts, commands, versions, (*limits, *MODEL_LIMITS))
+
+
+def _told(value: Any) -> str:
+    """A setting as JSON; of a long list, such as a vocabulary, the number of its entries."""
+    if isinstance(value, list) and len(value) > LONGEST_LIST:
+        return f"{len(value):,} entries"
+    return f"`{json.dumps(value)}`"
 
 
 def _page(

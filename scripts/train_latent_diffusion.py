@@ -41,7 +41,8 @@ class Args(Checked):
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/latent_diffusion")
-    """Run folder; the trained model is in its `model` folder."""
+    """Run folder; the trained model is in its `model` folder, weights in 16 bits. Those of the
+    stages have 32."""
     data: CaptionData = "emoji"
     """Images and captions: scenes of the micro-world, emoji and clothes with their names, or a
     folder with captions.jsonl."""
@@ -88,17 +89,22 @@ def _model(autoencoder: KLAutoencoderConfig, text: TextEncoderConfig, **network)
 
 DEFAULT_PRESET = "emoji"
 PRESETS = {
-    # 1,360 emoji of 32x32 pixels as 8x8 places.
+    # 1,360 emoji of 32x32 pixels as 8x8 latents, of which the U-Net joins 2x2 to one place.
     "emoji": Args(
         model=_model(
-            KLAutoencoderConfig((3, 32, 32), 32, (1, 2, 2)),
+            KLAutoencoderConfig((3, 32, 32), 16, (1, 2, 4)),
             TextEncoderConfig(4096, 24, 2, clip_block(96, 3)),
-            width=128, multipliers=(1,), num_blocks=(2,), attention=(0,),
+            width=128, multipliers=(1,), num_blocks=(2,), attention=(0,), patch=2,
         ),
         image=clip_vit((3, 32, 32), 8, 4, 96, 3),
-        autoencoder_loss=KLAutoencoderLossConfig(lr=1e-3),
+        autoencoder_loss=KLAutoencoderLossConfig(lr=2e-3),
+        autoencoder_steps=2500,
+        autoencoder_batch_size=16,
         clip_loss=CLIPLossConfig(lr=1e-3, final_lr=1e-5, warmup=100, clip=1.0, weight_decay=0.2),
+        clip_steps=1500,
         loss=TextToImageLossConfig(level_mean=-1.0, level_std=2.0, lr=1e-3, ema=0.999),
+        steps=5000,
+        batch_size=32,
     ),
     # A folder of one's own, 64x64; hours.
     "folder": Args(
@@ -137,6 +143,8 @@ PRESETS = {
 
 def main(args: Args) -> Path:
     """Returns the folder of the trained model."""
+    import torch
+
     from generative.text_to_image import TextToImage
 
     with Run.open(args, kind="train_latent_diffusion") as run:
@@ -156,10 +164,11 @@ def main(args: Args) -> Path:
                 for key, value in read_result(stage.out).items()
                 if key.startswith(("test", "mse", "satisfied", "rejected", "floor"))
             }
-        model = TextToImage.from_pretrained(folder, device=run.device)
+        final = run.path / "model"
+        TextToImage.from_pretrained(folder).save_pretrained(final, dtype=torch.float16)
         if args.data == "emoji":
+            model = TextToImage.from_pretrained(final, device=run.device)
             found |= of_emoji(model, clip.out, run)
-        model.save_pretrained(run.path / "model")
         run.finish(found)
         if args.report is not None:
             add_to_report(args.report, run)

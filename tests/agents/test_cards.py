@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from generative.training.files import read_json
 from generative.training.run import Run
 from generative.vae import ConvVAE, ConvVAEConfig
 from scripts import card as script
+from scripts import train_text_to_image
 from tests.commands import ROOT, snapshot
 from worldmodels.loading import load_model
 
@@ -111,6 +112,15 @@ def test_a_model_without_a_run_has_a_card_too(tmp_path):
     text = card(tmp_path / "v")
     assert "| latent_dim | `2` |" in text
     assert "## Figures" not in text
+
+
+def test_a_card_counts_the_entries_of_a_long_list(tmp_path):
+    words = tuple(f"word-{i}" for i in range(33))
+    smoke = train_text_to_image.PRESETS["smoke"].model
+    replace(smoke, words=words).build().save_pretrained(tmp_path / "m")
+    assert "| words | 33 entries |" in card(tmp_path / "m")
+    replace(smoke, words=words[:2]).build().save_pretrained(tmp_path / "n")
+    assert '| words | `["word-0", "word-1"]` |' in card(tmp_path / "n")
 
 
 def test_what_has_no_card_says_why(tmp_path):

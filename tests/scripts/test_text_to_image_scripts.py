@@ -124,10 +124,14 @@ def test_latent_diffusion_trains_its_own_parts(tmp_path, monkeypatch):
     smoke = replace(train_latent_diffusion.PRESETS["smoke"], threads=1, out=tmp_path / "run")
     model = loaded(train_latent_diffusion.main(smoke))
     stages = {name: tmp_path / "run" / name for name in ("autoencoder", "clip", "diffusion")}
-    for key, weight in loaded(stages["autoencoder"]).state_dict().items():
-        assert torch.equal(model.autoencoder.state_dict()[key], weight), key
-    for key, weight in loaded(stages["clip"]).text.encoder.state_dict().items():
-        assert torch.equal(model.text.state_dict()[key], weight), key
+    parts = (
+        (model.autoencoder, loaded(stages["autoencoder"])),
+        (model.text, loaded(stages["clip"]).text.encoder),
+        (model.diffusion, loaded(stages["diffusion"]).diffusion),
+    )
+    for own, part in parts:
+        for key, weight in part.state_dict().items():  # saved in 16 bits
+            assert torch.equal(own.state_dict()[key], weight.half().to(weight.dtype)), key
     found = result(tmp_path / "run")
     assert found["autoencoder_test_psnr"] == result(stages["autoencoder"])["test_psnr"]
     assert 0 <= found["found_real_val"] <= 1
