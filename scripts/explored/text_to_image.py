@@ -39,7 +39,7 @@ class Settings(Checked):
 def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
     """Pictures of a text-to-image model.
 
-    A grid of samples for each prompt; the way from noise, above the estimate of the picture at each
+    A grid of samples for each prompt, and the first of each in a row; the way from noise, above the estimate of the picture at each
     step; the same noise with more and more guidance, and in few and many steps; pictures whose
     middle is filled in by another text, and pictures that are drawn over. Of a model that sees an
     image besides (an upsampler, a ControlNet), that image too. Of an autoencoder, reconstructions.
@@ -66,12 +66,14 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
         same = torch.Generator(subject.device).manual_seed(subject.seed)
         return model.sample(texts, same, eta=settings.eta, **how, **seen)
 
-    grids = []
+    grids, firsts = [], []
     for i, text in enumerate(texts):
         of_one = model.seen(x[i : i + 1].expand(settings.images, -1, -1, -1))
         drawn = model.sample([text] * settings.images, generator, **of_one)
         grids.append(image_grid(drawn, settings.images, scale))
+        firsts.append(image_grid(drawn[:1], 1, scale_to(96, shape)))
     subject.save("prompts", sheet(grids, texts, columns=1))
+    subject.save("row", sheet(firsts, texts))
     if seen:
         (looked_at,) = seen.values()
         subject.save("seen", image_grid(looked_at, n, scale_to(64, tuple(looked_at.shape[1:]))))
