@@ -59,7 +59,6 @@ def others_nightly(some: set[str], without: str = ""):
 
 
 MAIN = without_variants()
-main_families = pytest.mark.parametrize("name", [name for name in FAMILIES if name in MAIN])
 variants_nightly = others_nightly(MAIN)
 """For what takes long. In every run the variants are trained for some steps by
 `test_learner_goes_on_from_its_state`."""
@@ -176,7 +175,7 @@ def fit_eight_examples(name: str, share: float) -> tuple[float, float, int]:
     return first, bar, below
 
 
-@main_families
+@learners_once
 def test_comes_half_the_way_to_eight_examples(name):
     """In every run; `test_overfits_eight_examples` goes the whole way."""
     first, bar, below = fit_eight_examples(name, 0.5)

@@ -101,7 +101,10 @@ def test_damaged_file_is_named_and_not_read(smoke_run, tmp_path, stage, name, da
 @pytest.mark.parametrize(
     ("stage", "name", "delete"),
     [
-        ("round-01/encode", "round-00/vision/model/model.safetensors", "round-00/vision"),
+        pytest.param(
+            "round-01/encode", "round-00/vision/model/model.safetensors", "round-00/vision",
+            marks=pytest.mark.nightly,  # makes more stages again, of which the other makes the last
+        ),
         ("report", "agent/controller/model.safetensors", "final"),
     ],
 )
@@ -135,7 +138,9 @@ def test_damaged_evaluation_is_named(smoke_run, tmp_path):
         go_on(run)
 
 
-@pytest.mark.parametrize("stage", ["round-01/encode", "round-01/memory"])
+@pytest.mark.parametrize(
+    "stage", ["round-01/encode", pytest.param("round-01/memory", marks=pytest.mark.nightly)]
+)
 def test_damaged_episodes_are_recorded_again(smoke_run, tmp_path, stage):
     """Of a recording that is finished, and encoded perhaps; some by an agent."""
     run = set_back(smoke_run, tmp_path / "damaged", stage)
@@ -179,7 +184,10 @@ def test_recordings_that_changed_places_are_refused(smoke_run, tmp_path):
         go_on(run)
 
 
+@pytest.mark.nightly
 def test_damaged_episode_of_a_recording_in_progress_is_recorded_again(smoke_run, tmp_path):
+    """In every run those of a finished one are, in `test_damaged_episodes_are_recorded_again`, and
+    those of one in progress in `tests/agents/test_collect.py`."""
     run = set_back(smoke_run, tmp_path / "damaged", "round-01/encode")
     recording = run / "round-01" / "collect"
     flip(recording / "episodes" / "episode-000001.npz", np.random.default_rng(4))
