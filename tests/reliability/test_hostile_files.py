@@ -589,7 +589,13 @@ class Zeros(io.RawIOBase):
         return bytes(n)
 
 
-@pytest.mark.parametrize("name", ["cifar-10-batches-bin/data_batch_1.bin", "long", "readme"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cifar-10-batches-bin/data_batch_1.bin",
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("long", "readme")),
+    ],
+)
 def test_archives_that_unpack_to_gigabytes(tmp_path, name):
     path = tmp_path / "cifar-10-binary.tar.gz"
     if name == "long":  # a header of 300 MB

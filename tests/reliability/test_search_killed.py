@@ -161,7 +161,12 @@ def cases(quick: list[tuple], others: list[tuple]) -> list:
     ("backend", "number", "group"),
     cases(
         [("serial", TERM, False), ("processes", INT, True)],
-        [("serial", INT, True), ("processes", TERM, False), ("ray", TERM, False), ("ray", INT, True)],
+        [
+            ("serial", INT, True),
+            ("processes", TERM, False),
+            ("ray", TERM, False),
+            ("ray", INT, True),
+        ],
     ),
 )
 def test_a_signal_ends_a_search_and_all_its_processes(tmp_path, backend, number, group):

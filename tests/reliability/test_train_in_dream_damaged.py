@@ -102,7 +102,9 @@ def test_damaged_file_is_named_and_not_read(smoke_run, tmp_path, stage, name, da
     ("stage", "name", "delete"),
     [
         pytest.param(
-            "round-01/encode", "round-00/vision/model/model.safetensors", "round-00/vision",
+            "round-01/encode",
+            "round-00/vision/model/model.safetensors",
+            "round-00/vision",
             marks=pytest.mark.nightly,  # makes more stages again, of which the other makes the last
         ),
         ("report", "agent/controller/model.safetensors", "final"),
@@ -121,7 +123,7 @@ def test_stage_that_is_deleted_is_made_again_to_the_same_result(
     assert outcome(run) == outcome(smoke_run)
 
 
-@pytest.mark.parametrize("damage", [truncate, flip])
+@pytest.mark.parametrize("damage", [truncate, pytest.param(flip, marks=pytest.mark.nightly)])
 def test_rounds_are_gathered_anew(smoke_run, tmp_path, damage):
     """rounds.jsonl says what the stages' results say, so it can be mended."""
     run = set_back(smoke_run, tmp_path / "damaged", "report")

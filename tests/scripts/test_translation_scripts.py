@@ -156,7 +156,11 @@ TINY = {
 }
 
 
-@pytest.mark.parametrize("kind", TINY)
+@pytest.mark.parametrize(
+    "kind",
+    # Every night that of colours too, of which scores of pairings are tested above.
+    ["pix2pix", pytest.param("cyclegan", marks=pytest.mark.nightly)],
+)
 def test_exploring(kind, tmp_path):
     TINY[kind]().save_pretrained(tmp_path / "model")
     data = "sprites" if kind == "pix2pix" else "palettes"
