@@ -234,7 +234,7 @@ def test_learner_goes_on_from_its_state(name):
     assert_same((resumed.model.state_dict(), resumed.state_dict()), end)
 
 
-@variants_nightly
+@learners_once
 def test_a_trial_of_threads_leaves_the_learner_as_it_was(name, monkeypatch):
     """A trial of two steps is the shortest."""
     monkeypatch.setattr(threads, "TRIALS", 2)
