@@ -175,9 +175,16 @@ def fit_eight_examples(name: str, share: float) -> tuple[float, float, int]:
     return first, bar, below
 
 
-@learners_once
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in KINDS else pytest.mark.nightly)
+        for name in FAMILIES
+        if name in MAIN
+    ],
+)
 def test_comes_half_the_way_to_eight_examples(name):
-    """In every run; `test_overfits_eight_examples` goes the whole way."""
+    """One of each kind in every run; `test_overfits_eight_examples` goes the whole way."""
     first, bar, below = fit_eight_examples(name, 0.5)
     assert first > bar
     assert below
