@@ -94,7 +94,7 @@ PRESETS = {
             (3, 32, 32), 6, 8, (4, 8, 8), attention_side=16, shared_dim=4, split_z=True
         ),
         loss=replace(BIGGAN_LOSS, critic_steps=1),
-        steps=20,
+        steps=10,
         batch_size=8,
         log_every=5,
         picture_every=10,

@@ -80,7 +80,7 @@ PRESETS = {
             (3, 32, 32), latent_dim=8, widths=(4, 8, 8), num_classes=6
         ),
         loss=replace(AVERAGED, critic_steps=1),
-        steps=20,
+        steps=10,
         batch_size=8,
         log_every=5,
         picture_every=10,

@@ -78,7 +78,7 @@ PRESETS = {
         data="palettes",
         model=CycleGANConfig((3, 32, 32), 2, 1, 4, 2),
         loss=CycleGANLossConfig(buffer_size=10),
-        steps=20,
+        steps=10,
         batch_size=4,
         log_every=5,
         picture_every=10,

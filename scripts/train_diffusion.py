@@ -170,7 +170,7 @@ PRESETS = {
             (3, 32, 32), replace(UNET_BOOK, channels=(4, 8, 8), depth=1), steps=3
         ),
         loss=DIFFUSION_BOOK,
-        steps=20,
+        steps=10,
         batch_size=8,
         bound_images=8,
         log_every=5,

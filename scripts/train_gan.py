@@ -111,7 +111,7 @@ PRESETS = {
     "smoke": Args(
         data="sprites",
         model=GANConfig((3, 32, 32), latent_dim=8, widths=(4, 8, 8)),
-        steps=20,
+        steps=10,
         batch_size=8,
         log_every=5,
         picture_every=10,

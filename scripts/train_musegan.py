@@ -104,7 +104,7 @@ PRESETS = {
             init="held",
         ),
         loss=replace(CORRECTED_LOSS, critic_steps=1),
-        steps=20,
+        steps=10,
         batch_size=8,
         log_every=5,
         picture_every=10,

@@ -104,7 +104,7 @@ PRESETS = {
         model=Pix2PixConfig(
             (3, 32, 32), 1, 4, 3, num_dropout=1, critic_width=4, critic_levels=2
         ),
-        steps=20,
+        steps=10,
         batch_size=8,
         log_every=5,
         picture_every=10,

@@ -72,7 +72,7 @@ PRESETS = {
     "smoke": Args(
         data="sprites",
         model=VAEGANConfig((3, 32, 32), 4, (4, 8), critic_widths=(4, 8)),
-        steps=20,
+        steps=10,
         batch_size=8,
         log_every=5,
         picture_every=10,

@@ -160,7 +160,7 @@ PRESETS = {
             norm_momentum=0.1,
         ),
         classifier_steps=5,
-        steps=20,
+        steps=10,
         batch_size=8,
         log_every=5,
         picture_every=10,

@@ -97,7 +97,7 @@ PRESETS = {
         data="sprites",
         model=WGANConfig((3, 32, 32), latent_dim=8, widths=(4, 8, 8)),
         loss=AVERAGED,
-        steps=20,
+        steps=10,
         batch_size=8,
         log_every=5,
         picture_every=10,

@@ -78,7 +78,12 @@ def test_the_core_reuses_parts_and_trains_without_extras(tmp_path):
 
 @pytest.mark.parametrize(
     ("verb", "words", "extra"),
-    [("train_ppo", [], "sb3"), ("train_autoencoder", ["--data", "digits"], "digits")],
+    [
+        ("train_ppo", [], "sb3"),
+        pytest.param(
+            "train_autoencoder", ["--data", "digits"], "digits", marks=pytest.mark.nightly
+        ),
+    ],
 )
 def test_what_needs_an_extra_says_which(verb, words, extra, tmp_path):
     done = run_in_core(

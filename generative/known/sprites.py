@@ -51,11 +51,11 @@ def draw(shape: int, colour: int, x: int, y: int, size: int) -> np.ndarray:
 def sprites(seed: int = 0) -> ImageSet:
     """All sprites, in the order of their factors; a tenth each for validation and test."""
     factors = np.array(list(itertools.product(*map(range, FACTORS.values()))), dtype=np.int64)
-    outlines = {row: _outline(*row) for row in set(map(tuple, factors[:, [0, 2, 3, 4]].tolist()))}
+    numbers = [range(FACTORS[name]) for name in ("shape", "x", "y", "size")]
+    outlines = np.stack([_outline(*row) for row in itertools.product(*numbers)])
+    outlines = outlines.reshape(len(SHAPES), 1, -1, SIDE, SIDE, 1)
     colours = np.array(list(COLOURS.values()), dtype=np.uint8)
-    images = np.stack(
-        [outlines[shape, x, y, size][..., None] * colours[c] for shape, c, x, y, size in factors]
-    )
+    images = (outlines * colours[:, None, None, None]).reshape(-1, SIDE, SIDE, 3)
     tenth = len(images) // 10
     split = random_split(len(images), tenth, tenth, seed)
     return ImageSet(images, factors, split, factor_names=tuple(FACTORS))
@@ -91,13 +91,13 @@ def nearest(known: ImageSet, images: np.ndarray) -> tuple[np.ndarray, np.ndarray
             f"(N, {', '.join(map(str, known.images.shape[1:]))})"
         )
     table = known.images.reshape(len(known), -1).astype(np.float32)
-    squares = np.square(table, dtype=np.float64).sum(1)
+    squares = np.einsum("ij,ij->i", table, table, dtype=np.float64)
     index = np.empty(len(images), dtype=np.int64)
     error = np.empty(len(images))
     for start in range(0, len(images), 256):
         rows = images[start : start + 256].reshape(-1, table.shape[1]).astype(np.float32)
         # Sums of up to 3,072 * 255^2 need float64 to be told apart by a single pixel.
-        own = np.square(rows, dtype=np.float64).sum(1)
+        own = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
         distance = own[:, None] + squares - 2 * (rows @ table.T).astype(np.float64)
         best = distance.argmin(1)
         index[start : start + 256] = best

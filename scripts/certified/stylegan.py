@@ -31,7 +31,8 @@ def progan_sprites(settings: Settings) -> list[Line]:
         args = replace(args, out=out, seed=settings.seed, model=model)
         if settings.smoke:
             loss = replace(args.loss, phase_images=8)
-            args = replace(args, steps=7, batch_size=8, loss=loss)
+            small = replace(model, channel_base=128, channel_max=8)
+            args = replace(args, steps=7, batch_size=8, loss=loss, model=small)
         return ProGAN.from_pretrained(train_progan.main(args))
 
     groups = train_progan.PRESETS["sprites"].model.std_group
@@ -62,7 +63,8 @@ def stylegan2_sprites(settings: Settings) -> list[Line]:
 
     args = replace(train_stylegan2.PRESETS["sprites"], out=settings.work, seed=settings.seed)
     if settings.smoke:
-        args = replace(args, steps=3, batch_size=8)
+        small = replace(args.model, channel_base=128, channel_max=8)
+        args = replace(args, steps=3, batch_size=8, model=small)
     gan = StyleGAN.from_pretrained(train_stylegan2.main(args))
     found = measure(gan, settings)
     in_z, in_w = linearity(gan, settings)

@@ -27,7 +27,8 @@ def glide_scenes(settings: Settings) -> list[Line]:
         train_text_to_image.PRESETS["scenes"], out=settings.work / "glide", seed=settings.seed
     )
     if settings.smoke:
-        args = replace(args, steps=2, batch_size=4, samples=4, scales=(2.0,))
+        small = replace(args.model, steps=2)
+        args = replace(args, steps=2, batch_size=4, samples=4, scales=(2.0,), model=small)
     model = TextToImage.from_pretrained(train_text_to_image.main(args))
     result, world = read_result(args.out), CaptionedScenes(args.mix)
     stations = model.diffusion.schedule.steps(model.diffusion.steps)

@@ -328,8 +328,8 @@ def test_an_episode_that_hangs_is_begun_once_more(tmp_path):
     stuck = {"notes": tmp_path / "notes", "times": 1}
     store = RolloutStore(tmp_path / "store")
     specs = make_specs(2, DriverSpec(Stuck, stuck, key="walk"))
-    with pytest.warns(UserWarning, match=r"no answer within the 3 s\) on episode 0, .*seed 100; "):
-        collect(specs, store, workers=1, make_env=make_counting_env, deadline=3.0)
+    with pytest.warns(UserWarning, match=r"no answer within the 2 s\) on episode 0, .*seed 100; "):
+        collect(specs, store, workers=1, make_env=make_counting_env, deadline=2.0)
     again = make_specs(2, DriverSpec(Stuck, stuck, key="walk"))
     assert contents(tmp_path / "store") == collect_to(tmp_path / "other", again)
     specs = make_specs(1, DriverSpec(Stuck, {**stuck, "times": 9}))
@@ -338,7 +338,7 @@ def test_an_episode_that_hangs_is_begun_once_more(tmp_path):
         pytest.warns(UserWarning, match="another one takes it over"),
         pytest.raises(WorkerDiedError, match=r"no answer .* episode 0, .*seed 100, for the 2\."),
     ):
-        collect(specs, third, workers=1, make_env=make_counting_env, deadline=2.0)
+        collect(specs, third, workers=1, make_env=make_counting_env, deadline=1.0)
 
 
 def test_killed_at_any_moment_and_continued(tmp_path):

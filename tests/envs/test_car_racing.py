@@ -301,7 +301,9 @@ def test_no_window_and_no_font_loaded_per_frame(monkeypatch):
 
 
 @pytest.mark.skipif(not STATM.exists(), reason="reads Linux's account of memory")
-@pytest.mark.parametrize("times", [100, pytest.param(200, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    "times", [50, *(pytest.param(n, marks=pytest.mark.nightly) for n in (100, 200))]
+)
 def test_resets_do_not_leak(times):
     env = CarRacing64()
 

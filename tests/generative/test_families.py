@@ -59,7 +59,6 @@ def others_nightly(some: set[str], without: str = ""):
 
 
 MAIN = without_variants()
-main_families = pytest.mark.parametrize("name", [name for name in FAMILIES if name in MAIN])
 variants_nightly = others_nightly(MAIN)
 """For what takes long. In every run the variants are trained for some steps by
 `test_learner_goes_on_from_its_state`."""
@@ -176,9 +175,16 @@ def fit_eight_examples(name: str, share: float) -> tuple[float, float, int]:
     return first, bar, below
 
 
-@main_families
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in KINDS else pytest.mark.nightly)
+        for name in FAMILIES
+        if name in MAIN
+    ],
+)
 def test_comes_half_the_way_to_eight_examples(name):
-    """In every run; `test_overfits_eight_examples` goes the whole way."""
+    """One of each kind in every run; `test_overfits_eight_examples` goes the whole way."""
     first, bar, below = fit_eight_examples(name, 0.5)
     assert first > bar
     assert below
@@ -235,7 +241,7 @@ def test_learner_goes_on_from_its_state(name):
     assert_same((resumed.model.state_dict(), resumed.state_dict()), end)
 
 
-@variants_nightly
+@learners_once
 def test_a_trial_of_threads_leaves_the_learner_as_it_was(name, monkeypatch):
     """A trial of two steps is the shortest."""
     monkeypatch.setattr(threads, "TRIALS", 2)

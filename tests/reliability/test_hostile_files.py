@@ -41,7 +41,7 @@ from generative.training.pretrained import Pretrained
 from generative.training.settings import to_json
 from generative.vae import VAE, ConvVAE, ConvVAEConfig, ImageVAEConfig
 from tests.generative.families import FAMILIES
-from tests.generative.test_families import MAIN
+from tests.generative.test_families import KINDS
 from tests.reliability.memory import MIB, little_memory
 from worldmodels.configs import MDNRNNConfig
 from worldmodels.controller import LinearController
@@ -281,13 +281,14 @@ def changed(value, path, new):
 
 FOLDERS = {name: family.make for name, family in FAMILIES.items()}
 FOLDERS |= {kind.__name__: kind for kind in (MDNRNN, TransformerMemory, LinearController)}
-VARIANTS = FAMILIES.keys() - MAIN
+OTHERS = FAMILIES.keys() - KINDS
+"""Every night; in every run one for each class of learners, and so of every package."""
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        pytest.param(make, id=name, marks=pytest.mark.nightly if name in VARIANTS else ())
+        pytest.param(make, id=name, marks=pytest.mark.nightly if name in OTHERS else ())
         for name, make in FOLDERS.items()
     ],
 )
@@ -588,7 +589,13 @@ class Zeros(io.RawIOBase):
         return bytes(n)
 
 
-@pytest.mark.parametrize("name", ["cifar-10-batches-bin/data_batch_1.bin", "long", "readme"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cifar-10-batches-bin/data_batch_1.bin",
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("long", "readme")),
+    ],
+)
 def test_archives_that_unpack_to_gigabytes(tmp_path, name):
     path = tmp_path / "cifar-10-binary.tar.gz"
     if name == "long":  # a header of 300 MB

@@ -151,16 +151,22 @@ def gone_within(seconds: float, pids: set[int]) -> None:
 
 
 def cases(quick: list[tuple], others: list[tuple]) -> list:
-    """In every run each backend gets a signal, and each kind of signal is sent; all pairs every
-    night."""
+    """In every run each kind of signal is sent; all pairs, and those with Ray, every night. That
+    nothing is left of a Ray is shown in every run by `test_a_ray_of_our_own_leaves_nothing_behind`,
+    whose process is killed."""
     return [*quick, *(pytest.param(*case, marks=pytest.mark.nightly) for case in others)]
 
 
 @pytest.mark.parametrize(
     ("backend", "number", "group"),
     cases(
-        [("serial", TERM, False), ("processes", INT, True), ("ray", TERM, False)],
-        [("serial", INT, True), ("processes", TERM, False), ("ray", INT, True)],
+        [("serial", TERM, False), ("processes", INT, True)],
+        [
+            ("serial", INT, True),
+            ("processes", TERM, False),
+            ("ray", TERM, False),
+            ("ray", INT, True),
+        ],
     ),
 )
 def test_a_signal_ends_a_search_and_all_its_processes(tmp_path, backend, number, group):

@@ -64,22 +64,30 @@ def go_on(run: Path) -> None:
     script.main(parse(script.PRESETS, argv=["smoke", "--out", str(run)]))
 
 
-@pytest.mark.parametrize("damage", [truncate, flip])
+FILES = [
+    ("round-01/encode", "round-00/vision/model/model.safetensors"),
+    ("round-01/encode", "round-00/vision/model/config.json"),
+    ("round-01/memory", "round-00/encode/data/encoded.safetensors"),
+    ("round-01/memory", "round-00/memory/model/model.safetensors"),
+    ("round-01/choose", "round-01/controller/starts.safetensors"),
+    ("round-01/choose", "round-01/controller/model-1/model.safetensors"),
+    ("round-01/collect", "round-00/choose/agent/memory/model.safetensors"),
+    ("final", "round-00/choose/search-0/controller/model.safetensors"),
+    ("final", "round-01/choose/result.json"),
+    ("final", "round-00/controller/result.json"),
+    ("report", "final/result.json"),
+    ("report", "agent/vision/model.safetensors"),
+]
+"""A stage, and a file that it reads."""
+
+
 @pytest.mark.parametrize(
-    ("stage", "name"),
+    ("stage", "name", "damage"),
     [
-        ("round-01/encode", "round-00/vision/model/model.safetensors"),
-        ("round-01/encode", "round-00/vision/model/config.json"),
-        ("round-01/memory", "round-00/encode/data/encoded.safetensors"),
-        ("round-01/memory", "round-00/memory/model/model.safetensors"),
-        ("round-01/choose", "round-01/controller/starts.safetensors"),
-        ("round-01/choose", "round-01/controller/model-1/model.safetensors"),
-        ("round-01/collect", "round-00/choose/agent/memory/model.safetensors"),
-        ("final", "round-00/choose/search-0/controller/model.safetensors"),
-        ("final", "round-01/choose/result.json"),
-        ("final", "round-00/controller/result.json"),
-        ("report", "final/result.json"),
-        ("report", "agent/vision/model.safetensors"),
+        # In every run each file is damaged in one way, by turns; in both every night.
+        pytest.param(*file, damage, marks=() if (i + j) % 2 == 0 else pytest.mark.nightly)
+        for i, file in enumerate(FILES)
+        for j, damage in enumerate((truncate, flip))
     ],
 )
 def test_damaged_file_is_named_and_not_read(smoke_run, tmp_path, stage, name, damage):
@@ -101,7 +109,12 @@ def test_damaged_file_is_named_and_not_read(smoke_run, tmp_path, stage, name, da
 @pytest.mark.parametrize(
     ("stage", "name", "delete"),
     [
-        ("round-01/encode", "round-00/vision/model/model.safetensors", "round-00/vision"),
+        pytest.param(
+            "round-01/encode",
+            "round-00/vision/model/model.safetensors",
+            "round-00/vision",
+            marks=pytest.mark.nightly,  # makes more stages again, of which the other makes the last
+        ),
         ("report", "agent/controller/model.safetensors", "final"),
     ],
 )
@@ -118,7 +131,7 @@ def test_stage_that_is_deleted_is_made_again_to_the_same_result(
     assert outcome(run) == outcome(smoke_run)
 
 
-@pytest.mark.parametrize("damage", [truncate, flip])
+@pytest.mark.parametrize("damage", [truncate, pytest.param(flip, marks=pytest.mark.nightly)])
 def test_rounds_are_gathered_anew(smoke_run, tmp_path, damage):
     """rounds.jsonl says what the stages' results say, so it can be mended."""
     run = set_back(smoke_run, tmp_path / "damaged", "report")
@@ -135,7 +148,9 @@ def test_damaged_evaluation_is_named(smoke_run, tmp_path):
         go_on(run)
 
 
-@pytest.mark.parametrize("stage", ["round-01/encode", "round-01/memory"])
+@pytest.mark.parametrize(
+    "stage", ["round-01/encode", pytest.param("round-01/memory", marks=pytest.mark.nightly)]
+)
 def test_damaged_episodes_are_recorded_again(smoke_run, tmp_path, stage):
     """Of a recording that is finished, and encoded perhaps; some by an agent."""
     run = set_back(smoke_run, tmp_path / "damaged", stage)
@@ -179,7 +194,10 @@ def test_recordings_that_changed_places_are_refused(smoke_run, tmp_path):
         go_on(run)
 
 
+@pytest.mark.nightly
 def test_damaged_episode_of_a_recording_in_progress_is_recorded_again(smoke_run, tmp_path):
+    """In every run those of a finished one are, in `test_damaged_episodes_are_recorded_again`, and
+    those of one in progress in `tests/agents/test_collect.py`."""
     run = set_back(smoke_run, tmp_path / "damaged", "round-01/encode")
     recording = run / "round-01" / "collect"
     flip(recording / "episodes" / "episode-000001.npz", np.random.default_rng(4))

@@ -78,14 +78,19 @@ def finish(run: Path, *words: object, **env: str) -> dict:
 # ---------------------------------------------------------------------------------------------
 
 
-def test_stopped_at_four_moments(smoke_run, tmp_path):
+@pytest.mark.parametrize(
+    "numbers",
+    [(KILL, TERM), pytest.param((KILL, TERM, KILL, KILL), marks=pytest.mark.nightly)],
+    ids=["two", "four"],
+)
+def test_stopped_at_moments(smoke_run, tmp_path, numbers):
     """The legs sum up to less than a whole run, so none of them gets to the end.
 
     Stages that are done are skipped, and with them what they did to torch's threads.
     """
     two_threads = {"OMP_NUM_THREADS": "2"}
     run, rng = tmp_path / "stopped", np.random.default_rng(7)
-    for number in (KILL, TERM, KILL, KILL):
+    for number in numbers:
         at = int(rng.uniform(0.08, 0.24) * operations(smoke_run))
         env = crash(run, tmp_path / "struck", at, number) | two_threads
         done = run_script("train_in_dream", "smoke", "--out", run, **env)

@@ -31,9 +31,10 @@ def generator(seed: int) -> torch.Generator:
     ("config", "pictures"),
     [
         (TINY, {"samples", "classes", "attention", "truncation"}),
-        (
+        pytest.param(
             AttentionGANConfig((3, 32, 32), 0, 4, (4, 8), attention="none"),
             {"samples", "truncation"},
+            marks=pytest.mark.nightly,  # draws less of the same
         ),
     ],
 )

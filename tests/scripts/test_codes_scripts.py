@@ -76,7 +76,9 @@ def test_exploring_codes(name, tmp_path):
     assert found["code_maps"].shape == (3 * 50 - 2, 2 * 50 - 2, 3)
 
 
-@pytest.mark.parametrize("kind", ["pixelcnn", "transformer"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("pixelcnn", marks=pytest.mark.nightly), "transformer"]
+)
 def test_a_prior_of_classes_from_its_command_to_its_pictures(kind, tmp_path):
     saved("sprites", tmp_path / "vqvae")
     network = {

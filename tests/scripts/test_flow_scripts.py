@@ -73,7 +73,7 @@ def test_density_is_drawn_with_the_second_axis_up():
     assert (row, column) == pytest.approx((9.5, 44.5), abs=0.5)  # a pixel is a tenth
 
 
-@pytest.mark.parametrize("kind", ["Glow", "ImageRealNVP"])
+@pytest.mark.parametrize("kind", ["Glow", pytest.param("ImageRealNVP", marks=pytest.mark.nightly)])
 def test_ways_between_images_begin_and_end_at_them(tmp_path, kind):
     out = drawn(kind, tmp_path, images=2)
     from scripts.common.images import load_images

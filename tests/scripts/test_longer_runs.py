@@ -29,7 +29,7 @@ def resumed(module, run, steps: int):
     return parse(module.PRESETS, argv=["--resume", str(run), "--steps", str(steps)], prog="train")
 
 
-@pytest.mark.parametrize("module", [train_rbm, train_gpt])
+@pytest.mark.parametrize("module", [train_rbm, pytest.param(train_gpt, marks=pytest.mark.nightly)])
 def test_finished_run_goes_on_and_may_be_killed_there(module, tmp_path, monkeypatch):
     """20 steps, then up to 40, once in one go and once with a stop in between."""
 

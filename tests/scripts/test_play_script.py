@@ -217,8 +217,15 @@ def test_a_view_of_before_a_move_comes_after_its_answer(page):
     page.wait(f"now.temperature === 1 && {slider} === 1")
 
 
-@pytest.mark.parametrize(("width", "height"), [(1280, 800), (360, 740)])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("width", "height", "scheme"),
+    [
+        (1280, 800, "light"),
+        (360, 740, "dark"),
+        pytest.param(1280, 800, "dark", marks=pytest.mark.nightly),
+        pytest.param(360, 740, "light", marks=pytest.mark.nightly),
+    ],
+)
 def test_page_fits_and_nothing_jumps(page, width, height, scheme):
     """Every control lies within the width, and stays where it is while the car drives."""
     page.resize(width, height, scheme, touch=width < 500)

@@ -43,7 +43,7 @@ def test_errors_of_a_diffusion_prior_are_beside_the_least(tmp_path):
     assert found["floor_-6"] == pytest.approx(0.2998, abs=2e-3)
 
 
-@pytest.mark.parametrize("context", [0, 16])
+@pytest.mark.parametrize("context", [pytest.param(0, marks=pytest.mark.nightly), 16])
 def test_a_prior_of_the_embeddings_of_a_clip(context, tmp_path):
     train_clip.main(replace(train_clip.PRESETS["smoke"], out=tmp_path / "clip", steps=2))
     model = DiffusionPriorConfig(16, 16, context, 24, 1, BLOCK, steps=2)

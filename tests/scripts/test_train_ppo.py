@@ -54,7 +54,7 @@ def test_dream_then_real_track(dreamed, tmp_path):
     "changes",
     [
         {"observation": "zh"},
-        {"observation": "pixels", "frame_stack": 2},
+        pytest.param({"observation": "pixels", "frame_stack": 2}, marks=pytest.mark.nightly),
         {"observation": "z", "algorithm": "dqn", "discrete": True, "network": NetworkConfig((8,))},
     ],
 )

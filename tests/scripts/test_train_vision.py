@@ -76,7 +76,9 @@ def test_code_has_unit_scale_on_what_was_recorded(rollouts, tmp_path):
     assert summary["recon"] == pytest.approx(float((again - x).square().sum()) / len(x), rel=1e-3)
 
 
+@pytest.mark.nightly
 def test_training_lowers_the_error(rollouts, tmp_path):
+    """In every run that of ConvAutoencoder is lowered, in `tests/generative/test_families.py`."""
     words = ("--out", tmp_path / "run", "--rollouts", rollouts, "--steps", 101)
     train(train_vision, *words)
     errors = [line["mse"] for line in read_metrics(tmp_path / "run")]
@@ -128,8 +130,13 @@ def test_what_does_not_fit_is_named(rollouts, tmp_path, capsys):
     assert "image_shape is (3, 32, 32); V sees frames of (3, 64, 64)" in told
 
 
+@pytest.mark.nightly
 def test_killed_and_continued_ends_as_if_never_stopped(rollouts, tmp_path):
-    """From an earlier V, as in a later round; by SIGTERM, then by SIGKILL."""
+    """From an earlier V, as in a later round; by SIGTERM, then by SIGKILL.
+
+    In every run V of the plain command is, in `tests/generative/test_families.py` (ConvVAE), by the
+    same loop, and a whole run with its Vs in `tests/reliability/test_train_in_dream_killed.py`.
+    """
     torch.manual_seed(0)
     SMOKE.build().save_pretrained(tmp_path / "earlier")
     words = ("smoke", "--rollouts", rollouts, "--steps", 101, "--start-from", tmp_path / "earlier")

@@ -57,7 +57,11 @@ def test_errors_of_the_median_and_of_a_colour_are_the_known_ones():
 
 
 @pytest.mark.parametrize(
-    ("colour", "valid"), [((200.0, 150.0, 145.0), 0.0), ((230.0, 60.0, 50.0), 1.0)]
+    ("colour", "valid"),
+    [
+        ((200.0, 150.0, 145.0), 0.0),
+        pytest.param((230.0, 60.0, 50.0), 1.0, marks=pytest.mark.nightly),
+    ],
 )
 def test_score_of_sprites_that_are_painted(colour, valid):
     """The median colour has the known error and is no sprite; red is one, in the right shape."""
@@ -74,7 +78,10 @@ def test_score_of_sprites_that_are_painted(colour, valid):
     assert abs(expected - (0.2810 if not valid else 0.3290)) < 2e-3
 
 
-@pytest.mark.parametrize(("pairing", "right"), [(PARTNERS, 12), ((0, 1, 2, 3, 4, 5), 0)])
+@pytest.mark.parametrize(
+    ("pairing", "right"),
+    [(PARTNERS, 12), pytest.param((0, 1, 2, 3, 4, 5), 0, marks=pytest.mark.nightly)],
+)
 def test_score_of_a_pairing_of_colours(pairing, right):
     there = Recoloured(COLOURS, SECOND, pairing)
     back = Recoloured(SECOND, COLOURS, np.argsort(pairing))
@@ -149,7 +156,11 @@ TINY = {
 }
 
 
-@pytest.mark.parametrize("kind", TINY)
+@pytest.mark.parametrize(
+    "kind",
+    # Every night that of colours too, of which scores of pairings are tested above.
+    ["pix2pix", pytest.param("cyclegan", marks=pytest.mark.nightly)],
+)
 def test_exploring(kind, tmp_path):
     TINY[kind]().save_pretrained(tmp_path / "model")
     data = "sprites" if kind == "pix2pix" else "palettes"

@@ -268,7 +268,9 @@ def test_ddim_in_reverse_leads_to_the_noise():
     torch.testing.assert_close(z, (x - exact.means[0]) / exact.std, rtol=0, atol=0.03)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "cosine-betas"])
+@pytest.mark.parametrize(
+    "schedule", ["cosine", pytest.param("cosine-betas", marks=pytest.mark.nightly)]
+)
 def test_clipping_holds_what_a_small_error_of_the_noise_would_blow_up(schedule):
     """64 points with an error of 5 % of the noise, down to log SNR -14, in 20 steps of DDIM."""
     points = 2 * torch.rand(64, 2, generator=generator(), dtype=torch.float64) - 1

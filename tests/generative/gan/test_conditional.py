@@ -121,7 +121,7 @@ def test_spectral_norm_bounds_the_vectors_of_a_projection_too():
     ("kind", "conditioning"),
     [
         ("gan", "planes"),
-        ("wgan", "projection"),
+        pytest.param("wgan", "projection", marks=pytest.mark.nightly),
         pytest.param("gan", "projection", marks=pytest.mark.nightly),
         pytest.param("wgan", "planes", marks=pytest.mark.nightly),
     ],

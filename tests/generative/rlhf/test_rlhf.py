@@ -374,7 +374,9 @@ def make_learner(kind: str, steps: int):
 KINDS = ["ppo", "grpo", "dpo"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=pytest.mark.nightly if k == "ppo" else ()) for k in KINDS]
+)
 def test_learners_come_near_the_optimum(kind):
     steps = 120 if kind == "dpo" else 40
     learner, batch = make_learner(kind, steps)

@@ -192,7 +192,9 @@ def road_frames() -> torch.Tensor:
     return frames
 
 
+@pytest.mark.nightly
 def test_overfits_eight_frames():
+    """In every run `test_comes_half_the_way_to_eight_examples`, of the families, begins it."""
     vae, frames = small_vae(config=ConvVAEConfig(8, (8, 16, 32, 32))), road_frames()
     learner = VAELearner(vae, VAELossConfig(lr=5e-3, final_lr=5e-4), steps=200)
     first = learner.update(frames)["recon"]
