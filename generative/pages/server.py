@@ -1,17 +1,8 @@
 """Server of a local page: its state as a stream, its requests as JSON, nobody else's page.
 
-    class Counter(PageServer):
-        def __init__(self):
-            super().__init__(b"<!doctype html> ...", posts={"add": self.add})
-            self.count = 0
-            self.publish_state({"count": 0})
-            self.start()
-
-        def add(self, request):
-            self.count += int(request)
-            return self.publish_state({"count": self.count})
-
-    with Counter() as server:
+    with PageServer(page, posts={"add": add}) as server:
+        server.publish_state({"count": 0})
+        server.start()
         print(server.url)                   # http://127.0.0.1:PORT/TOKEN/
 
 The page sends requests as JSON (POST), and gets the state as server-sent events (GET stream): the
@@ -79,8 +70,8 @@ def is_loopback(host: str) -> bool:
 class PageServer:
     """Serves one page, the state that is published, and the answers to its requests.
 
-    A subclass publishes a first state and then calls `start`, so that nobody sees less than that.
-    Requests are answered in threads of their own.
+    A first state is published before `start`, so that nobody sees less. Requests are answered in
+    threads of their own.
 
     Args:
         page: the page, in UTF-8.

@@ -1,7 +1,7 @@
 """Questions about a picture, to a Flamingo.
 
-    asker = Asker(Flamingo.from_pretrained("runs/flamingo/model"), PictureTalk().tokeniser)
-    asker.ask(picture, "what colour is the disc ?")            # Answer(text="red", unknown={})
+asker = Asker(Flamingo.from_pretrained("runs/flamingo/model"), PictureTalk().tokeniser)
+asker.ask(picture, "what colour is the disc ?")            # Answer(text="red", unknown={})
 """
 
 from __future__ import annotations

@@ -141,14 +141,21 @@ class PictureServer(PageServer):
     def serve(self, stop: Stop) -> None:
         """Make the drawings that are asked for, until a stop is requested."""
         while not stop.requested:
-            with self.changed:
-                self.changed.wait_for(lambda: self._waiting is not None, 0.1)
-                number, drawing, self._waiting = self._number, self._waiting, None
-            if drawing is not None:
-                self._make(number, drawing, stop)
+            self.make_next(stop)
+
+    def make_next(self, stop: Stop, seconds: float = 0.1) -> bool:
+        """Make the drawing that waits; False if none comes in this time."""
+        with self.changed:
+            self.changed.wait_for(lambda: self._waiting is not None, seconds)
+            number, drawing, self._waiting = self._number, self._waiting, None
+        if drawing is None:
+            return False
+        self._make(number, drawing, stop)
+        return True
 
     def _make(self, number: int, drawing: Drawing, stop: Stop) -> None:
         started, total = time.monotonic(), self.painter.num_steps(drawing)
+        unknown = self.painter.unknown(drawing)
         pictures: list[str] = []
         step = 0
 
@@ -156,7 +163,7 @@ class PictureServer(PageServer):
             self.publish_state(
                 _state(
                     number, status, drawing, step, total, time.monotonic() - started, pictures,
-                    self.painter.unknown(drawing), error,
+                    unknown, error,
                 )
             )  # fmt: skip
 
