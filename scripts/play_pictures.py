@@ -48,7 +48,7 @@ class Args(Checked):
     self_test: bool = False
     """Fetch the page and one drawing, and end."""
     threads: Workers = 1
-    """CPU threads; 0 takes all. For pictures of 32x32 pixels one is about as quick as many."""
+    """CPU threads; 0 takes all."""
     device: Device = "auto"
 
 

@@ -18,7 +18,14 @@ from generative.diffusion.config import DiffusionLossConfig
 from generative.diffusion.editing import inpainting_path, noised
 from generative.diffusion.guidance import Guidance
 from generative.diffusion.model import Diffusion, DiffusionLosses
-from generative.diffusion.samplers import Clip, Denoiser, SamplerStep, denoising_path
+from generative.diffusion.samplers import (
+    Clip,
+    Denoiser,
+    Generators,
+    SamplerStep,
+    denoising_path,
+    normal_noise,
+)
 from generative.interpolation import slerp
 from generative.nets.conditional_unet import Condition
 from generative.nets.text_encoder import TextEncoder
@@ -212,7 +219,7 @@ class TextToImage(Pretrained, nn.Module):
     def sample(
         self,
         texts: Texts,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         steps: Count | None = None,
         scale: float | None = None,
         eta: Probability = 0.0,
@@ -223,6 +230,8 @@ class TextToImage(Pretrained, nn.Module):
 
         Args:
             texts: captions, tokens, or a number of images that are told nothing.
+            generator: of the noise; with one for each image, an image does not depend on how many
+                are drawn beside it, but for the last bits.
             steps, scale: the model's own if not given.
             eta: 0 for DDIM, 1 for DDPM.
             quantile: the model's own if not given. A share such as 0.995 keeps contrasts, which
@@ -235,7 +244,7 @@ class TextToImage(Pretrained, nn.Module):
     def path(
         self,
         texts: Texts,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         steps: int | None = None,
         scale: float | None = None,
         eta: float = 0.0,
@@ -261,7 +270,7 @@ class TextToImage(Pretrained, nn.Module):
         images: Tensor,
         hole: Tensor,
         texts: Texts,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         steps: Count | None = None,
         scale: float | None = None,
         repeats: Count = 4,
@@ -285,7 +294,7 @@ class TextToImage(Pretrained, nn.Module):
         images: Tensor,
         hole: Tensor,
         texts: Texts,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         steps: int | None = None,
         scale: float | None = None,
         repeats: int = 4,
@@ -306,7 +315,7 @@ class TextToImage(Pretrained, nn.Module):
         images: Tensor,
         texts: Texts,
         strength: Probability = 0.6,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         steps: Count | None = None,
         scale: float | None = None,
         **given: Any,
@@ -326,7 +335,7 @@ class TextToImage(Pretrained, nn.Module):
         images: Tensor,
         texts: Texts,
         strength: float = 0.6,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         steps: int | None = None,
         scale: float | None = None,
         **given: Any,
@@ -387,10 +396,9 @@ class TextToImage(Pretrained, nn.Module):
         stations = self.diffusion.schedule.steps(steps or self.diffusion.steps)
         return denoising_path(denoise, slerp(z[0], z[1], w), stations, clip=self._clip(None))
 
-    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def noise(self, n: int, generator: Generators = None) -> Tensor:
         """Standard normal noise that `path` begins with, (n, ...)."""
-        shape = (n, *self.diffusion.shape)
-        return torch.randn(shape, generator=generator, **placed(self))
+        return normal_noise((n, *self.diffusion.shape), generator, **placed(self))
 
     def images(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] of examples in the space of the diffusion."""

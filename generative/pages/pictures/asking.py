@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from generative.data.text import Tokeniser, split_words
 from generative.flamingo.model import Flamingo
 from generative.training.checks import placed
-from generative.training.words import with_article
 
 __all__ = ["Answer", "Asker"]
 
@@ -48,10 +47,9 @@ class Asker:
 
     def __init__(self, model: torch.nn.Module, tokeniser: Tokeniser):
         if not isinstance(model, Flamingo):
-            name = with_article(type(model).__name__)
             raise ValueError(
-                f"this is {name}, which answers no questions about pictures; pass a run of "
-                "train_flamingo.py"
+                f"the model is of the class {type(model).__name__}, which answers no questions "
+                "about pictures; pass a run of train_flamingo.py"
             )
         size = model.language.config.vocab_size
         if len(tokeniser) != size:

@@ -5,8 +5,8 @@
     for estimates in painter.draw(request):
         estimates[0]                     # uint8 (H, W, 3), what the model now expects
 
-The last ones are the pictures. Picture k is that of the model's own methods, from a generator with
-the seed + k, whatever the number of pictures: `sample`, `redraw`, `inpaint` and `walk`.
+The last ones are the pictures, those of the model's own `sample`, `redraw`, `inpaint` and `walk`.
+Picture k has a generator of its own with the seed + k: how many are drawn changes only last bits.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from generative.diffusion.samplers import SamplerStep
 from generative.pages.pictures.requests import Drawing
 from generative.text_to_image.model import TextToImage
 from generative.training.checks import placed
-from generative.training.words import with_article
 
 __all__ = ["Painter", "to_pixels"]
 
@@ -52,11 +51,11 @@ class Painter:
         )
         if name in ELSEWHERE:
             raise ValueError(
-                f"this is {with_article(name)}, which is told {ELSEWHERE[name]} besides a text; "
-                f"{models}"
+                f"the model is of the class {name}, which is told {ELSEWHERE[name]} besides a "
+                f"text; {models}"
             )
         if not isinstance(model, TextToImage):
-            raise ValueError(f"this is {with_article(name)}, which draws no texts; {models}")
+            raise ValueError(f"the model is of the class {name}, which draws no texts; {models}")
         self.model, self.tokeniser = model.eval(), model.tokeniser
         channels, height, width = (
             model.diffusion.shape if model.autoencoder is None else model.autoencoder.image_shape
@@ -106,10 +105,9 @@ class Painter:
         self.check(request)
         request = self._in_channels(request)
         total = self.num_steps(request)
-        for number, steps in enumerate(zip(*self._paths(request), strict=True), 1):
+        for number, step in enumerate(self._path(request), 1):
             # After the last step nothing is left to be estimated.
-            x = torch.cat([step.x if number == total else step.data for step in steps])
-            yield self._pictures(x, request)
+            yield self._pictures(step.x if number == total else step.data, request)
 
     def num_steps(self, request: Drawing) -> int:
         """Number of steps of a drawing: drawn over, a picture takes a share of them."""
@@ -124,23 +122,24 @@ class Painter:
         grey = request.picture.mean(-1, keepdims=True).round().astype(np.uint8)
         return replace(request, picture=np.repeat(grey, 3, -1))
 
-    def _paths(self, request: Drawing) -> list[Iterator[SamplerStep]]:
-        """Steps of each picture; of a walk, those of all."""
-        model, texts, how = self.model, [request.prompt], (request.steps, request.scale)
+    @torch.no_grad()
+    def _path(self, request: Drawing) -> Iterator[SamplerStep]:
+        """Steps of all pictures together."""
+        model, how = self.model, (request.steps, request.scale)
         if request.mode == "walk":
-            seeds = request.seed, request.seed + request.two_noises
-            z = torch.cat([model.noise(1, self._generator(seed)) for seed in seeds])
-            return [model.walk_path(request.prompt, request.last, request.num, z, *how)]
+            ends = [self._generator(request.seed + k * request.two_noises) for k in range(2)]
+            return model.walk_path(
+                request.prompt, request.last, request.num, model.noise(2, ends), *how
+            )
+        texts = [request.prompt] * request.num
         generators = [self._generator(request.seed + k) for k in range(request.num)]
-        with torch.no_grad():
-            if request.mode == "draw":
-                return [model.path(texts, generator, *how) for generator in generators]
-            x = self._tensor(request.picture)
-            if request.mode == "over":
-                strength = request.strength
-                return [model.redraw_path(x, texts, strength, g, *how) for g in generators]
-            hole = torch.from_numpy(self._inside(request))[None].to(model.device)
-            return [model.inpaint_path(x, hole, texts, g, *how) for g in generators]
+        if request.mode == "draw":
+            return model.path(texts, generators, *how)
+        x = self._tensor(request.picture).expand(request.num, -1, -1, -1)
+        if request.mode == "over":
+            return model.redraw_path(x, texts, request.strength, generators, *how)
+        hole = torch.from_numpy(self._inside(request))[None].to(model.device)
+        return model.inpaint_path(x, hole, texts, generators, *how)
 
     def _generator(self, seed: int) -> torch.Generator:
         return torch.Generator(self.model.device).manual_seed(seed)

@@ -78,7 +78,7 @@ class Drawing:
     scale: float
     """Scale of guidance."""
     seed: int
-    """Picture k has the noise of seed + k; of a walk it is the noise at its ends."""
+    """Picture k has noise of the seed + k; of a walk, its ends have."""
     picture: np.ndarray | None = None
     """uint8 (H, W, 3)."""
     strength: float = 1.0
