@@ -236,7 +236,7 @@ def test_unknown_words_are_told(settled):
     known = page.value("$('known').textContent")
     assert "blue" in known
     assert "triangle" in known
-    assert page.value("$('knowncount').textContent") == "55 words that the model knows"
+    assert page.value("$('knowncount').textContent") == "48 words that the model knows"
 
 
 def test_a_prompt_that_is_too_long_is_told(settled):
