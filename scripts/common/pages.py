@@ -35,7 +35,7 @@ def show_address(server: PageServer, verb: str, in_browser: bool) -> None:
 
 
 def fetch(server: PageServer, name: str = "", request: Any = None) -> bytes:
-    """What a page of this machine answers, as a browser would get it.
+    """Answer of a page of this machine, as a browser would get it.
 
     Args:
         name: behind the address; "" for the page itself.

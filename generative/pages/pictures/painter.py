@@ -151,7 +151,7 @@ class Painter:
         return x[:, : self.image_shape[0]]
 
     def _inside(self, request: Drawing) -> np.ndarray:
-        """Where the rectangle is, bool (H, W)."""
+        """Mask of the rectangle, bool (H, W), True inside."""
         assert request.hole is not None
         hole, inside = request.hole, np.zeros(self.image_shape[1:], bool)
         inside[hole.top : hole.top + hole.height, hole.left : hole.left + hole.width] = True

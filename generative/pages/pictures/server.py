@@ -200,7 +200,7 @@ def _state(
     unknown: Mapping[str, Sequence[str]] | None = None,
     error: str = "",
 ) -> dict[str, Any]:
-    """What the page shows of a drawing: idle, drawing, done, stopped or failed."""
+    """State of a drawing that the page shows: idle, drawing, done, stopped or failed."""
     return {
         "drawing": number,
         "status": status,
