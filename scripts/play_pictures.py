@@ -15,6 +15,7 @@ from generative.training.cli import Input, start
 from generative.training.ranges import Checked, Device, Range, Workers
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from generative.pages.pictures import Asker, PictureServer
@@ -108,7 +109,7 @@ def untrained() -> nn.Module:
     ).build()
 
 
-def find_asker(folder: Path, device: object) -> Asker:
+def find_asker(folder: Path, device: torch.device) -> Asker:
     """A Flamingo with its words.
 
     Raises:

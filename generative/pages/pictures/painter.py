@@ -161,7 +161,7 @@ class Painter:
     def _pictures(self, x: Tensor, request: Drawing) -> list[np.ndarray]:
         """Pictures of examples (B, ...) in the space of the diffusion."""
         pictures = to_pixels(self.model.images(x))
-        if request.mode != "fill":
+        if request.mode != "fill" or request.picture is None:
             return pictures
         inside = self._inside(request)[..., None]
         return [np.where(inside, picture, request.picture) for picture in pictures]

@@ -115,10 +115,9 @@ def checked_drawing(request: Any, image_shape: tuple[int, int, int]) -> Drawing:
             the picture.
     """
     mode = request.get("mode") if isinstance(request, dict) else None
-    checks = MODES.get(mode) if isinstance(mode, str) else None
-    if checks is None:
+    if not isinstance(mode, str) or mode not in MODES:
         raise ValueError(f"mode is {short(mode)}; send one of {', '.join(MODES)}")
-    found = _complete(request, checks | {"mode": one_of(mode)}, image_shape)
+    found = _complete(request, MODES[mode] | {"mode": one_of(mode)}, image_shape)
     if "hole" in found:
         hole, (_, height, width) = found["hole"], image_shape
         if hole.left + hole.width > width or hole.top + hole.height > height:
