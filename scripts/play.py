@@ -5,7 +5,6 @@ python scripts/play.py                 # prints the page's address; Ctrl-C ends 
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -65,8 +64,8 @@ def main(args: Args) -> None:
 
     from agents.loading import load_car
     from agents.play import PlayServer, Session
-    from agents.play.server import is_loopback
     from generative.training.signals import stop_signals
+    from scripts.common.pages import show_address
 
     torch.set_num_threads(1)  # one frame at a time: more threads only wait for each other
     session = Session(
@@ -77,19 +76,9 @@ def main(args: Args) -> None:
         wake_after=args.wake_after,
     )
     with stop_signals() as stop, PlayServer(session, args.host, args.port) as server:
-        if not is_loopback(args.host):
-            print(
-                f"warning: all who can reach {args.host} and know the address below can play, and "
-                "whoever listens on the way can read it",
-                file=sys.stderr,
-            )
-        print(f"play at {server.url}   (Ctrl-C ends it)", flush=True)
+        show_address(server, "play", args.open and not args.self_test)
         if args.self_test:
             return visit(server)
-        if args.open:
-            import webbrowser
-
-            webbrowser.open(server.url)
         server.play(stop)
         assert stop.signal is not None  # nothing else ends the game
         raise SystemExit(128 + stop.signal)
@@ -98,11 +87,10 @@ def main(args: Args) -> None:
 def visit(server: PlayServer) -> None:
     """Fetch the page and the first view as a browser would."""
     import json
-    from urllib.request import ProxyHandler, build_opener
 
-    fetch = build_opener(ProxyHandler({})).open  # this machine is not reached by a proxy
-    with fetch(server.url, timeout=30) as page, fetch(server.url + "view", timeout=30) as view:
-        size, pictures = len(page.read()), json.load(view)["pictures"]
+    from scripts.common.pages import fetch
+
+    size, pictures = len(fetch(server)), json.loads(fetch(server, "view"))["pictures"]
     names = ", ".join(f"{name} {p['width']}x{p['height']}" for name, p in pictures.items())
     print(f"page: {size:,} bytes; pictures: {names}")
 

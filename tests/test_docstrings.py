@@ -29,6 +29,7 @@ from torch import nn
 from generative.training.pretrained import Pretrained
 from tests.commands import ROOT
 from tests.generative.families import FAMILIES
+from tests.pages import tiny_flamingo
 
 torch.set_num_threads(1)
 
@@ -560,6 +561,20 @@ def given_painter(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def given_pages(folder: Path) -> dict[str, Any]:
+    """Tiny models behind pages, and a server of pictures that ends at once."""
+    tiny_flamingo().save_pretrained(folder / "runs" / "flamingo" / "model")
+    return {
+        **given_painter(folder),
+        **names("generative.flamingo", "Flamingo"),
+        **names("generative.known.picture_talk", "PictureTalk"),
+        **names("generative.training.signals", "stop_signals"),
+        **stands_in("generative.pages.pictures.server", "PictureServer"),
+        "page": b"<!doctype html>", "add": lambda n: n, "painter": MagicMock(),
+        "picture": np.zeros((24, 24, 3), np.uint8),
+    }  # fmt: skip
+
+
 Given = Callable[[Path], dict[str, Any]]
 GIVEN: dict[str, Given] = {
     "generative.assignment": lambda _: {"cost": np.random.default_rng(0).random((4, 4))},
@@ -601,6 +616,7 @@ GIVEN: dict[str, Given] = {
     "generative.loading": given_runs,
     "generative.mdn": lambda _: {"features": torch.randn(3, 64), "target": torch.randn(3, 2)},
     "generative.music": given_music,
+    "generative.pages": given_pages,
     "generative.nets.conditional_unet": lambda _: {
         "text": torch.randn(2, 5, 64),
         "mask": torch.ones(2, 5, dtype=torch.bool),

@@ -161,7 +161,8 @@ def test_wheel_holds_every_module_and_the_pages(shipped):
         modules = {str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py")}
         stubs = {str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.pyi")}
         assert modules | stubs | {f"{package}/py.typed"} <= shipped
-    assert {"agents/play/page.html", "agents/play/alone.html"} <= shipped
+    pages = {"agents/play/page.html", "agents/play/alone.html"}
+    assert pages | {"generative/pages/pictures/page.html"} <= shipped
     packed = {"emoji-32.webp", "emoji.tsv", "NOTICE", "APACHE-2.0.txt"}
     assert {f"generative/data/packed/{name}" for name in packed} <= shipped
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in shipped)

@@ -123,6 +123,15 @@ class CaptionTokeniser:
             row[: len(tokens)] = torch.tensor(tokens)
         return rows
 
+    def unknown(self, caption: str) -> dict[str, list[str]]:
+        """Words of a caption that are read as [UNK], each with up to three known ones like it."""
+        words = dict.fromkeys(_pieces(caption, self.spelled))
+        return {
+            word: difflib.get_close_matches(word, self.words, 3)
+            for word in words
+            if word not in self._index
+        }
+
     def _token(self, word: str) -> int:
         token = self._index.get(word, UNKNOWN)
         if token == UNKNOWN and word not in self._told:

@@ -15,7 +15,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from generative.diffusion.samplers import Clip, Denoiser, SamplerStep, denoising_path
+from generative.diffusion.samplers import (
+    Clip,
+    Denoiser,
+    Generators,
+    SamplerStep,
+    denoising_path,
+    normal_noise,
+)
 from generative.diffusion.schedules import signal_and_noise
 from generative.training.checks import checked
 from generative.training.ranges import Count, Probability
@@ -32,7 +39,7 @@ def inpainting_path(
     z: Tensor,
     log_snrs: Sequence[float],
     eta: Probability = 0.0,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     clip: Clip | None = None,
     repeats: Count = 1,
 ) -> Iterator[SamplerStep]:
@@ -94,12 +101,12 @@ def _noised(x: Tensor, eps: Tensor, log_snr: float) -> Tensor:
     return float(signal) * x + float(rate) * eps
 
 
-def _back(x: Tensor, log_snr: float, target: float, generator: torch.Generator | None) -> Tensor:
+def _back(x: Tensor, log_snr: float, target: float, generator: Generators) -> Tensor:
     """From a level to one with more noise, as noising does it."""
     levels = torch.tensor([log_snr, target], dtype=torch.float64).sigmoid()
     share = float(levels[1] / levels[0])
     return math.sqrt(share) * x + math.sqrt(1 - share) * _normal(x, generator)
 
 
-def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+def _normal(like: Tensor, generator: Generators) -> Tensor:
+    return normal_noise(like.shape, generator, device=like.device, dtype=like.dtype)

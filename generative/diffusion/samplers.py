@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,12 +25,14 @@ from generative.training.ranges import Count, Probability, Quantile
 __all__ = [
     "Clip",
     "Denoiser",
+    "Generators",
     "SamplerStep",
     "clip_data",
     "ddim_noise",
     "ddim_step",
     "denoising_path",
     "noising_path",
+    "normal_noise",
     "ode_flow",
     "ode_log_prob",
     "variational_gap",
@@ -40,6 +42,8 @@ Denoiser = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(x_t (B, ...), log_snr (B,)) -> (noise, data), estimates of the shape of x_t."""
 Clip = Callable[[Tensor], Tensor]
 """Estimates of data (B, ...) -> the same, brought back to where data can be; see `clip_data`."""
+Generators: TypeAlias = torch.Generator | Sequence[torch.Generator] | None
+"""Source of the noise of a batch: one generator, one for each example, or torch's own."""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -92,7 +96,7 @@ def ddim_step(
     log_snr: float,
     target: float,
     eta: float = 0.0,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
 ) -> Tensor:
     """From log_snr to target (Song et al. 2021, equation 12).
 
@@ -104,6 +108,28 @@ def ddim_step(
     std = ddim_noise(log_snr, target, eta)
     x = signal * data + math.sqrt(max(0.0, rest - std**2)) * noise
     return x + std * _normal(x, generator) if std > 0 else x
+
+
+def normal_noise(shape: Sequence[int], generator: Generators = None, **placed: Any) -> Tensor:
+    """Standard normal noise (B, ...).
+
+    Args:
+        shape: of the batch.
+        generator: with one for each example, the noise of an example does not depend on the others.
+        placed: device and dtype.
+    Raises:
+        ValueError: there are generators, and not one for each example.
+    """
+    if generator is None or isinstance(generator, torch.Generator):
+        return torch.randn(*shape, generator=generator, **placed)
+    if len(generator) != shape[0]:
+        raise ValueError(
+            f"got {len(generator)} generators and {shape[0]} examples; give one generator for each "
+            "example, or one for all"
+        )
+    if not len(generator):
+        return torch.randn(*shape, **placed)
+    return torch.cat([torch.randn(1, *shape[1:], generator=one, **placed) for one in generator])
 
 
 # ---------------------------------------------------------------------------------------------
@@ -127,7 +153,7 @@ def denoising_path(
     x: Tensor,
     log_snrs: Sequence[float],
     eta: Probability = 0.0,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     clip: Clip | None = None,
 ) -> Iterator[SamplerStep]:
     """Every step of DDIM (eta = 0) or DDPM (eta = 1) from noise x (B, ...).
@@ -285,8 +311,8 @@ def _wide(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
-def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+def _normal(like: Tensor, generator: Generators) -> Tensor:
+    return normal_noise(like.shape, generator, device=like.device, dtype=like.dtype)
 
 
 def _sigmoid(value: float) -> float:

@@ -18,7 +18,14 @@ from generative.diffusion.config import DiffusionLossConfig
 from generative.diffusion.editing import inpainting_path, noised
 from generative.diffusion.guidance import Guidance
 from generative.diffusion.model import Diffusion, DiffusionLosses
-from generative.diffusion.samplers import Clip, Denoiser, SamplerStep, denoising_path
+from generative.diffusion.samplers import (
+    Clip,
+    Denoiser,
+    Generators,
+    SamplerStep,
+    denoising_path,
+    normal_noise,
+)
 from generative.interpolation import slerp
 from generative.nets.conditional_unet import Condition
 from generative.nets.text_encoder import TextEncoder
@@ -212,7 +219,7 @@ class TextToImage(Pretrained, nn.Module):
     def sample(
         self,
         texts: Texts,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         steps: Count | None = None,
         scale: float | None = None,
         eta: Probability = 0.0,
@@ -223,6 +230,8 @@ class TextToImage(Pretrained, nn.Module):
 
         Args:
             texts: captions, tokens, or a number of images that are told nothing.
+            generator: of the noise; with one for each image, an image does not depend on how many
+                are drawn beside it, but for the last bits.
             steps, scale: the model's own if not given.
             eta: 0 for DDIM, 1 for DDPM.
             quantile: the model's own if not given. A share such as 0.995 keeps contrasts, which
@@ -235,7 +244,7 @@ class TextToImage(Pretrained, nn.Module):
     def path(
         self,
         texts: Texts,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         steps: int | None = None,
         scale: float | None = None,
         eta: float = 0.0,
@@ -261,7 +270,7 @@ class TextToImage(Pretrained, nn.Module):
         images: Tensor,
         hole: Tensor,
         texts: Texts,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         steps: Count | None = None,
         scale: float | None = None,
         repeats: Count = 4,
@@ -276,13 +285,28 @@ class TextToImage(Pretrained, nn.Module):
         Raises:
             ValueError: the hole has another shape or type, or pixels are outside [0, 1].
         """
+        path = self.inpaint_path(images, hole, texts, generator, steps, scale, repeats, **given)
+        return torch.where(hole, self.images(deque(path, maxlen=1).pop().x), images)
+
+    @torch.no_grad()
+    def inpaint_path(
+        self,
+        images: Tensor,
+        hole: Tensor,
+        texts: Texts,
+        generator: Generators = None,
+        steps: int | None = None,
+        scale: float | None = None,
+        repeats: int = 4,
+        **given: Any,
+    ) -> Iterator[SamplerStep]:
+        """Every step of `inpaint`; around the hole `images` has what an autoencoder makes of it."""
         x, tokens = self.space(images), self.tokens(texts)
         stations = self.diffusion.schedule.steps(steps or self.diffusion.steps)
-        path = inpainting_path(
+        return inpainting_path(
             self.denoiser(tokens, scale, **given), x, self._hole(hole), self.noise(len(x),
             generator), stations, 0.0, generator, self._clip(None), repeats,
         )  # fmt: skip
-        return torch.where(hole, self.images(deque(path, maxlen=1).pop().x), images)
 
     @checked
     @torch.no_grad()
@@ -291,7 +315,7 @@ class TextToImage(Pretrained, nn.Module):
         images: Tensor,
         texts: Texts,
         strength: Probability = 0.6,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         steps: Count | None = None,
         scale: float | None = None,
         **given: Any,
@@ -302,12 +326,26 @@ class TextToImage(Pretrained, nn.Module):
             strength: share of the steps; 0 hardly changes an image, 1 hardly keeps it (Meng et al.
                 2022).
         """
+        path = self.redraw_path(images, texts, strength, generator, steps, scale, **given)
+        return self.images(deque(path, maxlen=1).pop().x)
+
+    @torch.no_grad()
+    def redraw_path(
+        self,
+        images: Tensor,
+        texts: Texts,
+        strength: float = 0.6,
+        generator: Generators = None,
+        steps: int | None = None,
+        scale: float | None = None,
+        **given: Any,
+    ) -> Iterator[SamplerStep]:
+        """Every step of `redraw`: the share of them that the strength says."""
         x, tokens = self.space(images), self.tokens(texts)
         stations = self.diffusion.schedule.steps(steps or self.diffusion.steps)
         start, left = noised(x, self.noise(len(x), generator), stations, strength)
         denoise = self.denoiser(tokens, scale, **given)
-        path = denoising_path(denoise, start, left, 0.0, generator, self._clip(None))
-        return self.images(deque(path, maxlen=1).pop().x)
+        return denoising_path(denoise, start, left, 0.0, generator, self._clip(None))
 
     @checked
     @torch.no_grad()
@@ -328,6 +366,20 @@ class TextToImage(Pretrained, nn.Module):
         Args:
             z: standard normal noise of both ends, (2, ...); see `noise`.
         """
+        path = self.walk_path(first, last, num, z, steps, scale)
+        return self.images(deque(path, maxlen=1).pop().x)
+
+    @torch.no_grad()
+    def walk_path(
+        self,
+        first: str,
+        last: str,
+        num: int,
+        z: Tensor,
+        steps: int | None = None,
+        scale: float | None = None,
+    ) -> Iterator[SamplerStep]:
+        """Every step of `walk`."""
         ends, weight = self.told(self.tokens([first, last])), torch.linspace(0, 1, num)
         assert ends.tokens is not None
         assert ends.vector is not None
@@ -342,13 +394,11 @@ class TextToImage(Pretrained, nn.Module):
         scale = self.scale if scale is None else scale
         denoise = self.diffusion.guided(told, Guidance(nothing, scale))
         stations = self.diffusion.schedule.steps(steps or self.diffusion.steps)
-        path = denoising_path(denoise, slerp(z[0], z[1], w), stations, clip=self._clip(None))
-        return self.images(deque(path, maxlen=1).pop().x)
+        return denoising_path(denoise, slerp(z[0], z[1], w), stations, clip=self._clip(None))
 
-    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def noise(self, n: int, generator: Generators = None) -> Tensor:
         """Standard normal noise that `path` begins with, (n, ...)."""
-        shape = (n, *self.diffusion.shape)
-        return torch.randn(shape, generator=generator, **placed(self))
+        return normal_noise((n, *self.diffusion.shape), generator, **placed(self))
 
     def images(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] of examples in the space of the diffusion."""

@@ -20,6 +20,7 @@ from agents.world_model_agent import AgentConfig, WorldModelAgent
 from envs.car_racing import resize_frames
 from generative.training.signals import Stop
 from generative.vae import ConvVAEConfig
+from tests.pages import fetch, watching
 from worldmodels.controller import ControllerConfig, LinearController
 from worldmodels.memory import MDNRNN, MDNRNNConfig
 from worldmodels.world_model import WorldModel
@@ -327,40 +328,8 @@ def serving(session: Session, host: str = "127.0.0.1"):
             clock.join()
 
 
-def fetch(server, method="GET", name="", body=None, token=None, **headers):
-    """Status and body of a request."""
-    connection = http.client.HTTPConnection(server.host, server.port, timeout=20)
-    path = f"/{server.token if token is None else token}/{name}"
-    connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
-    response = connection.getresponse()
-    found = response.status, response.read()
-    connection.close()
-    return found
-
-
 def act(server, request, **headers):
     return fetch(server, "POST", "act", json.dumps(request), **headers)
-
-
-@contextmanager
-def watching(server):
-    """Views, one after another, as the page gets them."""
-    connection = http.client.HTTPConnection(server.host, server.port, timeout=20)
-    connection.request("GET", f"/{server.token}/stream")
-    response = connection.getresponse()
-    assert response.status == 200
-    assert response.getheader("Content-Type") == "text/event-stream"
-
-    def views():
-        while line := response.readline():
-            if line.startswith(b"data: "):
-                yield json.loads(line.removeprefix(b"data: "))
-
-    try:
-        yield views()
-    finally:
-        response.close()
-        connection.close()
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
 """The command that shows track and dream: by itself, and in a browser without a window."""
 
-import contextlib
 import itertools
 import re
 import signal
 import socket
-import time
 from dataclasses import replace
 
 import pytest
@@ -13,21 +11,13 @@ import pytest
 from generative.training.cli import parse, start
 from scripts import play, render_dream
 from tests.browser import browser_in
-from tests.commands import ROOT, command, run_script
-from tests.warm import Program
+from tests.commands import ROOT, run_script
+from tests.pages import running
 
 
-@contextlib.contextmanager
 def playing(*words: object):
     """A running `play.py` and the address that it printed."""
-    argv = command("play", "--port", 0, "--no-open", *words)[1:]
-    with Program(argv, cwd=ROOT, env={}) as process:
-        while not process.stdout.endswith("\n"):
-            assert process.poll() is None, process.stdout + process.stderr
-            time.sleep(0.05)
-        found = re.match(r"play at (http://\S+)", process.stdout)
-        assert found, process.stdout
-        yield process, found[1]
+    return running("play", "play", *words)
 
 
 def test_smoke_serves_a_view_to_itself():
