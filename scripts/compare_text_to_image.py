@@ -77,7 +77,7 @@ PRESETS = {"exact": Args(), "smoke": Args(samples=1)}
 
 
 class System(NamedTuple):
-    """What draws."""
+    """Source of pictures."""
 
     name: str
     kind: str

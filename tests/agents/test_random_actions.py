@@ -88,6 +88,7 @@ def test_without_noise_the_agent_acts_alone(head):
     np.testing.assert_allclose(actions, np.tile(wanted, (50, 1)))
 
 
+@pytest.mark.nightly
 def test_the_level_is_about_the_share_of_random_actions():
     """Runs of 4 on average, begun with probability p = level / 4: share 4 p / (1 + 3 p)."""
     shares = []

@@ -222,6 +222,7 @@ def test_learns_watched_and_evaluated_by_sb3(tmp_path):
     assert np.isfinite(mean)
 
 
+@pytest.mark.nightly
 def test_a_reward_of_known_size_is_learned():
     """Where M pays for steering to the right alone, PPO comes to steer to the right."""
     world = small_world(predict_end=False, dropout=0.0, reward_input=False)

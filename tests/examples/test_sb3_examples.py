@@ -52,6 +52,7 @@ def test_advantages_are_those_of_sb3():
     np.testing.assert_allclose(ours.numpy(), buffer.advantages, atol=1e-5)
 
 
+@pytest.mark.nightly
 def test_dream_ppo_learns_to_drive(monkeypatch):
     monkeypatch.chdir(ROOT)
     curve = load_cleanrl().main(updates=12, lanes=48, steps=50)

@@ -80,6 +80,7 @@ def test_every_certificate_can_be_made(name, tmp_path):
     assert all(math.isfinite(line.measure) and math.isfinite(line.bar) for line in lines)
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("warm_workers")
 def test_a_worker_makes_the_same(smoke, tmp_path):
     where = ["--docs", str(tmp_path / "docs"), "--work", str(tmp_path / "work")]

@@ -200,6 +200,7 @@ def test_exploring_scenes_and_a_folder_of_ones_own(tmp_path):
     assert names - {"curves"} == {"similarity", "search", "captions", "zero_shot"}
 
 
+@pytest.mark.nightly
 def test_exploring_scenes_compares_with_a_classifier_of_labels(tmp_path):
     train_clip.main(replace(train_clip.PRESETS["smoke"], out=tmp_path / "run", steps=2))
     drawn = explore.main(

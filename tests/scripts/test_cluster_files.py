@@ -92,6 +92,7 @@ def test_the_example_of_a_function_finds_its_maximum():
     assert "[1. 1. 1. 1. 1.]" in done.stdout
 
 
+@pytest.mark.nightly
 def test_the_example_of_an_environment_learns_to_balance():
     found = run_example("evolve_cartpole.py", "serial").stdout
     assert float(re.search(r"20 new episodes: ([\d.]+) of 500", found)[1]) > 300

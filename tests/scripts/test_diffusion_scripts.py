@@ -58,6 +58,7 @@ def test_exploration_of_images(tmp_path):
     assert pictures["interpolation"].shape == (cell - 2, 11 * cell - 2, 3)
 
 
+@pytest.mark.nightly
 def test_exploration_of_points(tmp_path):
     torch.manual_seed(0)
     TINY.build().save_pretrained(tmp_path / "model")

@@ -117,6 +117,7 @@ def test_score_of_images(tmp_path, folder):
     assert drawn(model, tmp_path / "pictures") == {"walks", "curves"}
 
 
+@pytest.mark.nightly
 def test_score_of_points(tmp_path):
     args = replace(train_score.PRESETS["smoke"], out=tmp_path / "run", data="two-moons")
     model = train_score.main(args)

@@ -78,6 +78,7 @@ def test_grid_of_gaussians(script, tmp_path):
     assert picture.shape == (200, 402, 3)  # data and samples
 
 
+@pytest.mark.nightly
 def test_two_kinds_of_losses_train_a_conditional_gan(tmp_path):
     args = replace(
         train_conditional_gan.PRESETS["smoke"],

@@ -56,6 +56,7 @@ def test_explorations(tmp_path):
     assert found["test_bits_per_dim"] > 0
 
 
+@pytest.mark.nightly
 def test_explorations_of_classes(tmp_path):
     network = GatedConfig(hidden_dim=9, num_layers=2, num_classes=3)
     torch.manual_seed(0)
@@ -111,6 +112,7 @@ def test_leaks_are_found_where_there_are_any(network):
     assert largest_leak(model, x) > 0
 
 
+@pytest.mark.nightly
 def test_training_on_digits_with_classes_and_some_of_them_redrawn(tmp_path):
     preset = train_pixelcnn.PRESETS["digits"]
     network = GatedConfig(hidden_dim=8, num_layers=2, num_classes=10, num_views=2)

@@ -201,6 +201,7 @@ def test_the_books_data_and_loss(preset, tmp_path):
 # ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.nightly
 def test_fine_tuning_from_a_trained_bert(tmp_path):
     smoke = train_bert.PRESETS["smoke"]
     bert = train_bert.main(replace(smoke, data="reviews", length=40, out=tmp_path / "bert",
@@ -213,6 +214,7 @@ def test_fine_tuning_from_a_trained_bert(tmp_path):
     assert 0 <= found["test_accuracy"] <= found["best_accuracy"] + 0.02
 
 
+@pytest.mark.nightly
 def test_best_guess_at_a_grape_by_bayes():
     """A classifier that knows the posterior reaches the best accuracy, and no one names a grape."""
     texts = load_texts(TextSource("reviews", length=40), 200)

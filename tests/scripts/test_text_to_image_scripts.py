@@ -92,6 +92,7 @@ def test_an_upsampler_of_scenes(tmp_path):
     assert {"seen", "prompts", "film"} <= looks(tmp_path / "run", tmp_path)
 
 
+@pytest.mark.nightly
 def test_latents_of_two_other_runs(tmp_path):
     of_codes = replace(
         train_kl_autoencoder.PRESETS["smoke"], data="scenes", model=LATENT.autoencoder, steps=2,

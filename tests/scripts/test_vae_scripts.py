@@ -107,6 +107,7 @@ def test_explore_of_images_without_factors(tmp_path, plane_model):
     assert read(pictures / "morphs.png").shape[0] == 64  # two images to test with, one pair
 
 
+@pytest.mark.nightly
 def test_a_linear_vae_and_one_of_a_world_model_are_explored_too(tmp_path):
     """Of the committed V no data are at hand: it shows samples."""
     torch.manual_seed(0)

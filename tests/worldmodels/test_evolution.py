@@ -345,6 +345,13 @@ def populations(config, seed, generations, function=rastrigin, mean=3.0):
     return sizes, strategy
 
 
+def test_ipop_doubles_the_population_at_every_restart():
+    config = EvolutionConfig(8, 1.0, restarts=3)
+    sizes, _ = populations(config, 1, 3000, lambda x, g: np.zeros(len(x)))
+    assert sizes == [(8 * 2**i, 1.0) for i in range(4)]
+
+
+@pytest.mark.nightly
 def test_ipop_doubles_the_population_until_it_finds_the_optimum():
     config = EvolutionConfig(8, 1.0, restarts=6)
     sizes, strategy = populations(config, 1, 4000)

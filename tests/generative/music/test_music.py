@@ -343,6 +343,7 @@ def test_a_synthesised_tone_has_its_frequency():
     assert np.abs(sound).max() == pytest.approx(0.9)
 
 
+@pytest.mark.nightly
 def test_chorales_are_told_apart_and_melodies_kept_together(tmp_path):
     pytest.importorskip("music21", reason="music21 brings the chorales")
     found = load_music21_chorales(tmp_path, max_pieces=4)

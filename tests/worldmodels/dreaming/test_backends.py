@@ -81,6 +81,7 @@ def test_evaluate_is_a_rollout(heads, features, config):
     assert (len(expected.lengths.unique()) > 3) == dream.memory.config.predict_end
 
 
+@pytest.mark.nightly
 def test_bf16_takes_the_same_way():
     """A mixture chosen otherwise, after other roundings, shifts few lanes."""
     dream = make_dream({"residual": True}, config=DreamConfig(12, 1.1, bf16=True))
