@@ -39,10 +39,11 @@ class Settings(Checked):
 def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
     """Pictures of a text-to-image model.
 
-    A grid of samples for each prompt, and the first of each in a row; the way from noise, above the estimate of the picture at each
-    step; the same noise with more and more guidance, and in few and many steps; pictures whose
-    middle is filled in by another text, and pictures that are drawn over. Of a model that sees an
-    image besides (an upsampler, a ControlNet), that image too. Of an autoencoder, reconstructions.
+    A grid of samples for each prompt, and the first of each in a row; the way from noise, above the
+    estimate of the picture at each step; the same noise with more and more guidance, and in few and
+    many steps; pictures whose middle is filled in by another text, and pictures that are drawn
+    over. Of a model that sees an image besides (an upsampler, a ControlNet), that image too. Of an
+    autoencoder, reconstructions.
     """
     import torch
 
