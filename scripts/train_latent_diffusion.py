@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 
 from generative.clip.config import CLIPConfig, CLIPLossConfig, ViTConfig, clip_block, clip_vit
+from generative.data.emoji import Augmentation
 from generative.diffusion.config import ScheduleConfig
 from generative.nets.config import ConditionalUNetConfig, TextEncoderConfig
 from generative.text_to_image.config import (
@@ -50,6 +51,9 @@ class Args(Checked):
     """Folder of the files, or of a subfolder of the data's name; scenes and emoji need none."""
     max_images: Count | None = None
     """Use at most so many of the images; all of the emoji."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """Changes of emoji in the training of the diffusion; autoencoder and CLIP see the usual ones.
+    The more, the more steps are needed until shapes are sharp."""
     model: LatentDiffusionConfig = field(default_factory=LatentDiffusionConfig)
     """Diffusion, autoencoder and text encoder; the words are those of the captions."""
     image: ViTConfig = field(default_factory=ViTConfig)
@@ -97,6 +101,7 @@ PRESETS = {
             width=128, multipliers=(1,), num_blocks=(2,), attention=(0,), patch=2,
         ),
         image=clip_vit((3, 32, 32), 8, 4, 96, 3),
+        augmentation=Augmentation(shift=0, scale=0.0),
         autoencoder_loss=KLAutoencoderLossConfig(lr=2e-3),
         autoencoder_steps=2500,
         autoencoder_batch_size=16,
@@ -212,6 +217,7 @@ def stages(
         model=args.model,
         autoencoder=autoencoder.out,
         reader=clip.out,
+        augmentation=args.augmentation,
         loss=args.loss,
         steps=args.steps,
         batch_size=args.batch_size,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from generative.data.emoji import Augmentation
 from generative.diffusion.config import ScheduleConfig
 from generative.known.config import CaptionMix
 from generative.nets.config import clip_block
@@ -71,6 +72,8 @@ class Args(Checked):
     """Use at most so many of the images."""
     mix: CaptionMix = field(default_factory=CaptionMix)
     """Weights of the kinds of captions of scenes."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """Changes of emoji in training."""
     model: (
         GLIDEConfig | ImagenConfig | UpsamplerConfig | ImageDecoderConfig | LatentDiffusionConfig
     ) = field(default_factory=GLIDEConfig)
@@ -301,7 +304,7 @@ def main(args: Args) -> Path:
         if args.threads:
             torch.set_num_threads(args.threads)
         of = args.data, args.data_dir, args.model.image_shape, args.mix
-        pairs = load_pairs(*of, max_images=args.max_images)
+        pairs = load_pairs(*of, max_images=args.max_images, augmentation=args.augmentation)
         torch.manual_seed(run.seed_for("weights"))
         model = build(args, pairs).to(run.device)
         seen = what_is_seen(args, model)

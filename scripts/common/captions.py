@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from generative.clip import CLIP, CLIPBatch
     from generative.data.caption_tokens import CaptionTokeniser
     from generative.data.captioned import CaptionedImages
-    from generative.data.emoji import EmojiImages
+    from generative.data.emoji import Augmentation, EmojiImages
     from generative.known.captioned_scenes import CaptionedScenes
     from generative.known.captions import Part
     from generative.known.config import CaptionMix
@@ -149,6 +149,7 @@ def load_pairs(
     mix: CaptionMix,
     part: Literal["train", "test"] = "train",
     max_images: int | None = None,
+    augmentation: Augmentation | None = None,
 ) -> Pairs:
     """A source of pairs in the shape that a model takes.
 
@@ -158,6 +159,7 @@ def load_pairs(
             Scenes are drawn and emoji come with this package; they need none.
         mix: kinds of captions of scenes.
         part: of the images; scenes are drawn anew for both.
+        augmentation: of emoji in training; the usual one if not given.
     Raises:
         ValueError: the data have another shape.
         FileNotFoundError: files are missing; says which.
@@ -168,9 +170,9 @@ def load_pairs(
         border = max(0, (image_shape[1] - 24) // 2)
         pairs: Pairs = ScenePairs(CaptionedScenes(mix, "train", border))
     elif name == "emoji":
-        from generative.data.emoji import load_emoji
+        from generative.data.emoji import Augmentation, load_emoji
 
-        emoji = load_emoji(image_shape[1])
+        emoji = load_emoji(image_shape[1], augmentation=augmentation or Augmentation())
         # Names alone are searched for; keywords are one more way to say them in training.
         emoji = emoji.part("train") if part == "train" else emoji.part(part).plain()
         pairs = ImagePairs(emoji, lambda text: text.partition(",")[0])
