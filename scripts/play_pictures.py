@@ -29,15 +29,16 @@ class Args(Checked):
     The page draws what the words say, draws over a picture, fills in a part of one and walks from
     one prompt to another, step by step, while you drag guidance, steps, seed and strength.
 
-    Next: a model of your own by `train_text_to_image.py`, which this command then takes, and
+    Next: a model of your own by `train_latent_diffusion.py`, which this command then takes, and
     `train_flamingo.py` for one that answers questions about the pictures (--flamingo).
     """
 
     model: tyro.conf.Positional[
-        Annotated[Path | None, Input("train_text_to_image.py emoji", hub=True)]
+        Annotated[Path | None, Input("train_latent_diffusion.py emoji", hub=True)]
     ] = Path("pretrained/emoji")
-    """Folder of a run or a model of train_text_to_image, or its owner/name[@revision] on the hub;
-    None: a tiny one of the micro-world whose weights are random, to see the page."""
+    """Folder of a run or a model of train_latent_diffusion or train_text_to_image, or its
+    owner/name[@revision] on the hub; None: a tiny one of the micro-world whose weights are random,
+    to see the page."""
     flamingo: Annotated[Path, Input("train_flamingo.py", hub=True)] | None = None
     """Folder of a run of train_flamingo, which answers questions about the pictures."""
     host: str = "127.0.0.1"

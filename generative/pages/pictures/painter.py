@@ -47,7 +47,7 @@ class Painter:
         name = type(model).__name__
         models = (
             "pass the folder of a model that draws from words alone: a run of "
-            "train_text_to_image.py emoji, scenes, imagen or latent"
+            "train_latent_diffusion.py, or of train_text_to_image.py scenes, imagen or latent"
         )
         if name in ELSEWHERE:
             raise ValueError(
