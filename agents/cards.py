@@ -67,7 +67,8 @@ def card(
         report: an agent's scores, as `evaluate --json` or train_in_dream.py (report.json) writes
             them; of a run that has one it need not be named.
         limits: sentences on what is known to be wrong with it, before those that hold for all.
-        commands: command lines that made it, before those that use it.
+        commands: command lines that made it, before those that use it; of a model without, the one
+            that goes on with its run.
     Raises:
         FileNotFoundError: the folder holds neither an agent nor a model.
         ValueError: the report is none of an agent.
@@ -195,7 +196,7 @@ def _model_card(
         flat = {n: _told(x) for n, x in flatten(settings).items()}
         told = {"data": flat.get("data", "see the settings"), "seed": flat.get("seed", "0")}
         parts += ["## Training", _table(told), "### Settings", _table(flat)]
-        commands = [*commands, f"worldmodels {kind} --resume {run.as_posix()}"]
+        commands = commands or [f"worldmodels {kind} --resume {run.as_posix()}"]
         listed = read_json(run / VERSIONS_NAME) if (run / VERSIONS_NAME).is_file() else []
         versions = listed[-1] if isinstance(listed, list) and listed else {}
     content = read_json(model / CONFIG_NAME).get("config")

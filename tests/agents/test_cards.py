@@ -13,7 +13,7 @@ from agents.cards import card, write_card
 from agents.loading import load_agent
 from agents.world_model_agent import WorldModelAgent
 from generative.training.files import read_json
-from generative.training.run import Run
+from generative.training.run import Run, read_result
 from generative.vae import ConvVAE, ConvVAEConfig
 from scripts import card as script
 from scripts import train_text_to_image
@@ -42,6 +42,16 @@ COMMITTED = {
 """Report, limits and command of each committed agent."""
 
 
+MODELS = {
+    "emoji": (
+        "It repeats the pictures of its training, blurred; of names that it never saw it draws "
+        "what is called alike.",
+        "worldmodels train_latent_diffusion emoji --out pretrained/emoji",
+    )
+}
+"""Limits and command of each committed model."""
+
+
 @dataclass(frozen=True)
 class Settings:
     out: Path
@@ -60,7 +70,7 @@ def head(text: str) -> dict:
 
 
 def test_every_committed_agent_has_a_card():
-    assert set(COMMITTED) == {path.name for path in (ROOT / "pretrained").iterdir()}
+    assert {*COMMITTED, *MODELS} == {path.name for path in (ROOT / "pretrained").iterdir()}
 
 
 @pytest.mark.parametrize("name", COMMITTED)
@@ -78,6 +88,21 @@ def test_committed_cards_are_what_their_reports_say(name, monkeypatch):
     assert result["dataset"]["name"] == data["env_id"]
     assert f"{data['episodes']}, seeds 1,000,000 to 1,000,099" in text
     assert f"torch {data['versions']['packages']['torch']}" in text
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_cards_of_committed_models_are_what_their_runs_say(name, monkeypatch):
+    """`worldmodels card pretrained/NAME --limits ... --commands ...` writes them."""
+    monkeypatch.chdir(ROOT)
+    limit, command = MODELS[name]
+    folder = Path("pretrained") / name
+    text = (folder / "README.md").read_text()
+    assert text == card(folder, None, (limit,), (command,))
+    for figure, value in read_result(folder).items():
+        assert f"| {figure} | {value:.6g} |" in text
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 20e6
+    load_model(folder)
 
 
 def test_a_card_changes_nothing_that_is_loaded(tmp_path):
