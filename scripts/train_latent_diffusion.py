@@ -240,6 +240,7 @@ def of_emoji(model, clip_run: Path, run: Run, most: int = 400) -> dict[str, floa
 
     from generative.clip import CLIP
     from generative.data.emoji import load_emoji
+    from generative.data.image_set import evenly
     from generative.known.two_samples import energy_test
     from scripts.common.captions import embed_captions, embed_images, load_vocabulary
 
@@ -251,8 +252,8 @@ def of_emoji(model, clip_run: Path, run: Run, most: int = 400) -> dict[str, floa
     found, embedded = {}, {}
     for part in ("train", "test", "val"):
         some = emoji.part(part)
-        rows = torch.linspace(0, len(some) - 1, min(most, len(some))).long().tolist()
-        own = [some.emoji[row].name for row in rows]
+        rows = evenly(len(some), most)
+        own = [some.emoji[row].name for row in rows.tolist()]
         x = some.images.as_tensor(rows, run.device)
         generator = torch.Generator(run.device).manual_seed(run.seed_for("drawn"))
         drawn = torch.cat([
