@@ -265,11 +265,12 @@ def of_emoji(model, clip_run: Path, run: Run, most: int = 400) -> dict[str, floa
             right = sum(names[i] == name for i, name in zip(closest, own, strict=True))
             found[f"found_{kind}_{part}"] = right / len(own)
             embedded[kind, part] = z.cpu()
-    real = embedded["real", "test"]
-    half = len(real) // 2
+    real, trained = embedded["real", "test"], embedded["real", "train"]
+    # Neighbours in Unicode are alike, so that samples are taken evenly.
+    trained = trained[evenly(len(trained), len(real))]
     found["distance_drawn"] = energy_test(embedded["drawn", "test"], real).distance
-    found["distance_train"] = energy_test(embedded["real", "train"][: len(real)], real).distance
-    found["distance_halves"] = energy_test(real[:half], real[half:]).distance
+    found["distance_train"] = energy_test(trained, real).distance
+    found["distance_halves"] = energy_test(real[::2], real[1::2]).distance
     return found
 
 
