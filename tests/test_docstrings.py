@@ -547,6 +547,8 @@ def given_painter(folder: Path) -> dict[str, Any]:
         text = replace(tiny.text, vocab_size=4 + len(words), max_len=24)
         model = replace(tiny, words=words, text=text).build()
         model.save_pretrained(folder / "runs" / place / "model")
+    tiny = FAMILIES["GLIDE"].make().config
+    base = replace(tiny, image_shape=(3, 4, 4), words=words, text=text).build()
     embed = SimpleNamespace(
         encode_image=lambda x: torch.randn(2, 5), sample=lambda captions: torch.randn(2, 5)
     )
@@ -558,6 +560,7 @@ def given_painter(folder: Path) -> dict[str, Any]:
         "x": torch.rand(2, 3, 8, 8), "clip": embed, "prior": embed,
         "small": torch.rand(2, 3, 4, 4), "noisy": torch.rand(2, 3, 4, 4),
         "t5": FAMILIES["T5"].make(), "tokens": torch.tensor([[2, 5, 4, 3, 0, 0]]),
+        "base": base, "upsampler": model,
     }  # fmt: skip
 
 

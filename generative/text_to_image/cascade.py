@@ -1,8 +1,8 @@
 """A text-to-image model and the upsamplers behind it, as one.
 
-    cascade = Cascade(base, [upsampler])                    # 6x6 and a factor of 4
-    cascade.sample(["a red square"] * 8, generator)         # (8, 3, 24, 24) in [0, 1]
-    small, large = cascade.stages(["a red square"] * 8, generator)
+    cascade = Cascade(base, [upsampler])                    # images of 4x4, and a factor of 2
+    cascade.sample(["a red square"] * 8)                    # (8, 3, 8, 8) in [0, 1]
+    small, large = cascade.stages(["a red square"] * 8)
     cascade.save_pretrained("runs/cascade")
     cascade = Cascade.from_pretrained("runs/cascade")
 
