@@ -174,7 +174,7 @@ def find_system(path: Path, args: Args, run: Run) -> System:
             return model.sample(texts, random, scale=args.scale)
 
     elif model.saved_name in ("DALLE", "Parti", "MUSE"):
-        from scripts.common.captions import load_vocabulary
+        from scripts.common.clip import load_vocabulary
         from scripts.common.scene_codes import load_codes
 
         codes_of = read_config(path)[1].get("codes")

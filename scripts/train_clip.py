@@ -142,14 +142,8 @@ def main(args: Args) -> Path:
     from generative.data.caption_tokens import CaptionTokeniser
     from generative.known.captioned_scenes import CaptionedScenes
     from generative.training.loop import fit
-    from scripts.common.captions import (
-        VOCABULARY,
-        PairBatches,
-        load_pairs,
-        own_scores,
-        pair_scores,
-        scene_scores,
-    )
+    from scripts.common.captions import VOCABULARY, PairBatches, load_pairs
+    from scripts.common.clip import own_scores, pair_scores, scene_scores
 
     with Run.open(args, kind="train_clip") as run:
         if run.done:

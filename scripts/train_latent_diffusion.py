@@ -242,7 +242,7 @@ def of_emoji(model, clip_run: Path, run: Run, most: int = 400) -> dict[str, floa
     from generative.data.emoji import load_emoji
     from generative.data.image_set import evenly
     from generative.known.two_samples import energy_test
-    from scripts.common.captions import embed_captions, embed_images, load_vocabulary
+    from scripts.common.clip import embed_captions, embed_images, load_vocabulary
 
     clip = CLIP.from_pretrained(clip_run / "model", device=run.device).eval()
     tokeniser = load_vocabulary(clip_run, clip_run / "model")

@@ -73,7 +73,7 @@ class CLIPEmbeddings:
         import torch
 
         from generative.priors import PriorBatch
-        from scripts.common.captions import embed_images
+        from scripts.common.clip import embed_images
 
         x, texts, _ = self.pairs.draw(n, generator)
         tokens = self.tokeniser.encode(texts).to(self.clip.log_scale.device)
@@ -107,7 +107,8 @@ def load_embeddings(data: PriorData, clip: Path, context: bool, device: Any) -> 
     from generative.clip import CLIP
     from generative.known.config import CaptionMix
     from generative.training.run import CONFIG_NAME, read_config
-    from scripts.common.captions import load_pairs, load_vocabulary
+    from scripts.common.captions import load_pairs
+    from scripts.common.clip import load_vocabulary
 
     if not (clip / CONFIG_NAME).is_file():
         raise FileNotFoundError(

@@ -184,7 +184,7 @@ def best_of(
     import torch
 
     from generative.known.scene_scores import accuracy
-    from scripts.common.captions import embed_captions, embed_images
+    from scripts.common.clip import embed_captions, embed_images
 
     device = next(model.parameters()).device
     tokens = tokeniser.encode(texts).to(device).repeat_interleave(candidates, 0)

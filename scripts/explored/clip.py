@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from generative.known.config import CaptionMix
 from generative.training.ranges import Checked, Count, CountOrZero
-from scripts.common.captions import (
-    CaptionData,
-    class_label,
+from scripts.common.captions import CaptionData, class_label, load_pairs
+from scripts.common.clip import (
     embed_captions,
     embed_images,
-    load_pairs,
     load_vocabulary,
     pair_scores,
     scene_scores,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from generative.training.ranges import Checked, Count, Length
-from scripts.common.captions import load_vocabulary
+from scripts.common.clip import load_vocabulary
 from scripts.common.scene_codes import accuracy_by_steps, best_of, load_codes, writer_scores
 from scripts.explored.common import Subject
 

@@ -33,10 +33,9 @@ from scripts.common.captions import (
     ScenePairs,
     class_label,
     load_pairs,
-    pair_scores,
-    zero_shot,
 )
 from scripts.common.captions import _without_template as without_template
+from scripts.common.clip import pair_scores, zero_shot
 
 torch.set_num_threads(1)
 SCENE = (3, 24, 24)
@@ -141,8 +140,8 @@ def test_scores_of_who_sees_everything(monkeypatch):
             x, texts, found["fits"] = pairs.draw(n, generator)
             return x, texts, found["fits"]
 
-    monkeypatch.setattr("scripts.common.captions.embed_images", lambda model, x: x)
-    monkeypatch.setattr("scripts.common.captions.embed_captions", lambda model, t, texts: texts)
+    monkeypatch.setattr("scripts.common.clip.embed_images", lambda model, x: x)
+    monkeypatch.setattr("scripts.common.clip.embed_captions", lambda model, t, texts: texts)
     scores = pair_scores(Exact(), None, Source(), torch.Generator().manual_seed(0), 16, 2)
     assert scores["loss"] == pytest.approx(scores["floor"], abs=1e-6)
     assert scores["recall_of_captions"] == scores["recall_of_images"] == 1.0

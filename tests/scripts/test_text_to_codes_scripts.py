@@ -92,7 +92,7 @@ def test_the_best_of_several_is_that_of_who_ranks(monkeypatch):
     text = "a red square left of a blue disc"
     muse, tokeniser = exact_muse(text), CaptionTokeniser.fit(WORDS)
     muse.config = replace(muse.config, steps=1)
-    kind = "scripts.common.captions"
+    kind = "scripts.common.clip"
     monkeypatch.setattr(
         f"{kind}.embed_images",
         lambda model, x: fits(text, CellCodes().encode(x).flatten(1)).float()[:, None],
