@@ -89,10 +89,12 @@ PRESETS = {
     ),
     "sprites": Args(
         data="sprites",
-        model=ProGANConfig((3, 32, 32), latent_dim=32, channel_base=256, channel_max=64),
-        loss=PAIRS,
-        steps=4200,
-        picture_every=600,
+        model=ProGANConfig((3, 32, 32), latent_dim=32, channel_base=128, channel_max=64),
+        # Most of the steps are left for the full side.
+        loss=replace(PAIRS, phase_images=3200, penalty_end=1.0),
+        steps=1500,
+        batch_size=32,
+        picture_every=300,
     ),
     "digits": Args(
         data="digits",
