@@ -89,12 +89,11 @@ PRESETS = {
     ),
     "sprites": Args(
         data="sprites",
-        model=ProGANConfig((3, 32, 32), latent_dim=32, channel_base=128, channel_max=64),
+        model=ProGANConfig((3, 32, 32), latent_dim=32, channel_base=256, channel_max=64),
         # Most of the steps are left for the full side.
-        loss=replace(PAIRS, phase_images=3200, penalty_end=1.0),
-        steps=1500,
-        batch_size=32,
-        picture_every=300,
+        loss=replace(PAIRS, phase_images=1600, r1=1.0, r2=1.0, penalty_end=1.0),
+        steps=1600,
+        picture_every=400,
     ),
     "digits": Args(
         data="digits",
