@@ -70,10 +70,10 @@ PRESETS = {
         data="equal-objects",
         label=("count",),
         model=AttentionGANConfig(
-            (3, 24, 24), 3, 32, (16, 16), attention_side=12, spectral_norm="none"
+            (3, 24, 24), 3, 32, (8, 16), attention_side=12, spectral_norm="none"
         ),
-        loss=replace(QUICK, r1=0.3, r2=0.3, penalty_end=0.1),
-        steps=3000,
+        loss=replace(QUICK, r1=0.5, r2=0.5),
+        steps=1600,
         batch_size=32,
     ),
     "sprites": Args(
@@ -83,9 +83,9 @@ PRESETS = {
             (3, 16, 16), 24, 33, (16, 32), attention_side=8, shared_dim=32, split_z=True,
             spectral_norm="none",
         ),
-        loss=replace(QUICK, r1=0.3, r2=0.3, penalty_end=0.1),
-        steps=4000,
-        batch_size=32,
+        loss=replace(QUICK, r1=0.5, r2=0.5),
+        steps=1300,
+        batch_size=64,
     ),
     "smoke": Args(
         data="sprites",

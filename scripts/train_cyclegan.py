@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -56,13 +56,16 @@ class Args(Checked):
 
 
 DEFAULT_PRESET = "palettes"
-SMALL = CycleGANConfig((3, 32, 32), 16, 3, 16, 2, critic_norm="none")
+# Three levels of the critics see the whole of a small image.
+SMALL = CycleGANConfig((3, 32, 32), 8, 1, 8, 3, critic_norm="none")
+# Images that are to come back need Adam's usual averages.
+STEADY = replace(PAIRS, penalty_every=4, penalty_end=0.1, beta1=0.5, beta2=0.99, ema=0.99)
 PRESETS = {
     "paper": Args(),
     "palettes": Args(
         data="palettes",
         model=SMALL,
-        loss=CycleGANLossConfig(PAIRS, identity=0.0, buffer_size=0),
+        loss=CycleGANLossConfig(STEADY, identity=0.0, buffer_size=0),
         steps=1500,
         batch_size=16,
         picture_every=500,

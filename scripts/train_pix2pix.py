@@ -77,12 +77,12 @@ SMALL = Pix2PixConfig(
 )
 # Drawn to the median of the colours by the difference, and away from it by the critic, a small part
 # of the first is enough: it holds the shape, which the edges tell anyway.
-QUICK = replace(PAIRS, penalty_every=4, penalty_end=0.1)
+QUICK = replace(PAIRS, penalty_every=4, penalty_end=0.5)
 SPRITES = Args(
     data="sprites",
     model=SMALL,
     loss=Pix2PixLossConfig(QUICK, l1=1.0),
-    steps=1600,
+    steps=2000,
     batch_size=16,
     picture_every=400,
 )
