@@ -26,11 +26,11 @@ def scenes(preset: str, settings: Settings) -> list[Line]:
     what = "a hidden code" if preset == "muse" else "a scene"
     return [
         Line(f"nats of {what} given its caption, gap as a share", nll, floor,
-             "listed scenes", nll / floor - 1, 0.05),
+             "listed scenes", nll / floor - 1, 0.02),
         Line("scenes that do not fit their captions", wrong, 0.0, "none", wrong, 0.05),
         Line("1 - p of a chi-squared test of 27 scenes that fit one caption",
              1 - found["even_p"], None, "any value is as likely, were they even",
-             1 - found["even_p"], 0.999),
+             1 - found["even_p"], 0.99),
     ]  # fmt: skip
 
 
