@@ -241,7 +241,7 @@ def side_by_side(systems: list[System], prompts: list[Prompt]) -> np.ndarray:
     for system in systems:
         drawn = system.sample([caption for caption in captions for _ in range(2)]).cpu()
         for caption, pair in zip(captions, torch.split(drawn, 2), strict=True):
-            rows.append(image_grid(pair, 2, 3))
+            rows.append(image_grid(pair, 2, 6))
             titles.append(f"{system.name}: {caption}" if len(systems) > 1 else caption)
     return sheet(rows, titles, columns=len(captions))
 
