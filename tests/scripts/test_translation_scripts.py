@@ -80,7 +80,7 @@ def test_score_of_sprites_that_are_painted(colour, valid):
 
 @pytest.mark.parametrize(
     ("pairing", "right"),
-    [(PARTNERS, 12), pytest.param((0, 1, 2, 3, 4, 5), 0, marks=pytest.mark.nightly)],
+    [(PARTNERS, 12), ((0, 1, 2, 3, 4, 5), 0)],
 )
 def test_score_of_a_pairing_of_colours(pairing, right):
     there = Recoloured(COLOURS, SECOND, pairing)
