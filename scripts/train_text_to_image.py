@@ -440,9 +440,7 @@ def of_scenes(args: Args, model: TextToImage, world, generator, seen: Seen) -> d
         return upsampled(model, args.noises, generator, args.samples)
     if isinstance(args.model, ImageDecoderConfig):
         return varied(model, world, seen, args.scales, generator, args.samples)
-    found = {}
-    if model.autoencoder is None:
-        found = scene_gaps(model, world, generator, min(128, args.samples))
+    found = scene_gaps(model, world, generator, min(128, args.samples))
     for scale in args.scales:
         drawn = torch.Generator(model.device).manual_seed(args.seed)
         accuracy = detected(

@@ -27,6 +27,7 @@ from .edm import Scalings as Scalings
 from .edm import heun_path as heun_path
 from .edm import rho_sigmas as rho_sigmas
 from .edm import scalings as scalings
+from .exact import ListDenoiser as ListDenoiser
 from .exact import MixtureDenoiser as MixtureDenoiser
 from .exact import SimpleLoss as SimpleLoss
 from .exact import simple_loss as simple_loss

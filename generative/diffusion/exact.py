@@ -7,6 +7,8 @@ improve on, and whose variance is the least loss that any network can reach:
     exact(x_t, log_snr)                  # E[noise | x_t], E[data | x_t]
     exact.floor(schedule)                # the least simple loss
     simple_loss(model, density).excess   # the distance of a trained model from it
+
+`ListDenoiser` is the same for data that is one of a list, such as the latents of all pictures.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from generative.diffusion.edm import EDM
     from generative.diffusion.model import Diffusion
 
-__all__ = ["MixtureDenoiser", "SimpleLoss", "simple_loss", "sobol"]
+__all__ = ["ListDenoiser", "MixtureDenoiser", "SimpleLoss", "simple_loss", "sobol"]
 
 CHUNK = 2**21
 """Numbers in the largest temporary array."""
@@ -150,6 +152,49 @@ class MixtureDenoiser:
         inner = self.std.square() * shrunk
         mean = shrunk * centre + gain * x
         return mean, (inner + shrunk.square() * spread).sum(1)
+
+
+@dataclass(frozen=True, eq=False)
+class ListDenoiser:
+    """E[noise | x_t] and E[data | x_t], for data that is one of a list.
+
+    Args:
+        examples: (K, ...), of any shape.
+        log_weights: ln of their probabilities, normalised, (K,).
+    Raises:
+        ValueError: the list is empty, or has no weight for each example.
+    """
+
+    examples: Tensor
+    log_weights: Tensor
+
+    def __post_init__(self) -> None:
+        if not len(self.examples) or self.log_weights.shape != self.examples.shape[:1]:
+            raise ValueError(
+                f"got examples {tuple(self.examples.shape)} and log_weights "
+                f"{tuple(self.log_weights.shape)}; give at least one example and a weight for each"
+            )
+
+    def __call__(self, x: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        """x_t (B, ...) and log_snr (B,) -> (noise, data), of the shape and type of x_t.
+
+        Raises:
+            ValueError: x_t are of another shape than the examples.
+        """
+        if x.shape[1:] != self.examples.shape[1:]:
+            raise ValueError(
+                f"x_t are {tuple(x.shape)}; those of this list are (B, "
+                f"{', '.join(map(str, self.examples.shape[1:]))})"
+            )
+        points = self.examples.double().flatten(1)
+        signal, noise = (part[:, None] for part in signal_and_noise(log_snr.double()))
+        flat = x.double().flatten(1)
+        rows, parts = max(1, CHUNK // len(points)), []
+        for y, a, s in zip(*(part.split(rows) for part in (flat, signal, noise)), strict=True):
+            fit = a * (y @ points.T) - 0.5 * a.square() * points.square().sum(1)
+            parts.append((self.log_weights + fit / s.square()).softmax(1) @ points)
+        data = torch.cat(parts)
+        return ((flat - signal * data) / noise).view_as(x).to(x), data.view_as(x).to(x)
 
 
 def sobol(dim: int, n: int, seed: int = 0) -> Tensor:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,10 @@ from generative.known.scenes import pairs as all_pairs
 from generative.training.checks import checked
 from generative.training.ranges import Count, Finite, Positive, Size
 
-__all__ = ["CellPosterior", "Floor", "SceneDenoiser", "cell_posterior", "floor"]
+__all__ = ["CellPosterior", "Floor", "SceneDenoiser", "by_caption", "cell_posterior", "floor"]
+
+Denoise: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""x_t (B, ...) and log_snr (B,) -> estimates of noise and data."""
 
 CHUNK = 2**21
 """Numbers in the largest temporary array."""
@@ -98,28 +101,13 @@ class SceneDenoiser:
         told = SceneDenoiser.of_caption(caption, self.scale, self.shift, self.border)
         return told.to(self.cells.device)
 
-    def given(self, captions: Sequence[str]) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def given(self, captions: Sequence[str]) -> Denoise:
         """A denoiser of batches with a caption for each row, "" for none.
 
         Raises:
             ValueError: a text is no caption, see `generative.known.captions.parse`.
         """
-        rows: dict[str, list[int]] = {}
-        for row, caption in enumerate(captions):
-            rows.setdefault(caption, []).append(row)
-        every = {caption: self.told(caption) for caption in rows}
-
-        def denoise(x: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
-            if len(x) != len(captions):
-                raise ValueError(
-                    f"got {len(x)} pictures for {len(captions)} captions; give one for each"
-                )
-            noise, data = torch.empty_like(x), torch.empty_like(x)
-            for caption, found in rows.items():
-                noise[found], data[found] = every[caption](x[found], log_snr[found])
-            return noise, data
-
-        return denoise
+        return by_caption(captions, self.told)
 
     def to(self, device: torch.device | str) -> SceneDenoiser:
         """The same on a device."""
@@ -215,6 +203,31 @@ def _rates(log_snr: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """
     wide = log_snr.view(-1, *[1] * (dim - 1))
     return wide.sigmoid().sqrt(), (-wide).sigmoid().sqrt()
+
+
+def by_caption(captions: Sequence[str], told: Callable[[str], Denoise]) -> Denoise:
+    """A denoiser of batches with a caption for each row, of a denoiser of each caption.
+
+    Args:
+        captions: one for each row, "" for none.
+        told: makes the denoiser of a caption.
+    """
+    rows: dict[str, list[int]] = {}
+    for row, caption in enumerate(captions):
+        rows.setdefault(caption, []).append(row)
+    every = {caption: told(caption) for caption in rows}
+
+    def denoise(x: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        if len(x) != len(captions):
+            raise ValueError(
+                f"got {len(x)} pictures for {len(captions)} captions; give one for each"
+            )
+        noise, data = torch.empty_like(x), torch.empty_like(x)
+        for caption, found in rows.items():
+            noise[found], data[found] = every[caption](x[found], log_snr[found])
+        return noise, data
+
+    return denoise
 
 
 class Floor(NamedTuple):

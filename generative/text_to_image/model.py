@@ -261,7 +261,7 @@ class TextToImage(Pretrained, nn.Module):
         z = self.noise(len(tokens), generator) if z is None else z
         stations = self.diffusion.schedule.steps(steps or self.diffusion.steps)
         denoise = self.denoiser(tokens, scale, **given)
-        return denoising_path(denoise, z, stations, eta, generator, self._clip(quantile))
+        return denoising_path(denoise, z, stations, eta, generator, self.clipping(quantile))
 
     @checked
     @torch.no_grad()
@@ -305,7 +305,7 @@ class TextToImage(Pretrained, nn.Module):
         stations = self.diffusion.schedule.steps(steps or self.diffusion.steps)
         return inpainting_path(
             self.denoiser(tokens, scale, **given), x, self._hole(hole), self.noise(len(x),
-            generator), stations, 0.0, generator, self._clip(None), repeats,
+            generator), stations, 0.0, generator, self.clipping(), repeats,
         )  # fmt: skip
 
     @checked
@@ -345,7 +345,7 @@ class TextToImage(Pretrained, nn.Module):
         stations = self.diffusion.schedule.steps(steps or self.diffusion.steps)
         start, left = noised(x, self.noise(len(x), generator), stations, strength)
         denoise = self.denoiser(tokens, scale, **given)
-        return denoising_path(denoise, start, left, 0.0, generator, self._clip(None))
+        return denoising_path(denoise, start, left, 0.0, generator, self.clipping())
 
     @checked
     @torch.no_grad()
@@ -394,7 +394,7 @@ class TextToImage(Pretrained, nn.Module):
         scale = self.scale if scale is None else scale
         denoise = self.diffusion.guided(told, Guidance(nothing, scale))
         stations = self.diffusion.schedule.steps(steps or self.diffusion.steps)
-        return denoising_path(denoise, slerp(z[0], z[1], w), stations, clip=self._clip(None))
+        return denoising_path(denoise, slerp(z[0], z[1], w), stations, clip=self.clipping())
 
     def noise(self, n: int, generator: Generators = None) -> Tensor:
         """Standard normal noise that `path` begins with, (n, ...)."""
@@ -470,7 +470,12 @@ class TextToImage(Pretrained, nn.Module):
         small = F.adaptive_max_pool2d(batch, self.diffusion.shape[1:]).bool()
         return small if hole.dim() == 4 else small[0]
 
-    def _clip(self, quantile: float | None) -> Clip | None:
+    def clipping(self, quantile: float | None = None) -> Clip | None:
+        """Limits of estimates when sampling; None for latents, which have none.
+
+        Args:
+            quantile: of dynamic thresholds; the model's own if not given.
+        """
         if self.autoencoder is not None:
             return None
         return self.diffusion.clipping("own", self.quantile if quantile is None else quantile)

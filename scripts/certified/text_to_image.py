@@ -4,9 +4,15 @@ edges add to it."""
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from scripts.certified.common import Certificate, Line, Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from generative.text_to_image import TextToImage
+    from scripts.train_text_to_image import Args
 
 __all__ = ["CERTIFICATES"]
 
@@ -14,54 +20,131 @@ __all__ = ["CERTIFICATES"]
 def glide_scenes(settings: Settings) -> list[Line]:
     """Scenes of the micro-world: how much of what a caption tells is recovered, and whether the
     pictures are what it says, beside those of the exact guided denoiser with the same sampler. A
-    ControlNet around the same model is told edges, and takes the colours from the caption."""
+    ControlNet around the same model is told edges, and takes the colours from the caption. Latent
+    diffusion, whose captions the same text encoder reads, has less to compute."""
+    from scripts import train_kl_autoencoder, train_text_to_image
+
+    pixels = _args("scenes", settings, out=settings.work / "glide")
+    model, right, lines = _drawn(pixels, settings)
+    lines += _by_edges(pixels.out, settings)
+
+    encoded = replace(
+        train_kl_autoencoder.PRESETS["smoke" if settings.smoke else "scenes"],
+        data="scenes", out=settings.work / "autoencoder", seed=settings.seed,
+    )  # fmt: skip
+    if settings.smoke:
+        encoded = replace(encoded, model=train_text_to_image.PRESETS["latent"].model.autoencoder)
+    train_kl_autoencoder.main(encoded)
+    latents = _args(
+        "latent", settings, out=settings.work / "latent", autoencoder=encoded.out,
+        reader=pixels.out,
+    )  # fmt: skip
+    latent, right_of_latents, more = _drawn(latents, settings, "latent diffusion: ")
+    lines += more
+    scale = pixels.scales[min(1, len(pixels.scales) - 1)]
+    fall = right[scale] - right_of_latents[scale]
+    share = multiply_adds(latent) / multiply_adds(model)
+    return [
+        *lines,
+        Line(
+            f"latent diffusion: pictures that are what the caption says, scale {scale:g}, and how "
+            "much less that is than of pixels",
+            right_of_latents[scale], right[scale], "GLIDE above", fall, 0.03,
+        ),
+        Line(
+            "latent diffusion: multiply-adds of its U-Net, as a share of those of pixels",
+            share, None, "", share, 0.25,
+        ),
+    ]  # fmt: skip
+
+
+def imagen_scenes(settings: Settings) -> list[Line]:
+    """The same of a U-Net that is told what the encoder of a T5 reads, which saw captions alone."""
+    from scripts import train_caption_reader
+
+    read = replace(
+        train_caption_reader.PRESETS["scenes"], out=settings.work / "reader", seed=settings.seed
+    )
+    if settings.smoke:
+        read = replace(read, steps=2, batch_size=4)
+    train_caption_reader.main(read)
+    args = _args("imagen", settings, out=settings.work / "imagen", reader=read.out)
+    return _drawn(args, settings)[2]
+
+
+def multiply_adds(model: TextToImage) -> int:
+    """Multiply-adds of one estimate of one picture by the U-Net of a model, text included."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    x, level = torch.zeros(1, *model.diffusion.shape), torch.zeros(1)
+    told = model.told(model.tokens(["a red square left of a blue disc"]))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.diffusion.guided(told)(x, level)
+    return counter.get_total_flops() // 2
+
+
+def _args(preset: str, settings: Settings, **changes: Any) -> Args:
+    """A preset of train_text_to_image with its runs in the folder of the certificate."""
+    from scripts import train_text_to_image
+
+    args = replace(train_text_to_image.PRESETS[preset], seed=settings.seed, **changes)
+    if settings.smoke:
+        small = replace(args.model, steps=2)
+        args = replace(args, steps=2, batch_size=4, samples=4, scales=(2.0,), model=small)
+    return args
+
+
+def _drawn(
+    args: Args, settings: Settings, what: str = ""
+) -> tuple[TextToImage, dict[float, float], list[Line]]:
+    """Train a model of scenes.
+
+    Returns:
+        it, the share of its pictures that fit their captions for each scale of guidance, and the
+        lines that tell how far it is from the exact denoiser.
+    """
     import torch
 
     from generative.known.captioned_scenes import CaptionedScenes
     from generative.text_to_image import TextToImage
     from generative.training.run import read_result
     from scripts import train_text_to_image
-    from scripts.common.text_to_image import TOLD_LEVELS, detected, exact_sampler
+    from scripts.common.text_to_image import detected, exact_sampler_of, told_levels
 
-    args = replace(
-        train_text_to_image.PRESETS["scenes"], out=settings.work / "glide", seed=settings.seed
-    )
-    if settings.smoke:
-        small = replace(args.model, steps=2)
-        args = replace(args, steps=2, batch_size=4, samples=4, scales=(2.0,), model=small)
     model = TextToImage.from_pretrained(train_text_to_image.main(args))
     result, world = read_result(args.out), CaptionedScenes(args.mix)
-    stations = model.diffusion.schedule.steps(model.diffusion.steps)
-    exact = exact_sampler(world, stations)
     lines = []
-    for level in TOLD_LEVELS:
+    for level in told_levels(model):
         distance, told = result[f"excess_told_at_{level:g}"], result[f"told_at_{level:g}"]
         lines.append(
             Line(
-                f"squared distance from the best estimate at log SNR {level:g}, as a share of what "
-                "the caption takes off the error there",
+                f"{what}squared distance from the best estimate at log SNR {level:g}, as a share "
+                "of what the caption takes off the error there",
                 distance, told, "what the caption takes off", distance / told, 0.2,
             )
         )  # fmt: skip
+    exact, right = exact_sampler_of(model, world), {}
     for scale in args.scales:
         generator = torch.Generator().manual_seed(settings.seed)
         found = detected(
             lambda texts, scale=scale, generator=generator: exact(texts, scale, generator),
             world, generator, args.samples,
         )  # fmt: skip
-        wrong, best = (1 - result[f"satisfied_at_scale_{scale:g}"], 1 - found.satisfied.share)
+        right[scale] = result[f"satisfied_at_scale_{scale:g}"]
+        wrong, best = 1 - right[scale], 1 - found.satisfied.share
         lines.append(
             Line(
-                f"pictures that are not what the caption says, scale {scale:g}",
+                f"{what}pictures that are not what the caption says, scale {scale:g}",
                 wrong, best, "exact guided denoiser, same sampler", wrong - best, 0.05,
             )
         )  # fmt: skip
         rejected = result[f"rejected_at_scale_{scale:g}"]
         lines.append(
-            Line(f"rejected as no picture of the world, scale {scale:g}", rejected,
+            Line(f"{what}rejected as no picture of the world, scale {scale:g}", rejected,
                  found.rejected.share, "exact guided denoiser, same sampler", rejected, 0.02)
         )  # fmt: skip
-    return [*lines, *_by_edges(args.out, settings)]
+    return model, right, lines
 
 
 def upsampler_scenes(settings: Settings) -> list[Line]:
@@ -113,6 +196,7 @@ def _by_edges(base: Path, settings: Settings) -> list[Line]:
 
 
 CERTIFICATES = {
-    "glide-scenes": Certificate("GLIDE, ControlNet", glide_scenes),
+    "glide-scenes": Certificate("GLIDE, ControlNet, latent diffusion", glide_scenes),
+    "imagen-scenes": Certificate("Imagen", imagen_scenes),
     "upsampler-scenes": Certificate("Upsampler", upsampler_scenes),
 }

@@ -21,9 +21,12 @@ __all__ = [
     "TextBatches",
     "detected",
     "exact_denoiser",
+    "exact_of",
     "exact_sampler",
+    "exact_sampler_of",
     "level_scores",
     "scene_gaps",
+    "told_levels",
     "upsampled",
     "varied",
 ]
@@ -31,10 +34,15 @@ __all__ = [
 Seen = Callable[["Tensor"], dict[str, Any]]
 """Images (B, C, H, W) -> what a model is told of them besides their texts."""
 
+Sampler = Callable[[Sequence[str], float, "Generator"], "Tensor"]
+"""(captions, scale of guidance, generator) -> images in [0, 1]."""
+
 LEVELS = (-8.0, -6.0, -5.0, -4.0, -3.0, -2.0, 0.0, 4.0)
 """Log signal-to-noise ratios at which errors are told."""
 TOLD_LEVELS = (-6.0, -5.0, -4.0, -3.0, -2.0)
 """Those at which a caption of the micro-world tells something that the picture does not."""
+LATENT_TOLD_LEVELS = (-4.0, -3.0, -2.0, -1.0, 0.0)
+"""The same of latents, where a cell has a few numbers and not 192: noise hides it later."""
 
 
 class TextBatches:
@@ -97,29 +105,75 @@ def exact_denoiser(world: CaptionedScenes, device: str = "cpu") -> Callable[...,
     return exact.given
 
 
-def exact_sampler(
-    world: CaptionedScenes, stations: Sequence[float], device: str = "cpu"
-) -> Callable[[Sequence[str], float, Generator], Tensor]:
-    """Draw by the exact guided denoiser with the sampler of a model: DDIM, clipped.
+def exact_of(model: TextToImage, world: CaptionedScenes) -> Callable[..., Denoiser]:
+    """The best denoiser of what a model noises: pictures, or the latents of its autoencoder.
 
-    Args:
-        stations: of the steps, from noise to data.
-    Returns:
-        (captions, scale, generator) -> images in [0, 1].
+    Of latents there is a list as well, of all pictures: their means, which do not vary.
     """
-    from functools import partial
+    if model.autoencoder is None:
+        return exact_denoiser(world, str(model.device))
+    from functools import cache
 
     import torch
 
-    from generative.diffusion import clip_data, denoising_path, guided
+    from generative.diffusion.exact import ListDenoiser
+    from generative.known.captions import fits
+    from generative.known.scene_denoiser import by_caption
+    from generative.known.scenes import draw
+
+    cells, log_weights = world.pictures()
+    parts = [draw(part, world.border).to(model.device) for part in cells.split(500)]
+    latents = torch.cat([model.space(part) for part in parts])
+
+    @cache
+    def told(caption: str) -> Denoiser:
+        if not caption:
+            return ListDenoiser(latents, log_weights.to(model.device))
+        rows = fits(caption, cells).to(model.device)
+        return ListDenoiser(latents[rows], torch.zeros(int(rows.sum())).log_softmax(0).to(latents))
+
+    return lambda captions: by_caption(captions, told)
+
+
+def exact_sampler(
+    world: CaptionedScenes, stations: Sequence[float], device: str = "cpu"
+) -> Sampler:
+    """Draw by the exact guided denoiser of pictures with DDIM, clipped.
+
+    Args:
+        stations: of the steps, from noise to data.
+    """
+    from functools import partial
+
+    from generative.diffusion import clip_data
 
     given, clip = exact_denoiser(world, device), partial(clip_data, low=-1.0, high=1.0)
+    return _sampler(given, world.image_shape, stations, clip, lambda x: (x + 1) / 2, device)
 
+
+def exact_sampler_of(model: TextToImage, world: CaptionedScenes) -> Sampler:
+    """Draw by the exact guided denoiser of what a model noises, with the model's sampler.
+
+    Latents become pictures by the model's autoencoder.
+    """
+    diffusion = model.diffusion
+    stations, clip = diffusion.schedule.steps(diffusion.steps), model.clipping()
+    given, device = exact_of(model, world), str(model.device)
+    return _sampler(given, diffusion.shape, stations, clip, model.images, device)
+
+
+def _sampler(given, shape, stations, clip, images, device: str) -> Sampler:
+    import torch
+
+    from generative.diffusion import denoising_path, guided
+
+    @torch.no_grad()
     def sample(captions: Sequence[str], scale: float, generator: Generator) -> Tensor:
-        z = torch.randn(len(captions), *world.image_shape, generator=generator, device=device)
-        denoise = guided(given(captions), given([""] * len(captions)), scale)
+        z = torch.randn(len(captions), *shape, generator=generator, device=device)
+        told = given(captions)
+        denoise = told if scale == 1 else guided(told, given([""] * len(captions)), scale)
         *_, last = denoising_path(denoise, z, stations, clip=clip)
-        return (last.x + 1) / 2
+        return images(last.x)
 
     return sample
 
@@ -130,7 +184,7 @@ def scene_gaps(
     """Distance of a model of scenes from the best estimate, beside the difference a caption makes.
 
     The error of any estimate is that of the best one plus its mean squared distance from it. At
-    each of `TOLD_LEVELS`: `excess_told_at_L` and `excess_untold_at_L`, that distance with the
+    each of `told_levels`: `excess_told_at_L` and `excess_untold_at_L`, that distance with the
     caption and without; and `told_at_L`, how much the caption lowers the least error. `excess` is
     the sum of the first over the levels as a share of the sum of the last.
     """
@@ -139,14 +193,14 @@ def scene_gaps(
     from generative.diffusion import signal_and_noise
     from generative.known.scenes import draw
 
-    device = str(model.device)
+    device = model.device
     texts, cells = world.draw(n, generator)
-    x = 2 * draw(cells, world.border).to(device) - 1
+    x = model.space(draw(cells, world.border).to(device))
     eps = torch.randn(x.shape, generator=generator).to(device)
-    given, found, sums = exact_denoiser(world, device), {}, {"excess": 0.0, "told": 0.0}
+    given, found, sums = exact_of(model, world), {}, {"excess": 0.0, "told": 0.0}
     best = {"told": given(texts), "untold": given([""] * n)}
     own = {"told": model.denoiser(texts, 1.0), "untold": model.denoiser(n, 1.0)}
-    for level in TOLD_LEVELS:
+    for level in told_levels(model):
         log_snr = torch.full((n,), level, device=device)
         signal, rate = (part.view(-1, 1, 1, 1) for part in signal_and_noise(log_snr))
         noisy = signal * x + rate * eps
@@ -161,6 +215,11 @@ def scene_gaps(
         sums["excess"] += found[f"excess_told_at_{level:g}"]
         sums["told"] += told
     return {**found, "excess": sums["excess"] / sums["told"]}
+
+
+def told_levels(model: TextToImage) -> tuple[float, ...]:
+    """Log signal-to-noise ratios at which a caption tells a model of scenes something."""
+    return TOLD_LEVELS if model.autoencoder is None else LATENT_TOLD_LEVELS
 
 
 def detected(

@@ -10,6 +10,8 @@ import torch
 from generative.codes.config import VQVAEConfig
 from generative.diffusion import ScheduleConfig
 from generative.known.captioned_scenes import CaptionedScenes
+from generative.known.captions import WORDS
+from generative.known.config import CaptionMix
 from generative.known.scenes import EMPTY, draw, read
 from generative.loading import load_model
 from generative.nets.config import clip_block
@@ -33,11 +35,15 @@ from scripts import (
     train_latent_diffusion,
     train_text_to_image,
 )
+from scripts.certified.text_to_image import multiply_adds
 from scripts.common.text_to_image import (
     detected,
     exact_denoiser,
+    exact_of,
     exact_sampler,
+    exact_sampler_of,
     scene_gaps,
+    told_levels,
     varied,
 )
 from scripts.explored import text_to_image as explored
@@ -277,7 +283,10 @@ def test_the_exact_denoiser_has_no_excess():
     given = exact_denoiser(world)
 
     class Exact:
-        device = torch.device("cpu")
+        device, autoencoder = torch.device("cpu"), None
+
+        def space(self, images):
+            return 2 * images - 1
 
         def denoiser(self, texts, scale):
             return given([""] * texts if isinstance(texts, int) else texts)
@@ -303,6 +312,48 @@ def test_the_exact_denoiser_has_no_excess():
     perfect = detected(lambda texts: draw(world.scenes(texts, generator)), world, generator, 5)
     assert perfect.satisfied.share == 1
     assert cells.shape == (3, 9)
+
+
+def test_the_exact_denoiser_of_latents():
+    """Of latents that are the pictures it is that of the pictures, and so is what it draws."""
+    world = CaptionedScenes(
+        CaptionMix(one=1, one_placed=1, two=0, two_placed=0, relation=0, count=0)
+    )
+
+    class Pictures:
+        device, autoencoder = torch.device("cpu"), torch.nn.Identity()
+        diffusion = GLIDE.build().diffusion
+
+        def space(self, images):
+            return 2 * images - 1
+
+        def images(self, x):
+            return (x + 1) / 2
+
+        def clipping(self):
+            return None
+
+    model, captions = stand_in(Pictures()), ["a red square", "", "a red square at the top"]
+    x, level = torch.randn(3, *SCENE), torch.tensor([-4.0, -2.0, 0.0])
+    found, expected = (
+        given(captions)(x, level) for given in (exact_of(model, world), exact_denoiser(world))
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    draws = exact_sampler_of(model, world)
+    drawn = draws(captions[::2], 1.0, torch.Generator().manual_seed(0))
+    assert drawn.shape == (2, *SCENE)
+    torch.testing.assert_close(
+        drawn, draws(captions[::2], 1.0, torch.Generator().manual_seed(0)), rtol=0, atol=0
+    )
+    assert told_levels(model) != told_levels(GLIDE.build())
+
+
+def test_multiply_adds_of_a_unet():
+    """Those of a U-Net of half the width are less than half; its text alone is not counted."""
+    wide = replace(GLIDE, words=WORDS)
+    narrow = replace(wide, network=replace(wide.network, width=4, head_dim=4))
+    counts = [multiply_adds(config.build()) for config in (wide, narrow)]
+    assert 0 < counts[1] < counts[0] / 1.5
 
 
 def test_a_model_whose_data_is_not_known(tmp_path):

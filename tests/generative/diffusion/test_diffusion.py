@@ -15,6 +15,7 @@ from generative.diffusion import (
     DiffusionLearner,
     DiffusionLossConfig,
     ImageDiffusionConfig,
+    ListDenoiser,
     MixtureDenoiser,
     PointDiffusionConfig,
     Schedule,
@@ -194,6 +195,23 @@ def test_exact_denoiser_of_the_moons_by_quadrature_over_the_plane():
     log_normal = -distance / (2 * rate**2) - (2 * math.pi * rate**2).log()
     expected = (density.log_prob(points) + log_normal).logsumexp(1) + math.log(grid.cell)
     torch.testing.assert_close(exact.log_prob(x, log_snr), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_exact_denoiser_of_a_list_is_that_of_a_mixture_without_width():
+    generator = torch.Generator().manual_seed(0)
+    examples = torch.randn(7, 2, 3, generator=generator, dtype=torch.float64)
+    weights = torch.randn(7, generator=generator, dtype=torch.float64).log_softmax(0)
+    x, log_snr = torch.randn(5, 2, 3, generator=generator), torch.linspace(-4.0, 4.0, 5)
+    found = ListDenoiser(examples, weights)(x, log_snr)
+    points = MixtureDenoiser(examples.flatten(1), torch.zeros(6, dtype=torch.float64), weights)
+    expected = points(x.flatten(1), log_snr)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one, other.view_as(x), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"those of this list are \(B, 2, 3\)"):
+        ListDenoiser(examples, weights)(x.flatten(1), log_snr)
+    with pytest.raises(ValueError, match="at least one example and a weight for each"):
+        ListDenoiser(examples, weights[:3])
 
 
 def test_floors_of_the_simple_loss():
