@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from generative.nets.config import BlockConfig, TextEncoderConfig, ViTConfig, clip_block
-from generative.training.config import AdamWConfig
-from generative.training.ranges import Checked, CountOrZero, NonNegative, Positive, Size, Widths
+from generative.training.config import MuonConfig
+from generative.training.ranges import Checked, NonNegative, Positive, Size, Widths
 
 if TYPE_CHECKING:
     from generative.clip.model import CLIP
@@ -103,10 +103,8 @@ class CLIPConfig(Checked):
 
 
 @dataclass(frozen=True)
-class CLIPLossConfig(AdamWConfig):
-    """Training settings of CLIP: AdamW on both directions of the contrast."""
+class CLIPLossConfig(MuonConfig):
+    """Training settings of CLIP: AdamW or Muon on both directions of the contrast."""
 
-    warmup: CountOrZero = 0
-    """Steps over which the learning rate rises from 0."""
     weight_decay: NonNegative = 0.0
     """Decoupled weight decay of matrices (the publication: 0.2)."""

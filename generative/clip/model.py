@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from generative.clip.config import CLIPConfig, CLIPLossConfig
 from generative.training.checks import check_images, check_some
 from generative.training.learner import ModelLearner
-from generative.training.optimisation import Optimisation, parameter_groups
+from generative.training.optimisation import Optimisation, make_optimizers
 from generative.training.pretrained import Pretrained
 
 __all__ = [
@@ -300,13 +300,12 @@ def _accuracy(logits: Tensor, fits: Tensor) -> Tensor:
 
 
 class CLIPLearner(ModelLearner[CLIP]):
-    """AdamW on the contrast of pairs; `kept` holds the weights to keep: their average, if any."""
+    """AdamW or Muon on the contrast of pairs; `kept` holds the average of the weights, if any."""
 
     def __init__(self, model: CLIP, config: CLIPLossConfig, steps: int):
-        groups = parameter_groups(model, config.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=config.lr, eps=config.adam_eps)
+        optimizers = make_optimizers(model, config)
         rates = config.final_lr, config.clip, config.ema, config.warmup
-        super().__init__(model, Optimisation(model, optimizer, steps, *rates))
+        super().__init__(model, Optimisation(model, optimizers, steps, *rates))
 
     def update(self, batch: CLIPBatch) -> dict[str, Tensor]:
         """One step on pairs.

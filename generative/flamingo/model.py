@@ -37,7 +37,7 @@ from generative.text.tokens import (
 )
 from generative.training.checks import check_some, check_tokens
 from generative.training.learner import ModelLearner
-from generative.training.optimisation import Optimisation, parameter_groups
+from generative.training.optimisation import Optimisation, make_optimizers
 from generative.training.pretrained import Pretrained
 
 __all__ = ["Flamingo", "FlamingoBatch", "FlamingoLearner", "GatedCrossAttention", "image_indices"]
@@ -334,11 +334,9 @@ class FlamingoLearner(ModelLearner[Flamingo]):
     ):
         model.freeze(not vision)
         fixed = [p for p in model.parameters() if not p.requires_grad]
-        groups = parameter_groups(model, config.weight_decay, fixed)
-        betas = (0.9, config.beta2)
-        optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.adam_eps)
+        optimizers = make_optimizers(model, config, fixed)
         rates = config.final_lr, config.clip, config.ema, config.warmup
-        super().__init__(model, Optimisation(model, optimizer, steps, *rates))
+        super().__init__(model, Optimisation(model, optimizers, steps, *rates))
 
     def update(self, batch: FlamingoBatch) -> dict[str, Tensor]:
         """One step; returns loss, accuracy, and the mean opening of either kind of gate."""

@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from generative.nets.config import BlockConfig, bert_block, gpt2_block, t5_block
-from generative.training.config import AdamWConfig
+from generative.training.config import MuonConfig
 from generative.training.ranges import (
     Checked,
     Choices,
     Count,
-    CountOrZero,
     Depth,
     Finite,
     Range,
@@ -164,18 +163,12 @@ class T5Config(Checked):
 
 
 @dataclass(frozen=True)
-class TextLossConfig(AdamWConfig):
+class TextLossConfig(MuonConfig):
     """Loss and optimiser of a model of texts; the defaults are the book's optimiser."""
 
     padding: bool = False
     """Also count the positions after the end of a text, as the book does: most of them, and trivial
     ones."""
-    optimizer: Literal["adam", "muon"] = "adam"
-    """Muon orthogonalises the steps of the network's inner matrices (Jordan et al. 2024)."""
-    warmup: CountOrZero = 0
-    """Steps over which the learning rate rises from 0."""
-    beta2: Share = 0.999
-    """Adam's beta_2, the decay of the average of squared gradients."""
 
 
 @dataclass(frozen=True)

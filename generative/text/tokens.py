@@ -23,7 +23,7 @@ from generative.sampling import sample_logits
 from generative.text.config import TextLossConfig
 from generative.training.checks import checked
 from generative.training.learner import ModelLearner
-from generative.training.optimisation import Optimisation, parameter_groups
+from generative.training.optimisation import Optimisation, make_optimizers
 from generative.training.ranges import CountOrZero, NonNegative, Quantile
 
 __all__ = [
@@ -180,35 +180,3 @@ class TextLearner(ModelLearner[M]):
     def update(self, batch: Any) -> dict[str, Tensor]:
         """One step on a batch of texts (B, T), or on any input of `loss`."""
         return self.descend(self._loss(batch))
-
-
-def make_optimizers(model: nn.Module, config: TextLossConfig) -> list[torch.optim.Optimizer]:
-    """AdamW, and Muon for the matrices of modules with `takes_muon`, such as Transformer blocks.
-
-    Raises:
-        ValueError: Muon is asked for, and there are no such matrices.
-    """
-    decay, betas = config.weight_decay, (0.9, config.beta2)
-    hidden: list[nn.Parameter] = [
-        cast(nn.Parameter, layer.weight)
-        for block in model.modules()
-        if config.optimizer == "muon" and getattr(block, "takes_muon", False)
-        for layer in block.modules()
-        if isinstance(layer, nn.Linear)
-    ]
-    groups = parameter_groups(model, decay, hidden)
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.adam_eps)
-    ]
-    if hidden:
-        optimizers.append(
-            torch.optim.Muon(
-                hidden, lr=config.lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
-            )
-        )
-    elif config.optimizer == "muon":
-        raise ValueError(
-            f"optimizer is 'muon', and a {type(model).__name__} has no hidden matrices between "
-            "its embeddings and its output that Muon could move; give 'adam'"
-        )
-    return optimizers

@@ -11,7 +11,7 @@ from generative.codes.model import check_codes
 from generative.nets.text_encoder import PAD
 from generative.text_to_codes.config import TextToCodesLossConfig
 from generative.training.learner import ModelLearner
-from generative.training.optimisation import Optimisation, parameter_groups
+from generative.training.optimisation import Optimisation, make_optimizers
 
 __all__ = ["CodeLosses", "TextToCodesLearner", "check_pairs", "guided"]
 
@@ -45,17 +45,16 @@ def guided(logits: Tensor, guidance: float) -> Tensor:
 
 
 class TextToCodesLearner(ModelLearner[Any]):
-    """AdamW on the loss of a model; some captions are left out, which guidance needs.
+    """AdamW or Muon on the loss of a model; some captions are left out, which guidance needs.
 
     Args:
         model: a `DALLE`, `Parti` or `MUSE`.
     """
 
     def __init__(self, model: Any, config: TextToCodesLossConfig, steps: int):
-        groups = parameter_groups(model, config.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=config.lr, eps=config.adam_eps)
+        optimizers = make_optimizers(model, config)
         rates = config.final_lr, config.clip, config.ema, config.warmup
-        super().__init__(model, Optimisation(model, optimizer, steps, *rates))
+        super().__init__(model, Optimisation(model, optimizers, steps, *rates))
         self.config = config
 
     def update(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from generative.nets.config import (
     clip_block,
     gpt2_block,
 )
-from generative.training.config import AdamWConfig
+from generative.training.config import MuonConfig
 from generative.training.ranges import (
     Checked,
     Choices,
@@ -111,8 +111,8 @@ class MUSEConfig(PartiConfig):
 
 
 @dataclass(frozen=True)
-class TextToCodesLossConfig(AdamWConfig):
-    """Training settings: AdamW, and captions that are left out."""
+class TextToCodesLossConfig(MuonConfig):
+    """Training settings: AdamW or Muon, and captions that are left out."""
 
     lr: Positive = 2e-3
     """Learning rate."""

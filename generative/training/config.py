@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from generative.training.ranges import Checked, NonNegative, Positive, Share
+from generative.training.ranges import Checked, CountOrZero, NonNegative, Positive, Share
 
-__all__ = ["AdamWConfig"]
+__all__ = ["AdamWConfig", "MuonConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,3 +26,16 @@ class AdamWConfig(Checked):
     """Largest norm of the gradient; 0 for no limit."""
     ema: Share = 0.0
     """Decay of the average of the weights that is kept in their place; 0 keeps the last weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MuonConfig(AdamWConfig):
+    """Settings of `generative.training.optimisation.make_optimizers`: AdamW, with Muon for hidden
+    matrices if wanted, and a learning rate that rises first."""
+
+    optimizer: Literal["adam", "muon"] = "adam"
+    """Muon orthogonalises the steps of the network's inner matrices (Jordan et al. 2024)."""
+    warmup: CountOrZero = 0
+    """Steps over which the learning rate rises from 0."""
+    beta2: Share = 0.999
+    """Adam's beta_2, the decay of the average of squared gradients."""

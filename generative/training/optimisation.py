@@ -15,12 +15,13 @@ from typing import Any, Generic, TypeVar, cast
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.optim import Optimizer
+from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from generative.training.average import warm_average
+from generative.training.config import MuonConfig
 
-__all__ = ["Optimisation", "learning_rate", "matrices", "parameter_groups"]
+__all__ = ["Optimisation", "learning_rate", "make_optimizers", "matrices", "parameter_groups"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -72,6 +73,39 @@ def parameter_groups(
         {"params": [p for p in parameters if id(p) not in decaying], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def make_optimizers(
+    model: nn.Module, config: MuonConfig, fixed: Collection[nn.Parameter] = ()
+) -> list[Optimizer]:
+    """AdamW, and Muon for the matrices of modules with `takes_muon`, such as Transformer blocks.
+
+    Args:
+        fixed: parameters that neither moves.
+    Raises:
+        ValueError: Muon is asked for, and there are no such matrices.
+    """
+    decay, betas, still = config.weight_decay, (0.9, config.beta2), {id(p) for p in fixed}
+    hidden = {
+        id(layer.weight): layer.weight
+        for block in model.modules()
+        if config.optimizer == "muon" and getattr(block, "takes_muon", False)
+        for layer in block.modules()
+        if isinstance(layer, nn.Linear) and id(layer.weight) not in still
+    }
+    matrices_of_muon = list(hidden.values())
+    groups = parameter_groups(model, decay, [*matrices_of_muon, *fixed])
+    optimizers: list[Optimizer] = [AdamW(groups, lr=config.lr, betas=betas, eps=config.adam_eps)]
+    if hidden:
+        optimizers.append(
+            Muon(matrices_of_muon, lr=config.lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+        )
+    elif config.optimizer == "muon":
+        raise ValueError(
+            f"optimizer is 'muon', and a {type(model).__name__} has no hidden matrices between "
+            "its embeddings and its output that Muon could move; give 'adam'"
+        )
+    return optimizers
 
 
 class Optimisation(Generic[M]):
