@@ -14,7 +14,7 @@ from generative.nets.config import (
     vit_block,
 )
 from generative.pixelcnn.config import GatedConfig, PixelCNNConfig, PlainConfig
-from generative.training.config import AdamWConfig
+from generative.training.config import AdamWConfig, MuonConfig
 from generative.training.ranges import (
     Checked,
     Choices,
@@ -292,8 +292,8 @@ class PriorConfig(Checked):
 
 
 @dataclass(frozen=True)
-class PriorLossConfig(AdamWConfig):
-    """Training settings of a prior: AdamW on the negative log-likelihood per code."""
+class PriorLossConfig(MuonConfig):
+    """Training settings of a prior: AdamW, or Muon of a Transformer, on the nats of a code."""
 
     lr: Positive = 2e-3
     """Learning rate."""

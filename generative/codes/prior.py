@@ -27,7 +27,8 @@ from generative.codes.networks import CodeTransformer
 from generative.pixelcnn.model import PixelCNN
 from generative.sampling import sample_logits
 from generative.training.checks import check_labels, check_some, checked, placed
-from generative.training.learner import ModelLearner, adamw
+from generative.training.learner import ModelLearner
+from generative.training.optimisation import Optimisation, make_optimizers
 from generative.training.pretrained import Pretrained
 from generative.training.ranges import CountOrZero, NonNegative
 
@@ -278,10 +279,12 @@ def uniform_codes(
 
 
 class PriorLearner(ModelLearner["PixelCNNPrior | GPTPrior"]):
-    """AdamW on the loss per code; `kept` holds the weights to keep: their average, if any."""
+    """AdamW or Muon on the loss per code; `kept` holds the average of the weights, if any."""
 
     def __init__(self, model: PixelCNNPrior | GPTPrior, config: PriorLossConfig, steps: int):
-        super().__init__(model, adamw(model, config, steps))
+        optimizers = make_optimizers(model, config)
+        rates = config.final_lr, config.clip, config.ema, config.warmup
+        super().__init__(model, Optimisation(model, optimizers, steps, *rates))
 
     def update(self, batch: Tensor | tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """One step on codes, int64 (B, h, w), or on (codes, labels (B,)).
