@@ -15,11 +15,12 @@ from typing import Any, Generic, TypeVar, cast
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from generative.training.average import warm_average
 from generative.training.config import MuonConfig
+from generative.training.muon import Muon
 
 __all__ = ["Optimisation", "learning_rate", "make_optimizers", "matrices", "parameter_groups"]
 
