@@ -62,7 +62,7 @@ PRESETS = {
     "dalle": Args(model=DALLEConfig()),
     "parti": Args(),
     "muse": Args(
-        model=MUSEConfig(), loss=TextToCodesLossConfig(drop_text=0.1), steps=3000
+        model=MUSEConfig(noise=1e6), loss=TextToCodesLossConfig(drop_text=0.1), steps=3000
     ),
     # A small form that is usual, on a grid of a VQ-VAE's codes; the publication's has 12 billion.
     "paper": Args(

@@ -44,7 +44,10 @@ from generative.known.scenes import CELL, CELLS, EMPTY, OBJECTS, SIDE, draw, equ
 from generative.training.checks import checked
 from generative.training.ranges import CountOrZero
 
-__all__ = ["CaptionMix", "CaptionedScenes"]
+__all__ = ["HIDDEN", "CaptionMix", "CaptionedScenes", "hidden_cells"]
+
+HIDDEN = EMPTY + 1
+"""What stands in a cell that is not seen, see `hidden_cells`."""
 
 
 class CaptionedScenes:
@@ -295,3 +298,26 @@ def _stands(relation: str) -> Tensor:
     if not relation:
         return first != second
     return first % SIDE < second % SIDE if relation == "left of" else first // SIDE < second // SIDE
+
+
+def hidden_cells(texts: Sequence[str], cells: Tensor) -> Tensor:
+    """Probability of what each cell holds, given a caption and the cells that are seen.
+
+    All scenes that fit a caption are equally likely. Where none fits what is seen, the seen
+    cells are left out of account.
+
+    Args:
+        texts: n captions.
+        cells: int64 (n, 9), `HIDDEN` in cells that are not seen.
+    Returns:
+        float64 (n, 9, 25), the last for an empty cell.
+    Raises:
+        ValueError: a text is no caption, see `generative.known.captions.parse`.
+    """
+    found = []
+    for text, seen in zip(texts, cells, strict=True):
+        scenes = fitting(text).to(cells.device)
+        left = scenes[((scenes == seen) | (seen == HIDDEN)).all(1)]
+        left = left if len(left) else scenes
+        found.append(torch.nn.functional.one_hot(left, HIDDEN).double().mean(0))
+    return torch.stack(found) if found else torch.empty(0, CELLS, HIDDEN, dtype=torch.float64)

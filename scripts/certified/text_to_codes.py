@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from scripts.certified.common import Certificate, Line, Settings
 
+if TYPE_CHECKING:
+    from scripts.train_text_to_codes import Args
+
 __all__ = ["CERTIFICATES"]
+
+STEPS = (1, 2, 4)
+"""Numbers of MUSE's steps of decoding, beside one for each code."""
 
 
 def scenes(preset: str, settings: Settings) -> list[Line]:
@@ -24,6 +31,7 @@ def scenes(preset: str, settings: Settings) -> list[Line]:
     found = read_result(args.out)
     nll, floor, wrong = found["test_nll"], found["floor"], 1 - found["satisfied"]
     what = "a hidden code" if preset == "muse" else "a scene"
+    steps = _by_steps(args, settings) if preset == "muse" else []
     return [
         Line(f"nats of {what} given its caption, gap as a share", nll, floor,
              "listed scenes", nll / floor - 1, 0.02),
@@ -31,7 +39,41 @@ def scenes(preset: str, settings: Settings) -> list[Line]:
         Line("1 - p of a chi-squared test of 27 scenes that fit one caption",
              1 - found["even_p"], None, "any value is as likely, were they even",
              1 - found["even_p"], 0.99),
+        *steps,
     ]  # fmt: skip
+
+
+def _by_steps(args: Args, settings: Settings) -> list[Line]:
+    """Scenes that contradict their captions where several codes are filled in at once, beside those
+    of the exact probabilities of hidden codes with the same steps."""
+    import torch
+
+    from generative.data.caption_tokens import CaptionTokeniser
+    from generative.known.captioned_scenes import CaptionedScenes
+    from generative.text_to_codes import MUSE
+    from scripts.common.captions import VOCABULARY
+    from scripts.common.scene_codes import accuracy_by_steps, exact_muse, load_codes
+
+    model = MUSE.from_pretrained(args.out / "model")
+    codes, words = load_codes(None, "cpu"), CaptionTokeniser.load(args.out / VOCABULARY)
+    generator = torch.Generator().manual_seed(settings.seed)
+    texts, _ = CaptionedScenes(args.mix).draw(args.samples, generator)
+    exact = exact_muse(texts)
+    exact.config = model.config
+    lines = []
+    for number in STEPS:
+        wrong, least = (
+            1 - accuracy_by_steps(muse, codes, words, texts, (number,))[
+                f"satisfied_in_{number}_steps"
+            ]
+            for muse in (model, exact)
+        )  # fmt: skip
+        what = "1 step" if number == 1 else f"{number} steps"
+        lines.append(
+            Line(f"scenes that do not fit, filled in in {what}, more than by exact probabilities",
+                 wrong, least, "exact probabilities", wrong - least, 0.05)
+        )  # fmt: skip
+    return lines
 
 
 CERTIFICATES = {

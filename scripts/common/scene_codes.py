@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from generative.clip import CLIP
     from generative.data.caption_tokens import CaptionTokeniser
     from generative.known.captioned_scenes import CaptionedScenes
+    from generative.text_to_codes import MUSE
 
 __all__ = [
     "CellCodes",
     "accuracy_by_steps",
     "best_of",
+    "exact_muse",
     "hidden_nats",
     "load_codes",
     "writer_scores",
@@ -126,10 +128,8 @@ def hidden_nats(
     generator: Generator,
 ) -> dict[str, float]:
     """Nats of hidden codes under MUSE, and where cells are codes the least by listing what fits."""
-    import torch
-    from torch.nn import functional as F
 
-    from generative.known.captions import fitting
+    from generative.known.captioned_scenes import HIDDEN, hidden_cells
     from generative.known.scenes import draw
 
     device = next(model.parameters()).device
@@ -141,13 +141,9 @@ def hidden_nats(
     found = {"test_nll": float(nats[hidden].mean())}
     if not isinstance(codes, CellCodes):
         return found
-    least = []
-    for text, scene, away in zip(texts, cells, hidden.flatten(1), strict=True):
-        scenes = fitting(text)
-        left = scenes[(scenes == scene)[:, ~away].all(1)]
-        share = F.one_hot(left[:, away], codes.num_codes).double().mean(0)
-        least.append(-share.gather(1, scene[away][:, None]).log()[:, 0])
-    return found | {"floor": float(torch.cat(least).mean())}
+    seen = cells.masked_fill(hidden.flatten(1), HIDDEN)
+    least = -hidden_cells(texts, seen).gather(2, cells[..., None])[..., 0].log()
+    return found | {"floor": float(least[hidden.flatten(1)].mean())}
 
 
 def accuracy_by_steps(
@@ -165,6 +161,22 @@ def accuracy_by_steps(
         drawn = codes.decode(model.sample(tokens, random, steps=number)).cpu()
         found[f"satisfied_in_{number}_steps"] = accuracy(drawn, texts).satisfied.share
     return found
+
+
+def exact_muse(texts: list[str]) -> MUSE:
+    """A MUSE that knows the probability of every hidden cell, for these captions in this order."""
+    import torch
+
+    from generative.known.captioned_scenes import hidden_cells
+    from generative.text_to_codes import MUSE, MUSEConfig
+
+    class Exact(torch.nn.Module):
+        def forward(self, line: Tensor, memory: object) -> Tensor:
+            return hidden_cells(texts, line).log()
+
+    muse = MUSE(MUSEConfig())
+    muse.decoder = Exact()  # type: ignore[assignment]
+    return muse.eval()
 
 
 def best_of(

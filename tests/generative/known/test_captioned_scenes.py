@@ -10,7 +10,12 @@ import torch
 
 from generative.known import captions as words
 from generative.known import scenes
-from generative.known.captioned_scenes import CaptionedScenes, CaptionMix
+from generative.known.captioned_scenes import (
+    HIDDEN,
+    CaptionedScenes,
+    CaptionMix,
+    hidden_cells,
+)
 from generative.known.captions import captions_of, count, fits, fitting
 
 torch.set_num_threads(1)
@@ -122,3 +127,23 @@ def test_a_mix_without_captions_is_refused():
         CaptionMix(two=-1)
     with pytest.raises(ValueError, match="0 or more pixels"):
         CaptionedScenes(border=-1)
+
+
+def test_hidden_cells_by_counting():
+    """Each row of its own caption; one that nothing fits is as if no cell were seen."""
+    texts = ["a red square left of a blue disc", "two red discs", "two red discs"]
+    scenes = [fitting(text) for text in texts]
+    cells = torch.stack([rows[5] for rows in scenes])
+    cells[0, 3:], cells[1, :5], cells[2] = HIDDEN, HIDDEN, 0
+    found = hidden_cells(texts, cells)
+    assert found.shape == (3, 9, 25)
+    for row, seen, p in zip(scenes, cells.tolist(), found, strict=True):
+        fit = [
+            scene for scene in row.tolist()
+            if all(a in (b, HIDDEN) for a, b in zip(seen, scene, strict=True))
+        ] or row.tolist()  # fmt: skip
+        for place in range(9):
+            counts = [sum(scene[place] == thing for scene in fit) for thing in range(25)]
+            expected = torch.tensor(counts, dtype=torch.float64) / len(fit)
+            torch.testing.assert_close(p[place], expected)
+    assert hidden_cells([], torch.empty(0, 9, dtype=torch.int64)).shape == (0, 9, 25)

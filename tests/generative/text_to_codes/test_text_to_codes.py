@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from generative.known.captioned_scenes import hidden_cells
 from generative.known.captions import fits, fitting
 from generative.known.scenes import EMPTY
 from generative.nets.config import TextEncoderConfig, clip_block, gpt2_block
@@ -123,26 +124,16 @@ def test_the_schedule_of_decoding():
     assert hidden_at(1, 1, 9) == 0
 
 
-class Exact(nn.Module):
-    """Log probabilities of the cells of a scene by listing what fits a caption."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.scenes = fitting(text)
-
-    def forward(self, line, memory):
-        one_hot = F.one_hot(self.scenes, 25).double()
-        agree = (line[:, None] == self.scenes) | (line[:, None] == 25)
-        weights = agree.all(2).double()
-        weights[~weights.any(1)] = 1  # nothing fits: as if all was hidden
-        marginals = torch.einsum("bs,sck->bck", weights, one_hot)
-        return (marginals / weights.sum(1)[:, None, None].clamp_min(1)).log()
-
-
 def exact_muse(text: str) -> MUSE:
+    """A MUSE that knows the probability of every hidden cell of scenes of this caption."""
+
+    class Exact(nn.Module):
+        def forward(self, line, memory):
+            return hidden_cells([text] * len(line), line).log()
+
     encoder = TextEncoderConfig(64, 24, 1, clip_block(8, 2))
     muse = MUSE(MUSEConfig(encoder, block=gpt2_block(8, 2)))
-    muse.decoder = Exact(text)
+    muse.decoder = Exact()
     return muse.eval()
 
 
