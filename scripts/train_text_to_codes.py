@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -42,7 +42,7 @@ class Args(Checked):
     model: DALLEConfig | PartiConfig | MUSEConfig = field(default_factory=PartiConfig)
     """One of the three."""
     loss: TextToCodesLossConfig = field(default_factory=TextToCodesLossConfig)
-    steps: Count = 2000
+    steps: Count = 6000
     """Optimiser steps."""
     batch_size: Count = 64
     samples: Count = 1000
@@ -58,11 +58,13 @@ class Args(Checked):
 
 DEFAULT_PRESET = "parti"
 TINY = TextEncoderConfig(64, 24, 1, clip_block(16, 2), causal=False)
+MUON = TextToCodesLossConfig(optimizer="muon", lr=4e-3)
 PRESETS = {
-    "dalle": Args(model=DALLEConfig()),
-    "parti": Args(),
+    "dalle": Args(model=DALLEConfig(), loss=MUON),
+    "parti": Args(loss=MUON),
+    # Codes that are filled in one by one in random places are drawn by their probability.
     "muse": Args(
-        model=MUSEConfig(noise=1e6), loss=TextToCodesLossConfig(drop_text=0.1), steps=3000
+        model=MUSEConfig(noise=1e6), loss=replace(MUON, drop_text=0.1), steps=8000
     ),
     # A small form that is usual, on a grid of a VQ-VAE's codes; the publication's has 12 billion.
     "paper": Args(
