@@ -25,8 +25,7 @@ from torch.nn import functional as F
 
 from generative.clip.config import CLIPConfig, CLIPLossConfig
 from generative.training.checks import check_images, check_some
-from generative.training.learner import ModelLearner
-from generative.training.optimisation import Optimisation, make_optimizers
+from generative.training.learner import ModelLearner, muon_or_adamw
 from generative.training.pretrained import Pretrained
 
 __all__ = [
@@ -303,9 +302,7 @@ class CLIPLearner(ModelLearner[CLIP]):
     """AdamW or Muon on the contrast of pairs; `kept` holds the average of the weights, if any."""
 
     def __init__(self, model: CLIP, config: CLIPLossConfig, steps: int):
-        optimizers = make_optimizers(model, config)
-        rates = config.final_lr, config.clip, config.ema, config.warmup
-        super().__init__(model, Optimisation(model, optimizers, steps, *rates))
+        super().__init__(model, muon_or_adamw(model, config, steps))
 
     def update(self, batch: CLIPBatch) -> dict[str, Tensor]:
         """One step on pairs.

@@ -27,8 +27,7 @@ from generative.codes.networks import CodeTransformer
 from generative.pixelcnn.model import PixelCNN
 from generative.sampling import sample_logits
 from generative.training.checks import check_labels, check_some, checked, placed
-from generative.training.learner import ModelLearner
-from generative.training.optimisation import Optimisation, make_optimizers
+from generative.training.learner import ModelLearner, muon_or_adamw
 from generative.training.pretrained import Pretrained
 from generative.training.ranges import CountOrZero, NonNegative
 
@@ -282,9 +281,7 @@ class PriorLearner(ModelLearner["PixelCNNPrior | GPTPrior"]):
     """AdamW or Muon on the loss per code; `kept` holds the average of the weights, if any."""
 
     def __init__(self, model: PixelCNNPrior | GPTPrior, config: PriorLossConfig, steps: int):
-        optimizers = make_optimizers(model, config)
-        rates = config.final_lr, config.clip, config.ema, config.warmup
-        super().__init__(model, Optimisation(model, optimizers, steps, *rates))
+        super().__init__(model, muon_or_adamw(model, config, steps))
 
     def update(self, batch: Tensor | tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """One step on codes, int64 (B, h, w), or on (codes, labels (B,)).

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from generative.nets.config import UNET_BOOK, ConditionedMLPConfig, DiTConfig, UNetConfig
-from generative.training.config import AdamWConfig
+from generative.training.config import AdamWConfig, MuonConfig
 from generative.training.ranges import (
     Checked,
     Choices,
@@ -205,7 +205,7 @@ class PointDiffusionConfig(Checked):
 
 
 @dataclass(frozen=True)
-class DiffusionLossConfig(AdamWConfig):
+class DiffusionLossConfig(MuonConfig):
     """Loss and optimiser of a diffusion model; `DIFFUSION_BOOK` are those of the book."""
 
     error: Literal["absolute", "squared"] = "squared"

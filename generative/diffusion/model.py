@@ -41,7 +41,7 @@ from generative.training.checks import (
     to_levels,
 )
 from generative.training.gradients import graph_if_wanted
-from generative.training.learner import ModelLearner, adamw
+from generative.training.learner import ModelLearner, muon_or_adamw
 from generative.training.pretrained import Pretrained
 from generative.training.ranges import Count, CountOrZero, Probability, Quantile
 
@@ -546,10 +546,10 @@ class Diffusion(Pretrained, nn.Module):
 
 
 class DiffusionLearner(ModelLearner[Diffusion]):
-    """AdamW on the error of the noise; `kept` has the average of the weights."""
+    """AdamW or Muon on the error of the noise; `kept` has the average of the weights."""
 
     def __init__(self, model: Diffusion, config: DiffusionLossConfig, steps: int):
-        super().__init__(model, adamw(model, config, steps))
+        super().__init__(model, muon_or_adamw(model, config, steps))
         self.config = config
 
     def update(self, batch: Tensor | tuple[Tensor, Tensor]) -> dict[str, Tensor | float]:

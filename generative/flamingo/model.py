@@ -36,8 +36,7 @@ from generative.text.tokens import (
     with_start,
 )
 from generative.training.checks import check_some, check_tokens
-from generative.training.learner import ModelLearner
-from generative.training.optimisation import Optimisation, make_optimizers
+from generative.training.learner import ModelLearner, muon_or_adamw
 from generative.training.pretrained import Pretrained
 
 __all__ = ["Flamingo", "FlamingoBatch", "FlamingoLearner", "GatedCrossAttention", "image_indices"]
@@ -334,9 +333,7 @@ class FlamingoLearner(ModelLearner[Flamingo]):
     ):
         model.freeze(not vision)
         fixed = [p for p in model.parameters() if not p.requires_grad]
-        optimizers = make_optimizers(model, config, fixed)
-        rates = config.final_lr, config.clip, config.ema, config.warmup
-        super().__init__(model, Optimisation(model, optimizers, steps, *rates))
+        super().__init__(model, muon_or_adamw(model, config, steps, fixed))
 
     def update(self, batch: FlamingoBatch) -> dict[str, Tensor]:
         """One step; returns loss, accuracy, and the mean opening of either kind of gate."""

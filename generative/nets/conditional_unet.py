@@ -14,7 +14,7 @@ goes from one to the other (`generative.text_to_image.control`).
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -155,6 +155,9 @@ class TransformerAttention(nn.Module):
 
 class Stage(nn.Module):
     """A residual block, and the attention behind it if there is one."""
+
+    takes_muon: ClassVar[bool] = True
+    """Its matrices and convolutions stand between others, so that Muon may move them."""
 
     def __init__(self, in_channels: int, channels: int, config: ConditionalUNetConfig, sees: bool):
         super().__init__()

@@ -22,8 +22,7 @@ from torch.nn import functional as F
 from generative.sampling import sample_logits
 from generative.text.config import TextLossConfig
 from generative.training.checks import checked
-from generative.training.learner import ModelLearner
-from generative.training.optimisation import Optimisation, make_optimizers
+from generative.training.learner import ModelLearner, muon_or_adamw
 from generative.training.ranges import CountOrZero, NonNegative, Quantile
 
 __all__ = [
@@ -170,9 +169,7 @@ class TextLearner(ModelLearner[M]):
         steps: int,
         loss: Callable[[Any], Any] | None = None,
     ):
-        optimizers = make_optimizers(model, config)
-        rates = config.final_lr, config.clip, config.ema, config.warmup
-        super().__init__(model, Optimisation(model, optimizers, steps, *rates))
+        super().__init__(model, muon_or_adamw(model, config, steps))
         self.config = config
         plain = partial(cast("Any", model).loss, padding=config.padding)
         self._loss = loss or plain

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from generative.codes.model import check_codes
 from generative.nets.text_encoder import PAD
 from generative.text_to_codes.config import TextToCodesLossConfig
-from generative.training.learner import ModelLearner
-from generative.training.optimisation import Optimisation, make_optimizers
+from generative.training.learner import ModelLearner, muon_or_adamw
 
 __all__ = ["CodeLosses", "TextToCodesLearner", "check_pairs", "guided"]
 
@@ -52,9 +51,7 @@ class TextToCodesLearner(ModelLearner[Any]):
     """
 
     def __init__(self, model: Any, config: TextToCodesLossConfig, steps: int):
-        optimizers = make_optimizers(model, config)
-        rates = config.final_lr, config.clip, config.ema, config.warmup
-        super().__init__(model, Optimisation(model, optimizers, steps, *rates))
+        super().__init__(model, muon_or_adamw(model, config, steps))
         self.config = config
 
     def update(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:

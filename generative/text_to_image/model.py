@@ -38,7 +38,7 @@ from generative.text_to_image.config import (
 )
 from generative.text_to_image.imagen import T5Text
 from generative.training.checks import check_images, check_some, checked, placed
-from generative.training.learner import ModelLearner, adamw
+from generative.training.learner import ModelLearner, muon_or_adamw
 from generative.training.pretrained import Pretrained
 from generative.training.ranges import Count, CountOrZero, Probability, Quantile
 
@@ -482,10 +482,10 @@ class TextToImage(Pretrained, nn.Module):
 
 
 class TextToImageLearner(ModelLearner[TextToImage]):
-    """AdamW on the error of the noise; `kept` has the average of the weights."""
+    """AdamW or Muon on the error of the noise; `kept` has the average of the weights."""
 
     def __init__(self, model: TextToImage, config: TextToImageLossConfig, steps: int):
-        super().__init__(model, adamw(model, config, steps))
+        super().__init__(model, muon_or_adamw(model, config, steps))
         self.config = config
 
     def update(

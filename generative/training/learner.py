@@ -10,16 +10,16 @@ class FlowLearner(ModelLearner[Chain]):
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from generative.training.config import AdamWConfig
-from generative.training.optimisation import Optimisation, parameter_groups
+from generative.training.config import AdamWConfig, MuonConfig
+from generative.training.optimisation import Optimisation, make_optimizers, parameter_groups
 
-__all__ = ["Learner", "ModelLearner", "adamw"]
+__all__ = ["Learner", "ModelLearner", "adamw", "muon_or_adamw"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -48,6 +48,20 @@ def adamw(model: M, config: AdamWConfig, steps: int) -> Optimisation[M]:
     groups = parameter_groups(model, config.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=config.lr, eps=config.adam_eps)
     return Optimisation(model, optimizer, steps, config.final_lr, config.clip, config.ema)
+
+
+def muon_or_adamw(
+    model: M, config: MuonConfig, steps: int, fixed: Collection[nn.Parameter] = ()
+) -> Optimisation[M]:
+    """`Optimisation` of the weights of a model by AdamW, or by Muon where the config says so.
+
+    Args:
+        fixed: parameters that do not move.
+    Raises:
+        ValueError: see `generative.training.optimisation.make_optimizers`.
+    """
+    rates = config.final_lr, config.clip, config.ema, config.warmup
+    return Optimisation(model, make_optimizers(model, config, fixed), steps, *rates)
 
 
 class ModelLearner(Generic[M]):

@@ -92,14 +92,14 @@ def make_optimizers(
         for block in model.modules()
         if config.optimizer == "muon" and getattr(block, "takes_muon", False)
         for layer in block.modules()
-        if isinstance(layer, nn.Linear) and id(layer.weight) not in still
+        if isinstance(layer, (nn.Linear, nn.Conv2d)) and id(layer.weight) not in still
     }
     matrices_of_muon = list(hidden.values())
     groups = parameter_groups(model, decay, [*matrices_of_muon, *fixed])
     optimizers: list[Optimizer] = [AdamW(groups, lr=config.lr, betas=betas, eps=config.adam_eps)]
     if hidden:
         optimizers.append(
-            Muon(matrices_of_muon, lr=config.lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+            Muon(matrices_of_muon, lr=config.lr, weight_decay=decay, adjust="match_rms_adamw")
         )
     elif config.optimizer == "muon":
         raise ValueError(

@@ -1,5 +1,7 @@
 """Muon in float32 against torch's, which rounds to bfloat16, and against singular values."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ USUAL = (3.4445, -4.775, 2.0315)
 def test_singular_values_end_near_one(shape):
     generator = torch.Generator().manual_seed(0)
     matrices = torch.randn(shape, generator=generator)
-    found = orthogonalise(matrices, USUAL, 5, 1e-7)
+    found = orthogonalise(matrices)
     assert found.shape == shape
     values = torch.linalg.svdvals(found)
     assert values.min() > 0.3
@@ -25,14 +27,17 @@ def test_singular_values_end_near_one(shape):
     torch.testing.assert_close(found, (u * s[:, None] @ vh).float(), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("adjust", [None, "original", "match_rms_adamw"])
+@pytest.mark.parametrize("adjust", ["original", "match_rms_adamw"])
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_steps_are_those_of_torch_but_for_its_rounding(adjust, nesterov):
     generator = torch.Generator().manual_seed(1)
     first = [torch.randn(shape, generator=generator) for shape in ((6, 4), (4, 6), (6, 4))]
     ours, theirs = ([torch.nn.Parameter(x.clone()) for x in first] for _ in range(2))
-    settings = {"lr": 0.1, "weight_decay": 0.2, "adjust_lr_fn": adjust, "nesterov": nesterov}
-    pair = Muon(ours, **settings), torch.optim.Muon(theirs, **settings)
+    settings: dict[str, Any] = {"lr": 0.1, "weight_decay": 0.2, "nesterov": nesterov}
+    pair = (
+        Muon(ours, **settings, adjust=adjust),
+        torch.optim.Muon(theirs, **settings, adjust_lr_fn=adjust),
+    )
     for _ in range(3):
         for parameters in zip(ours, theirs, strict=True):
             grad = torch.randn(parameters[0].shape, generator=generator)
@@ -41,12 +46,29 @@ def test_steps_are_those_of_torch_but_for_its_rounding(adjust, nesterov):
         for optimizer in pair:
             optimizer.step()
     for p, q in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(p, q, rtol=0.02, atol=0.02)
-    other = torch.optim.Muon(ours, **settings)
-    other.load_state_dict(pair[0].state_dict())
-    assert torch.equal(
-        other.state[ours[0]]["momentum_buffer"], pair[0].state[ours[0]]["momentum_buffer"]
-    )
+        torch.testing.assert_close(p, q, rtol=0.05, atol=0.05)
+    # A run that was begun with torch's goes on.
+    other = Muon([torch.nn.Parameter(p.detach().clone()) for p in theirs], lr=0.1)
+    other.load_state_dict(pair[1].state_dict())
+    for p, q in zip(other.param_groups[0]["params"], theirs, strict=True):
+        p.grad = q.grad
+    pair[1].step()
+    other.step()
+    for p, q in zip(other.param_groups[0]["params"], theirs, strict=True):
+        torch.testing.assert_close(p, q, rtol=0.05, atol=0.05)
+
+
+def test_a_convolution_moves_as_the_matrix_of_its_output_channels():
+    generator = torch.Generator().manual_seed(1)
+    kernel = torch.nn.Parameter(torch.randn(4, 3, 2, 2, generator=generator))
+    matrix = torch.nn.Parameter(kernel.detach().flatten(1).clone())
+    kernel.grad = torch.randn(kernel.shape, generator=generator)
+    matrix.grad = kernel.grad.flatten(1).clone()
+    for p in (kernel, matrix):
+        Muon([p], lr=0.1).step()
+    assert torch.equal(kernel.flatten(1), matrix)
+    with pytest.raises(ValueError, match=r"got a parameter \(3,\); Muon moves matrices"):
+        Muon([torch.nn.Parameter(torch.zeros(3))])
 
 
 def test_a_matrix_without_a_gradient_stays_and_a_closure_is_asked():
