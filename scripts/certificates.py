@@ -135,31 +135,48 @@ def _short(number: float) -> str:
 
 
 def page(records: dict) -> str:
-    """Text of docs/certificates.md."""
+    """Text of docs/certificates.md: what holds at a glance, then the lines of each."""
+    held = {name: [line["holds"] for line in r["lines"]] for name, r in records.items()}
+    whole = sum(map(all, held.values()))
     lines = [
         "# Certificates",
         "",
         "Models trained on tasks whose best possible result is known, or a simpler method's.",
         "`scripts/certificates.py` trains them again and writes this page; `--only NAME` does one.",
-        "The gap is the value less its reference. The number before the bar is the value, the gap,",
-        "or either as a share, as the third column says.",
         "The numbers with all digits, versions and processor are in",
         "[results/certificates.json](results/certificates.json).",
         "",
-        "| name | family | what is measured | value | reference | gap | bar | CPU seconds | seed |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"All bars hold in {whole} of {len(records)}. A bar is a bound for the value, for the gap",
+        "(value less reference), or for either as a share, as the line says.",
+        "",
+        "| certificate | family | bars held | CPU seconds | seed |",
+        "|---|---|---|---|---|",
     ]
     for name, record in records.items():
+        count = f"{sum(held[name])} of {len(held[name])}"
+        count = "all" if all(held[name]) else f"**{count}**"
+        lines.append(
+            f"| [{name}](#{name}) | {record['family']} | {count} | {record['cpu_seconds']:.0f} | "
+            f"{record['seed']} |"
+        )
+    for name, record in records.items():
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            f"{record['family']}.",
+            "",
+            "| | value | reference | gap | bar |",
+            "|---|---|---|---|---|",
+        ]
         for line in record["lines"]:
             reference, gap = line["reference_name"], ""
             if line["reference"] is not None:
                 reference, gap = f"{line['reference']:.5g} ({reference})", _short(line["gap"])
             sign = "<" if line["holds"] else "missed: not <"
             cells = [
-                name, record["family"], line["what"].replace("|", "\\|"),
-                f"{line['value']:.5g}", reference, gap,
+                line["what"].replace("|", "\\|"), f"{line['value']:.5g}", reference, gap,
                 f"{_short(line['measure'])} {sign} {line['bar']:g}",
-                f"{record['cpu_seconds']:.0f}", str(record["seed"]),
             ]  # fmt: skip
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -103,7 +103,7 @@ class CaptionTokeniser:
         return (*RESERVED, *self.words)
 
     def encode(self, captions: Sequence[str]) -> Tensor:
-        """Tokens of captions, int64 (n, length): [BOS], words, [EOS], then [PAD].
+        """Tokens of captions, int64 (n, length): `[BOS]`, words, `[EOS]`, then `[PAD]`.
 
         Words outside the vocabulary become [UNK]; each is named once on stderr.
 

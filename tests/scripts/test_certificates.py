@@ -36,7 +36,8 @@ def test_smoke_by_command_line(smoke):
     assert moons["value"] == pytest.approx(moons["reference"] + moons["gap"])
     assert moons["holds"] is False
     page = (docs / "certificates.md").read_text()
-    assert "| realnvp-two-moons | RealNVP" in page
+    assert "| [realnvp-two-moons](#realnvp-two-moons) | RealNVP" in page
+    assert "All bars hold in 0 of 1." in page
     assert "missed: not < 0.001" in page
 
 
