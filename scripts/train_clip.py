@@ -96,8 +96,8 @@ PRESETS = {
             TextEncoderConfig(64, 24, 2, clip_block(64, 2)),
             64,
         ),
-        loss=CLIPLossConfig(lr=2e-3, final_lr=2e-5, warmup=50, clip=1.0),
-        steps=800,
+        loss=CLIPLossConfig(optimizer="muon", lr=4e-3, final_lr=2e-5, warmup=100, clip=1.0),
+        steps=4000,
         partners=3,
     ),
     "emoji": Args(
