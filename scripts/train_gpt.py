@@ -68,8 +68,8 @@ RULES = Args(
     length=24,
     prompt="dax red blick green dax",
     model=GPTConfig(18, 24, 2, gpt2_block(64, 4, dropout=0.0), tied=True, init="normal"),
-    loss=TextLossConfig(lr=3e-3, final_lr=3e-5, warmup=100, beta2=0.99, clip=1.0),
-    steps=3000,
+    loss=TextLossConfig(optimizer="muon", lr=3e-3, final_lr=3e-5, warmup=100, beta2=0.99, clip=1.0),
+    steps=4000,
     batch_size=64,
 )
 PRESETS = {

@@ -55,17 +55,28 @@ class Rules:
         num_pairs: pairs of a text; the last one follows num_pairs - 1 examples.
         shifts: share of the texts whose rule is one of the m shifts, answer = word + s modulo m;
             the others have one of the m! permutations.
+        bursts: each text has k of the words only, k even from 1 to m, so that words come again
+            more often. The best guess at an answer after given pairs is the same as without; a
+            model finds out from such texts much earlier that it has to look back (Chan et al.
+            2022).
     Raises:
         ValueError: less than two words or more than 12, no pair, or a share outside [0, 1].
     """
 
-    def __init__(self, num_words: int = 8, num_pairs: int = 12, shifts: float = 0.5):
+    def __init__(
+        self,
+        num_words: int = 8,
+        num_pairs: int = 12,
+        shifts: float = 0.5,
+        bursts: bool = False,
+    ):
         if not 2 <= num_words <= len(WORDS) or num_pairs < 1 or not 0 <= shifts <= 1:
             raise ValueError(
                 f"got {num_words} words, {num_pairs} pairs, shifts {shifts}; give 2 to "
                 f"{len(WORDS)} words, at least a pair, and a share from 0 to 1"
             )
         self.num_words, self.num_pairs, self.shifts = num_words, num_pairs, shifts
+        self.bursts = bursts
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -90,8 +101,14 @@ class Rules:
         Args:
             rule: int64 (m,), one rule for all texts; drawn anew for each without it.
         """
+        m = self.num_words
         rules = self.draw_rules(n, generator) if rule is None else rule.expand(n, -1)
-        words = torch.randint(self.num_words, (n, self.num_pairs), generator=generator)
+        words = torch.randint(m, (n, self.num_pairs), generator=generator)
+        if self.bursts:
+            occur = torch.rand(n, m, generator=generator).argsort(1)
+            count = torch.randint(1, m + 1, (n, 1), generator=generator)
+            place = torch.rand(n, self.num_pairs, generator=generator) * count
+            words = occur.gather(1, place.long())
         return self.join(words, rules.gather(1, words))
 
     def join(self, words: Tensor, answers: Tensor) -> Tensor:
@@ -155,38 +172,71 @@ class Rules:
         """log p of texts (B, 2 P) in nats, float64 (B,); -inf where no rule gives a text."""
         words, answers = self.split(x)
         p = self.answer_probs(x).gather(2, answers[:, :, None])[:, :, 0]
-        return p.log().sum(1) - words.shape[1] * math.log(self.num_words)
+        different = torch.nn.functional.one_hot(words, self.num_words).amax(1).sum(1)
+        of_words = [self.words_log_prob(d, words.shape[1]) for d in range(self.num_words + 1)]
+        return p.log().sum(1) + torch.tensor(of_words, dtype=torch.float64)[different]
+
+    def words_log_prob(self, different: int, num_pairs: int) -> float:
+        """ln p of a row of so many words, of which so many are different, in nats."""
+        m = self.num_words
+        if not self.bursts:
+            return -num_pairs * math.log(m)
+        # k of m words hold the different ones with probability C(m - d, k - d) / C(m, k).
+        p = sum(
+            math.comb(m - different, k - different) / math.comb(m, k) / k**num_pairs / m
+            for k in range(max(1, different), m + 1)
+        )
+        return math.log(p)
 
     def best(self) -> ByExamples:
         """Accuracy and loss of the exact posterior after 0, 1, .. pairs, in closed form.
 
-        After n pairs d of the words are known with probability P_n(d), where
+        After n pairs d of the k words of a text are known with probability P_n(d), where
 
-            P_(n+1)(d) = P_n(d) d / m + P_n(d - 1) (m - d + 1) / m.
+            P_(n+1)(d) = P_n(d) d / k + P_n(d - 1) (k - d + 1) / k;
 
-        By a permutation the best guess is right with probability min((d + 1) / m, 1), by a shift
-        always once d > 0; the guess that suits a shift is no worse for a permutation.
+        k is m, with bursts any number from 1 to m. By a permutation the best guess at a word that
+        is not known is right with probability 1 / (m - d), by a shift always once d > 0; the guess
+        that suits a shift is no worse for a permutation.
         """
         m, w = self.num_words, self.shifts
-        known = [1.0] + [0.0] * m
-        accuracy, loss = [], []
-        for _ in range(self.num_pairs):
-            right = nats = 0.0
-            for d, p in enumerate(known):
-                permutation = min((d + 1) / m, 1.0)
-                right += p * (w * (1.0 if d else 1 / m) + (1 - w) * permutation)
-                nats += p * (m - d) / m * self._unseen_loss(d)
-            accuracy.append(right)
-            loss.append(nats)
-            known = [
-                known[d] * d / m + (known[d - 1] * (m - d + 1) / m if d else 0.0)
-                for d in range(m + 1)
-            ]
-        return ByExamples(*(torch.tensor(x, dtype=torch.float64) for x in (accuracy, loss)))
+        accuracy, loss = torch.zeros(2, self.num_pairs, dtype=torch.float64)
+        for k in (counts := self._counts()):
+            for n, known in enumerate(self._known(k)):
+                for d, p in enumerate(known):
+                    new = 1 - d / k
+                    permutation = 1 - new + new / max(1, m - d)
+                    right = w * (1.0 if d else 1 / m) + (1 - w) * permutation
+                    accuracy[n] += p * right / len(counts)
+                    loss[n] += p * new * self._unseen_loss(d) / len(counts)
+        return ByExamples(accuracy, loss)
 
     def entropy(self) -> float:
-        """Nats per text: log m for every word, and the loss of every answer."""
-        return self.num_pairs * math.log(self.num_words) + float(self.best().loss.sum())
+        """Nats per text: of its words, and the loss of every answer."""
+        n, counts = self.num_pairs, self._counts()
+        words = -sum(
+            self._known(k, n + 1)[n][d] * self.words_log_prob(d, n) / len(counts)
+            for k in counts
+            for d in range(1, k + 1)
+        )
+        return words + float(self.best().loss.sum())
+
+    def _counts(self) -> range:
+        """Numbers of different words that a text may draw from, equally likely."""
+        return range(1 if self.bursts else self.num_words, self.num_words + 1)
+
+    def _known(self, k: int, num: int | None = None) -> list[list[float]]:
+        """P_n(d) for n = 0, 1, .. and d from 0 to k, of texts of k words."""
+        rows = [[1.0] + [0.0] * k]
+        for _ in range((num or self.num_pairs) - 1):
+            old = rows[-1]
+            rows.append(
+                [
+                    old[d] * d / k + (old[d - 1] * (k - d + 1) / k if d else 0.0)
+                    for d in range(k + 1)
+                ]
+            )
+        return rows
 
     def _shift_posterior(self) -> Tensor:
         """Probability of a shift after d different words that fit one, float64 (m + 1,)."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from generative.data.text import Tokeniser
+from generative.known.rules import Rules
 from generative.text.bert import BERT
 from generative.text.config import BlockConfig, GPTConfig, RecurrentTextConfig
 from generative.text.gpt import GPT
@@ -88,7 +89,7 @@ def test_pairs_of_words_by_rules_of_their_own_and_by_one():
     assert found["accuracy"] < 0.5
     assert texts.measure(GPT(GPTConfig(18, 12, 1, BlockConfig(16, 2, 8, 16))).eval())[
         "best_accuracy_after_1"
-    ] == pytest.approx(float(rules.best().accuracy[1]))
+    ] == pytest.approx(float(Rules(num_pairs=6).best().accuracy[1]))
     with pytest.raises(ValueError, match="needs an even one"):
         load_texts(TextSource("rules", length=5), 100)
 

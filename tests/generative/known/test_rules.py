@@ -43,10 +43,23 @@ def test_posterior_is_that_of_all_rules(shifts):
         torch.testing.assert_close(row, expected, rtol=0, atol=1e-12)
 
 
+def chance(rules: Rules, words: tuple[int, ...]) -> float:
+    """p(words): even, with bursts the mean over all sets of words that a text may draw from."""
+    m, n = rules.num_words, len(words)
+    if not rules.bursts:
+        return m**-n
+    p = 0.0
+    for k in range(1, m + 1):
+        sets = list(itertools.combinations(range(m), k))
+        p += sum(set(words) <= set(some) for some in sets) / len(sets) / k**n / m
+    return p
+
+
+@pytest.mark.parametrize("bursts", [False, True])
 @pytest.mark.parametrize("shifts", [0.0, 0.3, 1.0])
-def test_best_accuracy_and_loss_over_all_texts(shifts):
+def test_best_accuracy_and_loss_over_all_texts(shifts, bursts):
     """The closed form equals the mean over every text there can be."""
-    rules = Rules(3, 4, shifts)
+    rules = Rules(3, 4, shifts, bursts)
     right, nats, total = torch.zeros(4).double(), torch.zeros(4).double(), 0.0
     for weight, rule in listed(rules):
         if not weight:
@@ -57,9 +70,10 @@ def test_best_accuracy_and_loss_over_all_texts(shifts):
             # Equal guesses are drawn, so a tie is right in its share.
             best = p.double() >= p.amax(1, keepdim=True) - 1e-6
             hit = best[range(4), answers].double() / best.sum(1)
-            right += weight / 81 * hit
-            nats -= weight / 81 * p[range(4), answers].double().log()
-            total += weight / 81
+            share = weight * chance(rules, words)
+            right += share * hit
+            nats -= share * p[range(4), answers].double().log()
+            total += share
     assert total == pytest.approx(1)
     torch.testing.assert_close(rules.best().accuracy, right, rtol=0, atol=1e-6)
     torch.testing.assert_close(rules.best().loss, nats, rtol=0, atol=1e-6)
@@ -75,8 +89,9 @@ def test_known_values():
         assert float(accuracy[n]) == pytest.approx(expected, abs=1e-12)
 
 
-def test_probabilities_of_all_texts_sum_to_one():
-    rules = Rules(3, 3)
+@pytest.mark.parametrize("bursts", [False, True])
+def test_probabilities_of_all_texts_sum_to_one(bursts):
+    rules = Rules(3, 3, bursts=bursts)
     texts = [
         rules.join(torch.tensor([words]), torch.tensor([answers]))
         for words in itertools.product(range(3), repeat=3)
@@ -86,6 +101,18 @@ def test_probabilities_of_all_texts_sum_to_one():
     assert float(log_p.exp().sum()) == pytest.approx(1, abs=1e-12)
     finite = log_p[log_p > -math.inf]
     assert -float((finite.exp() * finite).sum()) == pytest.approx(rules.entropy(), abs=1e-12)
+
+
+def test_words_of_bursts_come_as_often_as_they_should():
+    """How many different words a text has, beside the exact probabilities of all texts."""
+    rules = Rules(4, 3, bursts=True)
+    words, _ = rules.split(rules.sample(20_000, torch.Generator().manual_seed(3)))
+    found = torch.tensor([len(set(row)) for row in words.tolist()]).bincount(minlength=4) / 20_000
+    expected = torch.zeros(4)
+    for row in itertools.product(range(4), repeat=3):
+        assert rules.words_log_prob(len(set(row)), 3) == pytest.approx(math.log(chance(rules, row)))
+        expected[len(set(row))] += chance(rules, row)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.015)
 
 
 def test_the_exact_posterior_measured_as_a_model():
