@@ -198,6 +198,7 @@ PRESETS = {
             factor=4,
         ),
         loss=replace(OF_SCENES, drop=0.5),
+        steps=1200,
     ),
     # After `train_caption_reader`: the U-Net halves its sides before its blocks.
     "imagen": Args(
