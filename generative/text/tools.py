@@ -362,7 +362,8 @@ def sample_calls(
     """Calls that a model writes into texts, each once, with their results.
 
     At most `num_places` places of a text, those where a call is most probable, and only where it is
-    more probable than `min_probability`; `num_calls` draws for each.
+    more probable than `min_probability`; `num_calls` draws for each. Calls with whose result a text
+    does not fit into the model's window are left out.
     """
     config = config or ToolformerConfig()
     prompts: list[tuple[str, int]] = []
@@ -383,7 +384,7 @@ def sample_calls(
         call = find_call(stem)
         if call is not None and call.written() == stem + CLOSE:
             found.setdefault(Candidate(text, place, call, run_call(call, tools)))
-    return list(found)
+    return [candidate for candidate in found if len(candidate.full) <= model.config.max_len]
 
 
 @torch.no_grad()

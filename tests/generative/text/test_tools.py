@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -215,6 +216,10 @@ def test_calls_are_tried_where_the_model_begins_them():
     assert sample_calls(Scripted(["1+2=[CALC1+2)->"]), TOKENISER, ["1+2=3."], tools) == []
     short = ToolformerConfig(longest=5)
     assert sample_calls(model, TOKENISER, ["1+2=3."], tools, short) == []
+    # With its result the text has 20 characters; a window of 19 has no room for it.
+    for window, fits in ((20, 1), (19, 0)):
+        model.config = replace(model.config, max_len=window)
+        assert len(sample_calls(model, TOKENISER, ["1+2=3."], tools)) == fits
 
 
 # ---------------------------------------------------------------------------------------------
