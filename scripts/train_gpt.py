@@ -119,8 +119,10 @@ PRESETS = {
         length=72,
         prompt="user my hat is red . assistant",
         model=GPTConfig(30, 72, 2, gpt2_block(64, 4, dropout=0.0), tied=True, init="normal"),
-        loss=TextLossConfig(lr=3e-3, final_lr=3e-5, warmup=100, beta2=0.99, clip=1.0),
-        steps=2000,
+        loss=TextLossConfig(
+            optimizer="muon", lr=3e-3, final_lr=3e-5, warmup=100, beta2=0.99, clip=1.0
+        ),
+        steps=4000,
         batch_size=32,
     ),
     "characters": CHARACTERS,
