@@ -79,7 +79,7 @@ PRESETS = {
     # After `train_text_to_image scenes`.
     "scenes": Args(
         widths=(8, 16, 32, 64),
-        loss=TextToImageLossConfig(lr=2e-3, level_mean=-2.5, level_std=2.5),
+        loss=TextToImageLossConfig(weighting="data", level_mean=-3.0, level_std=2.5, lr=2e-3),
         steps=800,
     ),
     # The publication's rate and batch, around a latent diffusion model of 512x512 pixels.
