@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from generative.data.text import Tokeniser
+from generative.known.bursts import draw_things, entropy_of, log_prob_of
 from generative.text.chat import ASSISTANT, STOP, USER, Turn
 from generative.training.checks import checked
 from generative.training.ranges import CountOrZero
@@ -37,14 +38,16 @@ class Dialogues:
 
     Args:
         num_turns: turns of a text.
+        bursts: each dialogue is about some of the things only, see `generative.known.bursts`. The
+            right answers are the same as without.
     Raises:
         ValueError: no turn.
     """
 
-    def __init__(self, num_turns: int = 8):
+    def __init__(self, num_turns: int = 8, bursts: bool = False):
         if num_turns < 1:
             raise ValueError(f"num_turns is {num_turns}; a dialogue needs one at least")
-        self.num_turns = num_turns
+        self.num_turns, self.bursts = num_turns, bursts
         frame = (USER, ASSISTANT, STOP, "?", "my", "is", "what", NOTED, NEVER)
         self.tokeniser = Tokeniser("words", ("", "[UNK]", *frame, *THINGS, *COLOURS))
 
@@ -74,7 +77,7 @@ class Dialogues:
         """n dialogues, int64 (n, 9 num_turns); a turn tells or asks, both as often."""
         size = (n, self.num_turns)
         tells = torch.rand(size, generator=generator) < 0.5
-        things = torch.randint(len(THINGS), size, generator=generator)
+        things = draw_things(*size, len(THINGS), self.bursts, generator)
         colours = torch.randint(len(COLOURS), size, generator=generator)
         return self.join(tells, things, colours)
 
@@ -109,11 +112,13 @@ class Dialogues:
         return torch.tensor([self._log_prob(t) for t in text], dtype=torch.float64)
 
     def entropy(self) -> float:
-        """Nats per dialogue: for every turn log 2 + log 8, and log 8 more for half of them."""
-        return self.num_turns * (math.log(2) + math.log(len(THINGS)) + 0.5 * math.log(len(COLOURS)))
+        """Nats per dialogue: for every turn log 2, log 8 more for half of them, and its things."""
+        each = math.log(2) + 0.5 * math.log(len(COLOURS))
+        return self.num_turns * each + entropy_of(self.num_turns, len(THINGS), self.bursts)
 
     def _log_prob(self, text: str) -> float:
         said: list[str] = []
+        things: set[str] = set()
         total = 0.0
         for turn in text.split(f"{USER} ")[1:]:
             question, _, _ = turn.partition(f" {ASSISTANT} ")
@@ -121,9 +126,12 @@ class Dialogues:
             expected = Turn(question, self.answer(said)).text
             if f"{USER} {turn}".strip() != expected:
                 return -math.inf
-            total -= math.log(2) + math.log(len(THINGS))
+            total -= math.log(2)
+            things.add(question.split()[1 if question.startswith("my") else 3])
             total -= math.log(len(COLOURS)) if question.startswith("my") else 0.0
-        return total if len(said) == self.num_turns else -math.inf
+        if len(said) != self.num_turns:
+            return -math.inf
+        return total + log_prob_of(len(things), len(said), len(THINGS), self.bursts)
 
     def _turn(self, words: Sequence[str | int], thing: Tensor, colour: Tensor) -> Tensor:
         """Tokens of a sentence, (B, words); -1 stands for the thing, -2 for the colour."""

@@ -21,6 +21,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from generative.known.bursts import (
+    counts,
+    draw_things,
+    entropy_of,
+    log_prob_of,
+    seen_so_far,
+)
 from generative.text.tokens import UNKNOWN, after_end
 from generative.training.checks import checked
 from generative.training.ranges import CountOrZero
@@ -56,9 +63,8 @@ class Rules:
         shifts: share of the texts whose rule is one of the m shifts, answer = word + s modulo m;
             the others have one of the m! permutations.
         bursts: each text has k of the words only, k even from 1 to m, so that words come again
-            more often. The best guess at an answer after given pairs is the same as without; a
-            model finds out from such texts much earlier that it has to look back (Chan et al.
-            2022).
+            more often, see `generative.known.bursts`. The best guess at an answer after given pairs
+            is the same as without.
     Raises:
         ValueError: less than two words or more than 12, no pair, or a share outside [0, 1].
     """
@@ -103,12 +109,7 @@ class Rules:
         """
         m = self.num_words
         rules = self.draw_rules(n, generator) if rule is None else rule.expand(n, -1)
-        words = torch.randint(m, (n, self.num_pairs), generator=generator)
-        if self.bursts:
-            occur = torch.rand(n, m, generator=generator).argsort(1)
-            count = torch.randint(1, m + 1, (n, 1), generator=generator)
-            place = torch.rand(n, self.num_pairs, generator=generator) * count
-            words = occur.gather(1, place.long())
+        words = draw_things(n, self.num_pairs, m, self.bursts, generator)
         return self.join(words, rules.gather(1, words))
 
     def join(self, words: Tensor, answers: Tensor) -> Tensor:
@@ -178,15 +179,7 @@ class Rules:
 
     def words_log_prob(self, different: int, num_pairs: int) -> float:
         """ln p of a row of so many words, of which so many are different, in nats."""
-        m = self.num_words
-        if not self.bursts:
-            return -num_pairs * math.log(m)
-        # k of m words hold the different ones with probability C(m - d, k - d) / C(m, k).
-        p = sum(
-            math.comb(m - different, k - different) / math.comb(m, k) / k**num_pairs / m
-            for k in range(max(1, different), m + 1)
-        )
-        return math.log(p)
+        return log_prob_of(different, num_pairs, self.num_words, self.bursts)
 
     def best(self) -> ByExamples:
         """Accuracy and loss of the exact posterior after 0, 1, .. pairs, in closed form.
@@ -201,42 +194,20 @@ class Rules:
         """
         m, w = self.num_words, self.shifts
         accuracy, loss = torch.zeros(2, self.num_pairs, dtype=torch.float64)
-        for k in (counts := self._counts()):
-            for n, known in enumerate(self._known(k)):
+        for k in (sizes := counts(m, self.bursts)):
+            for n, known in enumerate(seen_so_far(k, self.num_pairs - 1)):
                 for d, p in enumerate(known):
                     new = 1 - d / k
                     permutation = 1 - new + new / max(1, m - d)
                     right = w * (1.0 if d else 1 / m) + (1 - w) * permutation
-                    accuracy[n] += p * right / len(counts)
-                    loss[n] += p * new * self._unseen_loss(d) / len(counts)
+                    accuracy[n] += p * right / len(sizes)
+                    loss[n] += p * new * self._unseen_loss(d) / len(sizes)
         return ByExamples(accuracy, loss)
 
     def entropy(self) -> float:
         """Nats per text: of its words, and the loss of every answer."""
-        n, counts = self.num_pairs, self._counts()
-        words = -sum(
-            self._known(k, n + 1)[n][d] * self.words_log_prob(d, n) / len(counts)
-            for k in counts
-            for d in range(1, k + 1)
-        )
+        words = entropy_of(self.num_pairs, self.num_words, self.bursts)
         return words + float(self.best().loss.sum())
-
-    def _counts(self) -> range:
-        """Numbers of different words that a text may draw from, equally likely."""
-        return range(1 if self.bursts else self.num_words, self.num_words + 1)
-
-    def _known(self, k: int, num: int | None = None) -> list[list[float]]:
-        """P_n(d) for n = 0, 1, .. and d from 0 to k, of texts of k words."""
-        rows = [[1.0] + [0.0] * k]
-        for _ in range((num or self.num_pairs) - 1):
-            old = rows[-1]
-            rows.append(
-                [
-                    old[d] * d / k + (old[d - 1] * (k - d + 1) / k if d else 0.0)
-                    for d in range(k + 1)
-                ]
-            )
-        return rows
 
     def _shift_posterior(self) -> Tensor:
         """Probability of a shift after d different words that fit one, float64 (m + 1,)."""

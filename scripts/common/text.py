@@ -341,7 +341,8 @@ def _dialogues(source: TextSource, most: int) -> Texts:
 
     if source.length % TURN:
         raise ValueError(f"length is {source.length}; a dialogue needs {TURN} words for every turn")
-    dialogues = Dialogues(source.length // TURN)
+    # Learned from dialogues about few things; the right answers of others follow alike.
+    dialogues = Dialogues(source.length // TURN, bursts=True)
 
     def draw(seed: int, size: int) -> Tensor:
         return dialogues.sample(size, torch.Generator().manual_seed(seed))

@@ -38,9 +38,10 @@ def test_samples_are_dialogues_with_right_answers():
     assert (dialogues.log_prob(wrong)[x[:, 7] != wrong[:, 7]] == -math.inf).all()
 
 
-def test_entropy_is_the_mean_over_all_dialogues():
-    """Of one turn: all user turns are listed."""
-    dialogues = Dialogues(1)
+@pytest.mark.parametrize("bursts", [False, True])
+def test_entropy_is_the_mean_over_all_dialogues_of_a_turn(bursts):
+    """All user turns are listed."""
+    dialogues = Dialogues(1, bursts)
     tells = torch.ones(len(THINGS) * len(COLOURS), 1, dtype=torch.bool)
     pairs = torch.cartesian_prod(torch.arange(len(THINGS)), torch.arange(len(COLOURS)))
     told = dialogues.join(tells, pairs[:, :1], pairs[:, 1:])
@@ -51,3 +52,20 @@ def test_entropy_is_the_mean_over_all_dialogues():
     assert -float((log_p.exp() * log_p).sum()) == pytest.approx(dialogues.entropy(), abs=1e-12)
     with pytest.raises(ValueError, match="needs one at least"):
         Dialogues(0)
+
+
+@pytest.mark.parametrize("bursts", [False, True])
+def test_things_of_a_dialogue_come_again_with_bursts(bursts):
+    """Mean of ln p over samples is the entropy, and two turns are about one thing as often as
+    listing says."""
+    dialogues = Dialogues(2, bursts)
+    x = dialogues.sample(4000, torch.Generator().manual_seed(0))
+    nats = -float(dialogues.log_prob(x).mean())
+    assert nats == pytest.approx(dialogues.entropy(), abs=0.05)
+    words = [dialogues.tokeniser.decode(row).split() for row in x]
+    things = [
+        [next(w for w in turn if w in THINGS) for turn in (row[:9], row[9:])] for row in words
+    ]
+    alike = sum(a == b for a, b in things) / len(things)
+    expected = sum(1 / k for k in range(1, 9)) / 8 if bursts else 1 / 8
+    assert alike == pytest.approx(expected, abs=0.02)
