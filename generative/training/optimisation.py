@@ -88,7 +88,7 @@ def make_optimizers(
     """
     decay, betas, still = config.weight_decay, (0.9, config.beta2), {id(p) for p in fixed}
     hidden = {
-        id(layer.weight): layer.weight
+        id(layer.weight): cast("nn.Parameter", layer.weight)
         for block in model.modules()
         if config.optimizer == "muon" and getattr(block, "takes_muon", False)
         for layer in block.modules()

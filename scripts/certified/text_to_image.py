@@ -33,7 +33,8 @@ def glide_scenes(settings: Settings) -> list[Line]:
         data="scenes", out=settings.work / "autoencoder", seed=settings.seed,
     )  # fmt: skip
     if settings.smoke:
-        encoded = replace(encoded, model=train_text_to_image.PRESETS["latent"].model.autoencoder)
+        of_latents: Any = train_text_to_image.PRESETS["latent"].model
+        encoded = replace(encoded, model=of_latents.autoencoder)
     train_kl_autoencoder.main(encoded)
     latents = _args(
         "latent", settings, out=settings.work / "latent", autoencoder=encoded.out,
