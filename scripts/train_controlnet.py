@@ -14,6 +14,7 @@ from generative.training.ranges import (
     Count,
     Device,
     Ending,
+    Finite,
     Folder,
     Probability,
     Seed,
@@ -61,6 +62,8 @@ class Args(Checked):
     batch_size: Count = 64
     strength: Probability = 1.0
     """Factor of what the edges add, in pictures and measures."""
+    scale: Finite = 1.0
+    """Scale of guidance, in pictures and measures."""
     samples: Count = 200
     """Scenes that are drawn and read."""
     log_every: Count = 50
@@ -80,7 +83,7 @@ PRESETS = {
     "scenes": Args(
         widths=(8, 16, 32, 64),
         loss=TextToImageLossConfig(weighting="data", level_mean=-3.0, level_std=2.5, lr=2e-3),
-        steps=800,
+        steps=1500,
     ),
     # The publication's rate and batch, around a latent diffusion model of 512x512 pixels.
     "paper": Args(
@@ -139,7 +142,9 @@ def main(args: Args) -> Path:
         def show(step: int) -> None:
             if step % args.picture_every == 0 or step == args.steps:
                 drawn = torch.Generator(run.device).manual_seed(0)
-                images = learner.kept.sample(prompts, drawn, strength=args.strength, **seen)
+                images = learner.kept.sample(
+                    prompts, drawn, scale=args.scale, strength=args.strength, **seen
+                )
                 rows = strips(
                     seen["hint"].expand_as(images[:, :1]).repeat(1, images.shape[1], 1, 1), images,
                     scale=max(1, 48 // shape[1]),
@@ -158,7 +163,7 @@ def main(args: Args) -> Path:
             generator.manual_seed(run.seed_for("test"))
             for name, strength in (("", args.strength), ("_without", 0.0)):
                 for what, share in followed(
-                    kept, pairs.world, generator, args.samples, strength
+                    kept, pairs.world, generator, args.samples, strength, args.scale
                 ).items():
                     found[what + name] = share
         run.finish({**run.metrics.last(), **found})
@@ -168,7 +173,12 @@ def main(args: Args) -> Path:
 
 
 def followed(
-    model: ControlNet, world: CaptionedScenes, generator: Generator, n: int, strength: float
+    model: ControlNet,
+    world: CaptionedScenes,
+    generator: Generator,
+    n: int,
+    strength: float,
+    scale: float = 1.0,
 ) -> dict[str, float]:
     """Shares of n drawn scenes: `edges_followed`, every cell has the shape that its edges have, or
     is empty where there are none; `colours_followed`, the picture also fits its caption."""
@@ -181,7 +191,7 @@ def followed(
     texts, cells = world.draw(n, generator)
     drawn = torch.Generator(model.device).manual_seed(0)
     seen = model.seen(draw(cells, world.border).to(model.device))
-    images = model.sample(texts, drawn, strength=strength, **seen).cpu()
+    images = model.sample(texts, drawn, scale=scale, strength=strength, **seen).cpu()
     found = read(images, world.border).cells
     shapes = [values.where(values == EMPTY, values // len(COLOURS)) for values in (found, cells)]
     edges = (shapes[0] == shapes[1]).all(1)

@@ -261,7 +261,7 @@ def test_edges_are_followed_where_shapes_and_places_are_those_of_the_picture():
             self.cells = torch.where(cells == EMPTY, cells, cells // 6 * 6 + colours)
             return {"hint": edges(images)}
 
-        def sample(self, texts, generator, strength, hint):
+        def sample(self, texts, generator, scale, strength, hint):
             return draw(self.cells)
 
     right = train_controlnet.followed(stand_in(Painter(0)), world, generator, 20, 1.0)
