@@ -48,7 +48,7 @@ class Args(Checked):
     """Draw with the exact guided denoiser too."""
     samples: Count = 20
     """Pictures for each prompt."""
-    scale: NonNegative = 2.0
+    scale: NonNegative = 1.0
     """Guidance of diffusion models; those that write codes draw without."""
     spelling: bool = False
     """Ask for signs too, which no model knows that was trained without --mix.sign."""
