@@ -47,7 +47,7 @@ from generative.training.ranges import CountOrZero
 __all__ = ["HIDDEN", "CaptionMix", "CaptionedScenes", "hidden_cells"]
 
 HIDDEN = EMPTY + 1
-"""What stands in a cell that is not seen, see `hidden_cells`."""
+"""Content of a cell that is not seen, see `hidden_cells`."""
 
 
 class CaptionedScenes:

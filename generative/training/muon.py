@@ -11,7 +11,7 @@ from torch import Tensor
 __all__ = ["Muon", "orthogonalise"]
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the polynomial of Jordan et al. 2024, whose slope at 0 is large."""
+"""Coefficients of the polynomial of Jordan et al. 2024, whose slope at 0 is large."""
 EPS = 1e-7
 """Least norm by which a matrix is divided."""
 
