@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from generative.known.config import CaptionMix
 from generative.text_to_image.config import TextToImageLossConfig
@@ -75,6 +75,11 @@ class Args(Checked):
     """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
     device: Device = "auto"
     seed: Seed = 1
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older runs drew with the guidance of their base; they are read without."""
+        return {"scale": 1.0, **settings}
 
 
 DEFAULT_PRESET = "scenes"

@@ -240,7 +240,7 @@ class DiffusionLossConfig(MuonConfig):
     @classmethod
     def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
         """Older losses draw no normal levels and leave no condition out."""
-        return {"level_mean": -2.0, "level_std": 2.5, "drop": 0.0, **settings}
+        return {"level_mean": -2.0, "level_std": 2.5, "drop": 0.0, **super().upgrade(settings)}
 
 
 DIFFUSION_BOOK = DiffusionLossConfig(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from generative.training.ranges import Checked, CountOrZero, NonNegative, Positive, Share
 
@@ -39,3 +39,8 @@ class MuonConfig(AdamWConfig):
     """Steps over which the learning rate rises from 0."""
     beta2: Share = 0.999
     """Adam's beta_2, the decay of the average of squared gradients."""
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older settings of most families have Adam alone, and some no rise of the rate."""
+        return {"optimizer": "adam", "warmup": 0, "beta2": 0.999, **settings}

@@ -19,9 +19,9 @@ EPS = 1e-7
 class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024), quick on processors without instructions for bfloat16.
 
-    `torch.optim.Muon` orthogonalises in bfloat16, matrix by matrix, and on most CPUs takes as long
-    for it as for all else in a step of a small network. Here it is float32 on a CPU, all weights of
-    one shape together. Weights of convolutions are matrices too, a row for each output channel.
+    `torch.optim.Muon` orthogonalises in bfloat16, matrix by matrix, which is slow on most CPUs.
+    Here it is float32 on a CPU, all weights of one shape together. Weights of convolutions are
+    matrices too, a row for each output channel.
 
     Args:
         params: weights of two or more axes.
