@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from scripts import (
     train_conditional_gan,
     train_diffusion,
     train_energy,
+    train_flow_matching,
     train_gan,
     train_glow,
     train_image_vae,
@@ -61,12 +63,10 @@ SHAPE = (1, 32, 32)
 
 @dataclass(frozen=True)
 class Entry:
-    """A family: its training script with settings, and how many samples are drawn of it."""
+    """A family: its training script with settings."""
 
     script: ModuleType
     settings: Any
-    samples: int = 10_000
-    """Fewer where each costs a second and more; as many test images are set beside them."""
     codes: str = ""
     """Family whose codes it draws, which is trained before it, for its own minutes."""
     fitted: Callable[[Any, int], dict[str, Any]] = lambda settings, steps: {}
@@ -181,7 +181,6 @@ FAMILIES = {
             max_images=None,
             model=PixelCNNConfig(SHAPE, 16, network=GatedConfig(hidden_dim=32, num_layers=6)),
         ),
-        samples=500,
     ),
     "PixelRNN": Entry(
         train_pixelcnn,
@@ -191,7 +190,6 @@ FAMILIES = {
             model=PixelCNNConfig(SHAPE, 16, network=RecurrentConfig(hidden_dim=32)),
             num_samples=1,
         ),
-        samples=100,
     ),
     "Glow": Entry(
         train_glow,
@@ -207,7 +205,6 @@ FAMILIES = {
             model=ConvEnergyConfig(SHAPE, langevin=LangevinConfig(steps=200)),
             batch_size=32,
         ),
-        samples=2000,
     ),
     "RBM": Entry(
         train_rbm, replace(train_rbm.PRESETS["corrected"], model=RBMConfig(SHAPE, hidden_dim=256))
@@ -220,7 +217,6 @@ FAMILIES = {
                               sample_steps=20),
             batch_size=32,
         ),
-        samples=1000,
     ),
     "diffusion": Entry(
         train_diffusion,
@@ -229,7 +225,13 @@ FAMILIES = {
             image=replace(train_diffusion.PRESETS["sprites"].image, image_shape=SHAPE),
             bound_images=64,
         ),
-        samples=2000,
+    ),
+    "flow matching": Entry(
+        train_flow_matching,
+        replace(
+            train_flow_matching.PRESETS["sprites"],
+            model=replace(train_flow_matching.PRESETS["sprites"].model, image_shape=SHAPE),
+        ),
     ),
 }  # fmt: skip
 
@@ -255,12 +257,13 @@ class Args(Checked):
     only: tuple[str, ...] = ()
     """Families to train; all by default."""
     minutes: Positive = 5.0
-    """CPU minutes of each training, without what is measured afterwards."""
+    """CPU minutes of each training; samples are drawn for as long at most, 100 at a time."""
     trial_steps: Count = 20
     """Steps by which a longer trial exceeds one of a single step: what they cost tells how many
     steps fill the minutes."""
     samples: Count = 10_000
-    """Samples of each family, at most; of those that draw slowly there are fewer."""
+    """Samples of each family, at most; of those that draw slowly there are fewer, and as many test
+    images are set beside them."""
     classifier: train_classifier.Args = field(
         default_factory=lambda: train_classifier.PRESETS["fashion"]
     )
@@ -396,7 +399,8 @@ def measure(name: str, args: Args, run: Run, judge: Judge) -> dict[str, Any]:
     entry.script.main(settings_of(entry, args, run.path, name, steps))
     seconds = time.process_time() - began
     model = load_model(folder)
-    x = draw(folder, min(args.samples, entry.samples), judge.test, run.seed_for("samples", 0))
+    seed = run.seed_for("samples", 0)
+    x = draw(folder, args.samples, judge.test, seed, 60 * args.minutes)
     row: dict[str, Any] = {
         "steps": steps,
         "cpu_seconds": round(seconds, 1),
@@ -444,10 +448,13 @@ def step_seconds(entry: Entry, args: Args, work: Path) -> float:
     return max(seconds[1] - seconds[0], 1e-3) / args.trial_steps
 
 
-def draw(folder: Path, n: int, test: ImageSet, seed: int) -> Tensor:
+def draw(folder: Path, n: int, test: ImageSet, seed: int, seconds: float = math.inf) -> Tensor:
     """n samples in [0, 1] of the model of a run; without a sampler n test images there and back.
 
     A prior of codes draws by the model that its run kept beside it.
+
+    Args:
+        seconds: CPU time after which no further 100 samples are begun.
     """
     import torch
 
@@ -460,8 +467,9 @@ def draw(folder: Path, n: int, test: ImageSet, seed: int) -> Tensor:
             parts = [model.reconstruct(part) for part in known.split(100)]
         return torch.cat(parts).clamp(0, 1)
     generator = torch.Generator().manual_seed(seed % 2**63)
-    counts = [min(100, n - first) for first in range(0, n, 100)]
-    parts = [model.sample(count, generator=generator) for count in counts]
+    parts, end = [], time.process_time() + seconds
+    while (left := n - 100 * len(parts)) > 0 and (not parts or time.process_time() < end):
+        parts.append(model.sample(min(100, left), generator=generator))
     if (folder / "autoencoder").is_dir():
         autoencoder: Any = load_model(folder / "autoencoder")
         with torch.no_grad():

@@ -88,7 +88,7 @@ PRESETS = {
     "scenes": Args(
         widths=(8, 16, 32, 64),
         loss=TextToImageLossConfig(weighting="data", level_mean=-3.0, level_std=2.5, lr=2e-3),
-        steps=1500,
+        steps=2000,
     ),
     # The publication's rate and batch, around a latent diffusion model of 512x512 pixels.
     "paper": Args(

@@ -106,7 +106,7 @@ RING = replace(
     model=PointFlowMatchingConfig(network=ConditionedMLPConfig(num_waves=6)),
     loss=FlowMatchingLossConfig(lr=5e-3),
 )
-MEAN = replace(MOONS, model=PointMeanFlowConfig(), loss=MeanFlowLossConfig(), steps=8000)
+MEAN = replace(MOONS, model=PointMeanFlowConfig(), loss=MeanFlowLossConfig(), steps=12_000)
 SPRITES = UNetConfig((16, 32, 64), attention=(2,))
 DIGITS = UNetConfig((32, 64), attention=(1,))
 PRESETS = {

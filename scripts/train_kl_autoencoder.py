@@ -67,10 +67,11 @@ PRESETS = {
         steps=1_000_000,
         batch_size=12,
     ),
-    # Eight numbers for each cell of a scene.
+    # Eight numbers for each cell of a scene, which is black but for a few objects.
     "scenes": Args(
         model=KLAutoencoderConfig((3, 24, 24), 16, (1, 2, 2, 4), 1, channels=8),
-        loss=KLAutoencoderLossConfig(lr=2e-3),
+        loss=KLAutoencoderLossConfig(recon="l2", lr=2e-3),
+        steps=3000,
     ),
     "sprites": Args(
         data="sprites",

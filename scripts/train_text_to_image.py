@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from generative.codes.config import QuantiserConfig, VQVAEConfig
 from generative.data.emoji import Augmentation
 from generative.diffusion.config import ScheduleConfig
 from generative.known.config import CaptionMix
@@ -16,7 +17,6 @@ from generative.text_to_image.config import (
     GLIDEConfig,
     ImageDecoderConfig,
     ImagenConfig,
-    KLAutoencoderConfig,
     LatentDiffusionConfig,
     TextEncoderConfig,
     TextToImageLossConfig,
@@ -142,6 +142,13 @@ OF_SCENES = TextToImageLossConfig(
     optimizer="muon", lr=5e-3, final_lr=1e-5, warmup=50, weighting="data", level_mean=-3.0,
     level_std=2.5,
 )  # fmt: skip
+CODES_OF_SCENES = VQVAEConfig(
+    (3, 24, 24), (64, 128, 128), 32, 2, QuantiserConfig(32, 16), overlap=False
+)
+"""Those of `train_vqvae`; they are replaced by those of the run."""
+UNTIL_TOLD = -20.0, -2.0
+"""Log SNRs at which a caption tells what the picture does not: beyond them guidance would multiply
+nothing but errors."""
 PRESETS = {
     # Sizes of the published 64x64 model; its learnt variances and its upsampler are left out.
     "paper": Args(
@@ -184,9 +191,10 @@ PRESETS = {
             prediction="data",
             steps=30,
             scale=1.0,
+            interval=UNTIL_TOLD,
         ),
         loss=OF_SCENES,
-        steps=3500,
+        steps=4500,
     ),
     # Cells of 2x2 places, whose objects noise can hide; "a red square" says which it was.
     "upsampler": Args(
@@ -214,6 +222,7 @@ PRESETS = {
             prediction="data",
             steps=30,
             scale=1.0,
+            interval=UNTIL_TOLD,
         ),
         reader=Path("runs/caption_reader"),
         loss=OF_SCENES,
@@ -245,10 +254,11 @@ PRESETS = {
         clip=Path("runs/clip"),
         loss=replace(OF_SCENES, drop=0.5),
     ),
-    # After `train_kl_autoencoder` and `train_text_to_image`: a cell of a scene is a place.
+    # After `train_vqvae scenes` and `train_text_to_image`: a cell of a scene is a place, and its
+    # codes take small errors of the latents away.
     "latent": Args(
         model=LatentDiffusionConfig(
-            KLAutoencoderConfig((3, 24, 24), 16, (1, 2, 2, 4), 1, channels=8),
+            CODES_OF_SCENES,
             text=_text(64, 2, 1, 24, 64),
             network=_network(
                 64, width=32, multipliers=(1,), num_blocks=(1,), attention=(0,), transformer=True
@@ -257,8 +267,9 @@ PRESETS = {
             prediction="velocity",
             steps=30,
             scale=1.0,
+            interval=(-20.0, 0.0),
         ),
-        autoencoder=Path("runs/kl_autoencoder"),
+        autoencoder=Path("runs/vqvae"),
         reader=Path("runs/text_to_image"),
         loss=replace(OF_SCENES, level_mean=-1.0),
         steps=3500,

@@ -61,10 +61,10 @@ class Args(Checked):
     """Share of texts in which people have written a note."""
     language: TextLossConfig = field(
         default_factory=lambda: TextLossConfig(
-            lr=3e-3, final_lr=3e-5, warmup=100, beta2=0.99, clip=1.0
+            optimizer="muon", lr=3e-3, final_lr=3e-5, warmup=100, beta2=0.99, clip=1.0
         )
     )
-    language_steps: Count = 2000
+    language_steps: Count = 3000
     calls: ToolformerConfig = field(default_factory=ToolformerConfig)
     calls_by: Literal["model", "people"] = "model"
     """Who writes the calls that are tried: the model, as published, or people, as in the notes."""

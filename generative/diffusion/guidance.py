@@ -13,13 +13,19 @@ so s = 1 + w. GLIDE, Imagen and Stable Diffusion give s, the first publication g
 Guided sampling does not draw from p(x | c)^s p(x)^(1 - s): the product of the two densities at each
 noise level is not what noising makes of their product. For Gaussians what it does draw is known in
 closed form (`tests/generative/diffusion/test_guidance.py`).
+
+Guidance multiplies the errors of the estimate that is told nothing, too. Where the picture itself
+says what the condition says, they are all that is left of the difference; an interval of noise
+levels leaves those steps alone (Kynkäänniemi et al. 2024), and saves their second estimate:
+
+    Guidance(nothing, 3.0, interval=(-20.0, 0.0))         log SNR: while noise exceeds the data
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -27,6 +33,9 @@ from torch import Tensor
 from generative.diffusion.samplers import Denoiser
 
 __all__ = ["Guidance", "drop_context", "guided"]
+
+Interval: TypeAlias = tuple[float, float]
+"""Lowest and highest log SNR."""
 
 
 @dataclass(frozen=True)
@@ -36,30 +45,47 @@ class Guidance:
     Args:
         null: condition of nothing, as the network takes it, of as many examples.
         scale: s, 1 for plain sampling; 0 leaves the condition out.
+        interval: lowest and highest log SNR at which there is guidance; elsewhere sampling is
+            plain. None: everywhere.
     """
 
     null: Any
     scale: float = 1.0
+    interval: Interval | None = None
 
     @classmethod
-    def of(cls, null: Any, w: float) -> Guidance:
+    def of(cls, null: Any, w: float, interval: Interval | None = None) -> Guidance:
         """Guidance by the weight w of the first publication, scale 1 + w."""
-        return cls(null, 1.0 + w)
+        return cls(null, 1.0 + w, interval)
 
 
-def guided(conditional: Denoiser, unconditional: Denoiser, scale: float) -> Denoiser:
+def guided(
+    conditional: Denoiser,
+    unconditional: Denoiser,
+    scale: float,
+    interval: Interval | None = None,
+) -> Denoiser:
     """Denoiser between two others, and beyond: unconditional + scale (conditional - unconditional).
 
     Noise, data and velocity are linear in one another at a given x_t, with weights that sum to 1,
-    so it is the same for all of them. With scale 1 or 0 only one of the two is asked, and the
-    result equals its own bit for bit.
+    so it is the same for all of them. With scale 1 or 0, and outside the interval, only one of the
+    two is asked, and the result equals its own bit for bit.
 
     Args:
         conditional, unconditional: (x_t, log_snr) -> (noise, data).
         scale: s; see the module.
+        interval: see `Guidance`.
+    Raises:
+        ValueError: the interval has no width.
     """
+    if interval is not None and not interval[0] < interval[1]:
+        raise ValueError(
+            f"interval is {interval}; give the lowest and the highest log SNR with guidance"
+        )
     if scale == 1:
         return conditional
+    if interval is not None:
+        return _within(interval, guided(conditional, unconditional, scale), conditional)
     if scale == 0:
         return unconditional
 
@@ -67,6 +93,24 @@ def guided(conditional: Denoiser, unconditional: Denoiser, scale: float) -> Deno
         noise, data = conditional(x, log_snr)
         null_noise, null_data = unconditional(x, log_snr)
         return null_noise + scale * (noise - null_noise), null_data + scale * (data - null_data)
+
+    return denoise
+
+
+def _within(interval: Interval, inside: Denoiser, outside: Denoiser) -> Denoiser:
+    """One denoiser at the noise levels of an interval and another at the rest."""
+    low, high = interval
+
+    def denoise(x: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        there = (low <= log_snr) & (log_snr <= high)
+        if there.all():
+            return inside(x, log_snr)
+        if not there.any():
+            return outside(x, log_snr)
+        there = there.view(-1, *[1] * (x.dim() - 1))
+        pairs = zip(inside(x, log_snr), outside(x, log_snr), strict=True)
+        noise, data = (torch.where(there, *pair) for pair in pairs)
+        return noise, data
 
     return denoise
 

@@ -354,7 +354,7 @@ class Diffusion(Pretrained, nn.Module):
         given = self._given(context)
         if guidance is None:
             return given
-        return guided(given, self._given(guidance.null), guidance.scale)
+        return guided(given, self._given(guidance.null), guidance.scale, guidance.interval)
 
     @graph_if_wanted
     def encode(

@@ -80,6 +80,8 @@ class GatedCrossAttention(nn.Module):
         num_heads, key_dim: of the attention; see `MultiHeadAttention`.
     """
 
+    takes_muon: ClassVar[bool] = True
+
     def __init__(self, dim: int, visual_dim: int, num_heads: int, key_dim: int = 0):
         super().__init__()
         self.attention_norm, self.feed_forward_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)

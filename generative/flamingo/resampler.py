@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +20,8 @@ def feed_forward(dim: int) -> nn.Sequential:
 
 class ResamplerLayer(nn.Module):
     """Latents look at features and at themselves, then a feed-forward network; both are added."""
+
+    takes_muon: ClassVar[bool] = True
 
     def __init__(self, dim: int, config: ResamplerConfig):
         super().__init__()

@@ -33,7 +33,8 @@ Note = Literal["right", "empty", "wrong-operand", "wrong-tool", "early"]
 NOTES: dict[Note, float] = {
     "right": 0.4, "empty": 0.15, "wrong-operand": 0.25, "wrong-tool": 0.1, "early": 0.1,
 }  # fmt: skip
-"""Kinds of notes that people write, with their shares; `early` stands in front of the question."""
+"""Kinds of notes that people write, with their shares. `empty` has no result; `early` stands in
+front of the question, and half of those have none either: a result there tells nothing new."""
 
 
 class Question(NamedTuple):
@@ -111,7 +112,8 @@ class Questions:
         """The whole text, with a note of a random kind."""
         kind = rng.choices(list(NOTES), list(NOTES.values()))[0]
         place, call = self.note(question, kind, rng)
-        written = call.written(None if kind == "empty" else run_call(call, self.tools))
+        empty = kind == "empty" or (kind == "early" and rng.random() < 0.5)
+        written = call.written(None if empty else run_call(call, self.tools))
         return question.whole[:place] + written + question.whole[place:]
 
     def candidate(self, question: Question, kind: Note, rng: random.Random) -> Candidate:

@@ -11,7 +11,7 @@ normal, which is left to the diffusion (Rombach et al. 2022, section 3.1).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ class KLAutoencoderLosses(NamedTuple):
 
     loss: Tensor
     recon: Tensor
-    """Absolute error of a number of the images."""
+    """Error of a number of the images, absolute or squared."""
     kl: Tensor
     """KL of the latents of an image from a standard normal distribution, nats."""
 
@@ -88,19 +88,24 @@ class KLAutoencoder(Pretrained, nn.Module):
         return self.decode(self.encode(x))
 
     def loss(
-        self, x: Tensor, kl_weight: float = 1e-6, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        kl_weight: float = 1e-6,
+        generator: torch.Generator | None = None,
+        recon: Literal["l1", "l2"] = "l1",
     ) -> KLAutoencoderLosses:
-        """Absolute error of images (B, C, H, W), plus a little KL.
+        """Error of images (B, C, H, W), plus a little KL.
 
         Args:
             kl_weight: of the KL of an image in nats beside the sum of its errors, as in the
                 publication; the loss is divided by the numbers of an image.
+            recon: absolute errors or squared ones.
         """
         mu, logvar = self.encode_mu_logvar(check_some(x, self))
         z = mean_or_draw(mu, logvar, True, generator)
-        recon = F.l1_loss(self._pixels(z), x)
+        error = {"l1": F.l1_loss, "l2": F.mse_loss}[recon](self._pixels(z), x)
         kl = gaussian_kl(mu, logvar).flatten(1).sum(1).mean()
-        return KLAutoencoderLosses(recon + kl_weight * kl / x[0].numel(), recon, kl)
+        return KLAutoencoderLosses(error + kl_weight * kl / x[0].numel(), error, kl)
 
     def _pixels(self, z: Tensor) -> Tensor:
         return (self.decoder(z) + 1) / 2
@@ -115,4 +120,4 @@ class KLAutoencoderLearner(ModelLearner[KLAutoencoder]):
 
     def update(self, x: Tensor) -> dict[str, Tensor | float]:
         """One step on images (B, C, H, W) in [0, 1]."""
-        return self.descend(self.model.loss(x, self.config.kl_weight))
+        return self.descend(self.model.loss(x, self.config.kl_weight, recon=self.config.recon))

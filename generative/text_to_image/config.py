@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from generative.codes.config import VQGANConfig, VQVAEConfig
 from generative.diffusion.config import (
@@ -65,8 +65,30 @@ def _small_network() -> ConditionalUNetConfig:
     return ConditionalUNetConfig(vector_dim=64)
 
 
+@dataclass(frozen=True, kw_only=True)
+class GuidedConfig(Checked):
+    """Where guidance counts, of the models that are told a text."""
+
+    interval: tuple[Finite, Finite] | None = None
+    """Lowest and highest log signal-to-noise ratio with guidance, such as -20 and 0; elsewhere
+    sampling is plain (Kynkäänniemi et al. 2024). None: everywhere."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.interval is not None and not self.interval[0] < self.interval[1]:
+            raise ValueError(
+                f"interval is {self.interval}; give the lowest and the highest log SNR with "
+                "guidance"
+            )
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older models were guided everywhere."""
+        return {"interval": None, **settings}
+
+
 @dataclass(frozen=True)
-class GLIDEConfig(Checked):
+class GLIDEConfig(GuidedConfig):
     """GLIDE: a U-Net, and a Transformer that reads the text and is trained with it (Nichol et al.
     2022); a small one."""
 
@@ -107,7 +129,10 @@ class GLIDEConfig(Checked):
         from generative.text_to_image.model import TextToImage
 
         text = TextEncoder(self.text)
-        return TextToImage(_diffusion(self), text, self.words, scale=self.scale, config=self)
+        return TextToImage(
+            _diffusion(self), text, self.words, scale=self.scale, interval=self.interval,
+            config=self,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -163,9 +188,17 @@ class KLAutoencoderConfig(Checked):
 class KLAutoencoderLossConfig(AdamWConfig):
     """Training settings of an autoencoder with Gaussian latents."""
 
+    recon: Literal["l1", "l2"] = "l1"
+    """Error of pixels: absolute, as in the publication, or squared. The best picture by absolute
+    errors is the median, which is black where few things stand on black."""
     kl_weight: NonNegative = 1e-6
-    """Weight of the KL of an image in nats, beside the sum of its absolute errors."""
+    """Weight of the KL of an image in nats, beside the sum of its errors."""
     final_lr: NonNegative = 1e-5
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older settings have absolute errors alone."""
+        return {"recon": "l1", **settings}
 
 
 def _small_latent_network() -> ConditionalUNetConfig:
@@ -173,7 +206,7 @@ def _small_latent_network() -> ConditionalUNetConfig:
 
 
 @dataclass(frozen=True)
-class LatentDiffusionConfig(Checked):
+class LatentDiffusionConfig(GuidedConfig):
     """Latent diffusion: the U-Net takes noise away from the latents of an autoencoder, and is told
     the text by an encoder that was trained before it (Rombach et al. 2022); a small one.
 
@@ -237,7 +270,7 @@ class LatentDiffusionConfig(Checked):
         )
         return TextToImage(
             diffusion, TextEncoder(self.text), self.words, autoencoder=self.autoencoder.build(),
-            frozen=("text", "autoencoder"), scale=self.scale, config=self,
+            frozen=("text", "autoencoder"), scale=self.scale, interval=self.interval, config=self,
         )  # fmt: skip
 
 
@@ -250,7 +283,7 @@ def _imagen_network() -> ConditionalUNetConfig:
 
 
 @dataclass(frozen=True)
-class ImagenConfig(Checked):
+class ImagenConfig(GuidedConfig):
     """Imagen's first model: an Efficient U-Net that is told what the encoder of a T5 reads, which
     has seen texts alone and is not trained (Saharia et al. 2022); a small one."""
 
@@ -288,7 +321,7 @@ class ImagenConfig(Checked):
 
         return TextToImage(
             _diffusion(self), T5Text(self.text), self.words, frozen=("text",), scale=self.scale,
-            quantile=self.quantile, config=self,
+            interval=self.interval, quantile=self.quantile, config=self,
         )  # fmt: skip
 
 
@@ -321,7 +354,8 @@ class ImageDecoderConfig(GLIDEConfig):
 
         return ImageDecoder(
             _diffusion(self), TextEncoder(self.text), self.words, self.embedding_dim,
-            self.num_tokens, self.drop_embedding, scale=self.scale, config=self,
+            self.num_tokens, self.drop_embedding, scale=self.scale, interval=self.interval,
+            config=self,
         )  # fmt: skip
 
 
@@ -365,7 +399,8 @@ class UpsamplerConfig(GLIDEConfig):
 
         return Upsampler(
             _diffusion(self, seen=self.image_shape[0]), TextEncoder(self.text), self.words,
-            factor=self.factor, most_noise=self.most_noise, scale=self.scale, config=self,
+            factor=self.factor, most_noise=self.most_noise, scale=self.scale,
+            interval=self.interval, config=self,
         )  # fmt: skip
 
 

@@ -66,6 +66,7 @@ class TextToImage(Pretrained, nn.Module):
         autoencoder: a `KLAutoencoder` or a `VQVAE`, which is not trained; None for pixels.
         frozen: names of parts that are not trained.
         scale: of guidance, unless another one is asked for.
+        interval: lowest and highest log SNR with guidance; see `generative.diffusion.Guidance`.
         quantile: of dynamic thresholds, unless another one is asked for; None clips estimates.
         config: the recipe of the model, if it has one.
     """
@@ -87,12 +88,13 @@ class TextToImage(Pretrained, nn.Module):
         autoencoder: KLAutoencoder | VQVAE | None = None,
         frozen: tuple[str, ...] = (),
         scale: float = 3.0,
+        interval: tuple[float, float] | None = None,
         quantile: float | None = None,
         config: Any = None,
     ):
         super().__init__()
         self.config, self.words, self.scale, self.frozen = config, words, scale, frozen
-        self.quantile = quantile
+        self.interval, self.quantile = interval, quantile
         self.diffusion, self.text, self.autoencoder = diffusion, text, autoencoder
         if autoencoder is not None:
             self.register_buffer("latent_std", torch.ones(()))
@@ -177,7 +179,7 @@ class TextToImage(Pretrained, nn.Module):
         if scale == 1:
             return self.diffusion.guided(told)
         nothing = self.told(torch.full_like(tokens, PAD), **self.untold(**given))
-        return self.diffusion.guided(told, Guidance(nothing, scale))
+        return self.diffusion.guided(told, Guidance(nothing, scale, self.interval))
 
     # -----------------------------------------------------------------------------------------
     # Training
@@ -392,7 +394,7 @@ class TextToImage(Pretrained, nn.Module):
         )
         nothing = self.told(self.tokens(num))
         scale = self.scale if scale is None else scale
-        denoise = self.diffusion.guided(told, Guidance(nothing, scale))
+        denoise = self.diffusion.guided(told, Guidance(nothing, scale, self.interval))
         stations = self.diffusion.schedule.steps(steps or self.diffusion.steps)
         return denoising_path(denoise, slerp(z[0], z[1], w), stations, clip=self.clipping())
 

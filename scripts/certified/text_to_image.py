@@ -22,20 +22,19 @@ def glide_scenes(settings: Settings) -> list[Line]:
     pictures are what it says, beside those of the exact guided denoiser with the same sampler. A
     ControlNet around the same model is told edges, and takes the colours from the caption. Latent
     diffusion, whose captions the same text encoder reads, has less to compute."""
-    from scripts import train_kl_autoencoder, train_text_to_image
+    from scripts import train_vqvae
 
     pixels = _args("scenes", settings, out=settings.work / "glide")
     model, right, lines = _drawn(pixels, settings)
     lines += _by_edges(pixels.out, settings)
 
     encoded = replace(
-        train_kl_autoencoder.PRESETS["smoke" if settings.smoke else "scenes"],
-        data="scenes", out=settings.work / "autoencoder", seed=settings.seed,
-    )  # fmt: skip
+        train_vqvae.PRESETS["scenes"], out=settings.work / "autoencoder", seed=settings.seed
+    )
     if settings.smoke:
-        of_latents: Any = train_text_to_image.PRESETS["latent"].model
-        encoded = replace(encoded, model=of_latents.autoencoder)
-    train_kl_autoencoder.main(encoded)
+        small = replace(encoded.model, channels=(4, 8, 8), residual_dim=4, num_blocks=1)
+        encoded = replace(encoded, steps=3, batch_size=4, model=small)
+    train_vqvae.main(encoded)
     latents = _args(
         "latent", settings, out=settings.work / "latent", autoencoder=encoded.out,
         reader=pixels.out,

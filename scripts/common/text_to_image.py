@@ -159,10 +159,11 @@ def exact_sampler_of(model: TextToImage, world: CaptionedScenes) -> Sampler:
     diffusion = model.diffusion
     stations, clip = diffusion.schedule.steps(diffusion.steps), model.clipping()
     given, device = exact_of(model, world), str(model.device)
-    return _sampler(given, diffusion.shape, stations, clip, model.images, device)
+    shape, interval = diffusion.shape, model.interval
+    return _sampler(given, shape, stations, clip, model.images, device, interval)
 
 
-def _sampler(given, shape, stations, clip, images, device: str) -> Sampler:
+def _sampler(given, shape, stations, clip, images, device: str, interval=None) -> Sampler:
     import torch
 
     from generative.diffusion import denoising_path, guided
@@ -171,7 +172,9 @@ def _sampler(given, shape, stations, clip, images, device: str) -> Sampler:
     def sample(captions: Sequence[str], scale: float, generator: Generator) -> Tensor:
         z = torch.randn(len(captions), *shape, generator=generator, device=device)
         told = given(captions)
-        denoise = told if scale == 1 else guided(told, given([""] * len(captions)), scale)
+        denoise = told
+        if scale != 1:
+            denoise = guided(told, given([""] * len(captions)), scale, interval)
         *_, last = denoising_path(denoise, z, stations, clip=clip)
         return images(last.x)
 

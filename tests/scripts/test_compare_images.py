@@ -1,6 +1,7 @@
 """Every family on the same images: the budget, the distance, the table, and what is refused."""
 
 import json
+import math
 import types
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,6 +104,24 @@ def test_without_a_sampler_test_images_go_there_and_back(tmp_path):
     assert torch.equal(x, expected.clamp(0, 1))
 
 
+@pytest.mark.parametrize(("seconds", "expected"), [(0, 100), (25, 300), (math.inf, 350)])
+def test_a_slow_sampler_draws_less_and_at_least_once(tmp_path, monkeypatch, seconds, expected):
+    clock, asked = [0.0], []
+
+    class Slow:
+        def sample(self, n, generator):
+            clock[0] += 10
+            asked.append(n)
+            return torch.rand(n, *SHAPE, generator=generator)
+
+    monkeypatch.setattr("generative.loading.load_model", lambda folder: Slow())
+    monkeypatch.setattr(compare_images.time, "process_time", lambda: clock[0])
+    test = fit_images(load_digits(), SHAPE).part("test")
+    x = compare_images.draw(tmp_path, 350, test, 0, seconds)
+    assert len(x) == sum(asked) == expected
+    assert max(asked) == 100
+
+
 def test_a_prior_draws_by_the_model_of_its_codes(tmp_path):
     torch.manual_seed(0)
     autoencoder = FAMILIES["VQ-VAE"].settings.model.build().eval()
@@ -125,7 +144,7 @@ def test_every_family_makes_images_of_the_shape(name):
     entry = FAMILIES[name]
     settings = entry.settings
     if entry.codes:
-        assert FAMILIES[entry.codes].samples
+        assert entry.codes in FAMILIES
     else:
         model = settings.image if hasattr(settings, "image") else settings.model
         assert SHAPE in vars(model).values()

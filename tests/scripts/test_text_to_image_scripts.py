@@ -321,7 +321,7 @@ def test_the_exact_denoiser_of_latents():
     )
 
     class Pictures:
-        device, autoencoder = torch.device("cpu"), torch.nn.Identity()
+        device, autoencoder, interval = torch.device("cpu"), torch.nn.Identity(), None
         diffusion = GLIDE.build().diffusion
 
         def space(self, images):

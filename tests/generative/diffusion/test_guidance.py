@@ -64,26 +64,28 @@ def stations(num: int) -> list[float]:
     return [*np.linspace(-14, 14, num).tolist(), math.inf]
 
 
-def flow_by_formula(scale: float) -> tuple[float, float]:
-    """Mean s m int_0^inf r / (v + r^2) Phi(0) / Phi(r) dr with Phi(r) = (v + r^2)^(s/2)
-    (u + r^2)^((1 - s)/2), and deviation v^(s/2) u^((1 - s)/2), v and u the variances told and
-    untold: the guided flow in the noise-to-signal ratio r is linear in x."""
-    r = np.concatenate([np.linspace(0, 50, 400_001), np.geomspace(50, 1e7, 40_001)[1:]])
+def flow_by_formula(scale: float, last: float = 0.0) -> tuple[float, float]:
+    """Mean s m int_e^inf r / (v + r^2) Phi(e) / Phi(r) dr with Phi(r) = (v + r^2)^(s/2)
+    (u + r^2)^((1 - s)/2), and deviation Phi(e), v and u the variances told and untold: the guided
+    flow in the noise-to-signal ratio r is linear in x. From the last ratio e with guidance to 0 the
+    plain flow draws all towards m, by the square root of v / (v + e^2)."""
+    r = np.concatenate([np.linspace(last, 50, 400_001), np.geomspace(50, 1e7, 40_001)[1:]])
     v, u, s = TOLD_VARIANCE, VARIANCE, scale
 
     def phi(r):
         return (v + r**2) ** (s / 2) * (u + r**2) ** ((1 - s) / 2)
 
-    mean = s * MEAN * np.trapezoid(r / (v + r**2) * phi(0.0) / phi(r), r)
-    return float(mean), v ** (s / 2) * u ** ((1 - s) / 2)
+    mean = s * MEAN * np.trapezoid(r / (v + r**2) * phi(last) / phi(r), r)
+    plain = math.sqrt(v / (v + last**2))
+    return float(MEAN + plain * (mean - MEAN)), plain * phi(last)
 
 
 @functools.cache
-def linear_ends(scale: float, num: int) -> tuple[float, float]:
+def linear_ends(scale: float, num: int, interval=None) -> tuple[float, float]:
     """Mean and deviation that DDIM makes of standard normal noise. Every step is linear in x, so
     that the ends of two points tell both."""
     x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
-    *_, last = denoising_path(guided(TOLD, UNTOLD, scale), x, stations(num))
+    *_, last = denoising_path(guided(TOLD, UNTOLD, scale, interval), x, stations(num))
     return float(last.x[0]), float(last.x[1] - last.x[0])
 
 
@@ -94,6 +96,40 @@ def test_ddim_with_guidance_ends_where_the_guided_flow_does(scale):
     found = linear_ends(scale, 1000)
     assert found[0] == pytest.approx(mean, rel=0.01)
     assert found[1] == pytest.approx(std, rel=0.01 if scale <= 2 else 0.025)
+
+
+@pytest.mark.parametrize("highest", [-2.0, 0.0, 2.0])
+def test_ddim_with_guidance_in_an_interval_ends_where_that_flow_does(highest):
+    mean, std = flow_by_formula(3.0, last=math.exp(-highest / 2))
+    found = linear_ends(3.0, 2000, (-20.0, highest))
+    assert found == pytest.approx((mean, std), rel=0.02)
+    assert mean > TABLE[1][0] + 0.1
+    assert TABLE[3][1] < std < TABLE[1][1]
+
+
+def test_outside_the_interval_the_other_denoiser_is_not_asked():
+    asked = []
+
+    def untold(x, log_snr):
+        asked.extend(log_snr.tolist())
+        return UNTOLD(x, log_snr)
+
+    x, within = torch.randn(4, 1), guided(TOLD, untold, 3.0, (-4.0, -1.0))
+    everywhere = guided(TOLD, UNTOLD, 3.0)
+    for level, wanted in ((-5.0, TOLD), (-4.0, everywhere), (-1.0, everywhere), (0.0, TOLD)):
+        log_snr = torch.full((4,), level)
+        for ours, theirs in zip(within(x, log_snr), wanted(x, log_snr), strict=True):
+            assert torch.equal(ours, theirs)
+    assert set(asked) == {-4.0, -1.0}
+    mixed = torch.tensor([-5.0, -2.0, -1.5, 3.0])
+    found, plain, pushed = (one(x, mixed)[1] for one in (within, TOLD, everywhere))
+    assert torch.equal(found[[0, 3]], plain[[0, 3]])
+    assert torch.equal(found[1:3], pushed[1:3])
+
+
+def test_an_interval_needs_a_width():
+    with pytest.raises(ValueError, match="lowest and the highest log SNR"):
+        guided(TOLD, UNTOLD, 3.0, (0.0, -2.0))
 
 
 def test_more_steps_come_nearer_to_the_flow():

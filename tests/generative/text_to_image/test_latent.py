@@ -11,6 +11,8 @@ from generative.nets.config import QuantiserConfig, clip_block
 from generative.text_to_image import (
     ConditionalUNetConfig,
     KLAutoencoderConfig,
+    KLAutoencoderLearner,
+    KLAutoencoderLossConfig,
     LatentDiffusionConfig,
     TextEncoderConfig,
     TextToImage,
@@ -59,19 +61,26 @@ def test_the_published_autoencoder_has_its_size():
     assert model.latent_shape == (4, 32, 32)
 
 
-def test_loss_of_the_autoencoder_by_hand():
+@pytest.mark.parametrize("recon", ["l1", "l2"])
+def test_loss_of_the_autoencoder_by_hand(recon):
     torch.manual_seed(0)
     model = KL.build()
     mu, logvar = model.encode_mu_logvar(X)
     z = mu + (logvar / 2).exp() * torch.randn(mu.shape, generator=generator(1))
-    recon = ((model.decoder(z) + 1) / 2 - X).abs().mean()
+    away = (model.decoder(z) + 1) / 2 - X
+    error = (away.abs() if recon == "l1" else away * away).mean()
     normal = torch.distributions.Normal(mu, (logvar / 2).exp())
     standard = torch.distributions.Normal(0.0, 1.0)
     kl = torch.distributions.kl_divergence(normal, standard).sum((1, 2, 3)).mean()
-    losses = model.loss(X, 1e-3, generator(1))
-    torch.testing.assert_close(losses.recon, recon)
+    losses = model.loss(X, 1e-3, generator(1), recon)
+    torch.testing.assert_close(losses.recon, error)
     torch.testing.assert_close(losses.kl, kl)
-    torch.testing.assert_close(losses.loss, recon + 1e-3 * kl / X[0].numel())
+    torch.testing.assert_close(losses.loss, error + 1e-3 * kl / X[0].numel())
+    learner = KLAutoencoderLearner(model, KLAutoencoderLossConfig(kl_weight=1e-3, recon=recon), 1)
+    torch.manual_seed(7)
+    expected = model.loss(X, 1e-3, recon=recon).loss.detach()
+    torch.manual_seed(7)
+    torch.testing.assert_close(learner.update(X)["loss"], expected)
 
 
 @pytest.mark.parametrize("autoencoder", [KL, VQ], ids=["kl", "vq"])

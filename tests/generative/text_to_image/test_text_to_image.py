@@ -82,6 +82,26 @@ def test_scale_one_is_plain_sampling_and_scale_zero_tells_nothing():
     )
 
 
+def test_guidance_counts_in_its_interval_alone():
+    """Steps begin at log SNRs in the schedule's order: the first are guided, the rest are plain."""
+    highest = -2.0
+    model = make(replace(CONFIG, interval=(-30.0, highest), steps=8))
+    everywhere, plain = make(replace(CONFIG, steps=8)), make(replace(CONFIG, steps=8, scale=1.0))
+    z = torch.randn(4, 3, 8, 8, generator=generator())
+    stations = model.diffusion.schedule.steps(8)
+    guided_steps = sum(level <= highest for level in stations)
+    assert 1 <= guided_steps < 8
+    found, pushed = (list(m.path(TEXTS, z=z)) for m in (model, everywhere))
+    for k in range(guided_steps):
+        assert torch.equal(found[k].data, pushed[k].data)
+    assert not torch.allclose(found[-1].data, pushed[-1].data)
+    # Without guidance in any step, the plain picture.
+    late = make(replace(CONFIG, interval=(50.0, 60.0), steps=8))
+    assert torch.equal(late.sample(TEXTS, generator()), plain.sample(TEXTS, generator()))
+    walks = [m.walk("red square", "blue disc", 3, z[:2]) for m in (late, plain)]
+    assert torch.equal(*walks)
+
+
 def test_the_last_of_the_path_is_the_sample():
     model = make()
     z = torch.randn(4, 3, 8, 8, generator=generator())
@@ -179,6 +199,7 @@ def test_unknown_words_are_named_and_long_captions_refused(capsys):
         (lambda: replace(CONFIG, words=(*WORDS, "white")), "5 words.*vectors for 8.*vocab_size 9"),
         (lambda: replace(CONFIG, network=replace(CONFIG.network, vector_dim=4)),
          "a vector of width 4.*8 and 8"),
+        (lambda: replace(CONFIG, interval=(1.0, -1.0)), "lowest and the highest log SNR"),
         (lambda: replace(CONFIG, schedule=ScheduleConfig("cosine"), prediction="noise"),
          "use prediction velocity"),
         (lambda: make().loss(images(), TEXTS[:3]), "4 images and 3 texts"),
