@@ -235,6 +235,20 @@ def test_frozen_weights_get_no_gradient_and_stay():
     assert all(p.grad is not None for p in with_vision.model.vision.parameters())
 
 
+def test_muon_moves_the_resampler_and_the_gated_layers_and_nothing_frozen():
+    flamingo = model().train()
+    learner = FlamingoLearner(flamingo, FlamingoLossConfig(optimizer="muon"), 3)
+    _, muon = learner.optimisation.optimizers
+    moved = {id(p) for group in muon.param_groups for p in group["params"]}
+    names = {name for name, p in flamingo.named_parameters() if id(p) in moved}
+    matrices = {
+        name for name, p in flamingo.named_parameters()
+        if name.startswith(("gated.", "resampler.layers.")) and p.dim() == 2
+    }  # fmt: skip
+    assert names == matrices
+    assert len(names) > 6
+
+
 def test_the_loss_counts_the_words_behind_the_first_image():
     flamingo = model()
     text = torch.cat([TEXT, torch.zeros(1, 3, dtype=torch.int64)], 1)

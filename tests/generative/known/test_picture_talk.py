@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections import Counter
 
 import pytest
 import torch
@@ -69,6 +70,9 @@ def test_names_belong_to_objects_within_a_text():
             assert known.setdefault(thing, chunk.answer) == chunk.answer
         assert set(known.values()) == set(talk.names)
         assert len(set(known.values())) == len(known)
+    numbers = Counter(len(TALK.names(rng).names) for _ in range(400))
+    assert all(60 < numbers[k] < 140 for k in (1, 2, 3, 4))
+    assert sum(numbers.values()) == sum(numbers[k] for k in (1, 2, 3, 4))
 
 
 def test_a_question_after_one_example_of_each_name_and_exchanged_pictures():

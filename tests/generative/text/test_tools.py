@@ -238,6 +238,17 @@ def test_questions_of_training_and_kept_ones_are_disjoint():
         assert 1 not in TOKENISER.encode(text)
 
 
+def test_half_of_the_early_notes_have_no_result():
+    """So a result in front of a question tells nothing that its call does not tell."""
+    rng, early = random.Random(3), []
+    for _ in range(4000):
+        text = QUESTIONS.with_note(QUESTIONS.draw(rng), rng)
+        if text.startswith("["):
+            early.append("->" in text)
+    assert len(early) / 4000 == pytest.approx(0.1, abs=0.02)
+    assert sum(early) / len(early) == pytest.approx(0.5, abs=0.1)
+
+
 @pytest.mark.parametrize("kind", ["right", "wrong-operand", "wrong-tool", "early"])
 def test_only_one_kind_of_note_gives_the_answer(kind):
     rng = random.Random(2)
