@@ -8,7 +8,9 @@ import ast
 import importlib
 import random
 import re
+import runpy
 import shutil
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -516,7 +518,7 @@ SMALL_BLOCK = load("generative.text.config:BlockConfig")(8, 2, 4, 8)
 def given_tools(folder: Path) -> dict[str, Any]:
     config = load("generative.text:ToolformerConfig")(min_probability=0.0)
     questions = load("generative.known.tool_questions:Questions")()
-    return {**of_words(questions.tokeniser, 40), "texts": ["347+185=532."], "config": config}
+    return {**of_words(questions.tokeniser, 40), "texts": ["347*185=64195."], "config": config}
 
 
 def given_chat(folder: Path) -> dict[str, Any]:
@@ -826,6 +828,31 @@ def test_example(module, tmp_path, monkeypatch):
         **(given(tmp_path) if given else given_family(code)),
     }  # fmt: skip
     exec(compile(code, f"the docstring of {module}", "exec"), namespace)
+
+
+def test_examples_are_blocks_of_code_on_the_site(monkeypatch):
+    """The packages that build the site are not needed: of theirs only a base class is used."""
+    griffe = SimpleNamespace(Extension=object, Object=object, Alias=object)
+    monkeypatch.setitem(sys.modules, "griffe", griffe)
+    path = ROOT / "docs" / "examples_in_docstrings.py"
+    fenced = runpy.run_path(str(path))["fenced"]
+    rest = "\n\nProse = prose, and more.\n\n    z = h(1)"
+    assert fenced("A title.\n\nx = f(1)\n\ny = g(x)" + rest) == (
+        "A title.\n\n```python\nx = f(1)\n\ny = g(x)\n```" + rest
+    )
+    number = 0
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for text in docstrings(ast.parse(path.read_text(encoding="utf-8"))):
+                found = fenced(text)
+                assert found.replace("```python\n", "").replace("\n```", "") == re.sub(
+                    r"\n\s*\n", "\n\n", text
+                )
+                blocks = "\n\n".join(re.findall(r"```python\n(.*?)\n```", found, re.S))
+                code = [part for part in paragraphs(text) if f"\n{part.strip()}" in f"\n{text}"]
+                assert blocks == "\n\n".join(part.strip() for part in code), path
+                number += len(code)
+    assert number > 40
 
 
 @pytest.mark.parametrize("folder", [*PACKAGES, "scripts", "benchmarks", "examples"])

@@ -67,7 +67,7 @@ def _small_network() -> ConditionalUNetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedConfig(Checked):
-    """Where guidance counts, of the models that are told a text."""
+    """Noise levels at which guidance counts, of the models that are told a text."""
 
     interval: tuple[Finite, Finite] | None = None
     """Lowest and highest log signal-to-noise ratio with guidance, such as -20 and 0; elsewhere
