@@ -78,7 +78,7 @@ class Args(Checked):
     batch_size: Count = 64
     log_every: Count = 100
     num_test: Count = 500
-    """Sums, and as many facts, that are asked for at the end; none was trained on."""
+    """Products, and as many facts, that are asked for at the end; none was trained on."""
     report: Annotated[Path, Ending((".json",))] | None = None
     """JSON file to which the result is added, under the name of the run's folder."""
     threads: Workers = 0
@@ -87,9 +87,9 @@ class Args(Checked):
     seed: Seed = 1
 
 
-DEFAULT_PRESET = "sums-and-facts"
+DEFAULT_PRESET = "products-and-facts"
 PRESETS = {
-    "sums-and-facts": Args(),
+    "products-and-facts": Args(),
     "smoke": Args(
         model=GPTConfig(num_layers=1, block=gpt2_block(16, 2, dropout=0.0), tied=True),
         num_texts=100,
@@ -296,7 +296,7 @@ def score(model: GPT, questions: Questions, num: int) -> dict[str, float]:
     from generative.text.tools import answer, without_calls
 
     tokeniser, found = questions.tokeniser, {}
-    for kind in ("sum", "fact"):
+    for kind in ("product", "fact"):
         rng = random.Random(0)
         asked = [questions.draw(rng, seen=False, kind=kind) for _ in range(num)]
         prompts = [question.text for question in asked]

@@ -1,12 +1,13 @@
-"""Questions that need a tool: sums of two numbers, and facts of an invented table.
+"""Questions that need a tool: products of two numbers, and facts of an invented table.
 
-"347+185=532." and "code of bodik=lam." The right answer is known, and nothing but a tool can give
-it for sums and names that were never seen: a guess at a fact is right once in 980 times. Texts of
-people have notes in brackets, calls of tools of which some help and some do not:
+"347*185=64195." and "code of bodik=lam." The right answer is known, and nothing but a tool can give
+it for products and names that were never seen: a guess at a fact is right once in 980 times. (Sums
+of three digits are no such question: a small GPT learns to add them.) Texts of people have notes in
+brackets, calls of tools of which some help and some do not:
 
     questions, rng = Questions(), random.Random(0)
     question = questions.draw(rng)                         # one to train on
-    questions.with_note(question, rng)                     # "347+185=[CALC(347+185)->532]532."
+    questions.with_note(question, rng)                     # "347*185=[CALC(347*185)->64195]64195."
     candidate = questions.candidate(question, "wrong-operand", rng)
     questions.is_right(candidate)                          # False: it would not give the answer
 """
@@ -24,10 +25,10 @@ __all__ = ["LENGTH", "Note", "Question", "Questions"]
 
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 CALCULATE, FIND = "CALC", "FIND"
-ALPHABET = "abcdefghijklmnopqrstuvwxyz 0123456789+=.?[]()->CALFIND"
+ALPHABET = "abcdefghijklmnopqrstuvwxyz 0123456789+*=.?[]()->CALFIND"
 LOWEST, HIGHEST = 100, 999
-"""Numbers of the sums."""
-LENGTH = 40
+"""Factors of the products."""
+LENGTH = 42
 """Characters of the longest text with a call, and its end."""
 Note = Literal["right", "empty", "wrong-operand", "wrong-tool", "early"]
 NOTES: dict[Note, float] = {
@@ -53,9 +54,9 @@ class Question(NamedTuple):
 
 
 class Questions:
-    """Sums of two numbers from 100 to 999, and codes of invented names; half of them each.
+    """Products of two numbers from 100 to 999, and codes of invented names; half of them each.
 
-    A fifth of all sums and names is kept from training.
+    A fifth of all products and names is kept from training.
 
     Args:
         seed: of the table of facts.
@@ -78,9 +79,9 @@ class Questions:
         """Characters as tokens."""
         return Tokeniser("characters", ("", "[UNK]", *dict.fromkeys(ALPHABET)))
 
-    def sum(self, a: int, b: int) -> Question:
-        """The question after a + b."""
-        return Question(f"{a}+{b}=", str(a + b), Call(CALCULATE, f"{a}+{b}"))
+    def product(self, a: int, b: int) -> Question:
+        """The question after a * b."""
+        return Question(f"{a}*{b}=", str(a * b), Call(CALCULATE, f"{a}*{b}"))
 
     def fact(self, name: str) -> Question:
         """The question after the code of a name; raises a KeyError for one that does not exist."""
@@ -90,14 +91,14 @@ class Questions:
         """A question of those to train on, or, unless `seen`, of those that are kept from it.
 
         Args:
-            kind: "sum" or "fact"; either without it.
+            kind: "product" or "fact"; either without it.
         """
-        if (kind or rng.choice(("sum", "fact"))) == "fact":
+        if (kind or rng.choice(("product", "fact"))) == "fact":
             return self.fact(rng.choice(self._names[seen]))
         while True:
             a, b = rng.randint(LOWEST, HIGHEST), rng.randint(LOWEST, HIGHEST)
             if (_mixed(a, b) >= 0.2) == seen:
-                return self.sum(a, b)
+                return self.product(a, b)
 
     def note(self, question: Question, kind: Note, rng: random.Random) -> tuple[int, Call]:
         """Place and call of a note of a kind."""
@@ -105,7 +106,7 @@ class Questions:
         if kind == "wrong-operand":
             call = self._changed(call, rng)
         elif kind == "wrong-tool":
-            call = self.draw(rng, kind="fact" if call.tool == CALCULATE else "sum").call
+            call = self.draw(rng, kind="fact" if call.tool == CALCULATE else "product").call
         return (0 if kind == "early" else place), call
 
     def with_note(self, question: Question, rng: random.Random) -> str:

@@ -19,7 +19,7 @@ def toolformer(settings: Settings) -> list[Line]:
     from generative.training.run import read_result
     from scripts import train_toolformer
 
-    args = train_toolformer.PRESETS["smoke" if settings.smoke else "sums-and-facts"]
+    args = train_toolformer.PRESETS["smoke" if settings.smoke else "products-and-facts"]
     args = replace(args, out=settings.work, seed=settings.seed)
     train_toolformer.main(args)
     language = GPT.from_pretrained(settings.work / "language" / "model")
@@ -36,9 +36,9 @@ def toolformer(settings: Settings) -> list[Line]:
     wrong = sum(k != r for k, r in zip(kept, right, strict=True)) / len(kept)
     found = read_result(settings.work)
     with_tools, without = (
-        min(found[f"{kind}s_right_{way}_tools"] for kind in ("sum", "fact"))
+        min(found[f"{kind}s_right_{way}_tools"] for kind in ("product", "fact"))
         if way == "with"
-        else max(found[f"{kind}s_right_{way}_tools"] for kind in ("sum", "fact"))
+        else max(found[f"{kind}s_right_{way}_tools"] for kind in ("product", "fact"))
         for way in ("with", "without")
     )
     return [
@@ -47,7 +47,7 @@ def toolformer(settings: Settings) -> list[Line]:
             "early: share on which the filter errs", wrong, 0.0, "right ones", wrong, 0.01,
         ),
         Line(
-            "unseen sums and facts with tools, the lower share of right answers, and what is "
+            "unseen products and facts with tools, the lower share of right answers, and what is "
             "missing", with_tools, 1.0, "the tools", 1 - with_tools, 0.005,
         ),
         Line(

@@ -39,15 +39,15 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
     rng = random.Random(subject.seed)
     prompts = settings.prompts or tuple(
         questions.draw(rng, seen=False, kind=kind).text
-        for kind in ("sum", "fact")
+        for kind in ("product", "fact")
         for _ in range(settings.num_answers)
     )
     known = set(questions.tokeniser.vocabulary)
     for prompt in prompts:
         if unknown := set(prompt) - known:
             raise ValueError(
-                f"{prompt!r} has {sorted(unknown)}, which the model does not know; ask for sums "
-                "and codes, as in --toolformer.prompts 12+7="
+                f"{prompt!r} has {sorted(unknown)}, which the model does not know; ask for "
+                "products and codes, as in --toolformer.prompts 347*185="
             )
     model, tokeniser = subject.model, questions.tokeniser
     texts = {

@@ -87,17 +87,17 @@ def test_scores_of_a_model_that_makes_the_right_calls():
             if prompt.startswith("code of "):
                 question = questions.fact(prompt[8:13])
             else:
-                a, b = prompt[:-1].split("+")
-                question = questions.sum(int(a), int(b))
+                a, b = prompt[:-1].split("*")
+                question = questions.product(int(a), int(b))
             found.append(f"{prompt}{question.call.written(question.answer)}{question.answer}.")
         return found
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tools_module, "answer", answers)
         found = train_toolformer.score(Knows(), questions, 20)
-    assert found["sums_right_with_tools"] == found["facts_right_with_tools"] == 1
-    assert found["sums_with_right_call"] == found["facts_with_right_call"] == 1
-    assert found["sums_right_without_tools"] == found["facts_right_without_tools"] == 0
+    assert found["products_right_with_tools"] == found["facts_right_with_tools"] == 1
+    assert found["products_with_right_call"] == found["facts_with_right_call"] == 1
+    assert found["products_right_without_tools"] == found["facts_right_without_tools"] == 0
 
 
 def outcome(folder) -> dict:
@@ -131,7 +131,7 @@ def test_exploring(run, tmp_path):
     assert text.startswith("with tools:\n")
     assert "code of " in text
     asked = replace(args.toolformer, prompts=("12+7=", "12/7="))
-    with pytest.raises(ValueError, match="which the model does not know; ask for sums"):
+    with pytest.raises(ValueError, match="which the model does not know; ask for products"):
         explore.main(replace(args, toolformer=asked))
     shutil.rmtree(tmp_path / "pictures")
     explore.main(replace(args, toolformer=replace(args.toolformer, prompts=("12+7=",))))
