@@ -65,7 +65,7 @@ class Args(Checked):
         )
     )
     language_steps: Count = 3000
-    calls: ToolformerConfig = field(default_factory=ToolformerConfig)
+    calls: ToolformerConfig = field(default_factory=lambda: ToolformerConfig(min_gain=1.0))
     calls_by: Literal["model", "people"] = "model"
     """Who writes the calls that are tried: the model, as published, or people, as in the notes."""
     num_labelled: Count = 1000
@@ -73,7 +73,7 @@ class Args(Checked):
     loss: TextLossConfig = field(
         default_factory=lambda: TextLossConfig(lr=1e-3, final_lr=1e-5, beta2=0.99, clip=1.0)
     )
-    steps: Count = 300
+    steps: Count = 600
     """Steps of training on texts with the kept calls."""
     batch_size: Count = 64
     log_every: Count = 100
@@ -192,7 +192,7 @@ def label(args: Args, questions: Questions, corpus: Sequence[Question], model: G
         ValueError: no call was kept.
     """
     from generative.text.tools import call_losses
-    from generative.training.files import read_json, write_json
+    from generative.training.files import MAX_LIST_BYTES, read_json, write_json
 
     with Run.open(args, args.out / "calls", kind="train_toolformer calls") as run:
         file = run.path / CALLS_NAME
@@ -210,7 +210,7 @@ def label(args: Args, questions: Questions, corpus: Sequence[Question], model: G
             ]
             write_json(file, records)
             run.finish(sum_up(records, args.calls.min_gain))
-        records = read_json(file)
+        records = read_json(file, MAX_LIST_BYTES)
     kept = [record["text"] for record in records if record["gain"] >= args.calls.min_gain]
     if not kept:
         raise ValueError(

@@ -18,7 +18,7 @@ from typing import Any
 
 from agents.evaluation import Evaluation, TrainingFacts
 from agents.report.records import Candidate, RoundRecord, RunRecord, append_round, read_rounds
-from generative.training.files import read_json, write_file, write_json
+from generative.training.files import MAX_LIST_BYTES, read_json, write_file, write_json
 from generative.training.run import collect_versions, read_config
 from worldmodels.dreaming.settings import load_settings
 
@@ -70,7 +70,8 @@ def write_report(
     run_folder = Path(run_folder)
     agent_folder = Path(agent_folder or run_folder / "agent")
     if evaluation is None:
-        evaluation = Evaluation.from_json(read_json(run_folder / "evaluation.json"))
+        content = read_json(run_folder / "evaluation.json", MAX_LIST_BYTES)
+        evaluation = Evaluation.from_json(content)
     facts = TrainingFacts.load(agent_folder)
     if facts is None:
         raise ValueError(
@@ -98,7 +99,7 @@ def write_report(
             "commit": _commit(),
             "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         },
-        read_json(yardstick) if yardstick.exists() else None,
+        read_json(yardstick, MAX_LIST_BYTES) if yardstick.exists() else None,
         load_settings(agent_folder),
     )
     content = record.to_json()

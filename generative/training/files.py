@@ -26,7 +26,8 @@ MANIFEST_NAME = "manifest.json"
 MAX_CONFIG_BYTES = 2**20
 """Largest JSON file of settings, in bytes. Parsed, JSON takes up to fifty times its bytes."""
 MAX_LIST_BYTES = 64 * 2**20
-"""Largest JSON file of data, in bytes: vocabularies, pieces of music, foreign weights."""
+"""Largest JSON file of data, in bytes: vocabularies, pieces of music, foreign weights, and lists
+that grow with a run (scores of episodes, calls that were tried, results of many runs)."""
 MAX_STATE_BYTES = 16 * 2**30
 """Largest file of weights, of a learner's state or of encoded frames, in bytes."""
 

@@ -13,10 +13,10 @@ __all__ = ["add_to_report"]
 
 def add_to_report(file: Path, run: Run) -> None:
     """Write the run's result beside those of other runs, with its settings and versions."""
-    from generative.training.files import read_json, write_json
+    from generative.training.files import MAX_LIST_BYTES, read_json, write_json
     from generative.training.settings import to_json
 
-    records = read_json(file) if file.exists() else {}
+    records = read_json(file, MAX_LIST_BYTES) if file.exists() else {}
     settings = {
         name: value
         for name, value in to_json(run.config).items()

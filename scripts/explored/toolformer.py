@@ -31,7 +31,7 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
 
     from generative.known.tool_questions import Questions
     from generative.text.tools import answer
-    from generative.training.files import read_json
+    from generative.training.files import MAX_LIST_BYTES, read_json
     from scripts.train_toolformer import CALLS_NAME
 
     assert subject.run is not None
@@ -57,7 +57,7 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
     lines = [f"{name}:\n" + "\n".join(rows) + "\n" for name, rows in texts.items()]
     subject.pictures.mkdir(parents=True, exist_ok=True)
     (subject.pictures / "answers.txt").write_text("\n".join(lines))
-    records = read_json(subject.run / "calls" / CALLS_NAME)
+    records = read_json(subject.run / "calls" / CALLS_NAME, MAX_LIST_BYTES)
     min_gain = subject.settings["calls"]["min_gain"]
     subject.save_figure("gains", draw(records, min_gain), dpi=100)
     return {"answers": texts}

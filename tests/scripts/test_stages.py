@@ -5,6 +5,7 @@ What they wrote is read without the project's own readers wherever that says mor
 
 import hashlib
 import importlib
+import importlib.metadata
 import json
 import shutil
 import subprocess
@@ -107,7 +108,7 @@ def test_gradient_training(work, episodes, name, logged):
         assert np.isfinite(array).all(), key
         assert np.sort(array, axis=None).tobytes() in known, key
     versions = json.loads((work / name / "versions.json").read_text())
-    assert versions[0]["packages"]["torch"] == torch.__version__
+    assert versions[0]["packages"]["torch"] == importlib.metadata.version("torch")
     assert json.loads((work / name / "config.json").read_text())["settings"]["steps"] == 5
 
 

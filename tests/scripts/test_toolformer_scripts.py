@@ -12,7 +12,8 @@ from generative.known.tool_questions import Questions
 from generative.text import tools as tools_module
 from generative.text.gpt import GPT
 from generative.text.tools import Candidate, call_losses, find_call
-from generative.training.run import read_result
+from generative.training.files import MAX_CONFIG_BYTES, write_json
+from generative.training.run import Run, read_result
 from scripts import explore, train_toolformer
 from scripts.train_toolformer import CALLS_NAME, sum_up
 from tests.commands import crash, run_script
@@ -51,6 +52,18 @@ def test_calls_are_kept_by_what_their_results_save(run):
     assert found == sum_up(records, SMOKE.calls.min_gain)
     assert found["calls_kept"] == found["calls_tried"]
     assert 0 < found["calls_kept_and_right"] == found["calls_right"] < found["calls_tried"]
+
+
+def test_many_calls_are_read_again(tmp_path):
+    """The list of 2,000 texts has more bytes than settings may have."""
+    args = replace(SMOKE, out=tmp_path)
+    with Run.open(args, tmp_path / "calls", kind="train_toolformer calls") as run:
+        record = {"text": "347*185=[CALC(347*185)->64195]64195.", "gain": 1.5, "right": True}
+        write_json(run.path / CALLS_NAME, [record] * 20_000)
+        run.finish({"calls_tried": 20_000})
+    assert (tmp_path / "calls" / CALLS_NAME).stat().st_size > MAX_CONFIG_BYTES
+    kept = train_toolformer.label(args, Questions(), [], GPT(SMOKE.model))
+    assert kept == [record["text"]] * 20_000
 
 
 def test_counting_of_calls():

@@ -11,6 +11,7 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from generative.known.points import PointData, Points, load_density
+from generative.training.files import MAX_CONFIG_BYTES
 from generative.training.reports import add_to_report
 from generative.training.run import Run
 
@@ -72,3 +73,13 @@ def test_report_collects_results_by_the_names_of_runs(tmp_path):
     assert found["b"]["result"]["loss"] == 3.0
     assert found["b"]["settings"] == {"batch_size": 64, "device": "cpu", "seed": 3}
     assert "torch" in found["a"]["versions"]["packages"]
+
+
+def test_a_report_may_hold_more_than_settings_do(tmp_path):
+    file = tmp_path / "many.json"
+    file.write_text(json.dumps({str(k): {"result": "x" * 1000} for k in range(2000)}))
+    assert file.stat().st_size > MAX_CONFIG_BYTES
+    with Run.open(Args(tmp_path / "new", report=file), kind="points") as run:
+        run.finish({"loss": 1.0})
+        add_to_report(file, run)
+    assert len(json.loads(file.read_text())) == 2001
