@@ -29,6 +29,7 @@ __all__ = [
     "PooledAttention",
     "RelativeTerm",
     "SpatialAttention",
+    "apply_rotary",
     "causal_mask",
     "padding_mask",
 ]
@@ -73,6 +74,7 @@ class MultiHeadAttention(nn.Module):
         out_bias: whether the last of them does; None for `bias`.
         scale: whether scores are divided by sqrt(D).
         dropout: share of weights left out in training.
+        rotary: turn queries and keys by their places, see `apply_rotary`; without a context only.
     """
 
     def __init__(
@@ -87,9 +89,11 @@ class MultiHeadAttention(nn.Module):
         out_bias: bool | None = None,
         scale: bool = True,
         dropout: float = 0.0,
+        rotary: bool = False,
     ):
         super().__init__()
         self.num_heads, self.causal, self.dropout = num_heads, causal, dropout
+        self.rotary = rotary
         self.key_dim = key_dim or dim // num_heads
         self.scale = self.key_dim**-0.5 if scale else 1.0
         inner = num_heads * self.key_dim
@@ -126,6 +130,9 @@ class MultiHeadAttention(nn.Module):
         else:
             source = x if context is None else context
             k, v = self._heads(self.key(source)), self._heads(self.value(source))
+            if self.rotary and context is None:
+                first = len(cache) if cache is not None else 0
+                q, k = apply_rotary(q, first), apply_rotary(k, first)
             if cache is not None:
                 k, v = cache.append(k, v)
         gathered = self._gather(q, k, v, mask, relative, maps)
@@ -166,6 +173,26 @@ class MultiHeadAttention(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:
         """(B, T, H * D) -> (B, H, T, D)."""
         return x.unflatten(2, (self.num_heads, self.key_dim)).transpose(1, 2)
+
+
+def apply_rotary(x: Tensor, first: int = 0, base: float = 10_000.0) -> Tensor:
+    """Turn the vectors of a sequence by angles that grow with their places (RoPE, Su et al. 2021).
+
+    Numbers i and i + D/2 of the vector at place t are turned by t base^(-2i/D). The product of two
+    turned vectors depends on them and on the distance of their places alone.
+
+    Args:
+        x: (..., T, D), D even.
+        first: place of the first vector.
+        base: the slowest pair needs about 2 pi base places for a turn.
+    """
+    half = x.shape[-1] // 2
+    rates = base ** (-torch.arange(half, device=x.device) / half)
+    places = torch.arange(first, first + x.shape[-2], device=x.device)
+    angles = places[:, None] * rates
+    cos, sin = angles.cos().to(x), angles.sin().to(x)
+    left, right = x[..., :half], x[..., half:]
+    return torch.cat([left * cos - right * sin, left * sin + right * cos], -1)
 
 
 class SpatialAttention(nn.Module):

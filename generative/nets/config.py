@@ -73,6 +73,9 @@ class BlockConfig(Checked):
     """Add a bias in linear maps."""
     scale: bool = True
     """Divide scores by the root of the key's width (T5 does not)."""
+    rotary: bool = False
+    """Turn queries and keys of the self-attention by their places, so that scores depend on
+    distances (Su et al. 2021). A GPT then has no vectors of places."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,6 +84,16 @@ class BlockConfig(Checked):
                 f"key_dim is {self.key_dim} with dim {self.dim} and {self.num_heads} heads; give a "
                 "positive one, or 0 where the heads divide dim"
             )
+        if self.rotary and self.head_dim % 2:
+            raise ValueError(
+                f"rotary turns pairs of numbers, and a key has {self.head_dim}; give an even "
+                "key_dim"
+            )
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older blocks turned nothing."""
+        return {"rotary": False, **settings}
 
     @property
     def head_dim(self) -> int:

@@ -81,7 +81,7 @@ class TransformerBlock(nn.Module):
         self.attention = _attention(config, causal)
         self.attention_norm = make_norm(config)
         if cross:
-            self.cross = _attention(config, causal=False)
+            self.cross = _attention(config, causal=False)  # a context has no places to turn by
             self.cross_norm = make_norm(config)
         self.feed_forward = nn.Sequential(
             nn.Linear(config.dim, config.ff_dim, config.bias),
@@ -174,4 +174,5 @@ def _attention(config: BlockConfig, causal: bool) -> MultiHeadAttention:
         bias=config.bias,
         scale=config.scale,
         dropout=config.attention_dropout,
+        rotary=config.rotary,
     )

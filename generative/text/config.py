@@ -91,7 +91,7 @@ class GPTConfig(Checked):
     vocab_size: VocabularySize = 10_000
     """Tokens, with 0 (the end of a text, and what stands after it) and 1 (unknown)."""
     max_len: Size = 80
-    """Number of positions with a vector, and so the longest text."""
+    """Longest text; each position has a vector, unless block.rotary is set."""
     num_layers: Depth = 1
     """Transformer blocks."""
     block: BlockConfig = field(default_factory=BlockConfig)

@@ -72,7 +72,7 @@ class GPT(Pretrained, nn.Module):
         self.config = config = config or GPTConfig()
         dim = config.block.dim
         self.embedding = nn.Embedding(config.vocab_size, dim)
-        self.positions = nn.Embedding(config.max_len, dim)
+        self.positions = None if config.block.rotary else nn.Embedding(config.max_len, dim)
         self.blocks = nn.ModuleList(
             TransformerBlock(config.block, causal=True) for _ in range(config.num_layers)
         )
@@ -101,8 +101,11 @@ class GPT(Pretrained, nn.Module):
         start = len(caches[0]) if caches else 0
         room = self.config.max_len - start
         check_tokens(tokens, self.config.vocab_size, room, self)
-        places = torch.arange(start, start + tokens.shape[1], device=tokens.device)
-        x = self.dropout(self.embedding(tokens) + self.positions(places))
+        x = self.embedding(tokens)
+        if self.positions is not None:
+            places = torch.arange(start, start + tokens.shape[1], device=tokens.device)
+            x = x + self.positions(places)
+        x = self.dropout(x)
         for k, block in enumerate(self.blocks):
             x = x if before is None else before(k, x)
             x = block(x, cache=caches[k] if caches else None, maps=maps)
@@ -204,7 +207,7 @@ class GPT(Pretrained, nn.Module):
         tokens = tokens[:, -self.config.max_len :]
         if state is not None and len(state.caches[0]) + new.shape[1] <= self.config.max_len:
             caches = state.caches
-        else:  # positions are learnt: if the window moves, all keys and values change
+        else:  # if the window moves, all keys and values change: a token less has been read
             new, caches = tokens, self.make_caches()
         features = self.features(new, caches)[:, -1]
         return self.read_out(features), GPTState(tokens, caches)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from generative.nets.attention import (
     KeyValueCache,
     MultiHeadAttention,
     PooledAttention,
+    apply_rotary,
     causal_mask,
     padding_mask,
 )
@@ -138,8 +140,57 @@ def test_the_books_block_has_its_parameters():
     assert count(block) == 658_688
 
 
+def test_rotary_places_are_turns_of_complex_numbers():
+    x, first = randn(2, 3, 5, 8).double(), 7
+    rates = 10_000.0 ** (-np.arange(4) / 4)
+    numbers = x[..., :4].numpy() + 1j * x[..., 4:].numpy()
+    turned = numbers * np.exp(1j * (first + np.arange(5))[:, None] * rates)
+    found = apply_rotary(x, first).numpy()
+    np.testing.assert_allclose(found[..., :4], turned.real, atol=1e-5)
+    np.testing.assert_allclose(found[..., 4:], turned.imag, atol=1e-5)
+
+
+def test_rotary_scores_depend_on_distances_alone():
+    q, k = randn(1, 6, 8), randn(1, 6, 8, seed=1)
+    scores = [
+        apply_rotary(q, first) @ apply_rotary(k, first).transpose(1, 2) for first in (0, 1, 40)
+    ]
+    torch.testing.assert_close(scores[1], scores[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(scores[2], scores[0], rtol=1e-4, atol=1e-4)
+    # A vector keeps its length, and that of place 0 stays as it is.
+    torch.testing.assert_close(apply_rotary(q).norm(dim=2), q.norm(dim=2))
+    assert torch.equal(apply_rotary(q)[:, 0], q[:, 0])
+    # Equal vectors everywhere are told apart by their distance.
+    same = torch.ones(1, 6, 8)
+    found = (apply_rotary(same) @ apply_rotary(same).transpose(1, 2))[0]
+    assert found[5, 5] > found[5, 4] > found[5, 3]
+
+
+def test_rotary_attention_by_its_cache_and_without_an_order_of_its_own():
+    torch.manual_seed(0)
+    attention, x = MultiHeadAttention(8, 2, causal=True, rotary=True), randn(3, 9, 8)
+    whole, cache = attention(x), KeyValueCache()
+    parts = [attention(part, cache=cache) for part in x.split([4, 1, 3, 1], dim=1)]
+    torch.testing.assert_close(torch.cat(parts, 1), whole)
+    plain = MultiHeadAttention(8, 2, causal=True)
+    plain.load_state_dict(attention.state_dict())
+    order = [3, 1, 0, 2, 4]  # the last place sees all before it, in any order
+    torch.testing.assert_close(plain(x[:, order])[:, -1], plain(x[:, :5])[:, -1])
+    assert not torch.allclose(attention(x[:, order])[:, -1], whole[:, 4], atol=1e-3)
+    # A context has places of its own.
+    context = randn(3, 4, 8, seed=2)
+    torch.testing.assert_close(attention(x, context), plain(x, context))
+
+
 @pytest.mark.parametrize(
-    "config", [BlockConfig(8, 2, 4, 16), gpt2_block(8, 2), bert_block(8, 2), t5_block(8, 2)]
+    "config",
+    [
+        BlockConfig(8, 2, 4, 16),
+        gpt2_block(8, 2),
+        bert_block(8, 2),
+        t5_block(8, 2),
+        replace(gpt2_block(8, 2), rotary=True),
+    ],
 )
 def test_block_by_its_steps_and_by_its_cache(config):
     torch.manual_seed(0)
@@ -184,6 +235,7 @@ def test_first_weights():
         (lambda: BlockConfig(dim=0), "dim is 0"),
         (lambda: BlockConfig(10, 3, 0), "dim 10 and 3 heads"),
         (lambda: BlockConfig(dropout=1.0), "dropout is 1.0"),
+        (lambda: BlockConfig(6, 2, 3, rotary=True), "turns pairs of numbers, and a key has 3"),
     ],
 )
 def test_what_cannot_be_is_explained(make, message):
