@@ -15,7 +15,7 @@ from typing import Any
 
 from agents.configs import AGENT_NAME, POLICY_NAME
 from generative.training.extras import PROJECT
-from generative.training.files import MAX_LIST_BYTES, read_json, write_file
+from generative.training.files import MAX_LIST_BYTES, MAX_MODEL_CONFIG_BYTES, read_json, write_file
 from generative.training.hub import CARD_NAME
 from generative.training.pretrained import CONFIG_NAME, class_name
 from generative.training.run import RESULT_NAME, VERSIONS_NAME, read_config, read_result
@@ -199,7 +199,7 @@ def _model_card(
         commands = commands or [f"worldmodels {kind} --resume {run.as_posix()}"]
         listed = read_json(run / VERSIONS_NAME) if (run / VERSIONS_NAME).is_file() else []
         versions = listed[-1] if isinstance(listed, list) and listed else {}
-    content = read_json(model / CONFIG_NAME).get("config")
+    content = read_json(model / CONFIG_NAME, MAX_MODEL_CONFIG_BYTES).get("config")
     sizes = {n: _told(x) for n, x in flatten(content).items()} if content else {}
     parts = [*(["## Sizes", _table(sizes)] if sizes else []), *parts]
     title = (run or model).resolve().name

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from generative.training.files import read_json
+from generative.training.files import MAX_MODEL_CONFIG_BYTES, read_json
 from generative.training.words import with_article
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def model_folder(folder: Path | str) -> Path:
         raise FileNotFoundError(
             f"{folder} holds no model; pass the folder of a run or of its `model`"
         )
-    content = read_json(folder / CONFIG_NAME)
+    content = read_json(folder / CONFIG_NAME, MAX_MODEL_CONFIG_BYTES)
     if isinstance(content, dict) and "settings" in content:
         command = content.get("kind")
         if (folder / RESULT_NAME).exists():

@@ -25,6 +25,8 @@ from generative.training.platforms import open_ordinary
 MANIFEST_NAME = "manifest.json"
 MAX_CONFIG_BYTES = 2**20
 """Largest JSON file of settings, in bytes. Parsed, JSON takes up to fifty times its bytes."""
+MAX_MODEL_CONFIG_BYTES = 8 * 2**20
+"""Largest JSON file of a model's settings, in bytes: a model of texts has its words there."""
 MAX_LIST_BYTES = 64 * 2**20
 """Largest JSON file of data, in bytes: vocabularies, pieces of music, foreign weights, and lists
 that grow with a run (scores of episodes, calls that were tried, results of many runs)."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from generative.training.checkpoint import MAX_HEADER_BYTES, read_header, read_tensors
 from generative.training.files import (
-    MAX_CONFIG_BYTES,
+    MAX_MODEL_CONFIG_BYTES,
     DamagedFileError,
     cut,
     json_bytes,
@@ -195,7 +195,7 @@ class Pretrained(Shared):
 
     @classmethod
     def _read_config(cls, path: Path, entry: dict[str, Any]) -> Any:
-        content = parse_json(read_listed(path, entry, MAX_CONFIG_BYTES), path)
+        content = parse_json(read_listed(path, entry, MAX_MODEL_CONFIG_BYTES), path)
         if not isinstance(content, dict) or content.get("format") != 1:
             raise DamagedFileError(f"{path}: is not the config of a saved model of format 1")
         name = str(content.get("class"))
@@ -223,7 +223,7 @@ def class_name(folder: Path | str) -> str:
     path = Path(folder) / CONFIG_NAME
     if not path.exists():
         return ""
-    content = read_json(path)
+    content = read_json(path, MAX_MODEL_CONFIG_BYTES)
     name = content.get("class") if isinstance(content, dict) else None
     if not isinstance(name, str):
         raise DamagedFileError(f"{path}: is not the config of a saved model")
@@ -252,7 +252,7 @@ def saved_class(folder: Path | str, known: Collection[str], part: str, made_by: 
     if (folder / "model").is_dir():
         raise ValueError(f"{folder} is the folder of a run; pass its model, {folder / 'model'}")
     entry = read_manifest(folder, {CONFIG_NAME, WEIGHTS_NAME})[CONFIG_NAME]
-    read_listed(folder / CONFIG_NAME, entry, MAX_CONFIG_BYTES)
+    read_listed(folder / CONFIG_NAME, entry, MAX_MODEL_CONFIG_BYTES)
     name = class_name(folder)
     if name not in known:
         raise ValueError(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from generative.diffusion import ScheduleConfig
+from generative.loading import load_model
 from generative.nets.config import clip_block
 from generative.text_to_image import (
     ConditionalUNetConfig,
@@ -15,6 +16,7 @@ from generative.text_to_image import (
     TextToImageLearner,
     TextToImageLossConfig,
 )
+from generative.training.files import MAX_CONFIG_BYTES
 
 torch.set_num_threads(1)
 
@@ -182,6 +184,18 @@ def test_reads_no_caption_without_words():
     assert model.sample(2, generator()).shape == (2, 3, 8, 8)
     with pytest.raises(ValueError, match=r"has no words.*pass tokens"):
         model.sample(["red square"])
+
+
+def test_a_model_with_all_the_words_of_the_publication_is_read_again(tmp_path):
+    """Settings of a model have room for its words, 50,000 and more."""
+    words = tuple(f"somewhat{number}" for number in range(60_000))
+    text = replace(CONFIG.text, vocab_size=len(words) + 4)
+    model = make(replace(CONFIG, words=words, text=text))
+    model.save_pretrained(tmp_path / "model")
+    assert (tmp_path / "model" / "config.json").stat().st_size > MAX_CONFIG_BYTES
+    again = load_model(tmp_path)
+    assert again.words == words
+    assert torch.equal(again.tokens([words[-1]]), model.tokens([words[-1]]))
 
 
 def test_unknown_words_are_named_and_long_captions_refused(capsys):
