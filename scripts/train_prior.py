@@ -82,7 +82,7 @@ PRESETS = {
         loss=PriorLossConfig(lr=3e-4),
         steps=20_000,
     ),
-    # All betas: with 64 of them the exact denoiser, too, draws 1.6 % too closely.
+    # All betas: with 64 of them samples of the exact denoiser, too, lie 2.6 % too close.
     "pair": Args(model=DiffusionPriorConfig(schedule=TABLE, unit=False, steps=100)),
     "pair-previous": Args(
         model=DiffusionPriorConfig(schedule=TABLE, prediction="previous", unit=False)

@@ -272,7 +272,7 @@ PRESETS = {
         autoencoder=Path("runs/vqvae"),
         reader=Path("runs/text_to_image"),
         loss=replace(OF_SCENES, level_mean=-1.0),
-        steps=3500,
+        steps=8000,
     ),
     "fashion": Args(
         data="fashion-mnist",

@@ -432,13 +432,21 @@ def _changes(old: dict[str, Any], args: Any) -> tuple[dict[str, Any], dict[str, 
 
     `out`, and paths that moved along with it, may differ and are left out.
     """
-    changed = differences(upgraded(type(args), old), to_json(args))
+    changed = differences(_as_now(type(args), old), to_json(args))
     moved = changed.get("out")
     if moved:
         changed = {n: pair for n, pair in changed.items() if not _moved_along(pair, moved)}
         changed["out"] = moved
     free = getattr(args, "resumable_fields", frozenset()) | {"out"}
     return changed, {n: pair for n, pair in changed.items() if not may_change(n, free)}
+
+
+def _as_now(kind: type, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of an older run as this version would write them, at every depth."""
+    try:
+        return to_json(from_json(kind, settings))
+    except ValueError:  # of another command, or damaged: they are compared as they stand
+        return upgraded(kind, settings)
 
 
 def _inputs(args: Any) -> Iterator[tuple[str, Path]]:

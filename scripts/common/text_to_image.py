@@ -41,7 +41,7 @@ LEVELS = (-8.0, -6.0, -5.0, -4.0, -3.0, -2.0, 0.0, 4.0)
 """Log signal-to-noise ratios at which errors are told."""
 TOLD_LEVELS = (-6.0, -5.0, -4.0, -3.0, -2.0)
 """Those at which a caption of the micro-world tells something that the picture does not."""
-LATENT_TOLD_LEVELS = (-4.0, -3.0, -2.0, -1.0, 0.0)
+LATENT_TOLD_LEVELS = (-5.0, -4.0, -3.0, -2.0, -1.0)
 """The same of latents, where a cell has a few numbers and not 192: noise hides it later."""
 
 

@@ -1,11 +1,13 @@
 """Settings of runs that were begun before something could be chosen: they load as they were."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from generative.training.run import read_config
+from generative.training.run import Run, SettingsChangedError, read_config
 from generative.training.settings import from_json, to_json
 from scripts import (
     train_clip,
@@ -29,7 +31,7 @@ def older(settings: Any, added: set[str]) -> Any:
     return {name: older(value, added) for name, value in settings.items() if name not in added}
 
 
-@pytest.mark.parametrize(
+OLDER = pytest.mark.parametrize(
     ("script", "preset", "added"),
     [
         (train_clip, "emoji", ADDED - {"warmup"}),
@@ -42,10 +44,34 @@ def older(settings: Any, added: set[str]) -> Any:
         (train_text_to_image, "emoji", ADDED | {"interval"}),
     ],
 )
+
+
+@OLDER
 def test_what_an_older_run_does_not_say_is_what_it_had(script, preset, added):
     """Adam, absolute errors, guidance everywhere."""
     args = script.PRESETS[preset]
     assert from_json(type(args), older(to_json(args), added)) == args
+
+
+@OLDER
+def test_an_older_run_goes_on(script, preset, added, tmp_path):
+    """By the same command; then its settings are written as they are now."""
+    args = replace(script.PRESETS[preset], out=tmp_path / "run")
+    with Run.open(args, kind="any"):
+        pass
+    file = args.out / "config.json"
+    now = json.loads(file.read_text())
+    file.write_text(json.dumps({**now, "settings": older(now["settings"], added)}))
+    with Run.open(args, kind="any"):
+        assert json.loads(file.read_text()) == now
+    changed = older(now["settings"], added) | {"batch_size": 3}
+    file.write_text(json.dumps({**now, "settings": changed}))
+    with (
+        pytest.raises(SettingsChangedError, match="batch_size: it has 3") as caught,
+        Run.open(args, kind="any"),
+    ):
+        pass
+    assert "not there" not in str(caught.value)
 
 
 def test_the_committed_run_of_emoji_can_be_read():
