@@ -65,15 +65,15 @@ class Args(Checked):
         )
     )
     language_steps: Count = 3000
-    calls: ToolformerConfig = field(default_factory=lambda: ToolformerConfig(min_gain=1.0))
+    calls: ToolformerConfig = field(default_factory=lambda: ToolformerConfig(min_gain=0.9))
     calls_by: Literal["model", "people"] = "model"
     """Who writes the calls that are tried: the model, as published, or people, as in the notes."""
-    num_labelled: Count = 1000
+    num_labelled: Count = 3000
     """Texts into which calls are written."""
     loss: TextLossConfig = field(
         default_factory=lambda: TextLossConfig(lr=1e-3, final_lr=1e-5, beta2=0.99, clip=1.0)
     )
-    steps: Count = 600
+    steps: Count = 800
     """Steps of training on texts with the kept calls."""
     batch_size: Count = 64
     log_every: Count = 100
@@ -227,13 +227,15 @@ def model_calls(
     import torch
 
     from generative.text.tools import sample_calls
+    from generative.training.progress import progress
 
     generator = torch.Generator(run.device).manual_seed(run.seed_for("calls"))
     texts = [question.whole for question in some]
     found = []
-    for k in range(0, len(texts), 100):
+    parts = [texts[k : k + 100] for k in range(0, len(texts), 100)]
+    for part in progress(parts, "writing calls into texts, 100 at a time"):
         found += sample_calls(
-            model, questions.tokeniser, texts[k : k + 100], questions.tools, args.calls, generator
+            model, questions.tokeniser, part, questions.tools, args.calls, generator
         )
     return found
 

@@ -185,11 +185,9 @@ class PictureTalk:
     def names(self, rng: random.Random, num_names: int | None = None) -> Talk:
         """Objects with names that are drawn for this text, each shown now and then.
 
-        The first chunks show every name once, in any order; the others show any of them. Texts of
-        few names repeat them more often, by which a model learns earlier to look back; see
-        `generative.known.bursts`.
+        The first chunks show every name once, in any order; the others show any of them.
         """
-        k = num_names or rng.randint(1, self.num_names)
+        k = num_names or rng.randint(min(2, self.num_names), self.num_names)
         things, names = rng.sample(range(EMPTY), k), rng.sample(NAMES, k)
         order = rng.sample(range(k), k)
         order += [rng.randrange(k) for _ in range(self.num_chunks - k)]
