@@ -249,12 +249,12 @@ def picture(rows: dict[str, Any], run: Run, data_dir: Path, path: Path) -> None:
     from PIL import Image
     from torch.nn import functional as F
 
-    from generative.training.pictures import image_grid
+    from generative.training.pictures import strips
     from scripts.common.images import Batches, load_images
 
     frames = load_images("frames", data_dir, SHAPE).part("test")
     shown = Batches(frames, run, 8)(0)
-    strips = [shown]
+    shown_rows = [shown]
     for name in rows:
         model = load(name, run.path).eval()
         generator = torch.Generator().manual_seed(run.seed_for("samples", 0) % 2**63)
@@ -263,10 +263,10 @@ def picture(rows: dict[str, Any], run: Run, data_dir: Path, path: Path) -> None:
         else:
             with torch.no_grad():
                 images = model.reconstruct(shown)
-        strips.append(images.clamp(0, 1))
-    strips = F.interpolate(torch.cat(strips), size=(64, 64), mode="nearest")
-    grid = image_grid(strips, columns=8)
-    Image.fromarray(grid).save(path, optimize=True)
+        shown_rows.append(images.clamp(0, 1))
+    shown_rows = [F.interpolate(row, size=(64, 64), mode="nearest") for row in shown_rows]
+    sheet = strips(*shown_rows, labels=["recorded frames", *rows])
+    Image.fromarray(sheet).save(path, optimize=True)
 
 
 def publish(rows: dict[str, Any], run: Path, docs: Path) -> None:

@@ -486,7 +486,8 @@ def picture(rows: dict[str, Any], run: Run, test: ImageSet) -> None:
     shown = [test.thin(10).as_tensor()]
     for name in rows:
         shown.append(draw(run.path / name, 10, test, run.seed_for("samples", 0)))
-    Image.fromarray(strips(*shown, scale=2)).save(run.path / "images.png", optimize=True)
+    sheet = strips(*shown, scale=2, labels=["test images", *rows])
+    Image.fromarray(sheet).save(run.path / "images.png", optimize=True)
 
 
 def publish(found: dict[str, Any], run: Path, docs: Path) -> None:

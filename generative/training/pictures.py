@@ -19,6 +19,8 @@ GAP = 2
 """Pixels between the parts of a picture."""
 GROUND = 190
 """Grey between the parts, distinct from black and white images."""
+LABEL_SIZE = 14
+"""Height of the letters beside rows, in pixels."""
 
 
 def image_grid(images: Tensor, columns: int = 0, scale: int = 1) -> np.ndarray:
@@ -48,9 +50,35 @@ def image_grid(images: Tensor, columns: int = 0, scale: int = 1) -> np.ndarray:
     return picture
 
 
-def strips(*rows: Tensor, scale: int = 1) -> np.ndarray:
-    """Stack rows of equally many images, such as originals above reconstructions."""
+def strips(*rows: Tensor, scale: int = 1, labels: Sequence[str] = ()) -> np.ndarray:
+    """Stack rows of equally many images, such as originals above reconstructions.
+
+    Args:
+        labels: one beside each row, or none.
+    """
+    if labels:
+        return labelled([image_grid(row, len(row), scale) for row in rows], labels)
     return image_grid(torch.cat(rows), columns=len(rows[0]), scale=scale)
+
+
+def labelled(rows: Sequence[np.ndarray], labels: Sequence[str]) -> np.ndarray:
+    """Stack pictures of one width, each on the right of its label.
+
+    Args:
+        rows: uint8 (H, W, 3).
+        labels: one for each.
+    """
+    font, pen = _font(LABEL_SIZE), ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    margin = 12 + math.ceil(max(pen.textlength(label, font) for label in labels))
+    height = sum(len(row) + GAP for row in rows) - GAP
+    picture = Image.new("RGB", (margin + rows[0].shape[1], height), "white")
+    top, draw = 0, ImageDraw.Draw(picture)
+    for row, label in zip(rows, labels, strict=True):
+        draw.rectangle((margin, top, picture.width, top + len(row) + GAP), (GROUND,) * 3)
+        picture.paste(Image.fromarray(row), (margin, top))
+        draw.text((margin - 6, top + len(row) / 2), label, "black", font, anchor="rm")
+        top += len(row) + GAP
+    return np.array(picture)
 
 
 def sheet(pictures: Sequence[np.ndarray], titles: Sequence[str], columns: int = 0) -> np.ndarray:

@@ -206,16 +206,20 @@ def growth(subject: Subject) -> np.ndarray | None:
     import numpy as np
     from PIL import Image
 
+    from generative.training.pictures import labelled
+
     if subject.run is None:
         return None
     paths = sorted((subject.run / "images").glob("samples-*.png"))
     pictures = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
-    pictures = [picture for picture in pictures if picture.shape == pictures[-1].shape]
+    same = [i for i, picture in enumerate(pictures) if picture.shape == pictures[-1].shape]
+    paths, pictures = [paths[i] for i in same], [pictures[i] for i in same]
     if len(pictures) < 2:
         return None
     height = (len(pictures[0]) + 2) // 8
     kept = np.linspace(0, len(pictures) - 1, min(10, len(pictures))).round().astype(int)
-    return np.concatenate([pictures[i][:height] for i in kept])[:-2]
+    steps = [f"{int(paths[i].stem.rpartition('-')[2]):,} steps" for i in kept]
+    return labelled([pictures[i][: height - 2] for i in kept], steps)
 
 
 def contributions_over_training(subject: Subject) -> Figure | None:

@@ -26,6 +26,11 @@ class Settings(Checked):
     """Images to read, at most."""
 
 
+PATCHES = ("test images", "what the critic says", "translated", "what the critic says")
+"""Labels of pictures and of the heights of their patches."""
+THERE_AND_BACK = ("first set", "there", "and back", "second set", "there", "and back")
+
+
 def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
     """Pictures; returns differences from the right images, and of sprites how many are right."""
     if subject.model.saved_name == "CycleGAN":
@@ -44,14 +49,15 @@ def _pairs(subject: Subject, settings: Settings) -> dict[str, Any]:
     images = subject.images(model.shape, max_images=settings.max_images)
     test = images.part("test")
     rows = draw_rows(model, test, source, settings.num_images)
-    subject.save("translations", strips(*rows, scale=scale))
+    labels = [source, "test images", *("made of them" for _ in rows[2:])]
+    subject.save("translations", strips(*rows, scale=scale, labels=labels))
     x = source_of(test, slice(settings.num_images), source).to(subject.device)
     y = test.as_tensor(slice(settings.num_images), subject.device)
     made = model.translate(x, subject.generator())
     with torch.no_grad():
         heights = model.heights(x, torch.cat([y, made])[: len(y)]), model.heights(x, made)
     shown = [y, patches(heights, y)[0], made, patches(heights, y)[1]]
-    subject.save("patches", strips(*shown, scale=scale))
+    subject.save("patches", strips(*shown, scale=scale, labels=PATCHES))
     return score(model, test, source, images)
 
 
@@ -66,11 +72,11 @@ def _two_sets(subject: Subject, settings: Settings) -> dict[str, Any]:
     sets = load_sets(subject.data, first, second, model.shape)
     test = [images.part("test") for images in sets]
     rows = there_and_back(model, test, settings.num_images)
-    subject.save("translations", strips(*rows, scale=scale))
+    subject.save("translations", strips(*rows, scale=scale, labels=THERE_AND_BACK))
     with torch.no_grad():
         heights = model.heights(rows[3]), model.heights(rows[1])
     shown = [rows[3], patches(heights, rows[3])[0], rows[1], patches(heights, rows[3])[1]]
-    subject.save("patches", strips(*shown, scale=scale))
+    subject.save("patches", strips(*shown, scale=scale, labels=PATCHES))
     if subject.data == "palettes":
         subject.save_figure("colours", colours(pairings(model, test, sets)), dpi=100)
     return score(model, test, sets)

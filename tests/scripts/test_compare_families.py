@@ -44,7 +44,9 @@ def test_two_families_on_recorded_frames(tmp_path, capsys):
     assert table(rows) in text
     assert table(rows) in capsys.readouterr().out
     picture = np.asarray(Image.open(docs / "images" / "families" / "frames.png"))
-    assert picture.shape == (3 * 64 + 2 * 2, 8 * 64 + 7 * 2, 3)
+    height, width, _ = picture.shape
+    assert height == 3 * 64 + 2 * 2
+    assert width > 8 * 64 + 7 * 2  # with the names of the families
     assert (docs / "results" / "families" / "frames.json").exists()
 
 

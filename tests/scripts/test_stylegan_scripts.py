@@ -46,7 +46,9 @@ def test_exploring_a_run(kind, tmp_path):
     assert set(pictures) == names | extra | ({"contributions"} if kind == "stylegan2" else set())
     assert pictures["samples"].shape == (658, 658, 3)
     assert pictures["interpolation"].shape == (130, 658, 3)
-    assert pictures["growth"].shape == (2 * 66 - 2, 526, 3)
+    height, width, _ = pictures["growth"].shape
+    assert height == 2 * 66 - 2
+    assert width > 526  # with the steps
     if extra:
         assert pictures["styles-coarse"].shape == (7 * 66 - 2, 9 * 66 - 2, 3)
         assert pictures["noise"].shape == (6 * 66 - 2, 526, 3)

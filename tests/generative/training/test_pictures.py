@@ -39,6 +39,19 @@ def test_strips_stand_above_each_other():
     assert picture[-1, 0, 0] == 255
 
 
+def test_rows_stand_beside_their_labels():
+    rows = torch.rand(2, 3, 3, 40, 40)
+    plain, picture = strips(*rows), strips(*rows, labels=["one", "a longer label"])
+    margin = picture.shape[1] - plain.shape[1]
+    assert picture.shape[0] == plain.shape[0]
+    np.testing.assert_array_equal(picture[:, margin:], plain)
+    left = picture[:, :margin]
+    ink = [(left[top : top + 40] < 128).any(2).any(0).nonzero()[0] for top in (0, 42)]
+    assert 0 < ink[1][0] < ink[0][0]  # the longer one begins further to the left
+    assert ink[0][-1] < margin
+    assert (left[40:42] > 200).all()
+
+
 def test_points_are_ink_with_the_second_axis_up():
     up = torch.tensor([[0.5, 2.5]])
     picture = point_clouds([up, -up], limit=3.0, side=6)
