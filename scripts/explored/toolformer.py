@@ -20,7 +20,7 @@ class Settings(Checked):
     """Runs of train_toolformer.py."""
 
     prompts: tuple[str, ...] = ()
-    """Questions to answer, such as "12+7=" or "code of bodik="; unseen ones without any."""
+    """Questions to answer, such as "347*185=" or "code of bodik="; unseen ones without any."""
     num_answers: Count = 6
     """Unseen questions of each kind that are answered."""
 
