@@ -29,6 +29,7 @@ class Settings(Checked):
 PATCHES = ("test images", "what the critic says", "translated", "what the critic says")
 """Labels of pictures and of the heights of their patches."""
 THERE_AND_BACK = ("first set", "there", "and back", "second set", "there", "and back")
+"""Labels of the rows of `train_cyclegan.there_and_back`."""
 
 
 def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
