@@ -149,15 +149,15 @@ def page(records: dict) -> str:
         f"All bars hold in {whole} of {len(records)}. A bar is a bound for the value, for the gap",
         "(value less reference), or for either as a share, as the line says.",
         "",
-        "| certificate | family | bars held | CPU seconds | seed |",
-        "|---|---|---|---|---|",
+        "| chapter | certificate | family | bars held | CPU seconds | seed |",
+        "|---|---|---|---|---|---|",
     ]
     for name, record in records.items():
         count = f"{sum(held[name])} of {len(held[name])}"
         count = "all" if all(held[name]) else f"**{count}**"
         lines.append(
-            f"| [{name}](#{name}) | {record['family']} | {count} | {record['cpu_seconds']:.0f} | "
-            f"{record['seed']} |"
+            f"| {CERTIFICATES[name].chapter} | [{name}](#{name}) | {record['family']} | {count} | "
+            f"{record['cpu_seconds']:.0f} | {record['seed']} |"
         )
     for name, record in records.items():
         lines += [

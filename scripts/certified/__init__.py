@@ -1,7 +1,7 @@
 """Certificates of models against known optima, one module for each kind of model.
 
-The `CERTIFICATES` of every module in this folder are found, and made in the order of the
-modules' names. No module here loads torch before a certificate is made.
+The `CERTIFICATES` of every module in this folder are found, and stand in the order of the book's
+chapters, then of the modules' names. No module here loads torch before a certificate is made.
 """
 
 from importlib import import_module
@@ -11,10 +11,11 @@ from scripts.certified.common import Certificate, Line, Settings
 
 __all__ = ["CERTIFICATES", "Certificate", "Line", "Settings"]
 
-CERTIFICATES: dict[str, Certificate] = {
-    name: certificate
+_FOUND: list[tuple[str, Certificate]] = [
+    named
     for module in iter_modules(__path__)
     if module.name != "common"
-    for name, certificate in import_module(f"{__name__}.{module.name}").CERTIFICATES.items()
-}
+    for named in import_module(f"{__name__}.{module.name}").CERTIFICATES.items()
+]
+CERTIFICATES = dict(sorted(_FOUND, key=lambda named: named[1].chapter))
 """Certificates by the name for `scripts/certificates.py --only NAME`."""

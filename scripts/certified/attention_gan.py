@@ -102,6 +102,6 @@ def biggan_sprites(settings: Settings) -> list[Line]:
 
 
 CERTIFICATES = {
-    "sagan-equal-objects": Certificate("SAGAN", sagan_equal_objects),
-    "biggan-sprites": Certificate("BigGAN", biggan_sprites),
+    "sagan-equal-objects": Certificate("SAGAN", sagan_equal_objects, 10),
+    "biggan-sprites": Certificate("BigGAN", biggan_sprites, 10),
 }

@@ -73,6 +73,6 @@ def autoencoder(settings: Settings) -> list[Line]:
 
 
 CERTIFICATES = {
-    "autoencoder-digits": Certificate("Autoencoder", autoencoder),
-    "linear-autoencoder": Certificate("Linear autoencoder", linear_autoencoder),
+    "autoencoder-digits": Certificate("Autoencoder", autoencoder, 3),
+    "linear-autoencoder": Certificate("Linear autoencoder", linear_autoencoder, 3),
 }

@@ -70,5 +70,5 @@ def logistic_regression_error(digits, max_iter: int) -> float:
 
 
 CERTIFICATES = {
-    "cnn-digits": Certificate("Convolutional classifier", cnn_digits),
+    "cnn-digits": Certificate("Convolutional classifier", cnn_digits, 2),
 }

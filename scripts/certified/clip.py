@@ -38,4 +38,4 @@ def clip_scenes(settings: Settings) -> list[Line]:
     ]  # fmt: skip
 
 
-CERTIFICATES = {"clip-scenes": Certificate("CLIP", clip_scenes)}
+CERTIFICATES = {"clip-scenes": Certificate("CLIP", clip_scenes, 13)}

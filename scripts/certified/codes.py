@@ -118,6 +118,6 @@ def _nats(what: str, found: dict[str, float], count: int, bar: float = 0.01) -> 
 
 
 CERTIFICATES = {
-    "vqvae-scenes": Certificate("VQ-VAE, PixelCNN prior", vqvae_scenes),
-    "vqgan-sprites": Certificate("VQ-GAN, Transformer prior", vqgan_sprites),
+    "vqvae-scenes": Certificate("VQ-VAE, PixelCNN prior", vqvae_scenes, 10),
+    "vqgan-sprites": Certificate("VQ-GAN, Transformer prior", vqgan_sprites, 10),
 }

@@ -54,5 +54,7 @@ class Certificate(NamedTuple):
 
     family: str
     certify: Callable[[Settings], list[Line]]
+    chapter: int
+    """Chapter of docs/book.md."""
     given: bool = False
     """True if it needs a file that a user provides; without it, the certificate is left out."""

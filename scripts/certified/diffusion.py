@@ -81,9 +81,9 @@ def diffusion_lines(settings: Settings, preset: str, name: str) -> list[Line]:
 
 
 CERTIFICATES = {
-    "diffusion-two-moons": Certificate("Diffusion, DDPM and DDIM", two_moons),
-    "diffusion-two-moons-edm": Certificate("Diffusion, EDM", two_moons_edm),
-    "diffusion-eight-gaussians": Certificate("Diffusion, DDPM and DDIM", eight_gaussians),
-    "diffusion-ring": Certificate("Diffusion, DDPM and DDIM", ring),
-    "diffusion-checkerboard": Certificate("Diffusion, DDPM and DDIM", checkerboard),
+    "diffusion-two-moons": Certificate("Diffusion, DDPM and DDIM", two_moons, 8),
+    "diffusion-two-moons-edm": Certificate("Diffusion, EDM", two_moons_edm, 8),
+    "diffusion-eight-gaussians": Certificate("Diffusion, DDPM and DDIM", eight_gaussians, 8),
+    "diffusion-ring": Certificate("Diffusion, DDPM and DDIM", ring, 8),
+    "diffusion-checkerboard": Certificate("Diffusion, DDPM and DDIM", checkerboard, 8),
 }

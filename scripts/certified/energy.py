@@ -99,10 +99,10 @@ def rbm_digits(settings: Settings) -> list[Line]:
 
 
 CERTIFICATES = {
-    "energy-two-moons": Certificate("Deep EBM on points", energy_on("two-moons", "two moons")),
+    "energy-two-moons": Certificate("Deep EBM on points", energy_on("two-moons", "two moons"), 7),
     "energy-eight-gaussians": Certificate(
-        "Deep EBM on points", energy_on("eight-gaussians", "eight Gaussians")
+        "Deep EBM on points", energy_on("eight-gaussians", "eight Gaussians"), 7
     ),
-    "rbm-bars-and-stripes": Certificate("RBM", rbm_bars_and_stripes),
-    "rbm-digits": Certificate("RBM", rbm_digits),
+    "rbm-bars-and-stripes": Certificate("RBM", rbm_bars_and_stripes, 7),
+    "rbm-digits": Certificate("RBM", rbm_digits, 7),
 }

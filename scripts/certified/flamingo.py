@@ -58,4 +58,4 @@ def flamingo_scenes(settings: Settings) -> list[Line]:
     ]  # fmt: skip
 
 
-CERTIFICATES = {"flamingo-scenes": Certificate("Flamingo", flamingo_scenes)}
+CERTIFICATES = {"flamingo-scenes": Certificate("Flamingo", flamingo_scenes, 13)}

@@ -83,13 +83,13 @@ def distance_line(name: str, result: dict[str, Any], steps: int) -> Line:
 
 
 CERTIFICATES = {
-    "flow-matching-two-moons": Certificate("Flow matching", flow_on("two-moons", "moons")),
+    "flow-matching-two-moons": Certificate("Flow matching", flow_on("two-moons", "moons"), 8),
     "flow-matching-eight-gaussians": Certificate(
-        "Flow matching", flow_on("eight-gaussians", "8 Gaussians")
+        "Flow matching", flow_on("eight-gaussians", "8 Gaussians"), 8
     ),
-    "flow-matching-ring": Certificate("Flow matching", flow_on("ring", "ring of 8")),
-    "mean-flow-two-moons": Certificate("MeanFlow, one step", mean_flow_on("mean-flow", "moons")),
+    "flow-matching-ring": Certificate("Flow matching", flow_on("ring", "ring of 8"), 8),
+    "mean-flow-two-moons": Certificate("MeanFlow, one step", mean_flow_on("mean-flow", "moons"), 8),
     "mean-flow-eight-gaussians": Certificate(
-        "MeanFlow, one step", mean_flow_on("mean-flow-eight-gaussians", "8 Gaussians")
+        "MeanFlow, one step", mean_flow_on("mean-flow-eight-gaussians", "8 Gaussians"), 8
     ),
 }

@@ -141,13 +141,15 @@ def digits_lines(script, preset: str, settings: Settings) -> list[Line]:
 
 CERTIFICATES = {
     "realnvp-two-moons": Certificate(
-        "RealNVP, spline couplings", realnvp_on("two-moons", "two moons", 1e-3)
+        "RealNVP, spline couplings", realnvp_on("two-moons", "two moons", 1e-3), 6
     ),
-    "realnvp-ring": Certificate("RealNVP, spline couplings", realnvp_on("ring", "ring of 8", 0.05)),
+    "realnvp-ring": Certificate(
+        "RealNVP, spline couplings", realnvp_on("ring", "ring of 8", 0.05), 6
+    ),
     "realnvp-checkerboard": Certificate(
-        "RealNVP, spline couplings", realnvp_on("checkerboard", "checkerboard", 0.05)
+        "RealNVP, spline couplings", realnvp_on("checkerboard", "checkerboard", 0.05), 6
     ),
-    "realnvp-digits": Certificate("RealNVP, dequantised images", realnvp_digits),
-    "glow-digits": Certificate("Glow, dequantised images", glow_digits),
-    "ffjord-two-moons": Certificate("FFJORD, continuous flow", ffjord_two_moons),
+    "realnvp-digits": Certificate("RealNVP, dequantised images", realnvp_digits, 6),
+    "glow-digits": Certificate("Glow, dequantised images", glow_digits, 6),
+    "ffjord-two-moons": Certificate("FFJORD, continuous flow", ffjord_two_moons, 6),
 }

@@ -142,7 +142,9 @@ def colours_shown(images: np.ndarray) -> np.ndarray:
 
 
 CERTIFICATES = {
-    "gan-grid-25": Certificate("GAN, relativistic with R1 and R2", gan_grid_25),
-    "wgan-grid-25": Certificate("Wasserstein GAN", wgan_grid_25),
-    "conditional-gan-sprites": Certificate("Conditional GAN, projection", conditional_gan_sprites),
+    "gan-grid-25": Certificate("GAN, relativistic with R1 and R2", gan_grid_25, 4),
+    "wgan-grid-25": Certificate("Wasserstein GAN", wgan_grid_25, 4),
+    "conditional-gan-sprites": Certificate(
+        "Conditional GAN, projection", conditional_gan_sprites, 4
+    ),
 }

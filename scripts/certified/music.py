@@ -99,10 +99,10 @@ def jsb(preset: str, published: float) -> Callable[[Settings], list[Line]]:
 
 
 CERTIFICATES = {
-    "jsb-lstm": Certificate("LSTM, JSB chorales", jsb("lstm", 8.45), given=True),
-    "jsb-gru": Certificate("GRU, JSB chorales", jsb("gru", 8.43), given=True),
+    "jsb-lstm": Certificate("LSTM, JSB chorales", jsb("lstm", 8.45), 11, given=True),
+    "jsb-gru": Certificate("GRU, JSB chorales", jsb("gru", 8.43), 11, given=True),
     "music-transformer-chorales": Certificate(
-        "Music Transformer, relative, chained", transformer_chorales
+        "Music Transformer, relative, chained", transformer_chorales, 11
     ),
-    "musegan-chorales": Certificate("MuseGAN, held notes", musegan_chorales),
+    "musegan-chorales": Certificate("MuseGAN, held notes", musegan_chorales, 11),
 }

@@ -125,7 +125,7 @@ def largest_leak(model: PixelCNN, x: Tensor) -> float:
 
 
 CERTIFICATES = {
-    "pixelcnn-bars": Certificate("Gated PixelCNN", bars_and_stripes),
-    "pixelrnn-bars": Certificate("PixelRNN, diagonal LSTM", bars_and_stripes_recurrent),
-    "pixelcnn-digits": Certificate("Gated PixelCNN, logistic mixture", digits),
+    "pixelcnn-bars": Certificate("Gated PixelCNN", bars_and_stripes, 5),
+    "pixelrnn-bars": Certificate("PixelRNN, diagonal LSTM", bars_and_stripes_recurrent, 5),
+    "pixelcnn-digits": Certificate("Gated PixelCNN, logistic mixture", digits, 5),
 }

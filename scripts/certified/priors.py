@@ -51,6 +51,6 @@ def _samples(found: dict[str, float]) -> Line:
 
 
 CERTIFICATES = {
-    "diffusion-prior-pair": Certificate("Diffusion prior", diffusion_pair),
-    "autoregressive-prior-pair": Certificate("Autoregressive prior", bucket_pair),
+    "diffusion-prior-pair": Certificate("Diffusion prior", diffusion_pair, 13),
+    "autoregressive-prior-pair": Certificate("Autoregressive prior", bucket_pair, 13),
 }

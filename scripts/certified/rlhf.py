@@ -35,4 +35,4 @@ def rlhf(settings: Settings) -> list[Line]:
     ]
 
 
-CERTIFICATES = {"rlhf": Certificate("RLHF, a language of requests", rlhf)}
+CERTIFICATES = {"rlhf": Certificate("RLHF, a language of requests", rlhf, 9)}

@@ -33,5 +33,5 @@ def eight_gaussians(settings: Settings) -> list[Line]:
 
 
 CERTIFICATES = {
-    "score-eight-gaussians": Certificate("Noise-conditional score network", eight_gaussians)
+    "score-eight-gaussians": Certificate("Noise-conditional score network", eight_gaussians, 7)
 }

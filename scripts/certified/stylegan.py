@@ -188,6 +188,8 @@ def path_length(gan: StyleGAN, settings: Settings, space: str, step: float = 1e-
 
 
 CERTIFICATES = {
-    "progan-sprites": Certificate("ProGAN, relativistic with R1 and R2", progan_sprites),
-    "stylegan2-sprites": Certificate("StyleGAN2, relativistic with R1 and R2", stylegan2_sprites),
+    "progan-sprites": Certificate("ProGAN, relativistic with R1 and R2", progan_sprites, 10),
+    "stylegan2-sprites": Certificate(
+        "StyleGAN2, relativistic with R1 and R2", stylegan2_sprites, 10
+    ),
 }

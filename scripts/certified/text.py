@@ -206,15 +206,15 @@ def excess_line(script, what: str, settings: Settings) -> Line:
 
 
 CERTIFICATES = {
-    "lstm-markov": Certificate("LSTM, letters", lstm_markov),
+    "lstm-markov": Certificate("LSTM, letters", lstm_markov, 5),
     "bidirectional-hidden-markov": Certificate(
-        "Bidirectional GRU, hidden letters", bidirectional_hidden_markov
+        "Bidirectional GRU, hidden letters", bidirectional_hidden_markov, 5
     ),
-    "gpt-reviews": Certificate("GPT, reviews of a grammar", gpt_reviews),
-    "gpt-rules": Certificate("GPT, tasks posed in the text", gpt_rules),
-    "gpt-dialogues": Certificate("GPT, conversation with a history", gpt_dialogues),
-    "gpt-shakespeare": Certificate("GPT, characters", gpt_shakespeare, given=True),
-    "gpt-nanogpt": Certificate("GPT, characters", gpt_nanogpt, given=True),
-    "bert-hidden-markov": Certificate("BERT, hidden letters", bert_hidden_markov),
-    "t5-hidden-markov": Certificate("T5, cut-out pieces", t5_hidden_markov),
+    "gpt-reviews": Certificate("GPT, reviews of a grammar", gpt_reviews, 9),
+    "gpt-rules": Certificate("GPT, tasks posed in the text", gpt_rules, 9),
+    "gpt-dialogues": Certificate("GPT, conversation with a history", gpt_dialogues, 9),
+    "gpt-shakespeare": Certificate("GPT, characters", gpt_shakespeare, 9, given=True),
+    "gpt-nanogpt": Certificate("GPT, characters", gpt_nanogpt, 9, given=True),
+    "bert-hidden-markov": Certificate("BERT, hidden letters", bert_hidden_markov, 9),
+    "t5-hidden-markov": Certificate("T5, cut-out pieces", t5_hidden_markov, 9),
 }

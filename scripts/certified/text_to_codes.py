@@ -77,7 +77,7 @@ def _by_steps(args: Args, settings: Settings) -> list[Line]:
 
 
 CERTIFICATES = {
-    "dalle-scenes": Certificate("DALL.E", partial(scenes, "dalle")),
-    "parti-scenes": Certificate("Parti", partial(scenes, "parti")),
-    "muse-scenes": Certificate("MUSE", partial(scenes, "muse")),
+    "dalle-scenes": Certificate("DALL.E", partial(scenes, "dalle"), 13),
+    "parti-scenes": Certificate("Parti", partial(scenes, "parti"), 13),
+    "muse-scenes": Certificate("MUSE", partial(scenes, "muse"), 13),
 }

@@ -196,7 +196,7 @@ def _by_edges(base: Path, settings: Settings) -> list[Line]:
 
 
 CERTIFICATES = {
-    "glide-scenes": Certificate("GLIDE, ControlNet, latent diffusion", glide_scenes),
-    "imagen-scenes": Certificate("Imagen", imagen_scenes),
-    "upsampler-scenes": Certificate("Upsampler", upsampler_scenes),
+    "glide-scenes": Certificate("GLIDE, ControlNet, latent diffusion", glide_scenes, 13),
+    "imagen-scenes": Certificate("Imagen", imagen_scenes, 13),
+    "upsampler-scenes": Certificate("Upsampler", upsampler_scenes, 13),
 }

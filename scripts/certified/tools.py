@@ -57,4 +57,4 @@ def toolformer(settings: Settings) -> list[Line]:
     ]  # fmt: skip
 
 
-CERTIFICATES = {"toolformer": Certificate("Toolformer", toolformer)}
+CERTIFICATES = {"toolformer": Certificate("Toolformer", toolformer, 9)}

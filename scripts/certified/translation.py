@@ -80,6 +80,6 @@ def cyclegan_palettes(settings: Settings) -> list[Line]:
 
 
 CERTIFICATES = {
-    "pix2pix-edges": Certificate("pix2pix, pairs of patches", pix2pix_edges),
-    "cyclegan-palettes": Certificate("CycleGAN, pairs of patches", cyclegan_palettes),
+    "pix2pix-edges": Certificate("pix2pix, pairs of patches", pix2pix_edges, 10),
+    "cyclegan-palettes": Certificate("CycleGAN, pairs of patches", cyclegan_palettes, 10),
 }

@@ -66,6 +66,6 @@ def vae_digits(settings: Settings) -> list[Line]:
 
 
 CERTIFICATES = {
-    "linear-vae": Certificate("Linear VAE", linear_vae),
-    "vae-digits": Certificate("VAE, importance-weighted, mixture prior", vae_digits),
+    "linear-vae": Certificate("Linear VAE", linear_vae, 3),
+    "vae-digits": Certificate("VAE, importance-weighted, mixture prior", vae_digits, 3),
 }

@@ -99,7 +99,7 @@ def test_one_is_done_again_and_the_others_are_kept(tmp_path, monkeypatch):
         return [Line("a number", value := next(values), 0.0, "zero", value, 0.3)]
 
     monkeypatch.setattr(
-        certificates, "CERTIFICATES", {n: Certificate(n, certify) for n in ("a", "b")}
+        certificates, "CERTIFICATES", {n: Certificate(n, certify, 1) for n in ("a", "b")}
     )
     both = Args(docs=tmp_path / "docs", work=tmp_path / "work")
     with pytest.raises(SystemExit, match="missed: a"):
@@ -120,7 +120,7 @@ def test_one_whose_file_is_missing_is_left_out(tmp_path, monkeypatch, capsys):
         return [Line("a number", number, 0.0, "zero", number, 0.3)]
 
     def made(given: bool) -> dict:
-        certificate = Certificate("a", certify, given=given)
+        certificate = Certificate("a", certify, 1, given=given)
         monkeypatch.setattr(certificates, "CERTIFICATES", {"a": certificate})
         folder = tmp_path / "docs"
         certificates.main(Args(docs=folder, work=tmp_path / "work", data=tmp_path))
