@@ -9,7 +9,8 @@ masked convolution takes one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -63,17 +64,42 @@ class RecurrentNet(nn.Module):
         """(B, C, H, W) in [0, 1] -> (B, P, H, W)."""
         x = 2 * x - 1
         h, own = self.first(x), self.own(x)
-        for layer in self.layers:
+        for layer in self._layers():
             h = h + layer(h, h + own)
         return self.last(h)
 
     def row(self, x: Tensor, i: int) -> Callable[[int], Tensor]:
         """A function that gives the parameters (B, P) of row i's pixel in a column.
 
-        It reads x anew whenever it is called; rows below i are not computed.
+        What the rows above say is computed once; then each pixel costs a part of one row. The
+        function reads row i of x anew whenever it is called.
         """
-        seen = x[:, :, : i + 1]
-        return lambda j: self(seen)[:, :, i, j]
+        above = self._last_row(x[:, :, :i])
+        near = x[:, :, max(0, i - self.first.kernel_size[0] // 2) : i + 1]
+
+        def at(j: int) -> Tensor:
+            h = self.first(2 * near - 1)[:, :, -1:, : j + 1]
+            for layer, (right, left) in zip(self._layers(), above, strict=True):
+                h = h + layer.along_row(h, right[..., : j + 1], left[..., : j + 1])
+            return self.last(h[..., -1:])[:, :, 0, 0]
+
+        return at
+
+    def _last_row(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """States of each layer's two LSTMs in the last row of x, (B, D, W); zeros without a row."""
+        if not x.shape[2]:
+            zeros = x.new_zeros(len(x), self.own.out_channels, x.shape[3])
+            return [(zeros, zeros)] * len(self.layers)
+        x, rows = 2 * x - 1, []
+        h, own = self.first(x), self.own(x)
+        for layer in self._layers():
+            right, left = layer.states(h, h + own)
+            rows.append((right[:, :, -1], left[:, :, -1]))
+            h = h + layer.joined(right, left)
+        return rows
+
+    def _layers(self) -> Iterator[_BothWays]:
+        return cast("Iterator[_BothWays]", iter(self.layers))
 
 
 class _BothWays(nn.Module):
@@ -87,9 +113,26 @@ class _BothWays(nn.Module):
         self.out = MaskedConv2d(dim, dim, 1, "B", colours)
 
     def forward(self, without: Tensor, with_own: Tensor) -> Tensor:
+        return self.joined(*self.states(without, with_own))
+
+    def states(self, without: Tensor, with_own: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the LSTM that goes to the right, and of the one that goes to the left."""
+        return self.right(without), self.left(with_own.flip(3)).flip(3)
+
+    def joined(self, right: Tensor, left: Tensor) -> Tensor:
+        """Output (B, D, H, W) of the states of all rows."""
         # What comes from the right has seen later pixels of its row; moved down by one it has not.
-        left = self.left(with_own.flip(3)).flip(3)
-        return self.out(self.dropout(self.right(without) + F.pad(left, (0, 0, 1, -1))))
+        return self.out(self.dropout(right + F.pad(left, (0, 0, 1, -1))))
+
+    def along_row(self, x: Tensor, right: Tensor, left: Tensor) -> Tensor:
+        """Output of the left part of one row.
+
+        Args:
+            x: its features, (B, D, 1, W).
+            right, left: states of the row above there, (B, D, W).
+        """
+        states = self.right.along_row(x, right) + left
+        return self.out(self.dropout(states[:, :, None]))
 
 
 class DiagonalLSTM(nn.Module):
@@ -124,12 +167,27 @@ class DiagonalLSTM(nn.Module):
         h = c = x.new_zeros(x.shape[:3])
         states = []
         for wide, there in zip(gates.unbind(3), begun.unbind(3), strict=True):
-            gates_and_new = wide + self.states(F.pad(h, (1, 0)))
-            write, forget, read, new = gates_and_new.chunk(4, 1)
-            c = there * (forget.sigmoid() * c + write.sigmoid() * new.tanh())
-            h = read.sigmoid() * c.tanh()
+            h, c = _cell(wide + self.states(F.pad(h, (1, 0))), c)
+            h, c = there * h, there * c
             states.append(h)
         return unskew(torch.stack(states, 3), width)
+
+    def along_row(self, x: Tensor, above: Tensor) -> Tensor:
+        """States (B, D, W) of one row of features (B, D, 1, W), below the states (B, D, W)."""
+        gates = self.inputs(x)[:, :, 0]
+        h = c = torch.zeros_like(above[:, :, 0])
+        states = []
+        for wide, over in zip(gates.unbind(2), above.unbind(2), strict=True):
+            h, c = _cell(wide + self.states(torch.stack([over, h], 2))[:, :, 0], c)
+            states.append(h)
+        return torch.stack(states, 2)
+
+
+def _cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Next state and memory of an LSTM, of the sums (B, 4 D, ...) and the memory before."""
+    write, forget, read, new = gates.chunk(4, 1)
+    c = forget.sigmoid() * c + write.sigmoid() * new.tanh()
+    return read.sigmoid() * c.tanh(), c
 
 
 def skew(x: Tensor) -> Tensor:

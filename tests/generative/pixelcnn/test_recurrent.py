@@ -46,3 +46,19 @@ def test_forget_gates_begin_open_and_an_even_kernel_is_refused():
     assert bias.tolist() == [0.0] * 8 + [1.0] * 8 + [0.0] * 16
     with pytest.raises(ValueError, match="first_kernel is 4; a kernel needs an odd side"):
         RecurrentConfig(first_kernel=4)
+
+
+@pytest.mark.parametrize(("c", "first_kernel"), [(1, 3), (3, 5)])
+def test_a_row_by_itself_is_that_of_the_whole_map(c, first_kernel):
+    """Whatever stands behind the pixel in its row, and below."""
+    torch.manual_seed(0)
+    config = PixelCNNConfig((c, 4, 5), 4, network=RecurrentConfig(6, 2, first_kernel))
+    network, x = config.build().network.double().eval(), torch.rand(2, c, 4, 5).double()
+    whole = network(x)
+    for i in range(4):
+        unknown = x.clone()
+        unknown[:, :, i + 1 :] = 0.3
+        at = network.row(unknown, i)
+        for j in range(5):
+            unknown[:, :, i] = torch.where(torch.arange(5) > j, 0.7, x[:, :, i])
+            torch.testing.assert_close(at(j), whole[:, :, i, j])
