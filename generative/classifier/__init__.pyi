@@ -35,5 +35,8 @@ from .model import (
     confusion_matrix as confusion_matrix,
 )
 from .model import (
+    random_mirror as random_mirror,
+)
+from .model import (
     random_shift as random_shift,
 )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from generative.training.config import MuonConfig
 from generative.training.ranges import (
     Checked,
     Choices,
@@ -88,16 +89,21 @@ class CNNClassifierConfig(Checked):
 
 
 @dataclass(frozen=True)
-class ClassifierLossConfig(Checked):
-    """Training settings of a classifier: Adam on the cross-entropy of the right class."""
+class ClassifierLossConfig(MuonConfig):
+    """Training settings of a classifier: Adam on the cross-entropy of the right class, or Muon for
+    all weights of convolutions and dense layers but the first and the last."""
 
     lr: Positive = 5e-4
-    """Adam's learning rate."""
+    """Learning rate."""
     final_lr: NonNegative = 5e-4
     """Learning rate at the last step; cosine from `lr` (equal: constant, as in the book)."""
-    adam_eps: Positive = 1e-7
-    """Adam's epsilon (the book's framework has 1e-7)."""
-    weight_decay: NonNegative = 0.0
-    """Decoupled weight decay (AdamW)."""
     shift: SizeOrZero = 0
     """Move each training image by at most this many pixels each way; its new borders are black."""
+    mirror: bool = False
+    """Mirror every other training image at random, left and right exchanged."""
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Classifiers of older runs were trained by Adam, without a limit of the gradient or an
+        average, and images were not mirrored."""
+        return super().upgrade({"clip": 0.0, "ema": 0.0, "mirror": False, **settings})

@@ -25,8 +25,7 @@ from generative.classifier.config import (
     MLPClassifierConfig,
 )
 from generative.training.checks import check_batch, check_images, check_labels, check_some
-from generative.training.learner import ModelLearner
-from generative.training.optimisation import Optimisation, parameter_groups
+from generative.training.learner import ModelLearner, muon_or_adamw
 from generative.training.pretrained import Pretrained
 
 __all__ = [
@@ -35,6 +34,7 @@ __all__ = [
     "ClassifierLosses",
     "classifier_loss",
     "confusion_matrix",
+    "random_mirror",
     "random_shift",
 ]
 
@@ -163,13 +163,17 @@ def random_shift(x: Tensor, most: int, generator: torch.Generator | None = None)
     return F.pad(x, (most, most, most, most))[images, channels, rows, columns]
 
 
+def random_mirror(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Images (B, C, H, W), each with left and right exchanged or not, as a coin says."""
+    mirrored = torch.rand(len(x), 1, 1, 1, generator=generator, device=x.device) < 0.5
+    return torch.where(mirrored, x.flip(3), x)
+
+
 class ClassifierLearner(ModelLearner[Classifier]):
-    """Adam on the cross-entropy; one `update` per batch."""
+    """Adam or Muon on the cross-entropy; one `update` per batch."""
 
     def __init__(self, model: Classifier, config: ClassifierLossConfig, steps: int):
-        groups = parameter_groups(model, config.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=config.lr, eps=config.adam_eps)
-        super().__init__(model, Optimisation(model, optimizer, steps, config.final_lr))
+        super().__init__(model, muon_or_adamw(model, config, steps))
         self.config = config
 
     def update(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor | float]:
@@ -177,4 +181,6 @@ class ClassifierLearner(ModelLearner[Classifier]):
         x, labels = batch
         if self.config.shift:
             x = random_shift(x, self.config.shift)
+        if self.config.mirror:
+            x = random_mirror(x)
         return self.descend(self.model.train().loss(x, labels))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import ClassVar
 
 from torch import nn
 
@@ -14,12 +15,25 @@ from generative.nets.init import glorot_
 __all__ = ["conv_layers", "dense_layers"]
 
 
+class InnerConv2d(nn.Conv2d):
+    """A convolution between others, whose weights Muon may move."""
+
+    takes_muon: ClassVar[bool] = True
+
+
+class InnerLinear(nn.Linear):
+    """A dense layer between others, whose weights Muon may move."""
+
+    takes_muon: ClassVar[bool] = True
+
+
 def dense_layers(config: MLPClassifierConfig) -> nn.Sequential:
     """Dense layers on all pixels at once."""
     net = nn.Sequential(nn.Flatten())
     widths = (math.prod(config.image_shape), *config.hidden_dims)
-    for before, after in itertools.pairwise(widths):
-        net.extend([nn.Linear(before, after), nn.ReLU()])
+    for i, (before, after) in enumerate(itertools.pairwise(widths)):
+        kind = InnerLinear if i else nn.Linear
+        net.extend([kind(before, after), nn.ReLU()])
     net.append(nn.Linear(widths[-1], config.num_classes))
     glorot_(net)
     return net
@@ -30,9 +44,10 @@ def conv_layers(config: CNNClassifierConfig) -> nn.Sequential:
     net = nn.Sequential()
     norm = (config.norm_eps, config.norm_momentum)
     c, *sides = config.image_shape
-    for after, kernel, stride in zip(config.channels, config.kernels, config.strides, strict=True):
+    layers = zip(config.channels, config.kernels, config.strides, strict=True)
+    for i, (after, kernel, stride) in enumerate(layers):
         net.append(same_pad(sides, kernel, stride))
-        net.append(nn.Conv2d(c, after, kernel, stride))
+        net.append((InnerConv2d if i else nn.Conv2d)(c, after, kernel, stride))
         if config.batch_norm:
             net.append(nn.BatchNorm2d(after, *norm))
         net.append(nn.LeakyReLU(config.slope))
@@ -40,7 +55,7 @@ def conv_layers(config: CNNClassifierConfig) -> nn.Sequential:
     net.append(nn.Flatten())
     dim = c * math.prod(sides)
     if config.hidden_dim:
-        net.append(nn.Linear(dim, config.hidden_dim))
+        net.append(InnerLinear(dim, config.hidden_dim))
         dim = config.hidden_dim
         if config.batch_norm:
             net.append(nn.BatchNorm1d(dim, *norm))

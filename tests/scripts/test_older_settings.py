@@ -10,6 +10,7 @@ import pytest
 from generative.training.run import Run, SettingsChangedError, read_config
 from generative.training.settings import from_json, to_json
 from scripts import (
+    train_classifier,
     train_clip,
     train_code_prior,
     train_controlnet,
@@ -34,6 +35,7 @@ def older(settings: Any, added: set[str]) -> Any:
 OLDER = pytest.mark.parametrize(
     ("script", "preset", "added"),
     [
+        (train_classifier, "digits", ADDED | {"clip", "ema", "mirror"}),
         (train_clip, "emoji", ADDED - {"warmup"}),
         (train_code_prior, "smoke", ADDED),
         (train_controlnet, "paper", ADDED | {"scale"}),

@@ -14,6 +14,7 @@ from generative.classifier import (
     MLPClassifierConfig,
     classifier_loss,
     confusion_matrix,
+    random_mirror,
     random_shift,
 )
 from generative.data.digits import load_digits
@@ -145,6 +146,40 @@ def test_shifted_images_by_a_loop():
         assert len(places) == 1
         found.add(places[0])
     assert len(found) == 9
+
+
+def test_mirrored_images_are_as_they_were_or_turned_round_each_by_itself():
+    x = torch.rand(200, 2, 4, 5, generator=torch.Generator().manual_seed(0))
+    turned = 0
+    for image, now in zip(x, random_mirror(x, torch.Generator().manual_seed(1)), strict=True):
+        as_it_was = torch.equal(now, image)
+        assert as_it_was != torch.equal(now, image[..., [4, 3, 2, 1, 0]])
+        turned += not as_it_was
+    assert 70 < turned < 130  # 4 deviations of 200 coins
+
+
+@pytest.mark.parametrize(
+    ("config", "moved"),
+    [
+        (CNNClassifierConfig((1, 8, 8), 3, (4, 5, 6), (3,) * 3, (2, 1, 2), 7),
+         [(5, 4, 3, 3), (6, 5, 3, 3), (7, 24)]),
+        (MLPClassifierConfig((1, 2, 2), 3, (5, 6)), [(6, 5)]),
+    ],
+)  # fmt: skip
+def test_muon_moves_what_stands_between_the_first_and_the_last_layer(config, moved):
+    """Adam's first step moves every number that has a gradient by the learning rate."""
+    torch.manual_seed(0)
+    model = config.build()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    loss = ClassifierLossConfig(optimizer="muon", lr=1e-2)
+    x, labels = torch.rand(6, *config.image_shape), torch.tensor([0, 1, 2] * 2)
+    ClassifierLearner(model, loss, 1).update((x, labels))
+    otherwise = []
+    for name, p in model.named_parameters():
+        steps = (p - before[name]).detach().abs()
+        if p.dim() > 1 and not ((steps < 1e-6) | ((steps - 1e-2).abs() < 1e-4)).all():
+            otherwise.append(tuple(p.shape))
+    assert otherwise == moved
 
 
 def test_confusion_matrix_by_a_loop():
