@@ -263,7 +263,7 @@ class Args(Checked):
     steps fill the minutes."""
     samples: Count = 10_000
     """Samples of each family, at most; of those that draw slowly there are fewer, and as many test
-    images are set beside them."""
+    images are set beside them. Those that are not finite are counted and left out."""
     classifier: train_classifier.Args = field(
         default_factory=lambda: train_classifier.PRESETS["fashion"]
     )
@@ -401,12 +401,14 @@ def measure(name: str, args: Args, run: Run, judge: Judge) -> dict[str, Any]:
     model = load_model(folder)
     seed = run.seed_for("samples", 0)
     x = draw(folder, args.samples, judge.test, seed, 60 * args.minutes)
+    finite = x.isfinite().flatten(1).all(1)
     row: dict[str, Any] = {
         "steps": steps,
         "cpu_seconds": round(seconds, 1),
         "parameters": sum(p.numel() for p in model.parameters()),
         "samples": len(x),
-        "distance": judge.distance(x),
+        "not_finite": int((~finite).sum()),
+        "distance": judge.distance(x[finite]) if finite.sum() > 1 else None,
         "floor": judge.floor(len(x)),
         "reconstructed": not hasattr(model, "sample"),
     }
@@ -485,7 +487,8 @@ def picture(rows: dict[str, Any], run: Run, test: ImageSet) -> None:
 
     shown = [test.thin(10).as_tensor()]
     for name in rows:
-        shown.append(draw(run.path / name, 10, test, run.seed_for("samples", 0)))
+        x = draw(run.path / name, 10, test, run.seed_for("samples", 0))
+        shown.append(x.nan_to_num(0.0))
     sheet = strips(*shown, scale=2, labels=["test images", *rows])
     Image.fromarray(sheet).save(run.path / "images.png", optimize=True)
 
@@ -512,9 +515,12 @@ def table(found: dict[str, Any]) -> str:
     for place, (name, row) in enumerate(found["families"].items(), 2):
         bits = f"{row['bits_per_dim']:.3f}" if "bits_per_dim" in row else ""
         what = "reconstructed" if row["reconstructed"] else f"{row['samples']:,}"
+        if row.get("not_finite"):
+            what += f", {row['not_finite']:,} of them not finite"
+        distance = "" if row["distance"] is None else f"{row['distance']:.2f}"
         cells = [
             str(place), name, f"{row['parameters']:,}", f"{row['steps']:,}",
-            f"{row['cpu_seconds']:.0f}", bits, what, f"{row['distance']:.2f}",
+            f"{row['cpu_seconds']:.0f}", bits, what, distance,
             f"{row['floor']:.2f}",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")

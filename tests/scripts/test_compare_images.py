@@ -173,6 +173,34 @@ def test_table_names_what_was_not_sampled():
     assert "right about 93.12% of the test images" in text
 
 
+@pytest.mark.parametrize(("lost", "measured"), [(2, True), (4, False), (5, False)])
+def test_samples_that_are_not_finite_are_counted_and_left_out(
+    tmp_path, monkeypatch, lost, measured
+):
+    """A distance needs two samples; the picture shows the others black."""
+    monkeypatch.setattr(compare_images, "step_seconds", lambda entry, args, work: 0.1)
+    args = replace(
+        compare_images.PRESETS["smoke"],
+        out=tmp_path / "run",
+        docs=tmp_path,
+        samples=5,
+        only=("GAN",),
+    )
+    (tmp_path / "families.md").write_text(f"{MARKS[0]}\n{MARKS[1]}\n")
+    drawn = torch.rand(5, *SHAPE, generator=torch.Generator().manual_seed(0))
+    drawn[5 - lost :, :, 3] = math.nan
+    monkeypatch.setattr(compare_images, "draw", lambda *given: drawn)
+    asked = []
+    monkeypatch.setattr(Judge, "distance", lambda self, x: asked.append(x) or 3.0)
+    row = json.loads(compare_images.main(args).read_text())["families"]["GAN"]
+    assert (row["samples"], row["not_finite"]) == (5, lost)
+    assert row["distance"] == (3.0 if measured else None)
+    assert any(torch.equal(x, drawn[: 5 - lost]) for x in asked) == measured
+    last = "3.00 | 3.00 |" if measured else " | 3.00 |"
+    text = (tmp_path / "families.md").read_text()
+    assert f"| 5, {lost} of them not finite | {last}" in text
+
+
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match=r"only is \('VEA',\).*autoencoder, VAE"):
         Args(only=("VEA",))
