@@ -121,7 +121,8 @@ class GANLearner(AdversarialLearner[GAN]):
 
         Returns:
             c_loss, g_loss; real_accuracy and fake_accuracy, the shares of each that the
-            critic tells rightly, and accuracy, their mean; energy and spread, see
+            critic tells rightly, and accuracy, their mean (of pairs accuracy alone, the share in
+            which the real example is the higher one); energy and spread, see
             `energy_coefficient`; penalty, if there is one.
         """
         x, given = split_batch(batch)
@@ -184,10 +185,10 @@ class GANLearner(AdversarialLearner[GAN]):
 
 
 def _accuracies(real: Tensor, fake: Tensor, config: GANLossConfig) -> dict[str, Tensor]:
-    # Heights that are only compared with each other have no zero of their own.
-    middle: Tensor | float = 0.5 if config.objective == "squares" else 0.0
+    # Heights of pairs are compared with each other alone: those of two labels may lie anywhere.
     if config.objective == "relativistic":
-        middle = (real.mean() + fake.mean()) / 2
+        return {"accuracy": (real > fake).float().mean()}
+    middle = 0.5 if config.objective == "squares" else 0.0
     of_real, of_fake = (real > middle).float().mean(), (fake <= middle).float().mean()
     accuracy = (of_real + of_fake) / 2
     return {"real_accuracy": of_real, "fake_accuracy": of_fake, "accuracy": accuracy}

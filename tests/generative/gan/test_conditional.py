@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from generative.gan import (
+    GAN,
     ConditionalGANConfig,
     GANLearner,
     GANLossConfig,
@@ -174,3 +175,30 @@ def test_the_label_is_heard(kind, conditioning):
 def test_what_cannot_be_is_explained(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_accuracy_of_pairs_is_of_those_of_one_label():
+    """Heights of labels may lie far apart: which of a pair is real is told by their difference."""
+
+    class Maker(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, z, labels):
+            return self.weight * z
+
+    class Judge(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, x, labels):
+            return self.weight * x[:, 0] + 100 * labels
+
+    gan = GAN(Maker(), Judge(), (1,), 1, 2)
+    loss = GANLossConfig("relativistic", lr=0.0, critic_lr=0.0)
+    x, labels = torch.tensor([[1.0], [2.0], [-1.0], [3.0]]), torch.tensor([0, 1, 0, 1])
+    told = GANLearner(gan, loss, 1).update((x, labels))
+    assert float(told["accuracy"]) == 0.75
+    assert "real_accuracy" not in told
