@@ -259,8 +259,8 @@ class Args(Checked):
     minutes: Positive = 5.0
     """CPU minutes of each training; samples are drawn for as long at most, 100 at a time."""
     trial_steps: Count = 20
-    """Steps by which a longer trial exceeds one of a single step: what they cost tells how many
-    steps fill the minutes."""
+    """Steps by which a longer trial exceeds one of a single step, at first: what they cost tells
+    how many steps fill the minutes. Quick steps get longer trials."""
     samples: Count = 10_000
     """Samples of each family, at most; of those that draw slowly there are fewer, and as many test
     images are set beside them. Those that are not finite are counted and left out."""
@@ -393,18 +393,21 @@ def measure(name: str, args: Args, run: Run, judge: Judge) -> dict[str, Any]:
     if not plan.exists():  # so that a run that was killed goes on with the same steps
         seconds = step_seconds(entry, args, run.path)
         write_json(plan, {"steps": max(2, round(60 * args.minutes / seconds))})
-    steps = read_json(plan)["steps"]
+    planned = read_json(plan)
+    steps = planned["steps"]
     print(f"{name}: {steps:,} steps")
-    began = time.process_time()
-    entry.script.main(settings_of(entry, args, run.path, name, steps))
-    seconds = time.process_time() - began
+    if "cpu_seconds" not in planned:  # known where a run was killed after this training
+        began = time.process_time()
+        entry.script.main(settings_of(entry, args, run.path, name, steps))
+        planned["cpu_seconds"] = round(time.process_time() - began, 1)
+        write_json(plan, planned)
     model = load_model(folder)
     seed = run.seed_for("samples", 0)
     x = draw(folder, args.samples, judge.test, seed, 60 * args.minutes)
     finite = x.isfinite().flatten(1).all(1)
     row: dict[str, Any] = {
         "steps": steps,
-        "cpu_seconds": round(seconds, 1),
+        "cpu_seconds": planned["cpu_seconds"],
         "parameters": sum(p.numel() for p in model.parameters()),
         "samples": len(x),
         "not_finite": int((~finite).sum()),
@@ -438,16 +441,24 @@ def settings_of(entry: Entry, args: Args, work: Path, name: str, steps: int) -> 
 def step_seconds(entry: Entry, args: Args, work: Path) -> float:
     """CPU seconds of a training step: the difference of two short trainings.
 
-    What comes before and after the steps is the same in both, and so left out.
+    What comes before and after the steps is the same in both, and so left out. A first training is
+    not counted, since it loads code; the longer one grows until its steps take a twentieth of
+    the minutes, which stands out of what one training differs from the next by chance.
     """
-    seconds, folder = [], work / "trial"
-    for steps in (1, 1 + args.trial_steps):
+    folder = work / "trial"
+
+    def train(steps: int) -> float:
         shutil.rmtree(folder, ignore_errors=True)
         began = time.process_time()
         entry.script.main(settings_of(entry, args, work, folder.name, steps))
-        seconds.append(time.process_time() - began)
+        return time.process_time() - began
+
+    train(1)
+    short, more = train(1), args.trial_steps
+    while (seconds := train(1 + more) - short) < 60 * args.minutes / 20:
+        more *= 4
     shutil.rmtree(folder)
-    return max(seconds[1] - seconds[0], 1e-3) / args.trial_steps
+    return seconds / more
 
 
 def draw(folder: Path, n: int, test: ImageSet, seed: int, seconds: float = math.inf) -> Tensor:

@@ -68,9 +68,34 @@ def test_distance_is_none_of_the_training_images_and_large_of_noise():
     assert 0 < floor < judge.distance(torch.rand(300, *SHAPE)) / 10
 
 
-def test_a_step_costs_the_difference_of_two_trainings(tmp_path, monkeypatch):
-    """With a clock that a training moves by 3 seconds and half a second for each step."""
-    clock = [0.0]
+def test_time_of_a_training_is_kept_if_drawing_its_samples_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare_images, "step_seconds", lambda entry, args, work: 0.1)
+    args = replace(
+        compare_images.PRESETS["smoke"],
+        out=tmp_path / "run",
+        docs=tmp_path,
+        samples=5,
+        only=("GAN",),
+    )
+    (tmp_path / "families.md").write_text(f"{MARKS[0]}\n{MARKS[1]}\n")
+
+    def fails(*given):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(compare_images, "draw", fails)
+        with pytest.raises(RuntimeError, match="killed"):
+            compare_images.main(args)
+    kept = json.loads((tmp_path / "run" / "GAN-steps.json").read_text())
+    row = json.loads(compare_images.main(args).read_text())["families"]["GAN"]
+    assert row["cpu_seconds"] == kept["cpu_seconds"] > 0
+
+
+@pytest.mark.parametrize(("step", "longest"), [(0.5, 21), (0.01, 321), (0.001, 5121)])
+def test_a_step_costs_the_difference_of_two_trainings(tmp_path, monkeypatch, step, longest):
+    """With a clock that the first training moves by 9 seconds, each other one by 3, each step by
+    its own; quick steps have longer trials, until they take a twentieth of a minute."""
+    clock, trained = [0.0], []
 
     @dataclass(frozen=True)
     class Settings:
@@ -87,12 +112,15 @@ def test_a_step_costs_the_difference_of_two_trainings(tmp_path, monkeypatch):
         assert not settings.out.exists()  # every training begins anew
         settings.out.mkdir()
         assert settings.picture_every % settings.log_every == 0
-        clock[0] += 3 + settings.steps / 2
+        clock[0] += (3 if trained else 9) + settings.steps * step
+        trained.append(settings.steps)
 
     monkeypatch.setattr(compare_images.time, "process_time", lambda: clock[0])
     entry = Entry(types.SimpleNamespace(main=main), Settings())
-    seconds = compare_images.step_seconds(entry, Args(), tmp_path)
-    assert seconds == pytest.approx(0.5)
+    seconds = compare_images.step_seconds(entry, Args(minutes=1.0), tmp_path)
+    assert seconds == pytest.approx(step)
+    assert trained[:2] == [1, 1]
+    assert trained[-1] == longest
     assert not (tmp_path / "trial").exists()
 
 
