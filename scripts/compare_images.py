@@ -536,8 +536,9 @@ def table(found: dict[str, Any]) -> str:
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     accuracy = found["classifier_accuracy"]
+    minutes = f"{found['minutes']:g} CPU minute{'s' if found['minutes'] != 1 else ''}"
     return "\n".join([
-        *lines, "", f"Seed {found['seed']}, {found['minutes']:g} CPU minutes of training each; the "
+        *lines, "", f"Seed {found['seed']}, {minutes} of training each; the "
         f"classifier is right about {accuracy:.2%} of the test images.", "",
         "![A row of test images, then a row of each family](images/families/images.png)",
     ])  # fmt: skip
