@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import ClassVar
+from typing import TypeVar
 
 from torch import nn
 
@@ -15,16 +15,13 @@ from generative.nets.init import glorot_
 __all__ = ["conv_layers", "dense_layers"]
 
 
-class InnerConv2d(nn.Conv2d):
-    """A convolution between others, whose weights Muon may move."""
-
-    takes_muon: ClassVar[bool] = True
+L = TypeVar("L", bound=nn.Module)
 
 
-class InnerLinear(nn.Linear):
-    """A dense layer between others, whose weights Muon may move."""
-
-    takes_muon: ClassVar[bool] = True
+def _inner(layer: L) -> L:
+    """A layer between others, whose weights Muon may move; its class, and so its name, stays."""
+    vars(layer)["takes_muon"] = True
+    return layer
 
 
 def dense_layers(config: MLPClassifierConfig) -> nn.Sequential:
@@ -32,8 +29,8 @@ def dense_layers(config: MLPClassifierConfig) -> nn.Sequential:
     net = nn.Sequential(nn.Flatten())
     widths = (math.prod(config.image_shape), *config.hidden_dims)
     for i, (before, after) in enumerate(itertools.pairwise(widths)):
-        kind = InnerLinear if i else nn.Linear
-        net.extend([kind(before, after), nn.ReLU()])
+        layer = nn.Linear(before, after)
+        net.extend([_inner(layer) if i else layer, nn.ReLU()])
     net.append(nn.Linear(widths[-1], config.num_classes))
     glorot_(net)
     return net
@@ -47,7 +44,8 @@ def conv_layers(config: CNNClassifierConfig) -> nn.Sequential:
     layers = zip(config.channels, config.kernels, config.strides, strict=True)
     for i, (after, kernel, stride) in enumerate(layers):
         net.append(same_pad(sides, kernel, stride))
-        net.append((InnerConv2d if i else nn.Conv2d)(c, after, kernel, stride))
+        layer = nn.Conv2d(c, after, kernel, stride)
+        net.append(_inner(layer) if i else layer)
         if config.batch_norm:
             net.append(nn.BatchNorm2d(after, *norm))
         net.append(nn.LeakyReLU(config.slope))
@@ -55,7 +53,7 @@ def conv_layers(config: CNNClassifierConfig) -> nn.Sequential:
     net.append(nn.Flatten())
     dim = c * math.prod(sides)
     if config.hidden_dim:
-        net.append(InnerLinear(dim, config.hidden_dim))
+        net.append(_inner(nn.Linear(dim, config.hidden_dim)))
         dim = config.hidden_dim
         if config.batch_norm:
             net.append(nn.BatchNorm1d(dim, *norm))

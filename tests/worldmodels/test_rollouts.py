@@ -56,7 +56,9 @@ def reopen(store: RolloutStore, damaged: int = 0, tail: bool = False) -> Rollout
         warnings.simplefilter("always")
         again = RolloutStore(store.folder, mend=True)
     assert len(again.damaged) == damaged
-    assert len(caught) == bool(damaged or tail)
+    # What an earlier test left open may be collected, and told, at any time.
+    told = [warning for warning in caught if warning.category is not ResourceWarning]
+    assert len(told) == bool(damaged or tail)
     for name in again.damaged:
         assert name in str(caught[0].message)
         with pytest.raises(DamagedFileError, match=re.escape(f"{store.folder}/")):
