@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -90,6 +91,17 @@ def test_a_worker_makes_the_same(smoke, tmp_path):
         read_record(docs)["realnvp-two-moons"] for docs in (smoke[0], tmp_path / "docs")
     )
     assert ours["lines"] == theirs["lines"]
+
+
+def test_they_stand_in_the_order_of_chapters_that_the_book_page_has():
+    chapters = [certificate.chapter for certificate in CERTIFICATES.values()]
+    assert chapters == sorted(chapters)
+    book = (ROOT / "docs" / "book.md").read_text()
+    headings = {int(number) for number in re.findall(r"^## (\d+)\.", book, re.MULTILINE)}
+    assert set(chapters) <= headings
+    table = (ROOT / "docs" / "certificates.md").read_text()
+    for name in json.loads((ROOT / "docs" / "results" / "certificates.json").read_text()):
+        assert f"| {CERTIFICATES[name].chapter} | [{name}](#{name}) |" in table
 
 
 def test_one_is_done_again_and_the_others_are_kept(tmp_path, monkeypatch):

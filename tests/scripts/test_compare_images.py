@@ -68,16 +68,17 @@ def test_distance_is_none_of_the_training_images_and_large_of_noise():
     assert 0 < floor < judge.distance(torch.rand(300, *SHAPE)) / 10
 
 
-def test_time_of_a_training_is_kept_if_drawing_its_samples_fails(tmp_path, monkeypatch):
+def only_a_gan(folder: Path, monkeypatch) -> Args:
+    """Settings of a comparison without a trial of steps; the page that it fills is made."""
     monkeypatch.setattr(compare_images, "step_seconds", lambda entry, args, work: 0.1)
-    args = replace(
-        compare_images.PRESETS["smoke"],
-        out=tmp_path / "run",
-        docs=tmp_path,
-        samples=5,
-        only=("GAN",),
+    (folder / "families.md").write_text(f"{MARKS[0]}\n{MARKS[1]}\n")
+    return replace(
+        compare_images.PRESETS["smoke"], out=folder / "run", docs=folder, samples=5, only=("GAN",)
     )
-    (tmp_path / "families.md").write_text(f"{MARKS[0]}\n{MARKS[1]}\n")
+
+
+def test_time_of_a_training_is_kept_if_drawing_its_samples_fails(tmp_path, monkeypatch):
+    args = only_a_gan(tmp_path, monkeypatch)
 
     def fails(*given):
         raise RuntimeError("killed")
@@ -206,15 +207,7 @@ def test_samples_that_are_not_finite_are_counted_and_left_out(
     tmp_path, monkeypatch, lost, measured
 ):
     """A distance needs two samples; the picture shows the others black."""
-    monkeypatch.setattr(compare_images, "step_seconds", lambda entry, args, work: 0.1)
-    args = replace(
-        compare_images.PRESETS["smoke"],
-        out=tmp_path / "run",
-        docs=tmp_path,
-        samples=5,
-        only=("GAN",),
-    )
-    (tmp_path / "families.md").write_text(f"{MARKS[0]}\n{MARKS[1]}\n")
+    args = only_a_gan(tmp_path, monkeypatch)
     drawn = torch.rand(5, *SHAPE, generator=torch.Generator().manual_seed(0))
     drawn[5 - lost :, :, 3] = math.nan
     monkeypatch.setattr(compare_images, "draw", lambda *given: drawn)
