@@ -95,10 +95,10 @@ PRESETS = {
     ),
     # 64 codes, after `train_vqgan`.
     "sprites": Args(
-        network=CodeTransformerConfig(block=gpt2_block(64, 2, dropout=0.0)),
+        network=CodeTransformerConfig(block=gpt2_block(64, 2, dropout=0.1)),
         codes=Path("runs/vqgan"),
-        loss=PriorLossConfig(lr=3e-3),
-        steps=1000,
+        loss=PriorLossConfig(optimizer="muon", lr=4e-3),
+        steps=6000,
         batch_size=32,
         picture_every=500,
     ),

@@ -37,7 +37,8 @@ class Args(Checked):
     """Train a ControlNet: a text-to-image model that stays as it is is told edges too.
 
     Of scenes the result has the shares of objects whose shape and place are those of the edges and
-    whose colour is that of the caption, with the edges and without.
+    whose colour is that of the caption, with the edges and without. The preset scenes takes 7 to 20
+    minutes on one core.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
@@ -88,7 +89,7 @@ PRESETS = {
     "scenes": Args(
         widths=(8, 16, 32, 64),
         loss=TextToImageLossConfig(weighting="data", level_mean=-3.0, level_std=2.5, lr=2e-3),
-        steps=2000,
+        steps=4000,
     ),
     # The publication's rate and batch, around a latent diffusion model of 512x512 pixels.
     "paper": Args(

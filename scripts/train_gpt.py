@@ -122,7 +122,7 @@ PRESETS = {
         loss=TextLossConfig(
             optimizer="muon", lr=3e-3, final_lr=3e-5, warmup=100, beta2=0.99, clip=1.0
         ),
-        steps=4000,
+        steps=10_000,
         batch_size=32,
     ),
     "characters": CHARACTERS,

@@ -57,6 +57,8 @@ class Args(Checked):
     says, for some scales of guidance. Of upsampled scenes it has the share of objects that are read
     right, beside the share that could be; of decoded ones the share that has the objects of the
     embedded scene.
+
+    The preset scenes takes 10 to 30 minutes on one core.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
@@ -194,7 +196,7 @@ PRESETS = {
             interval=UNTIL_TOLD,
         ),
         loss=OF_SCENES,
-        steps=4500,
+        steps=6000,
     ),
     # Cells of 2x2 places, whose objects noise can hide; "a red square" says which it was.
     "upsampler": Args(
@@ -208,7 +210,7 @@ PRESETS = {
             factor=4,
         ),
         loss=replace(OF_SCENES, drop=0.5),
-        steps=1200,
+        steps=4000,
     ),
     # After `train_caption_reader`: the U-Net halves its sides before its blocks.
     "imagen": Args(
@@ -272,7 +274,7 @@ PRESETS = {
         autoencoder=Path("runs/vqvae"),
         reader=Path("runs/text_to_image"),
         loss=replace(OF_SCENES, level_mean=-1.0),
-        steps=8000,
+        steps=14_000,
     ),
     "fashion": Args(
         data="fashion-mnist",

@@ -13,7 +13,7 @@ are given to objects anew in every text. The same texts can be written with the 
 
     talk = PictureTalk()
     texts = talk.draw(32, rng)                       # a list of `Talk`, all of a kind
-    talk.tokens(texts, 40), talk.images(texts)       # (32, 40), (32, N, F, 3, 24, 24)
+    talk.tokens(texts, 60), talk.images(texts)       # (32, 60), (32, N, F, 3, 24, 24)
     talk.naming(4, rng)                              # an example of each of 4 names, and a question
 """
 
@@ -94,9 +94,9 @@ class PictureTalk:
         self,
         shares: dict[str, float] | None = None,
         num_names: int = 4,
-        num_chunks: int = 6,
+        num_chunks: int = 10,
     ):
-        self.shares = shares or {"names": 0.4, "questions": 0.4, "caption": 0.1, "film": 0.1}
+        self.shares = shares or {"names": 0.45, "questions": 0.4, "caption": 0.05, "film": 0.1}
         self.num_names, self.num_chunks = num_names, num_chunks
         if not 1 <= num_names <= len(NAMES) or num_chunks < 1:
             raise ValueError(
@@ -187,7 +187,7 @@ class PictureTalk:
 
         The first chunks show every name once, in any order; the others show any of them.
         """
-        k = num_names or rng.randint(min(2, self.num_names), self.num_names)
+        k = num_names or rng.randint(1, self.num_names)
         things, names = rng.sample(range(EMPTY), k), rng.sample(NAMES, k)
         order = rng.sample(range(k), k)
         order += [rng.randrange(k) for _ in range(self.num_chunks - k)]

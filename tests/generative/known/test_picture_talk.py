@@ -71,8 +71,8 @@ def test_names_belong_to_objects_within_a_text():
         assert set(known.values()) == set(talk.names)
         assert len(set(known.values())) == len(known)
     numbers = Counter(len(TALK.names(rng).names) for _ in range(400))
-    assert sorted(numbers) == [2, 3, 4]
-    assert min(numbers.values()) > 90
+    assert sorted(numbers) == [1, 2, 3, 4]
+    assert min(numbers.values()) > 70
 
 
 def test_a_question_after_one_example_of_each_name_and_exchanged_pictures():
@@ -112,11 +112,11 @@ def test_texts_with_pictures_in_words():
 def test_tensors():
     rng = random.Random(5)
     texts = [TALK.talk("names", rng), TALK.talk("film", rng)]
-    tokens = TALK.tokens(texts, 40)
+    tokens = TALK.tokens(texts, 60)
     assert TALK.tokeniser.decode(tokens[0]) == texts[0].text
-    assert int((tokens[0] == TALK.image_token).sum()) == 6
+    assert int((tokens[0] == TALK.image_token).sum()) == 10
     pictures = TALK.images(texts)
-    assert pictures.shape == (2, 6, FRAMES, 3, 24, 24)
+    assert pictures.shape == (2, 10, FRAMES, 3, 24, 24)
     assert not pictures[1, 1:].any()
     assert torch.equal(pictures[0, 0, 0], pictures[0, 0, 3])
     with pytest.raises(ValueError, match="more than 10; give it more room"):
