@@ -128,7 +128,7 @@ def main(args: Args) -> Path:
         def show(step: int) -> None:
             stop_if_collapsed(run)
             if step % args.picture_every == 0 or step == args.steps:
-                run.metrics.log_image(step, "samples", task.picture(learner.kept))
+                task.show(step, learner.kept)
 
         fit(
             learner, task.batch, run, args.steps,
@@ -161,7 +161,8 @@ def stop_if_collapsed(run: Run) -> None:
     """Raise RuntimeError if the samples of the last logged lines were nearly alike, not before."""
     from generative.training.metrics import read_metrics
 
-    before, lines = (read_metrics(run.path)[part] for part in (slice(-LINES), slice(-LINES, None)))
+    found = [line for line in read_metrics(run.path) if "spread" in line]
+    before, lines = found[:-LINES], found[-LINES:]
     differed = any(line["spread"] > 10 * ALIKE for line in before)
     if differed and all(line["spread"] < ALIKE for line in lines):
         raise RuntimeError(

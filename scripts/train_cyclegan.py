@@ -115,8 +115,12 @@ def main(args: Args) -> Path:
 
         def show(step: int) -> None:
             if step % args.picture_every == 0 or step == args.steps:
-                rows = there_and_back(learner.kept, test)
-                run.metrics.log_image(step, "translations", strips(*rows))
+                model = learner.kept
+                run.metrics.log_image(step, "translations", strips(*there_and_back(model, test)))
+                if args.data == "palettes":
+                    found = score(model, test, sets)
+                    # The logged cycle is that of training.
+                    run.metrics.log(step, {key: x for key, x in found.items() if key != "cycle"})
 
         fit(
             learner, batch, run, args.steps,

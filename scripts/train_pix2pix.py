@@ -140,8 +140,14 @@ def main(args: Args) -> Path:
 
         def show(step: int) -> None:
             if step % args.picture_every == 0 or step == args.steps:
-                rows = draw_rows(learner.kept, test, args.source)
-                run.metrics.log_image(step, "translations", strips(*rows))
+                model = learner.kept
+                run.metrics.log_image(
+                    step, "translations", strips(*draw_rows(model, test, args.source))
+                )
+                if args.data == "sprites":
+                    found = score(model, test, args.source, images)
+                    # The logged l1 is that of training.
+                    run.metrics.log(step, {name: x for name, x in found.items() if name != "l1"})
 
         fit(
             learner, batch, run, args.steps,

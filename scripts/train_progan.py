@@ -153,6 +153,8 @@ def train(args: Args, kind: str, learner_kind: type[ProGANLearner]) -> Path:
                 samples = gan.sample(64, draws, side, alpha)
                 scale = max(1, 64 // samples.shape[-1])
                 run.metrics.log_image(step, "samples", image_grid(samples, 8, scale))
+                if samples.shape[1:] == gan.shape and alpha == 1:
+                    task.log_sprites(step, gan)
 
         fit(
             learner, task.batch, run, args.steps,

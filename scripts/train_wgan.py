@@ -123,7 +123,7 @@ def main(args: Args) -> Path:
 
         def show(step: int) -> None:
             if step % args.picture_every == 0 or step == args.steps:
-                run.metrics.log_image(step, "samples", task.picture(learner.kept))
+                task.show(step, learner.kept)
 
         fit(
             learner, task.batch, run, args.steps,

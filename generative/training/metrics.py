@@ -144,9 +144,16 @@ class Metrics:
             write_file(self.path, wanted)
 
     def last(self) -> dict[str, float | None]:
-        """Values of the last logged line; empty if there is none."""
-        line = json.loads((self.text.splitlines() or ["{}"])[-1])
-        return {k: v for k, v in line.items() if k not in ("step", "time")}
+        """Values that were logged at the last step, in one line or several; empty if none were."""
+        values: dict[str, float | None] = {}
+        lines = self.text.splitlines()
+        last = json.loads(lines[-1])["step"] if lines else None
+        for text in reversed(lines):
+            line = json.loads(text)
+            if line["step"] != last:
+                break
+            values = {k: v for k, v in line.items() if k not in ("step", "time")} | values
+        return values
 
     def sync(self) -> None:
         """Flush logged lines to the disk; a checkpoint calls this before it is written."""

@@ -11,6 +11,8 @@ from PIL import Image
 from generative.gan import GAN
 from generative.gan.config import ConditionalGANConfig, GANConfig, GANLossConfig, WGANConfig
 from generative.known.sprites import sprites
+from generative.training.metrics import read_metrics
+from generative.training.run import read_result
 from scripts import explore, train_conditional_gan, train_gan, train_wgan
 from scripts.certified.gan import colours_shown
 from scripts.explored import gan as explored
@@ -76,6 +78,19 @@ def test_grid_of_gaussians(script, tmp_path):
     assert 0 <= result["share_at_modes"] <= 1
     picture = np.asarray(Image.open(tmp_path / "run" / "images" / "samples-000003.png"))
     assert picture.shape == (200, 402, 3)  # data and samples
+
+
+def test_the_curves_of_sprites_are_those_of_the_samples(tmp_path):
+    args = replace(train_conditional_gan.PRESETS["smoke"], out=tmp_path / "run", picture_every=5)
+    gan = GAN.from_pretrained(train_conditional_gan.main(args))
+    lines = [line for line in read_metrics(tmp_path / "run") if "reached" in line]
+    assert [line["step"] for line in lines] == [5, 10]
+    samples = gan.sample(1000, torch.Generator().manual_seed(0)).mul(255).round().flatten(1)
+    known = sprites().as_tensor().mul(255).flatten(1)
+    distance, index = torch.cdist(samples.double(), known.double()).min(1)
+    assert lines[-1]["reached"] == pytest.approx(len(index.unique()) / 4608)
+    assert lines[-1]["valid"] == (distance**2 / 3072 <= 39).double().mean()
+    assert read_result(tmp_path / "run")["reached"] == lines[-1]["reached"]
 
 
 @pytest.mark.nightly

@@ -107,6 +107,15 @@ def test_what_was_logged_is_known_whatever_becomes_of_the_file(metrics, tmp_path
     assert path.read_text() == metrics.text
 
 
+def test_several_lines_of_the_last_step_are_one(metrics):
+    assert metrics.last() == {}
+    metrics.log(1, {"loss": 0.5, "reached": 0.1})
+    metrics.log(2, {"loss": 0.3})
+    assert metrics.last() == {"loss": 0.3}
+    metrics.log(2, {"reached": 0.2, "loss": 0.25})
+    assert metrics.last() == {"loss": 0.25, "reached": 0.2}
+
+
 @pytest.mark.parametrize("kind", ["cut", "changed", "missing", "folder", "link", "longer"])
 def test_the_file_goes_back_to_a_text(metrics, tmp_path, capsys, kind):
     path, text = tmp_path / "metrics.jsonl", LINES[0] + LINES[1]
