@@ -232,7 +232,8 @@ def matrix(x: Tensor, texts: Sequence[str], cosines: Tensor, fits: Tensor) -> Fi
     for row in range(n):
         for column in range(n):
             value = float(cosines[column, row])
-            below.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7)
+            ink = "white" if abs(value) > 0.7 else "black"  # the ends of the colours are dark
+            below.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=ink)
             if fits[column, row]:
                 corner = (column - 0.5, row - 0.5)
                 below.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="black", lw=2))
