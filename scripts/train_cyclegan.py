@@ -185,8 +185,6 @@ def pairings(model: CycleGAN, test: list[ImageSet], known: list[ImageSet]) -> li
         set has another one (column); `kept` and `shape`, the shares whose shape, place and size, or
         whose shape, are kept; `valid`, the share that are a sprite of the other set at all.
     """
-    import math
-
     import numpy as np
 
     from generative.gan import coverage
@@ -197,7 +195,8 @@ def pairings(model: CycleGAN, test: list[ImageSet], known: list[ImageSet]) -> li
     for number, images in enumerate(test):
         made = model.translate(images.as_tensor(device=device), back=number == 1).cpu()
         target = known[1 - number]
-        found = target.factors[coverage(made, target, within=math.inf).index.numpy()]
+        near = coverage(made, target)
+        found = target.factors[near.nearest.numpy()]
         counts = np.zeros((6, 6), dtype=np.int64)
         np.add.at(counts, (images.factors[:, colour], found[:, colour]), 1)
         same = found == images.factors
@@ -205,7 +204,7 @@ def pairings(model: CycleGAN, test: list[ImageSet], known: list[ImageSet]) -> li
             "counts": counts,
             "kept": float(same[:, others].all(1).mean()),
             "shape": float(same[:, names.index("shape")].mean()),
-            "valid": float((coverage(made, target).index >= 0).float().mean()),
+            "valid": near.precision,
         })  # fmt: skip
     return result
 

@@ -254,9 +254,9 @@ class Images:
 
         if self.sprites is not None:
             samples = gan.sample(1000, torch.Generator(self.run.device).manual_seed(0))
-            valid = coverage(samples, self.sprites).precision
-            reached = coverage(samples, self.sprites, within=math.inf).recall
-            self.run.metrics.log(step, {"valid": valid, "reached": reached})
+            found = coverage(samples, self.sprites)
+            reached = len(found.nearest.unique()) / len(self.sprites)
+            self.run.metrics.log(step, {"valid": found.precision, "reached": reached})
 
     def picture(self, gan):
         """A grid of samples; of a conditional GAN with a column for each class."""
@@ -288,10 +288,11 @@ class Images:
             result[f"{kind}sample_energy"] = float(found.energy)
             result[f"{kind}sample_spread"] = float(found.spread)
         if self.sprites is not None:
-            result["precision"] = coverage(samples, self.sprites).precision
+            near = coverage(samples, self.sprites)
+            result["precision"] = near.precision
             result["data_precision"] = 1.0
             if self.classes is not None:
-                found = self.classes[coverage(samples, self.sprites, within=math.inf).index]
+                found = self.classes[near.nearest]
                 asked = np.arange(num) % gan.config.num_classes
                 result["label_accuracy"] = float((found == asked).mean())
                 result["data_label_accuracy"] = 1.0

@@ -145,7 +145,7 @@ PRESETS = {
     "fashion": Args(
         data="fashion-mnist",
         model=VQVAEConfig(critic=PatchCriticConfig(8)),
-        loss=SPRITES.loss,
+        loss=replace(SPRITES.loss, adversarial=0.1),
         classifier=replace(SHAPES, image_shape=(1, 32, 32), num_classes=10),
         steps=2000,
         batch_size=16,

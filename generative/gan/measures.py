@@ -84,6 +84,8 @@ class Coverage(NamedTuple):
     """Share of the known ones that were generated."""
     index: Tensor
     """Index of the known image that each one is, (N,); -1 for none."""
+    nearest: Tensor
+    """Index of the known image that is closest to each one, however far, (N,)."""
 
 
 def coverage(images: Tensor, known: ImageSet, within: float = 39.0) -> Coverage:
@@ -100,7 +102,7 @@ def coverage(images: Tensor, known: ImageSet, within: float = 39.0) -> Coverage:
 
     pixels = images.mul(255).round().byte().movedim(1, -1).cpu().numpy()
     index, error = nearest(known, pixels)
-    index[error > within] = -1
-    found = torch.from_numpy(index)
+    closest = torch.from_numpy(index)
+    found = closest.masked_fill(torch.from_numpy(error > within), -1)
     right = found[found >= 0]
-    return Coverage(len(right) / len(found), len(right.unique()) / len(known), found)
+    return Coverage(len(right) / len(found), len(right.unique()) / len(known), found, closest)
