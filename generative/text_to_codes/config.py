@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from generative.nets.config import (
@@ -67,9 +67,12 @@ class PartiConfig(Checked):
     """An encoder of captions and a decoder that writes codes one by one (Yu et al. 2022)."""
 
     text: TextEncoderConfig = field(
-        default_factory=lambda: TextEncoderConfig(64, 24, 2, clip_block(64, 2), causal=False)
+        default_factory=lambda: TextEncoderConfig(
+            64, 24, 2, replace(clip_block(64, 2), rotary=True), causal=False
+        )
     )
-    """Encoder of captions, as wide as the decoder."""
+    """Encoder of captions, as wide as the decoder. Which colour is which shape's, and which place
+    is whose, is told by what stands side by side; rotary places make that easy to find."""
     grid: tuple[Size, Size] = (3, 3)
     """Rows and columns of codes."""
     num_codes: Choices = 25
