@@ -51,7 +51,10 @@ class DALLEConfig(Checked):
     """Codes there are."""
     num_layers: Depth = 2
     """Transformer blocks."""
-    block: BlockConfig = field(default_factory=lambda: gpt2_block(64, 2, dropout=0.0))
+    block: BlockConfig = field(
+        default_factory=lambda: replace(gpt2_block(64, 2, dropout=0.0), rotary=True)
+    )
+    """Its words and codes have vectors of places besides."""
     text_weight: Probability = 1 / 8
     """Share of the loss that is the caption's; the rest is the picture's."""
 
