@@ -68,7 +68,7 @@ class Args(Checked):
             optimizer="muon", lr=3e-3, final_lr=3e-5, warmup=100, beta2=0.99, clip=1.0
         )
     )
-    language_steps: Count = 12_000
+    language_steps: Count = 10_000
     told: Probability = 0.9
     """Share of the GPT's texts in which pictures are told in words; in the others tags stand
     alone."""
@@ -82,7 +82,7 @@ class Args(Checked):
     vision_batch: Annotated[int, Range(2, 2**20)] = 128
     """Pairs of a contrast."""
     loss: FlamingoLossConfig = field(default_factory=lambda: FlamingoLossConfig(optimizer="muon"))
-    steps: Count = 2500
+    steps: Count = 4000
     """Steps of the gated layers and the resampler."""
     batch_size: Count = 32
     log_every: Count = 50

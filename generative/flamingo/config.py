@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from generative.text.config import GPTConfig, TextLossConfig, gpt2_block
@@ -133,10 +133,11 @@ class FlamingoConfig(Checked):
 
     language: GPTConfig = field(
         default_factory=lambda: GPTConfig(
-            100, 96, 3, gpt2_block(64, 4, dropout=0.0), tied=True, init="normal"
+            100, 96, 3, replace(gpt2_block(64, 4, dropout=0.0), rotary=True), tied=True,
+            init="normal",
         )
-    )
-    """The GPT."""
+    )  # fmt: skip
+    """The GPT. With rotary places it finds what followed the same words before."""
     vision: NFNetConfig = field(default_factory=NFNetConfig)
     resampler: ResamplerConfig = field(default_factory=ResamplerConfig)
     every: Size = 1

@@ -199,7 +199,7 @@ class CaptionedScenes:
             if kind == "sign":
                 p += self._of_signs(cells, each)
                 continue
-            one = alike & scene & self._allowed.to(cells.device)[objects.clamp(0, EMPTY - 1)]
+            one = alike & scene & self.objects.to(cells.device)[objects.clamp(0, EMPTY - 1)]
             if kind == "one":
                 p[one & (number == 1)] += 3 * each / CELLS
             elif kind == "one-placed":
@@ -235,8 +235,8 @@ class CaptionedScenes:
         return total
 
     @cached_property
-    def _allowed(self) -> Tensor:
-        """Objects that this part names alone, bool (24,)."""
+    def objects(self) -> Tensor:
+        """Objects of this part's scenes: those that it names alone, bool (24,)."""
         named = {parse(text).objects[0] for text in captions("one", self.part)}
         return torch.tensor([thing in named for thing in range(len(OBJECTS))])
 

@@ -9,7 +9,8 @@ A text has a tag for each picture ("image"), and a chunk about it that ends in "
 
 Every answer follows from the pictures; a name follows from the examples before it alone, as names
 are given to objects anew in every text. The same texts can be written with the pictures in words,
-"image ( red disc ) this is dax eoc", from which a model of texts learns the language.
+from which a model of texts learns the language: "image ( a red disc at the top left ) where is the
+disc ? ...", and with the object beside its name, "image this is red disc dax eoc".
 
     talk = PictureTalk()
     texts = talk.draw(32, rng)                       # a list of `Talk`, all of a kind
@@ -185,10 +186,14 @@ class PictureTalk:
     def names(self, rng: random.Random, num_names: int | None = None) -> Talk:
         """Objects with names that are drawn for this text, each shown now and then.
 
-        The first chunks show every name once, in any order; the others show any of them.
+        The first chunks show every name once, in any order; the others show any of them. Half of
+        the texts are about objects of one shape or of one colour, as far as there are enough: among
+        any objects, one word of the two mostly tells which it is, and a model leaves it at that.
         """
         k = num_names or rng.randint(1, self.num_names)
-        things, names = rng.sample(range(EMPTY), k), rng.sample(NAMES, k)
+        alike = [things for things in _ALIKE[rng.random() < 0.5] if len(things) >= k]
+        among = rng.choice(alike) if alike and rng.random() < 0.5 else range(EMPTY)
+        things, names = rng.sample(among, k), rng.sample(NAMES, k)
         order = rng.sample(range(k), k)
         order += [rng.randrange(k) for _ in range(self.num_chunks - k)]
         chunks = [self._named(things[i], names[i], rng) for i in order[: self.num_chunks]]
@@ -220,11 +225,20 @@ class PictureTalk:
     # -----------------------------------------------------------------------------------------
 
     def in_words(self, talk: Talk) -> str:
-        """The text with every picture told in words; of names only the object, not its place."""
+        """The text with every picture told in words; of names only the object, not its place.
+
+        An object stands right in front of its name: a model learns within minutes to look for what
+        followed the same words before, and not in an hour if words lie between (docs/families/
+        flamingo.md).
+        """
         chunks = []
         for chunk in talk.chunks:
-            told = " and ".join(_told(scene, talk.kind) for scene in _changes(chunk.frames))
-            chunks.append(f"{IMAGE} ( {told} ) {chunk.words} {CHUNK}")
+            if talk.kind == "names":
+                words = f"this is {_object(chunk.frames[0])} {chunk.answer}"
+            else:
+                told = " and ".join(caption_of(scene) for scene in _changes(chunk.frames))
+                words = f"( {told} ) {chunk.words}"
+            chunks.append(f"{IMAGE} {words} {CHUNK}")
         return " ".join(chunks)
 
     def tokens(self, texts: Sequence[Talk | str], length: int) -> Tensor:
@@ -266,6 +280,17 @@ def caption_of(scene: Scene) -> str:
     return " and ".join(f"a {OBJECTS[scene[cell]]} {PLACES[cell]}" for cell in there)
 
 
+def _of_each(word: int) -> list[list[int]]:
+    """Objects by their colour, word 0, or their shape, word 1."""
+    words = [thing.split()[word] for thing in OBJECTS]
+    return [
+        [thing for thing in range(EMPTY) if words[thing] == each] for each in dict.fromkeys(words)
+    ]
+
+
+_ALIKE = _of_each(0), _of_each(1)
+
+
 def _scene(things: Sequence[int], rng: random.Random) -> Scene:
     cells = [EMPTY] * CELLS
     for cell, thing in zip(rng.sample(range(CELLS), len(things)), things, strict=True):
@@ -287,7 +312,6 @@ def _changes(frames: tuple[Scene, ...]) -> list[Scene]:
     return [frames[0]] if len(set(frames)) == 1 else [frames[0], frames[-1]]
 
 
-def _told(scene: Scene, kind: str) -> str:
-    if kind == "names":
-        return " ".join(OBJECTS[thing] for thing in scene if thing != EMPTY)
-    return caption_of(scene)
+def _object(scene: Scene) -> str:
+    """The only object of a scene."""
+    return next(OBJECTS[thing] for thing in scene if thing != EMPTY)

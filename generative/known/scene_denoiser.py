@@ -281,15 +281,16 @@ class CellPosterior(NamedTuple):
 
 
 @checked
-def cell_posterior(cells: Tensor, noise: Positive) -> CellPosterior:
+def cell_posterior(cells: Tensor, noise: Positive, among: Tensor | None = None) -> CellPosterior:
     """Compute the posterior of the object in a cell, given the cell in a small, noisy picture.
 
-    No upsampler can know more. All 24 objects are equally likely; the small cell is the average
-    over squares of pixels of the large one (values in [0, 1]), with Gaussian noise.
+    No upsampler can know more. All objects are equally likely; the small cell is the average over
+    squares of pixels of the large one (values in [0, 1]), with Gaussian noise.
 
     Args:
         cells: (n, 3, side, side), side 1, 2, 4 or 8.
         noise: standard deviation.
+        among: bool (24,), True at objects that there are; all if not given.
     Raises:
         ValueError: cells are of another shape.
     """
@@ -299,7 +300,10 @@ def cell_posterior(cells: Tensor, noise: Positive) -> CellPosterior:
     distance = torch.cdist(
         cells.flatten(1).double(), known, compute_mode="donot_use_mm_for_euclid_dist"
     )
-    p = (-0.5 * (distance / noise).square()).softmax(1)
+    log_p = -0.5 * (distance / noise).square()
+    if among is not None:
+        log_p = log_p.masked_fill(~among.to(log_p.device), -math.inf)
+    p = log_p.softmax(1)
     return CellPosterior(p, p.amax(1), torch.special.entr(p).sum(1))
 
 

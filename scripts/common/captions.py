@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from generative.data.captioned import CaptionedImages
     from generative.data.emoji import Augmentation, EmojiImages
     from generative.known.captioned_scenes import CaptionedScenes
+    from generative.known.captions import Part
     from generative.known.config import CaptionMix
     from generative.training.run import Run
 
@@ -142,6 +143,7 @@ def load_pairs(
     part: Literal["train", "test"] = "train",
     max_images: int | None = None,
     augmentation: Augmentation | None = None,
+    scenes: Part = "train",
 ) -> Pairs:
     """A source of pairs in the shape that a model takes.
 
@@ -152,6 +154,7 @@ def load_pairs(
         mix: kinds of captions of scenes.
         part: of the images; scenes are drawn anew for both.
         augmentation: of emoji in training; the usual one if not given.
+        scenes: part of the captions of scenes; all but "all" leave objects out.
     Raises:
         ValueError: the data have another shape.
         FileNotFoundError: files are missing; says which.
@@ -160,7 +163,7 @@ def load_pairs(
         from generative.known.captioned_scenes import CaptionedScenes
 
         border = max(0, (image_shape[1] - 24) // 2)
-        pairs: Pairs = ScenePairs(CaptionedScenes(mix, "train", border))
+        pairs: Pairs = ScenePairs(CaptionedScenes(mix, scenes, border))
     elif name == "emoji":
         from generative.data.emoji import Augmentation, load_emoji
 

@@ -239,9 +239,15 @@ def detected(
 
 
 def upsampled(
-    model: Upsampler, noises: Sequence[float], generator: Generator, n: int
+    model: Upsampler,
+    world: CaptionedScenes,
+    noises: Sequence[float],
+    generator: Generator,
+    n: int,
 ) -> dict[str, float]:
     """Enlarge small scenes of two objects without a text, and read what became of their objects.
+
+    Only objects of the world are drawn, as nobody could tell of one that was never shown.
 
     For each standard deviation of the noise: `right_at_noise_N`, the share of objects that are read
     as they were; `possible_at_noise_N`, the share that the best sampler would have, which draws
@@ -253,10 +259,11 @@ def upsampled(
     from generative.known.scene_denoiser import cell_posterior
     from generative.text_to_image import shrink
 
-    cells = scenes.pairs()
+    cells, border = scenes.pairs(), world.border
+    known = torch.cat([world.objects, torch.tensor([True])])  # an empty cell is always known
+    cells = cells[known[cells].all(1)]
     cells = cells[torch.randint(len(cells), (n,), generator=generator)]
     things = cells != scenes.EMPTY
-    border = (model.diffusion.shape[1] - scenes.SIDE * scenes.CELL) // 2
     x, side = scenes.draw(cells, border), scenes.CELL // model.factor
     drawn, found = torch.Generator(model.device).manual_seed(0), {}
     for noise in noises:
@@ -273,7 +280,7 @@ def upsampled(
         tiles = inner.unflatten(3, (scenes.SIDE, side)).unflatten(2, (scenes.SIDE, side))
         small = tiles.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)[things]
         # A sampler that draws by p is right with probability sum p^2 in the mean.
-        p = cell_posterior(small, max(noise, 1e-3)).probability
+        p = cell_posterior(small, max(noise, 1e-3), world.objects).probability
         found[f"possible_at_noise_{noise:g}"] = float(p.square().sum(1).mean())
     return found
 

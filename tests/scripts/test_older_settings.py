@@ -43,7 +43,7 @@ OLDER = pytest.mark.parametrize(
         (train_gpt, "smoke", {"rotary"}),
         (train_text_to_codes, "smoke", ADDED - {"warmup"}),
         (train_kl_autoencoder, "emoji", {"recon"}),
-        (train_text_to_image, "emoji", ADDED | {"interval"}),
+        (train_text_to_image, "emoji", ADDED | {"interval", "scenes"}),
     ],
 )
 

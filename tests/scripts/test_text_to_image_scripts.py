@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,9 @@ import torch
 from generative.codes.config import VQVAEConfig
 from generative.diffusion import ScheduleConfig
 from generative.known.captioned_scenes import CaptionedScenes
-from generative.known.captions import WORDS
+from generative.known.captions import WORDS, paraphrases
 from generative.known.config import CaptionMix
-from generative.known.scenes import EMPTY, draw, read
+from generative.known.scenes import EMPTY, draw, pairs, read
 from generative.loading import load_model
 from generative.nets.config import clip_block
 from generative.text_to_image import (
@@ -25,7 +26,9 @@ from generative.text_to_image import (
     TextEncoderConfig,
     UpsamplerConfig,
     edges,
+    shrink,
 )
+from generative.training.settings import from_json, to_json
 from scripts import (
     explore,
     train_caption_reader,
@@ -36,6 +39,7 @@ from scripts import (
     train_text_to_image,
 )
 from scripts.certified.text_to_image import multiply_adds
+from scripts.common.captions import load_pairs
 from scripts.common.text_to_image import (
     detected,
     exact_denoiser,
@@ -44,6 +48,7 @@ from scripts.common.text_to_image import (
     exact_sampler_of,
     scene_gaps,
     told_levels,
+    upsampled,
     varied,
 )
 from scripts.explored import text_to_image as explored
@@ -96,6 +101,53 @@ def test_an_upsampler_of_scenes(tmp_path):
     assert found["possible_at_noise_0.2"] < 0.9
     assert 0 <= found["right_at_noise_0.2"] <= 1
     assert {"seen", "prompts", "film"} <= looks(tmp_path / "run", tmp_path)
+
+
+@pytest.mark.parametrize(("scenes", "missing"), [("train", 4), ("all", 0)])
+def test_what_is_enlarged_are_objects_that_were_shown(scenes, missing, monkeypatch):
+    """A perfect upsampler, which knows the scene, is right about all; and the posterior too."""
+    source: Any = load_pairs("scenes", Path(), (3, 24, 24), CaptionMix(), scenes=scenes)
+    world = source.world
+    shown = set(world.draw(2000, torch.Generator().manual_seed(1))[1].flatten().tolist())
+    assert len(set(range(24)) - shown) == missing
+    small = []
+
+    class Perfect:
+        device, factor = torch.device("cpu"), 4
+
+        def sample(self, n, generator, low, noise):
+            small.append(low)
+            known = pairs()
+            found = torch.cdist(low.flatten(1), shrink(draw(known), 4).flatten(1))
+            return draw(known[found.argmin(1)])
+
+    perfect: Any = Perfect()
+    found = upsampled(perfect, world, [0.0], torch.Generator().manual_seed(2), 200)
+    assert found == pytest.approx(
+        {"right_at_noise_0": 1, "rejected_at_noise_0": 0, "possible_at_noise_0": 1}, abs=1e-6
+    )
+    enlarged = read(perfect.sample(200, None, small[0], 0.0)).cells
+    assert set(enlarged.flatten().tolist()) == shown
+
+
+def test_a_reader_says_captions_in_other_words(tmp_path):
+    """Of emoji there are none, and their T5 only fills in; so did those of older runs."""
+    both = {}
+    for data, shape in (("scenes", (3, 24, 24)), ("emoji", (3, 32, 32))):
+        args = replace(
+            train_caption_reader.PRESETS["smoke"], out=tmp_path / data, data=data,
+            image_shape=shape, max_images=20, steps=2, log_every=1, threads=1,
+        )  # fmt: skip
+        train_caption_reader.main(args)
+        both[data] = {name.partition("_")[0] for name in result(args.out)}
+    assert {"test", "rewording"} <= both["scenes"]
+    assert "rewording" not in both["emoji"]
+    older = {name: x for name, x in to_json(args).items() if name != "reword"}
+    assert from_json(train_caption_reader.Args, older).reword == 0
+    wordings = paraphrases("a red square left of a blue disc")
+    draw = torch.Generator().manual_seed(0)
+    assert train_caption_reader.other(wordings, wordings[0], draw) == wordings[1]
+    assert train_caption_reader.other(wordings[:1], wordings[0], draw) == wordings[0]
 
 
 @pytest.mark.nightly

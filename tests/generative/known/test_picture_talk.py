@@ -93,20 +93,39 @@ def test_a_question_after_one_example_of_each_name_and_exchanged_pictures():
     assert len(TALK.naming(2, rng, shots=0).chunks) == 1
 
 
+def test_half_of_the_texts_of_names_need_both_words_of_an_object():
+    rng, alike = random.Random(7), []
+    for _ in range(600):
+        chunks = TALK.names(rng, 3).chunks
+        things = {min(chunk.frames[0]) for chunk in chunks}
+        words = zip(*(OBJECTS[thing].split() for thing in things), strict=True)
+        alike.append([len(set(each)) == 1 for each in words])
+    colour, shape = (sum(each) / 600 for each in zip(*alike, strict=True))
+    # Besides the half: of three objects by chance, 6 (4 choose 3) and 4 (6 choose 3) of 2,024.
+    assert colour == pytest.approx(0.25 + 0.5 * 24 / 2024, abs=0.05)
+    assert shape == pytest.approx(0.25 + 0.5 * 80 / 2024, abs=0.05)
+    assert len(PictureTalk(num_names=12).names(rng, 12).names) == 12  # no colour has as many
+
+
 def test_texts_with_pictures_in_words():
     rng = random.Random(4)
     for kind in ("names", "questions", "caption", "film"):
         talk = TALK.talk(kind, rng)
         told = TALK.in_words(talk)
-        left = " ".join(part.partition(" ) ")[2] for part in told.split(f"{IMAGE} ( ")[1:])
-        assert left.split() == talk.text.replace(f"{IMAGE} ", "").split()
+        if kind == "names":  # without the two words of each object
+            plain = [word for word in told.split() if word not in " ".join(OBJECTS).split()]
+            assert plain == talk.text.split()
+            assert len(told.split()) == len(plain) + 2 * len(talk.chunks)
+        else:
+            left = " ".join(part.partition(" ) ")[2] for part in told.split(f"{IMAGE} ( ")[1:])
+            assert left.split() == talk.text.replace(f"{IMAGE} ", "").split()
         assert 1 not in TALK.tokeniser.encode(told)
         assert talk.text.endswith(f"{talk.answer} {CHUNK}")
         assert talk.text == f"{talk.prompt} {talk.answer} {CHUNK}"
     scene = [EMPTY] * 9
     scene[4] = OBJECTS.index("red disc")
     one = Talk("names", (Chunk((tuple(scene),), "this is dax", "dax"),), ("dax",))
-    assert TALK.in_words(one) == "image ( red disc ) this is dax eoc"
+    assert TALK.in_words(one) == "image this is red disc dax eoc"
 
 
 def test_tensors():

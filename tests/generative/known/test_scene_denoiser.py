@@ -143,6 +143,15 @@ def test_small_cells_tell_as_much_as_was_measured():
         torch.testing.assert_close(found.probability.sum(1), torch.ones(len(cells)).double())
 
 
+def test_small_cells_of_some_objects_are_none_of_the_others():
+    there = torch.arange(24) % 2 == 0
+    cells = small_objects(2)[::2] + 0.1 * torch.randn(12, 3, 2, 2, generator=generator(3)).double()
+    every, some = cell_posterior(cells, 0.1), cell_posterior(cells, 0.1, there)
+    assert not some.probability[:, ~there].any()
+    known = every.probability[:, there]
+    torch.testing.assert_close(some.probability[:, there], known / known.sum(1, keepdim=True))
+
+
 def test_samples_of_the_exact_denoiser_spread_over_all_pictures_that_fit():
     """Its errors are those of the steps alone, which are many near the levels that decide."""
     caption = "a red square left of a blue disc"
