@@ -53,7 +53,7 @@ class Args(Checked):
     The pictures are scenes of nine cells, the texts captions, questions, films and names that are
     given to objects anew in every text. First a GPT learns the language, with pictures told in
     words; then the vision learns by contrast with captions, as CLIP does; then both are frozen, and
-    gated layers and a resampler learn. The preset scenes takes 20 to 60 minutes on one core.
+    gated layers and a resampler learn. The preset scenes takes 25 to 80 minutes on one core.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
