@@ -86,7 +86,8 @@ def sheet(pictures: Sequence[np.ndarray], titles: Sequence[str], columns: int = 
 
     Args:
         pictures: uint8 (H, W, 3).
-        titles: one for each; a title that is wider than its picture is written smaller.
+        titles: one for each; a title that is wider than its picture is written smaller, and in two
+            lines where these can be larger than one.
         columns: pictures in a row; 0 puts all into one.
     """
     height, width, _ = pictures[0].shape
@@ -94,12 +95,35 @@ def sheet(pictures: Sequence[np.ndarray], titles: Sequence[str], columns: int = 
     cells = []
     for picture, title in zip(pictures, titles, strict=True):
         cell = Image.new("RGB", (width, height + band), "white")
-        draw, size = ImageDraw.Draw(cell), 0.72 * band
-        size *= min(1.0, 0.96 * width / max(1.0, draw.textlength(title, _font(size))))
-        draw.text((width / 2, band / 2), title, "black", _font(size), anchor="mm")
+        draw, room = ImageDraw.Draw(cell), 0.96 * width
+        size, lines = max(
+            (_fitting(draw, lines, most * band, room), lines)
+            for most, lines in ((0.72, (title,)), (0.42, _halves(title)))
+        )
+        text = "\n".join(lines)
+        draw.text(
+            (width / 2, band / 2), text, "black", _font(size), anchor="mm", align="center",
+            spacing=0,
+        )  # fmt: skip
         cell.paste(Image.fromarray(picture), (0, band))
         cells.append(torch.from_numpy(np.array(cell)).movedim(-1, 0) / 255)
     return image_grid(torch.stack(cells), columns=columns)
+
+
+def _halves(title: str) -> tuple[str, ...]:
+    """A title in two lines of about the same length; one word stays one."""
+    spaces = [place for place, letter in enumerate(title) if letter == " "]
+    if not spaces:
+        return (title,)
+    middle = min(spaces, key=lambda place: abs(2 * place - len(title)))
+    return title[:middle], title[middle + 1 :]
+
+
+def _fitting(draw: ImageDraw.ImageDraw, lines: Sequence[str], size: float, room: float) -> float:
+    """Largest font size up to this at which no line is wider than the room, 4 at least."""
+    while size > 4 and max(draw.textlength(line, _font(size)) for line in lines) > room:
+        size -= 0.5
+    return size
 
 
 @functools.cache
