@@ -61,7 +61,7 @@ TINY = TextEncoderConfig(64, 24, 1, clip_block(16, 2), causal=False)
 MUON = TextToCodesLossConfig(optimizer="muon", lr=4e-3)
 PRESETS = {
     # With the published eighth it learns pictures less exactly (docs/families/text_to_codes.md).
-    "dalle": Args(model=DALLEConfig(text_weight=0.01), loss=MUON),
+    "dalle": Args(model=DALLEConfig(text_weight=0.01), loss=MUON, steps=10_000),
     "parti": Args(loss=MUON),
     # Codes that are filled in one by one in random places are drawn by their probability.
     "muse": Args(

@@ -172,7 +172,7 @@ def test_latents_of_two_other_runs(tmp_path):
             assert torch.equal(model.state_dict()[f"{name}.{key}"], weight), key
     assert model.words == loaded(reader.out).words
     assert model.latent_std != 1
-    assert "excess" not in result(args.out)
+    assert result(args.out)["excess"] > 0  # the best estimate of latents is known too
     with pytest.raises(ValueError, match="reader holds a TextToImage; pass --autoencoder with"):
         train_text_to_image.main(replace(args, autoencoder=reader.out, out=tmp_path / "other"))
     with pytest.raises(ValueError, match="holds a KLAutoencoder; pass --reader with"):
