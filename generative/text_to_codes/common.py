@@ -62,7 +62,7 @@ class TextToCodesLearner(ModelLearner[Any]):
         """
         tokens, codes = batch
         if self.config.drop_text:
-            dropped = torch.rand(len(tokens), device=tokens.device) < self.config.drop_text
-            tokens = tokens.masked_fill(dropped[:, None], PAD)
+            u = torch.rand(len(tokens), device=tokens.device, dtype=torch.float32)
+            tokens = tokens.masked_fill((u < self.config.drop_text)[:, None], PAD)
         losses = self.model.loss(tokens, codes)
         return self.descend(losses)

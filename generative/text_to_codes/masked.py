@@ -51,9 +51,11 @@ class MUSE(Pretrained, nn.Module):
         Their share is cos(pi u / 2) with an even u, and at least one is.
         """
         size = codes[0].numel()
-        u = torch.rand(len(codes), 1, generator=generator, device=codes.device)
+        # Drawn alike whatever torch's default type is.
+        settings = {"generator": generator, "device": codes.device, "dtype": torch.float32}
+        u = torch.rand(len(codes), 1, **settings)
         count = (size * (math.pi / 2 * u).cos()).ceil().clamp(1, size)
-        order = torch.rand(len(codes), size, generator=generator, device=codes.device)
+        order = torch.rand(len(codes), size, **settings)
         return (order.argsort(1).argsort(1) < count).view_as(codes)
 
     def loss(
