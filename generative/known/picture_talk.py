@@ -191,8 +191,9 @@ class PictureTalk:
         any objects, one word of the two mostly tells which it is, and a model leaves it at that.
         """
         k = num_names or rng.randint(1, self.num_names)
-        alike = [things for things in _ALIKE[rng.random() < 0.5] if len(things) >= k]
-        among = rng.choice(alike) if alike and rng.random() < 0.5 else range(EMPTY)
+        of_each = OF_EACH_SHAPE if rng.random() < 0.5 else OF_EACH_COLOUR
+        enough = [things for things in of_each if len(things) >= k]
+        among = rng.choice(enough) if enough and rng.random() < 0.5 else range(EMPTY)
         things, names = rng.sample(among, k), rng.sample(NAMES, k)
         order = rng.sample(range(k), k)
         order += [rng.randrange(k) for _ in range(self.num_chunks - k)]
@@ -288,7 +289,7 @@ def _of_each(word: int) -> list[list[int]]:
     ]
 
 
-_ALIKE = _of_each(0), _of_each(1)
+OF_EACH_COLOUR, OF_EACH_SHAPE = _of_each(0), _of_each(1)
 
 
 def _scene(things: Sequence[int], rng: random.Random) -> Scene:

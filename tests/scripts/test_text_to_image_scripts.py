@@ -104,7 +104,7 @@ def test_an_upsampler_of_scenes(tmp_path):
 
 
 @pytest.mark.parametrize(("scenes", "missing"), [("train", 4), ("all", 0)])
-def test_what_is_enlarged_are_objects_that_were_shown(scenes, missing, monkeypatch):
+def test_what_is_enlarged_are_objects_that_were_shown(scenes, missing):
     """A perfect upsampler, which knows the scene, is right about all; and the posterior too."""
     source: Any = load_pairs("scenes", Path(), (3, 24, 24), CaptionMix(), scenes=scenes)
     world = source.world
@@ -145,9 +145,9 @@ def test_a_reader_says_captions_in_other_words(tmp_path):
     older = {name: x for name, x in to_json(args).items() if name != "reword"}
     assert from_json(train_caption_reader.Args, older).reword == 0
     wordings = paraphrases("a red square left of a blue disc")
-    draw = torch.Generator().manual_seed(0)
-    assert train_caption_reader.other(wordings, wordings[0], draw) == wordings[1]
-    assert train_caption_reader.other(wordings[:1], wordings[0], draw) == wordings[0]
+    generator = torch.Generator().manual_seed(0)
+    assert train_caption_reader.other(wordings, wordings[0], generator) == wordings[1]
+    assert train_caption_reader.other(wordings[:1], wordings[0], generator) == wordings[0]
 
 
 @pytest.mark.nightly
