@@ -224,7 +224,7 @@ PRESETS = {
         steps=9000,
     ),
     # After `train_caption_reader`: the U-Net halves its sides before its blocks, which are wider as
-    # they have fewer places.
+    # they have fewer places. What the convolutions behind them leave in black cells ends at black.
     "imagen": Args(
         model=ImagenConfig(
             (3, 24, 24),
@@ -233,14 +233,14 @@ PRESETS = {
                 64, width=64, multipliers=(2,), num_blocks=(1,), attention=(0,), patch=4,
                 transformer=True, efficient=True, scale_skips=True,
             ),
-            prediction="data",
+            prediction="pixels",
             steps=30,
             scale=1.0,
             interval=UNTIL_TOLD,
         ),
         reader=Path("runs/caption_reader"),
         loss=OF_SCENES,
-        steps=6000,
+        steps=9000,
     ),
     # 1,360 emoji of 32x32 pixels, which the project carries.
     "emoji": Args(

@@ -31,6 +31,7 @@ __all__ = [
     "EDMLossConfig",
     "ImageDiffusionConfig",
     "ImageEDMConfig",
+    "ImagePrediction",
     "PointDiffusionConfig",
     "PointEDMConfig",
     "Prediction",
@@ -43,6 +44,8 @@ __all__ = [
 
 Prediction = Literal["noise", "velocity", "data"]
 """Output of a network, from which both others follow."""
+ImagePrediction = Literal["noise", "velocity", "data", "pixels"]
+"""The same of images, whose pixels have a range."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +130,10 @@ class ImageDiffusionConfig(Checked):
     network: UNetConfig | DiTConfig = field(default_factory=UNetConfig)
     """A U-Net, or a Transformer of patches."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    prediction: Prediction = "noise"
+    prediction: ImagePrediction = "noise"
     """Output of the network: the noise; or signal rate * noise - noise rate * image, which stays
-    meaningful where there is only noise (Salimans & Ho 2022); or the image (data)."""
+    meaningful where there is only noise (Salimans & Ho 2022); or the image (data); or the image,
+    brought into the range of pixels (pixels), which saves learning black and white exactly."""
     steps: Size = 20
     """Steps of sampling, unless another number is asked for."""
     levels: Choices = 256

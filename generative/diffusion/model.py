@@ -53,6 +53,7 @@ __all__ = [
     "diffusion_loss",
     "estimates",
     "level_losses",
+    "within",
 ]
 
 LOSS = DiffusionLossConfig()
@@ -95,14 +96,40 @@ def estimates(output: Tensor, x: Tensor, log_snr: Tensor, prediction: str) -> tu
     Args:
         output, x: (B, ...).
         log_snr: (B,).
-        prediction: "noise", "data", or "velocity" for signal * noise - noise rate * data.
+        prediction: "noise", "data", "pixels" for data too, or "velocity" for signal * noise -
+            noise rate * data.
     """
     signal, rate = (part.view(-1, *[1] * (x.dim() - 1)) for part in signal_and_noise(log_snr))
     if prediction == "velocity":
         return rate * x + signal * output, signal * x - rate * output
-    if prediction == "data":
+    if prediction in ("data", "pixels"):
         return (x - signal * output) / rate, output
     return output, (x - rate * output) / signal
+
+
+class _Within(torch.autograd.Function):
+    """Values brought into a range; gradients pass where a step against them leads inwards."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        within = torch.minimum(torch.maximum(x, low), high)
+        ctx.save_for_backward(x - within)
+        return within
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (beyond,), (grad,) = ctx.saved_tensors, grads
+        return grad * (grad * beyond >= 0), None, None
+
+
+def within(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Estimates brought into the range of the data, which can be learned.
+
+    Past an end of the range, an estimate of data at that end is right, and is not pulled back; one
+    of data inside is pulled as if there was no end. So the least squared error is where it was, the
+    posterior mean, and data at an end need not be met exactly by the network.
+    """
+    return _Within.apply(x, low, high)
 
 
 def diffusion_loss(
@@ -205,7 +232,7 @@ class Diffusion(Pretrained, nn.Module):
             context is given.
         shape: of an example.
         schedule: of the signal.
-        prediction: "noise", "velocity" or "data"; see `estimates`.
+        prediction: "noise", "velocity", "data", or of images "pixels"; see `estimates`, `within`.
         steps: of sampling, unless another number is asked for.
         levels: values that a pixel in [0, 1] can have, where examples are images; else None.
         solver: of `encode` and `decode`: "ddim", in `steps` steps as in sampling, or "rk4", in
@@ -239,6 +266,11 @@ class Diffusion(Pretrained, nn.Module):
         self.prediction, self.steps, self.levels = prediction, steps, levels
         self.solver, self.ode_steps = solver, ode_steps
         self.network = network
+        if prediction == "pixels" and levels is None:
+            raise ValueError(
+                "prediction is pixels, and without levels examples are no pixels and have no "
+                "range; give levels, or prediction data"
+            )
         if levels is not None:
             self.register_buffer("mean", torch.full((shape[0], 1, 1), 0.5))
             self.register_buffer("std", torch.full((shape[0], 1, 1), 0.5))
@@ -267,7 +299,10 @@ class Diffusion(Pretrained, nn.Module):
         """Normalised x_t (B, *shape) and log_snr (B,) -> estimates of (noise, data)."""
         check_batch(x, self.shape, "x_t", self)
         given = () if context is None else (context,)
-        return estimates(self.network(x, log_snr, *given), x, log_snr, self.prediction)
+        output = self.network(x, log_snr, *given)
+        if self.prediction == "pixels":
+            output = within(output, *((end - self.mean) / self.std for end in PIXELS))
+        return estimates(output, x, log_snr, self.prediction)
 
     def loss(
         self,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from generative.codes.config import VQGANConfig, VQVAEConfig
 from generative.diffusion.config import (
     DiffusionLossConfig,
+    ImagePrediction,
     Prediction,
     ScheduleConfig,
     check_prediction,
@@ -102,7 +103,7 @@ class GLIDEConfig(GuidedConfig):
     network: ConditionalUNetConfig = field(default_factory=_small_network)
     """The U-Net; its `context_dim` and `vector_dim` are the width of the text."""
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig("cosine"))
-    prediction: Prediction = "velocity"
+    prediction: ImagePrediction = "velocity"
     """Output of the network; see ImageDiffusionConfig."""
     steps: Size = 50
     """Steps of sampling, unless another number is asked for."""
@@ -295,7 +296,7 @@ class ImagenConfig(GuidedConfig):
     """The T5, of which the encoder reads the text."""
     network: ConditionalUNetConfig = field(default_factory=_imagen_network)
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig("cosine"))
-    prediction: Prediction = "velocity"
+    prediction: ImagePrediction = "velocity"
     """Output of the network; see ImageDiffusionConfig."""
     steps: Size = 50
     """Steps of sampling, unless another number is asked for."""

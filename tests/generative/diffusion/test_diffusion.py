@@ -39,6 +39,7 @@ from generative.diffusion import (
     variational_gap,
 )
 from generative.diffusion.config import DIFFUSION_BOOK, IMAGE_DIFFUSION_BOOK, last_signal
+from generative.diffusion.model import within
 from generative.known.densities import Gaussian, Standardised, TwoMoons, eight_gaussians
 from generative.nets.config import UNET_BOOK
 from generative.nets.unet import UNet
@@ -365,6 +366,43 @@ def test_images_are_sampled_within_the_range_of_pixels():
         model.decode(z, clip=(1.0, 0.0))
     with pytest.raises(ValueError, match=r"clip is None and quantile 0.9"):
         model.sample(1, clip=None, quantile=0.9)
+
+
+def test_estimates_in_a_range_are_pulled_as_data_are():
+    """Past an end: as from that end, and not at all if the data are there; inside as ever."""
+    low, high = torch.zeros(()), torch.ones(())
+    x = torch.tensor([-2.0, -2.0, -0.5, 0.4, 3.0, 3.0], requires_grad=True)
+    data = torch.tensor([0.0, 0.3, 0.0, 0.9, 1.0, 0.0])
+    found = within(x, low, high)
+    assert found.tolist() == pytest.approx([0.0, 0.0, 0.0, 0.4, 1.0, 1.0])
+    ((found - data).square() / 2).sum().backward()
+    np.testing.assert_allclose(x.grad, [0.0, -0.3, 0.0, -0.5, 0.0, 1.0], atol=1e-6)
+    # Descent from outside ends in the mean of data that are at an end in nine of ten cases.
+    data = torch.tensor([0.0] * 9 + [1.0])
+    guess = torch.full((1,), -3.0, requires_grad=True)
+    for _ in range(400):
+        (grad,) = torch.autograd.grad((within(guess, low, high) - data).square().sum(), guess)
+        guess = (guess - 0.02 * grad).detach().requires_grad_()
+    assert float(guess.detach()) == pytest.approx(0.1, abs=1e-4)
+
+
+def test_a_model_of_pixels_estimates_pixels():
+    shape = (3, 4, 4)
+    model = ImageDiffusionConfig(
+        shape, UNetConfig((4, 8), depth=1), ScheduleConfig("cosine"), "pixels", steps=3
+    ).build()
+    images = (
+        torch.rand(8, *shape, generator=generator()) * torch.tensor([1, 0.2, 0.6])[:, None, None]
+    )
+    model.initialise(images)
+    model.network.forward = lambda x, log_snr: 5 * x  # mostly out of range
+    x, log_snr = torch.randn(8, *shape, generator=generator(1)), torch.linspace(-6, 6, 8)
+    noise, data = model.denoise(x, log_snr)
+    expected = ((model.mean + model.std * 5 * x).clamp(0, 1) - model.mean) / model.std
+    torch.testing.assert_close(data, expected, rtol=1e-5, atol=1e-5)
+    signal, rate = (part.view(8, 1, 1, 1) for part in signal_and_noise(log_snr))
+    torch.testing.assert_close(signal * data + rate * noise, x, rtol=1e-4, atol=1e-4)
+    assert float(model.sample(2, generator()).min()) >= 0
 
 
 def test_ddpm_on_gaussian_data_has_the_right_variance():
@@ -889,6 +927,10 @@ def test_noise_is_not_predicted_where_no_signal_is_left(schedule):
         (lambda: ImageDiffusionConfig(steps=0), "steps is 0"),
         (lambda: ImageDiffusionConfig(levels=1), "levels is 1"),
         (lambda: PointDiffusionConfig(dim=0), "dim is 0"),
+        (
+            lambda: Diffusion(nn.Identity(), (2,), ScheduleConfig(), "pixels"),
+            "without levels examples are no pixels.*prediction data",
+        ),
         (lambda: PointDiffusionConfig(embedding_dim=2), "even number from 4"),
         (lambda: DiffusionLossConfig(gamma=0.0), "gamma is 0.0"),
         (lambda: DiffusionLossConfig(ema=1.0), "ema is 1.0"),
