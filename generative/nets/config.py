@@ -76,6 +76,9 @@ class BlockConfig(Checked):
     rotary: bool = False
     """Turn queries and keys of the self-attention by their places, so that scores depend on
     distances (Su et al. 2021). A GPT then has no vectors of places."""
+    shift: SizeOrZero = 0
+    """Places right before each whose features are added to it, each by a learned factor. What
+    stands side by side is then found without attention, which can take long to learn it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,8 +95,8 @@ class BlockConfig(Checked):
 
     @classmethod
     def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Older blocks turned nothing."""
-        return {"rotary": False, **settings}
+        """Older blocks turned and shifted nothing."""
+        return {"rotary": False, "shift": 0, **settings}
 
     @property
     def head_dim(self) -> int:

@@ -16,6 +16,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from generative.nets.attention import KeyValueCache, MultiHeadAttention, RelativeTerm
 from generative.nets.config import BlockConfig, bert_block, clip_block, gpt2_block, t5_block
@@ -24,6 +25,7 @@ __all__ = [
     "BlockCache",
     "BlockConfig",
     "QuickGELU",
+    "TokenShift",
     "TransformerBlock",
     "bert_block",
     "clip_block",
@@ -57,14 +59,46 @@ class BlockCache:
     """Cache of the attention to earlier positions."""
     context: KeyValueCache = field(default_factory=KeyValueCache)
     """Cache of the attention to the encoder's output."""
+    before: Tensor | None = None
+    """Last inputs of a block with a shift, (B, shift, dim)."""
 
     def __len__(self) -> int:
         """Positions seen."""
         return len(self.own)
 
 
+class TokenShift(nn.Module):
+    """Adds to every place the places right before it, feature by feature, by learned factors.
+
+    The factors begin at 0. A short causal convolution of each feature by itself, as in front of
+    the blocks of RWKV (Peng et al. 2023, "token shift") and of Allen-Zhu 2025 ("Canon layers"). It
+    looks back alone, in encoders too, so that padding behind a text has no influence.
+
+    Args:
+        dim: features.
+        num: places before each.
+    """
+
+    def __init__(self, dim: int, num: int):
+        super().__init__()
+        self.factors = nn.Parameter(torch.zeros(num, dim))
+
+    def forward(self, x: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, T, dim) -> the same shape, and the last `num` inputs, (B, num, dim).
+
+        Args:
+            before: last inputs of what x continues; 0 if not given.
+        """
+        num, length = len(self.factors), x.shape[1]
+        line = F.pad(x, (0, 0, num, 0)) if before is None else torch.cat([before, x], 1)
+        for back, factor in enumerate(self.factors, 1):
+            x = x + factor * line[:, num - back : num - back + length]
+        return x, line[:, length:]
+
+
 class TransformerBlock(nn.Module):
-    """Self-attention, if `cross` attention to a context, and a feed-forward network.
+    """Self-attention, if `cross` attention to a context, and a feed-forward network; if asked for,
+    behind a shift.
 
     Args:
         config: see `BlockConfig`.
@@ -78,6 +112,7 @@ class TransformerBlock(nn.Module):
     def __init__(self, config: BlockConfig, causal: bool = False, cross: bool = False):
         super().__init__()
         self.config = config
+        self.shift = TokenShift(config.dim, config.shift) if config.shift else None
         self.attention = _attention(config, causal)
         self.attention_norm = make_norm(config)
         if cross:
@@ -121,6 +156,10 @@ class TransformerBlock(nn.Module):
             kept = cache.context if cache is not None else None
             return self.cross(x, context, mask=context_mask, cache=kept, maps=maps)
 
+        if self.shift is not None:
+            x, before = self.shift(x, cache.before if cache is not None else None)
+            if cache is not None:
+                cache.before = before
         x = self._add(x, attend, self.attention_norm)
         if context is not None:
             x = self._add(x, look, self.cross_norm)

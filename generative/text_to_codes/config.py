@@ -52,7 +52,7 @@ class DALLEConfig(Checked):
     num_layers: Depth = 2
     """Transformer blocks."""
     block: BlockConfig = field(
-        default_factory=lambda: replace(gpt2_block(64, 2, dropout=0.0), rotary=True)
+        default_factory=lambda: replace(gpt2_block(64, 2, dropout=0.0), rotary=True, shift=3)
     )
     """Its words and codes have vectors of places besides."""
     text_weight: Probability = 1 / 8
@@ -71,11 +71,12 @@ class PartiConfig(Checked):
 
     text: TextEncoderConfig = field(
         default_factory=lambda: TextEncoderConfig(
-            64, 24, 2, replace(clip_block(64, 2), rotary=True), causal=False
+            64, 24, 2, replace(clip_block(64, 2), rotary=True, shift=3), causal=False
         )
     )
     """Encoder of captions, as wide as the decoder. Which colour is which shape's, and which place
-    is whose, is told by what stands side by side; rotary places make that easy to find."""
+    is whose, is told by what stands side by side; rotary places and a shift make that easy to
+    find."""
     grid: tuple[Size, Size] = (3, 3)
     """Rows and columns of codes."""
     num_codes: Choices = 25

@@ -18,7 +18,7 @@ from generative.nets.attention import (
     padding_mask,
 )
 from generative.nets.config import BlockConfig, bert_block, gpt2_block, t5_block
-from generative.nets.transformer import BlockCache, TransformerBlock, init_weights
+from generative.nets.transformer import BlockCache, TokenShift, TransformerBlock, init_weights
 
 torch.set_num_threads(1)
 
@@ -190,15 +190,22 @@ def test_rotary_attention_by_its_cache_and_without_an_order_of_its_own():
         bert_block(8, 2),
         t5_block(8, 2),
         replace(gpt2_block(8, 2), rotary=True),
+        replace(gpt2_block(8, 2), shift=1),
+        replace(bert_block(8, 2), shift=3),
     ],
 )
 def test_block_by_its_steps_and_by_its_cache(config):
     torch.manual_seed(0)
     block = TransformerBlock(config, causal=True, cross=True).eval()
     x, context = randn(2, 5, 8), randn(2, 3, 8, seed=1)
+    if block.shift is not None:
+        nn.init.normal_(block.shift.factors)
     y = block(x, context)
+    whole = x
     a, c, f = block.attention, block.cross, block.feed_forward
     na, nc, nf = block.attention_norm, block.cross_norm, block.feed_forward_norm
+    if block.shift is not None:
+        x, _ = block.shift(x)
     if config.norm == "pre":
         h = x + a(na(x))
         h = h + c(nc(h), context)
@@ -209,11 +216,25 @@ def test_block_by_its_steps_and_by_its_cache(config):
         expected = nf(h + f(h))
     torch.testing.assert_close(y, expected)
     cache = BlockCache()
-    parts = [block(part, context, cache=cache) for part in x.split([2, 1, 2], 1)]
+    parts = [block(part, context, cache=cache) for part in whole.split([2, 1, 2], 1)]
     torch.testing.assert_close(torch.cat(parts, 1), y)
     maps: list[torch.Tensor] = []
-    torch.testing.assert_close(block(x, context, maps=maps), y)
+    torch.testing.assert_close(block(whole, context, maps=maps), y)
     assert [tuple(m.shape) for m in maps] == [(2, 2, 5, 5), (2, 2, 5, 3)]
+
+
+@pytest.mark.parametrize("num", [1, 3, 7])
+def test_a_shift_is_a_causal_convolution_of_each_feature(num):
+    shift, x = TokenShift(4, num), randn(2, 5, 4)
+    assert torch.equal(shift(x)[0], x)  # factors begin at 0
+    nn.init.normal_(shift.factors)
+    # torch's filters are read from the oldest place to the newest, which is kept as it is.
+    filters = torch.cat([shift.factors.detach().flip(0), torch.ones(1, 4)]).T[:, None]
+    line = nn.functional.pad(x.transpose(1, 2), (num, 0))
+    expected = nn.functional.conv1d(line, filters, groups=4).transpose(1, 2)
+    found, last = shift(x)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(last, line.transpose(1, 2)[:, -num:])
 
 
 def test_first_weights():
@@ -235,6 +256,7 @@ def test_first_weights():
         (lambda: BlockConfig(dim=0), "dim is 0"),
         (lambda: BlockConfig(10, 3, 0), "dim 10 and 3 heads"),
         (lambda: BlockConfig(dropout=1.0), "dropout is 1.0"),
+        (lambda: BlockConfig(shift=-1), "shift is -1"),
         (lambda: BlockConfig(6, 2, 3, rotary=True), "turns pairs of numbers, and a key has 3"),
     ],
 )

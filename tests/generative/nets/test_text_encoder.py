@@ -11,11 +11,16 @@ from generative.nets.transformer import QuickGELU
 torch.set_num_threads(1)
 CAUSAL = TextEncoderConfig(20, 12, 2, clip_block(16, 2))
 BOTH = replace(CAUSAL, causal=False)
+SHIFTED = replace(BOTH, block=replace(BOTH.block, shift=3))
 
 
 def make(config: TextEncoderConfig) -> TextEncoder:
     torch.manual_seed(0)
-    return TextEncoder(config).eval()
+    encoder = TextEncoder(config).eval()
+    for name, weights in encoder.named_parameters():
+        if name.endswith("shift.factors"):
+            torch.nn.init.normal_(weights)
+    return encoder
 
 
 def caption(*words: int, length: int) -> list[int]:
@@ -36,7 +41,7 @@ def test_totals_of_publications(config: TextEncoderConfig, total: int):
         assert sum(p.numel() for p in TextEncoder(config).parameters()) == total
 
 
-@pytest.mark.parametrize("config", [CAUSAL, BOTH])
+@pytest.mark.parametrize("config", [CAUSAL, BOTH, SHIFTED])
 def test_padding_changes_no_bit(config: TextEncoderConfig):
     """More of it, behind every caption of the batch."""
     encoder = make(config)
@@ -51,7 +56,7 @@ def test_padding_changes_no_bit(config: TextEncoderConfig):
     assert not few.outputs[1, 3:].any()
 
 
-@pytest.mark.parametrize("config", [CAUSAL, BOTH])
+@pytest.mark.parametrize("config", [CAUSAL, BOTH, SHIFTED])
 def test_a_caption_is_read_alike_beside_longer_ones(config: TextEncoderConfig):
     encoder = make(config).double()
     tokens = torch.tensor([caption(5, 6, length=12), caption(*range(4, 14), length=12)])
@@ -64,7 +69,7 @@ def test_a_caption_is_read_alike_beside_longer_ones(config: TextEncoderConfig):
     assert torch.equal(changed.outputs, together.outputs)
 
 
-@pytest.mark.parametrize("config", [CAUSAL, BOTH])
+@pytest.mark.parametrize("config", [CAUSAL, BOTH, SHIFTED])
 def test_the_empty_caption_is_zero_and_has_finite_gradients(config: TextEncoderConfig):
     encoder = make(config)
     tokens = torch.tensor([[0] * 6, caption(5, length=6)])

@@ -18,6 +18,7 @@ BOOK = GPTConfig(11, 12, 1, BlockConfig(16, 2, 8, 16))
 
 
 ROTARY = replace(GPT2, block=replace(GPT2.block, rotary=True))
+SHIFTED = replace(GPT2, block=replace(GPT2.block, rotary=True, shift=3))
 
 
 def count(module: nn.Module) -> int:
@@ -55,7 +56,7 @@ def test_with_rotary_blocks_there_are_no_vectors_of_places():
     assert not torch.allclose(model.logits(x)[:, -1], model.logits(x[:, order])[:, -1], atol=1e-3)
 
 
-@pytest.mark.parametrize("config", [BOOK, GPT2, ROTARY])
+@pytest.mark.parametrize("config", [BOOK, GPT2, ROTARY, SHIFTED])
 def test_what_comes_later_changes_nothing(config):
     model, x = wild(config), tokens(1, 12)
     changed = x.clone()
@@ -65,7 +66,7 @@ def test_what_comes_later_changes_nothing(config):
     assert (difference[7:] > 1e-4).all()
 
 
-@pytest.mark.parametrize("config", [BOOK, GPT2, ROTARY])
+@pytest.mark.parametrize("config", [BOOK, GPT2, ROTARY, SHIFTED])
 def test_cached_logits_are_those_of_the_whole(config):
     model, x = wild(config), tokens(3, 12)
     caches = model.make_caches()
@@ -75,7 +76,7 @@ def test_cached_logits_are_those_of_the_whole(config):
         model.logits(x[:, :1], caches)
 
 
-@pytest.mark.parametrize("config", [BOOK, GPT2, ROTARY])
+@pytest.mark.parametrize("config", [BOOK, GPT2, ROTARY, SHIFTED])
 def test_generation_with_and_without_cache_is_the_same(config):
     """Beyond the longest text too, where the last tokens alone are seen."""
     model, prompt = wild(config, from_start=False), tokens(2, 5)
@@ -111,7 +112,7 @@ def test_prompts_begin_as_texts_do(from_start):
         assert torch.equal(drawn, model.sample(2, torch.Generator().manual_seed(3)))
 
 
-@pytest.mark.parametrize("config", [BOOK, GPT2, ROTARY])
+@pytest.mark.parametrize("config", [BOOK, GPT2, ROTARY, SHIFTED])
 def test_probabilities_of_all_texts_sum_to_one(config):
     model = wild(GPTConfig(3, 4, 1, config.block, config.tied))
     texts = torch.tensor(list(itertools.product(range(3), repeat=4)))
