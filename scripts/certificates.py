@@ -173,7 +173,7 @@ def page(records: dict) -> str:
             reference, gap = line["reference_name"], ""
             if line["reference"] is not None:
                 reference, gap = f"{line['reference']:.5g} ({reference})", _short(line["gap"])
-            sign = "<" if line["holds"] else "missed: not <"
+            sign = "≤" if line["holds"] else "missed: >"
             cells = [
                 line["what"].replace("|", "\\|"), f"{line['value']:.5g}", reference, gap,
                 f"{_short(line['measure'])} {sign} {line['bar']:g}",

@@ -36,7 +36,7 @@ class Line:
     measure: float
     """Number compared with the bar: as `what` says, the value, its gap, or either as a share."""
     bar: float
-    """Bound below which the measure has to stay."""
+    """The most that the measure may be."""
 
     @property
     def gap(self) -> float | None:
@@ -45,8 +45,8 @@ class Line:
 
     @property
     def holds(self) -> bool:
-        """True if the measure is below the bar."""
-        return self.measure < self.bar
+        """True if the measure is not above the bar."""
+        return self.measure <= self.bar
 
 
 class Certificate(NamedTuple):
