@@ -61,11 +61,14 @@ TINY = TextEncoderConfig(64, 24, 1, clip_block(16, 2), causal=False)
 MUON = TextToCodesLossConfig(optimizer="muon", lr=4e-3)
 PRESETS = {
     # With the published eighth it learns pictures less exactly (docs/families/text_to_codes.md).
-    "dalle": Args(model=DALLEConfig(text_weight=0.01), loss=MUON, steps=10_000),
+    "dalle": Args(
+        model=DALLEConfig(num_layers=3, text_weight=0.01), loss=MUON, steps=14_000
+    ),
     "parti": Args(loss=MUON),
-    # Codes that are filled in one by one in random places are drawn by their probability.
+    # Codes that are filled in one by one in random places are drawn by their probability. Which
+    # places are left for an object beside others takes a block more than to write them in order.
     "muse": Args(
-        model=MUSEConfig(noise=1e6), loss=replace(MUON, drop_text=0.1), steps=8000
+        model=MUSEConfig(noise=1e6, num_layers=3), loss=replace(MUON, drop_text=0.1), steps=10_000
     ),
     # A small form that is usual, on a grid of a VQ-VAE's codes; the publication's has 12 billion.
     "paper": Args(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from generative.text.config import GPTConfig, TextLossConfig, gpt2_block
 from generative.training.ranges import (
@@ -67,6 +67,9 @@ class NFNetConfig(Checked):
     (SkipInit), 1 is what the predicted variances are for."""
     last: SizeOrZero = 0
     """Feature maps of a last 1x1 convolution; 0 for none."""
+    places: NonNegative = 0.0
+    """Deviation of the first values of a learned vector that is added to each place of the result;
+    0 for none, as published. Features tell of their place by the zeros around the image alone."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,6 +83,11 @@ class NFNetConfig(Checked):
                 f"stem has {len(self.stem)} convolutions and {len(self.stem_strides)} strides; "
                 "give as many"
             )
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older networks have no vectors of places."""
+        return {"places": 0.0, **settings}
 
     @property
     def dim(self) -> int:
@@ -133,12 +141,13 @@ class FlamingoConfig(Checked):
 
     language: GPTConfig = field(
         default_factory=lambda: GPTConfig(
-            100, 96, 3, replace(gpt2_block(64, 4, dropout=0.0), rotary=True), tied=True,
+            100, 96, 3, replace(gpt2_block(64, 4, dropout=0.0), rotary=True, shift=3), tied=True,
             init="normal",
         )
     )  # fmt: skip
-    """The GPT. With rotary places it finds what followed the same words before."""
-    vision: NFNetConfig = field(default_factory=NFNetConfig)
+    """The GPT. With rotary places it finds what followed the same words before, and by the shift
+    of its blocks it knows which words stand together."""
+    vision: NFNetConfig = field(default_factory=lambda: NFNetConfig(places=0.7))
     resampler: ResamplerConfig = field(default_factory=ResamplerConfig)
     every: Size = 1
     """A gated layer stands in front of every so many blocks (published: 1, 4 or 7)."""

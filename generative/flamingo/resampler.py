@@ -12,6 +12,9 @@ from generative.nets.attention import MultiHeadAttention
 
 __all__ = ["PerceiverResampler", "feed_forward"]
 
+SHARPNESS = 1.5
+"""Gain of queries and of keys of latents that begin with a place each."""
+
 
 def feed_forward(dim: int) -> nn.Sequential:
     """Two linear maps without biases around a GELU, four times as wide inside."""
@@ -56,6 +59,36 @@ class PerceiverResampler(nn.Module):
         self.times = nn.Parameter(torch.randn(config.max_frames, dim) * 0.02)
         self.layers = nn.ModuleList(ResamplerLayer(dim, config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(dim)
+
+    @torch.no_grad()
+    def look_at(self, places: Tensor) -> None:
+        """Let each latent begin by looking at a place of its own, in the first layer.
+
+        Latents that begin at random look everywhere alike; what they gather of several objects is a
+        sum, in which nothing tells what is where, and they hardly learn to do otherwise.
+
+        Args:
+            places: what features have in each place, as many vectors as latents, (R, D).
+        Raises:
+            ValueError: another shape, or heads whose keys together are not as wide as the features.
+        """
+        first = self.layers[0]
+        assert isinstance(first, ResamplerLayer)
+        attention = first.attention
+        dim = self.latents.shape[1]
+        if places.shape != self.latents.shape or attention.query.weight.shape != (dim, dim):
+            raise ValueError(
+                f"got places {tuple(places.shape)} for {len(self.latents)} latents of {dim}, with "
+                f"keys of {len(attention.query.weight)} numbers in all; give a place for each "
+                "latent, and key_dim 0"
+            )
+        self.latents.copy_(places)
+        one = torch.eye(dim, dtype=places.dtype, device=places.device)
+        for layer, gain in (
+            (attention.query, SHARPNESS), (attention.key, SHARPNESS),
+            (attention.value, 1.0), (attention.out, 1.0),
+        ):  # fmt: skip
+            layer.weight.copy_(gain * one)
 
     def forward(self, x: Tensor, maps: list[Tensor] | None = None) -> Tensor:
         """Features of frames (B, F, P, D) -> (B, R, D), whatever F and P are.

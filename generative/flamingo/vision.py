@@ -165,6 +165,9 @@ class NFNet(Pretrained, nn.Module):
         self.beta = math.sqrt(variance)
         """Deviation of the result of the blocks."""
         self.last = ScaledConv(channels, config.last, 1) if config.last else None
+        self.places = None
+        if config.places:
+            self.places = nn.Parameter(config.places * torch.randn(config.dim, *config.grid))
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> (B, D, h, w).
@@ -177,9 +180,9 @@ class NFNet(Pretrained, nn.Module):
             x = conv(x if k == 0 else self.activation(x))
         for block in self.blocks:
             x = block(x)
-        if self.last is None:
-            return self.activation(x / self.beta)
-        return self.activation(self.last(x / self.beta))
+        x = x / self.beta
+        x = self.activation(x if self.last is None else self.last(x))
+        return x if self.places is None else x + self.places
 
 
 class VisionTower(nn.Module):

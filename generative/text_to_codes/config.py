@@ -65,18 +65,19 @@ class DALLEConfig(Checked):
         return DALLE(self)
 
 
+def _reader(shift: int) -> TextEncoderConfig:
+    """Encoder of captions whose blocks turn by places, and shift."""
+    block = replace(clip_block(64, 2), rotary=True, shift=shift)
+    return TextEncoderConfig(64, 24, 2, block, causal=False)
+
+
 @dataclass(frozen=True)
 class PartiConfig(Checked):
     """An encoder of captions and a decoder that writes codes one by one (Yu et al. 2022)."""
 
-    text: TextEncoderConfig = field(
-        default_factory=lambda: TextEncoderConfig(
-            64, 24, 2, replace(clip_block(64, 2), rotary=True, shift=3), causal=False
-        )
-    )
+    text: TextEncoderConfig = field(default_factory=lambda: _reader(shift=0))
     """Encoder of captions, as wide as the decoder. Which colour is which shape's, and which place
-    is whose, is told by what stands side by side; rotary places and a shift make that easy to
-    find."""
+    is whose, is told by what stands side by side; rotary places make that easy to find."""
     grid: tuple[Size, Size] = (3, 3)
     """Rows and columns of codes."""
     num_codes: Choices = 25
@@ -104,6 +105,9 @@ class PartiConfig(Checked):
 class MUSEConfig(PartiConfig):
     """An encoder of captions and a Transformer that fills in hidden codes (Chang et al. 2023)."""
 
+    text: TextEncoderConfig = field(default_factory=lambda: _reader(shift=3))
+    """As of Parti, with a shift. It is asked for any place beside any others, and without a shift
+    may never learn which object is whose neighbour."""
     steps: Size = 9
     """Steps of decoding, unless another number is asked for."""
     noise: NonNegative = 4.5

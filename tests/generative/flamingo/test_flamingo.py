@@ -200,6 +200,32 @@ def test_a_resampler_layer_against_its_formula():
     torch.testing.assert_close(resampler(x), z)
 
 
+def test_latents_that_begin_with_a_place_each_look_at_it():
+    """Features are something in each place, and the vector of the place, in every frame."""
+    torch.manual_seed(0)
+    resampler = PerceiverResampler(64, ResamplerConfig(9, 1, 4))
+    places = torch.randn(9, 64)
+    x, maps = places + 0.3 * torch.randn(20, 2, 9, 64), []
+    resampler.look_at(places)
+    with torch.no_grad():
+        before = resampler(x, maps)
+    seen = maps[0][..., :18].unflatten(3, (2, 9)).sum(3)  # over frames: (B, heads, latents, places)
+    assert torch.equal(seen.mean((0, 1)).argmax(1), torch.arange(9))
+    own = seen.diagonal(dim1=2, dim2=3)
+    assert float(own.mean()) > 5 * float((seen.sum(3) - own).mean() / 8)
+    # What is in a place moves its own latent most.
+    changed = x.clone()
+    changed[:, :, 4] += 0.3 * torch.randn(20, 1, 64)
+    with torch.no_grad():
+        moved = (resampler(changed) - before).square().mean((0, 2))
+    assert int(moved.argmax()) == 4
+    assert float(moved[4]) > 3 * float(moved[[0, 1, 2, 3, 5, 6, 7, 8]].max())
+    with pytest.raises(ValueError, match=r"got places \(4, 64\) for 9 latents of 64"):
+        resampler.look_at(places[:4])
+    with pytest.raises(ValueError, match=r"keys of 12 numbers in all; .*key_dim 0"):
+        PerceiverResampler(64, ResamplerConfig(9, 1, 4, key_dim=3)).look_at(places)
+
+
 def test_films_and_too_many_frames():
     flamingo = model()
     assert flamingo.look(images(2, 4)).shape == (1, 6, 8)

@@ -72,6 +72,17 @@ def test_blocks_begin_as_their_shortcuts():
     assert torch.equal(net.blocks[1](x), x)
 
 
+def test_vectors_of_places_are_added_to_the_features():
+    torch.manual_seed(0)
+    told, plain = NFNet(NFNetConfig(places=0.5)), NFNet(NFNetConfig())
+    assert told.places is not None
+    assert plain.places is None
+    assert float(told.places.detach().std()) == pytest.approx(0.5, rel=0.1)
+    told.load_state_dict(plain.state_dict() | {"places": told.places})
+    x = torch.rand(2, 3, 24, 24)
+    torch.testing.assert_close(told(x), plain(x) + told.places)
+
+
 @pytest.mark.parametrize(("k", "millions"), [(0, 71.5), (6, 438.4)])
 def test_published_numbers_of_weights(k, millions):
     """With the classifier of 1,000 classes; without it F6 has Flamingo's 435 millions."""
