@@ -67,8 +67,11 @@ PRESETS = {
     "parti": Args(loss=MUON),
     # Codes that are filled in one by one in random places are drawn by their probability. Which
     # places are left for an object beside others takes a block more than to write them in order.
+    # With DALL.E's rate its reading of captions can stand still until the rate has fallen.
     "muse": Args(
-        model=MUSEConfig(noise=1e6, num_layers=3), loss=replace(MUON, drop_text=0.1), steps=10_000
+        model=MUSEConfig(noise=1e6, num_layers=3),
+        loss=replace(MUON, lr=1e-3, drop_text=0.1),
+        steps=8000,
     ),
     # A small form that is usual, on a grid of a VQ-VAE's codes; the publication's has 12 billion.
     "paper": Args(
