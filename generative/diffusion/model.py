@@ -112,9 +112,9 @@ class _Within(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        within = torch.minimum(torch.maximum(x, low), high)
-        ctx.save_for_backward(x - within)
-        return within
+        inside = torch.minimum(torch.maximum(x, low), high)
+        ctx.save_for_backward(x - inside)
+        return inside
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
