@@ -5,7 +5,7 @@ python scripts/compare_text_to_image.py --runs runs/text_to_image runs/dalle run
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
@@ -31,8 +31,9 @@ class Args(Checked):
     """Let trained text-to-image models draw the same prompts, and have an exact judge read them.
 
     The prompts are those of `generative.known.prompts`, after DrawBench: counting, colours, places,
-    binding, long captions, and with --spelling signs. A detector reads each picture without error,
-    so every share is of the model alone; intervals are Wilson's, of 95 %. Beside the models stands
+    binding, long captions, and signs of those that were trained on signs (--mix.sign). A detector
+    reads each picture without error, so every share is of the model alone; intervals are Wilson's,
+    of 95 %. Beside the models stands
     the exact denoiser with a sampler of 30 steps, which is right as often as guidance and sampler
     allow.
     """
@@ -50,8 +51,6 @@ class Args(Checked):
     """Pictures for each prompt."""
     scale: NonNegative = 1.0
     """Guidance of diffusion models; those that write codes draw without."""
-    spelling: bool = False
-    """Ask for signs too, which no model knows that was trained without --mix.sign."""
     results: Folder | None = None
     """Folder that also gets text_to_image.json and text_to_image.png."""
     device: Device = "cpu"
@@ -84,6 +83,12 @@ class System(NamedTuple):
     sample: Callable[[list[str]], Tensor]
     """n captions -> pictures (n, 3, 24, 24)."""
     weights: int
+    spells: bool = True
+    """It was trained on signs, and is asked for them."""
+
+    def asked(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """The prompts that it can know."""
+        return [p for p in prompts if self.spells or p.category != "spelling"]
 
 
 def main(args: Args) -> Path:
@@ -100,20 +105,19 @@ def main(args: Args) -> Path:
     with Run.open(args, kind="compare_text_to_image") as run:
         report = run.path / RESULT_NAME
         if not run.done:
-            prompts = [p for p in PROMPTS if args.spelling or p.category != "spelling"]
             systems = find_systems(args, run)
             records = {
                 system.name: {
                     "kind": system.kind,
                     "weights": system.weights,
-                    "categories": told(judge(system.sample, prompts, args.samples)),
+                    "categories": told(judge(system.sample, system.asked(PROMPTS), args.samples)),
                 }
                 for system in systems
             }
             versions = {name: run.versions[name] for name in ("python", "cpu", "packages")}
             settings = {"samples": args.samples, "scale": args.scale, "seed": args.seed}
             write_json(report, {"systems": records, "settings": settings, "versions": versions})
-            save_picture(run.path / PICTURE_NAME, side_by_side(systems, prompts))
+            save_picture(run.path / PICTURE_NAME, side_by_side(systems, PROMPTS))
             best = {
                 f"satisfied_by_{name}": record["categories"]["all"]["satisfied"][0]
                 for name, record in records.items()
@@ -168,18 +172,21 @@ def find_system(path: Path, args: Args, run: Run) -> System:
     weights = sum(p.numel() for p in model.parameters())
     random = torch.Generator(run.device).manual_seed(args.seed)
     if type(model) is TextToImage and model.words:
-        shape = tuple(model.config.image_shape)
+        shape, spells = tuple(model.config.image_shape), model.spelled
 
         def sample(texts: list[str]) -> Tensor:
             return model.sample(texts, random, scale=args.scale)
 
     elif model.saved_name in ("DALLE", "Parti", "MUSE"):
+        from generative.known.scenes import LETTER
         from scripts.common.clip import load_vocabulary
         from scripts.common.scene_codes import load_codes
 
+        letters = model.config.num_codes > LETTER
         codes_of = read_config(path)[1].get("codes")
-        codes = load_codes(Path(codes_of) if codes_of else None, run.device)
+        codes = load_codes(Path(codes_of) if codes_of else None, run.device, letters)
         tokeniser, shape = load_vocabulary(path, path), codes.image_shape
+        spells = tokeniser.spelled
 
         def sample(texts: list[str]) -> Tensor:
             tokens = tokeniser.encode(texts).to(run.device)
@@ -195,7 +202,7 @@ def find_system(path: Path, args: Args, run: Run) -> System:
             f"{path} draws pictures {tuple(shape)}, and the judge reads scenes (3, 24, 24); pass a "
             "run that was trained on scenes"
         )
-    return System(path.name, model.saved_name, sample, weights)
+    return System(path.name, model.saved_name, sample, weights, spells)
 
 
 def told(scores: list[CategoryScore]) -> dict[str, Any]:
@@ -212,9 +219,12 @@ def told(scores: list[CategoryScore]) -> dict[str, Any]:
 
 
 def describe(found: dict[str, Any]) -> str:
-    """The comparison as a Markdown table: a row for each system, a column for each category."""
+    """The comparison as a Markdown table: a row for each system, a column for each category.
+
+    "-" is what a system was not asked for, and "all" leaves it out.
+    """
     systems = found["systems"]
-    categories = list(next(iter(systems.values()))["categories"])
+    categories = list(max((record["categories"] for record in systems.values()), key=len))
     lines = [
         "| system | " + " | ".join(categories) + " | no picture of the world |",
         "|---" * (len(categories) + 2) + "|",
@@ -222,28 +232,39 @@ def describe(found: dict[str, Any]) -> str:
     for name, record in systems.items():
         cells = []
         for category in categories:
-            share, low, high = record["categories"][category]["satisfied"]
+            score = record["categories"].get(category)
+            if score is None:
+                cells.append("-")
+                continue
+            share, low, high = score["satisfied"]
             cells.append(f"{share:.0%} ({low:.0%} to {high:.0%})")
         rejected = record["categories"]["all"]["rejected"][0]
         lines.append(f"| {name} | {' | '.join(cells)} | {rejected:.1%} |")
     return "\n".join(lines)
 
 
-def side_by_side(systems: list[System], prompts: list[Prompt]) -> np.ndarray:
-    """Two pictures of each system for the first prompt of every category, below the prompt."""
+def side_by_side(systems: list[System], prompts: Sequence[Prompt]) -> np.ndarray:
+    """Two pictures of each system for the first prompt of every category, below the prompt; a grey
+    place for what it was not asked for."""
+    import numpy as np
     import torch
 
     from generative.training.pictures import image_grid, sheet
 
-    firsts = {prompt.category: prompt.caption for prompt in reversed(prompts)}
-    captions = [firsts[category] for category in dict.fromkeys(p.category for p in prompts)]
+    firsts = {prompt.category: prompt for prompt in reversed(prompts)}
+    firsts = [firsts[category] for category in dict.fromkeys(p.category for p in prompts)]
     rows, titles = [], []
     for system in systems:
+        captions = [prompt.caption for prompt in system.asked(firsts)]
         drawn = system.sample([caption for caption in captions for _ in range(2)]).cpu()
-        for caption, pair in zip(captions, torch.split(drawn, 2), strict=True):
-            rows.append(image_grid(pair, 2, 6))
-            titles.append(f"{system.name}: {caption}" if len(systems) > 1 else caption)
-    return sheet(rows, titles, columns=len(captions))
+        grids = [image_grid(pair, 2, 6) for pair in torch.split(drawn, 2)]
+        told = [
+            f"{system.name}: {caption}" if len(systems) > 1 else caption for caption in captions
+        ]
+        left_out = len(firsts) - len(captions)
+        rows += grids + [np.full_like(grids[0], 127)] * left_out
+        titles += told + [f"{system.name}: not trained on signs"] * left_out
+    return sheet(rows, titles, columns=len(firsts))
 
 
 def save_picture(file: Path, picture: np.ndarray) -> None:

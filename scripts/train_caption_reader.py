@@ -98,12 +98,11 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained model."""
     import torch
 
-    from generative.data.caption_tokens import CaptionTokeniser
     from generative.known.captions import paraphrases
     from generative.text import T5, TextLearner
     from generative.text.corruption import corrupt_spans
     from generative.training.loop import fit
-    from scripts.common.captions import Pairs, load_pairs
+    from scripts.common.captions import Pairs, fit_tokeniser, load_pairs
 
     with Run.open(args, kind="train_caption_reader") as run:
         if run.done:
@@ -112,8 +111,7 @@ def main(args: Args) -> Path:
             torch.set_num_threads(args.threads)
         of = args.data, args.data_dir, args.image_shape, args.mix
         pairs = load_pairs(*of, max_images=args.max_images)
-        most = args.model.vocab_size
-        tokeniser = CaptionTokeniser.fit(pairs.words(), args.model.max_len, most=most)
+        tokeniser = fit_tokeniser(pairs, args.model.max_len, args.model.vocab_size)
         tokeniser.save(run.path / VOCABULARY)
         torch.manual_seed(run.seed_for("weights"))
         model = T5(replace(args.model, vocab_size=len(tokeniser))).to(run.device)

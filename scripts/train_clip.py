@@ -139,10 +139,9 @@ def main(args: Args) -> Path:
     import torch
 
     from generative.clip import CLIPLearner
-    from generative.data.caption_tokens import CaptionTokeniser
     from generative.known.captioned_scenes import CaptionedScenes
     from generative.training.loop import fit
-    from scripts.common.captions import VOCABULARY, PairBatches, load_pairs
+    from scripts.common.captions import VOCABULARY, PairBatches, fit_tokeniser, load_pairs
     from scripts.common.clip import own_scores, pair_scores, scene_scores
 
     with Run.open(args, kind="train_clip") as run:
@@ -153,7 +152,7 @@ def main(args: Args) -> Path:
         shape, text = args.model.image.image_shape, args.model.text
         of = args.data, args.data_dir, shape, args.mix
         pairs = load_pairs(*of, max_images=args.max_images)
-        tokeniser = CaptionTokeniser.fit(pairs.words(), text.max_len, most=text.vocab_size)
+        tokeniser = fit_tokeniser(pairs, text.max_len, text.vocab_size)
         tokeniser.save(run.path / VOCABULARY)
         torch.manual_seed(run.seed_for("weights"))
         model = args.model.build().to(run.device)

@@ -94,12 +94,10 @@ def main(args: Args) -> Path:
     """Returns the folder of the trained model."""
     import torch
 
-    from generative.data.caption_tokens import CaptionTokeniser
     from generative.known.captioned_scenes import CaptionedScenes
-    from generative.known.captions import WORDS
     from generative.text_to_codes import TextToCodesLearner
     from generative.training.loop import fit
-    from scripts.common.captions import VOCABULARY
+    from scripts.common.captions import VOCABULARY, ScenePairs, fit_tokeniser
     from scripts.common.scene_codes import load_codes, writer_scores
 
     with Run.open(args, kind="train_text_to_codes") as run:
@@ -108,7 +106,7 @@ def main(args: Args) -> Path:
         if args.threads:
             torch.set_num_threads(args.threads)
         config = args.model
-        codes = load_codes(args.codes, run.device)
+        codes = load_codes(args.codes, run.device, bool(args.mix.sign))
         if (tuple(codes.grid), codes.num_codes) != (tuple(config.grid), config.num_codes):
             raise ValueError(
                 f"the model writes {config.grid[0]}x{config.grid[1]} codes of {config.num_codes}, "
@@ -116,9 +114,9 @@ def main(args: Args) -> Path:
                 f"--model.num-codes {codes.num_codes} --model.grid {codes.grid[0]} {codes.grid[1]}"
             )
         text = config if isinstance(config, DALLEConfig) else config.text
-        tokeniser = CaptionTokeniser.fit(WORDS, text.max_len, most=text.vocab_size)
-        tokeniser.save(run.path / VOCABULARY)
         world = CaptionedScenes(args.mix)
+        tokeniser = fit_tokeniser(ScenePairs(world), text.max_len, text.vocab_size)
+        tokeniser.save(run.path / VOCABULARY)
         torch.manual_seed(run.seed_for("weights"))
         model = config.build().to(run.device)
         learner = TextToCodesLearner(model, args.loss, args.steps)

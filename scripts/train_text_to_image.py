@@ -37,7 +37,7 @@ from generative.training.ranges import (
 from generative.training.reports import add_to_report
 from generative.training.run import Run
 from generative.training.streams import tell
-from scripts.common.captions import VOCABULARY, CaptionData
+from scripts.common.captions import VOCABULARY, CaptionData, fit_tokeniser
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -388,8 +388,8 @@ def build(args: Args, pairs: Pairs) -> TextToImage:
 
     if not isinstance(args.model, LatentDiffusionConfig | ImagenConfig):
         text = args.model.text
-        words = CaptionTokeniser.fit(pairs.words(), text.max_len, most=text.vocab_size).words
-        return replace(args.model, words=words).build()
+        tokeniser = fit_tokeniser(pairs, text.max_len, text.vocab_size)
+        return replace(args.model, words=tokeniser.words, spelled=tokeniser.spelled).build()
     assert args.reader is not None
     reader = load_model(args.reader)
     wanted = "train_clip or train_text_to_image"
@@ -402,9 +402,11 @@ def build(args: Args, pairs: Pairs) -> TextToImage:
         raise ValueError(
             f"{args.reader} holds a {type(reader).__name__}; pass --reader with a run of {wanted}"
         )
-    words = getattr(reader, "words", None)
-    words = CaptionTokeniser.load(args.reader / VOCABULARY).words if words is None else words
-    config = replace(args.model, text=text.config, words=words)
+    # Of a text-to-image model, or of a run that wrote it beside its model.
+    tokeniser = getattr(reader, "tokeniser", None)
+    if tokeniser is None:
+        tokeniser = CaptionTokeniser.load(args.reader / VOCABULARY)
+    config = replace(args.model, text=text.config, words=tokeniser.words, spelled=tokeniser.spelled)
     if isinstance(config, LatentDiffusionConfig):
         assert args.autoencoder is not None
         autoencoder = load_model(args.autoencoder)

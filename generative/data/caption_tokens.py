@@ -80,15 +80,16 @@ class CaptionTokeniser:
         """Build a tokeniser of the words of some captions, the most frequent first.
 
         Args:
+            spelled: keep the 26 letters in any case.
             most: largest number of tokens, the four reserved ones included; None keeps all.
         """
         counts: Counter[str] = Counter()
         for caption in captions:
             counts.update(_pieces(caption, spelled))
         letters = set(string.ascii_lowercase if spelled else "")
-        words = sorted(counts, key=lambda word: (-counts[word], word))
-        words = words[: None if most is None else max(0, most - len(RESERVED))]
-        return cls((*words, *sorted(letters - set(words))), length, spelled)
+        words = sorted(counts.keys() - letters, key=lambda word: (-counts[word], word))
+        words = words[: None if most is None else max(0, most - len(RESERVED) - len(letters))]
+        return cls((*words, *sorted(letters)), length, spelled)
 
     def __len__(self) -> int:
         """Size of the vocabulary."""

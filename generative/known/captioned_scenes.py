@@ -40,7 +40,17 @@ from generative.known.captions import (
     parse,
 )
 from generative.known.config import CaptionMix
-from generative.known.scenes import CELL, CELLS, EMPTY, OBJECTS, SIDE, draw, equal_objects, pairs
+from generative.known.scenes import (
+    CELL,
+    CELLS,
+    CONTENTS,
+    EMPTY,
+    OBJECTS,
+    SIDE,
+    draw,
+    equal_objects,
+    pairs,
+)
 from generative.training.checks import checked
 from generative.training.ranges import CountOrZero
 
@@ -300,7 +310,7 @@ def _stands(relation: str) -> Tensor:
     return first % SIDE < second % SIDE if relation == "left of" else first // SIDE < second // SIDE
 
 
-def hidden_cells(texts: Sequence[str], cells: Tensor) -> Tensor:
+def hidden_cells(texts: Sequence[str], cells: Tensor, contents: int = HIDDEN) -> Tensor:
     """Probability of what each cell holds, given a caption and the cells that are seen.
 
     All scenes that fit a caption are equally likely. Where none fits what is seen, the seen
@@ -308,16 +318,22 @@ def hidden_cells(texts: Sequence[str], cells: Tensor) -> Tensor:
 
     Args:
         texts: n captions.
-        cells: int64 (n, 9), `HIDDEN` in cells that are not seen.
+        cells: int64 (n, 9), `contents` in cells that are not seen.
+        contents: what a cell can hold: 25, `HIDDEN`, or 51 with the letters of signs.
     Returns:
-        float64 (n, 9, 25), the last for an empty cell.
+        float64 (n, 9, contents); 24 is the empty cell.
     Raises:
-        ValueError: a text is no caption, see `generative.known.captions.parse`.
+        ValueError: a text is no caption, see `generative.known.captions.parse`, or a sign, and
+            contents have no letters.
     """
+    if contents < CONTENTS and any(parse(text).kind == "sign" for text in texts):
+        raise ValueError(
+            f"a caption is a sign, and contents is {contents}, without letters; give {CONTENTS}"
+        )
     found = []
     for text, seen in zip(texts, cells, strict=True):
         scenes = fitting(text).to(cells.device)
-        left = scenes[((scenes == seen) | (seen == HIDDEN)).all(1)]
+        left = scenes[((scenes == seen) | (seen == contents)).all(1)]
         left = left if len(left) else scenes
-        found.append(torch.nn.functional.one_hot(left, HIDDEN).double().mean(0))
-    return torch.stack(found) if found else torch.empty(0, CELLS, HIDDEN, dtype=torch.float64)
+        found.append(torch.nn.functional.one_hot(left, contents).double().mean(0))
+    return torch.stack(found) if found else torch.empty(0, CELLS, contents, dtype=torch.float64)

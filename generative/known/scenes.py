@@ -33,6 +33,7 @@ from generative.known.sprites import COLOURS, SHAPES
 
 __all__ = [
     "CELLS",
+    "CONTENTS",
     "EMPTY",
     "LETTER",
     "OBJECTS",
@@ -59,6 +60,8 @@ EMPTY = len(OBJECTS)
 """Value of a cell that holds no object."""
 LETTER = EMPTY + 1
 """Value of a cell that holds the letter a; the others follow, up to z."""
+CONTENTS = LETTER + len(LETTERS)
+"""What a cell can hold: an object, nothing, or a letter."""
 
 _GLYPHS = {
     "square": ("######", "######", "######", "######", "######", "######"),

@@ -68,11 +68,14 @@ def _small_network() -> ConditionalUNetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedConfig(Checked):
-    """Noise levels at which guidance counts, of the models that are told a text."""
+    """What all models that are told a text have: noise levels at which guidance counts, and how
+    signs are read."""
 
     interval: tuple[Finite, Finite] | None = None
     """Lowest and highest log signal-to-noise ratio with guidance, such as -20 and 0; elsewhere
     sampling is plain (Kynkäänniemi et al. 2024). None: everywhere."""
+    spelled: bool = False
+    """Read the word after "says" letter by letter; `words` then hold the 26 letters."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,8 +87,8 @@ class GuidedConfig(Checked):
 
     @classmethod
     def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Older models were guided everywhere."""
-        return {"interval": None, **settings}
+        """Older models were guided everywhere, and read signs as words."""
+        return {"interval": None, "spelled": False, **settings}
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ class GLIDEConfig(GuidedConfig):
         text = TextEncoder(self.text)
         return TextToImage(
             _diffusion(self), text, self.words, scale=self.scale, interval=self.interval,
-            config=self,
+            spelled=self.spelled, config=self,
         )  # fmt: skip
 
 
@@ -271,7 +274,8 @@ class LatentDiffusionConfig(GuidedConfig):
         )
         return TextToImage(
             diffusion, TextEncoder(self.text), self.words, autoencoder=self.autoencoder.build(),
-            frozen=("text", "autoencoder"), scale=self.scale, interval=self.interval, config=self,
+            frozen=("text", "autoencoder"), scale=self.scale, interval=self.interval,
+            spelled=self.spelled, config=self,
         )  # fmt: skip
 
 
@@ -322,7 +326,7 @@ class ImagenConfig(GuidedConfig):
 
         return TextToImage(
             _diffusion(self), T5Text(self.text), self.words, frozen=("text",), scale=self.scale,
-            interval=self.interval, quantile=self.quantile, config=self,
+            interval=self.interval, spelled=self.spelled, quantile=self.quantile, config=self,
         )  # fmt: skip
 
 
@@ -356,7 +360,7 @@ class ImageDecoderConfig(GLIDEConfig):
         return ImageDecoder(
             _diffusion(self), TextEncoder(self.text), self.words, self.embedding_dim,
             self.num_tokens, self.drop_embedding, scale=self.scale, interval=self.interval,
-            config=self,
+            spelled=self.spelled, config=self,
         )  # fmt: skip
 
 
@@ -401,7 +405,8 @@ class UpsamplerConfig(GLIDEConfig):
         return Upsampler(
             _diffusion(self, seen=self.image_shape[0]), TextEncoder(self.text), self.words,
             factor=self.factor, most_noise=self.most_noise, scale=self.scale,
-            interval=self.interval, config=self,
+            interval=self.interval,
+            spelled=self.spelled, config=self,
         )  # fmt: skip
 
 

@@ -144,7 +144,7 @@ class ControlNet(TextToImage):
         frozen = ("text",) if autoencoder is None else ("text", "autoencoder")
         super().__init__(
             diffusion, base.text, base.words, autoencoder=autoencoder, frozen=frozen,
-            scale=base.scale, interval=base.interval, config=config,
+            scale=base.scale, interval=base.interval, spelled=base.spelled, config=config,
         )  # fmt: skip
         if autoencoder is not None:
             self.latent_std.copy_(base.latent_std)

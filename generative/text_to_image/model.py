@@ -68,6 +68,7 @@ class TextToImage(Pretrained, nn.Module):
         scale: of guidance, unless another one is asked for.
         interval: lowest and highest log SNR with guidance; see `generative.diffusion.Guidance`.
         quantile: of dynamic thresholds, unless another one is asked for; None clips estimates.
+        spelled: the word after "says" is read letter by letter, and `words` hold the letters.
         config: the recipe of the model, if it has one.
     """
 
@@ -90,11 +91,12 @@ class TextToImage(Pretrained, nn.Module):
         scale: float = 3.0,
         interval: tuple[float, float] | None = None,
         quantile: float | None = None,
+        spelled: bool = False,
         config: Any = None,
     ):
         super().__init__()
         self.config, self.words, self.scale, self.frozen = config, words, scale, frozen
-        self.interval, self.quantile = interval, quantile
+        self.interval, self.quantile, self.spelled = interval, quantile, spelled
         self.diffusion, self.text, self.autoencoder = diffusion, text, autoencoder
         if autoencoder is not None:
             self.register_buffer("latent_std", torch.ones(()))
@@ -124,7 +126,7 @@ class TextToImage(Pretrained, nn.Module):
                 "this model has no words, so that it cannot read a caption; give its config words, "
                 "or pass tokens, int64 (B, L)"
             )
-        return CaptionTokeniser(self.words, self.text.config.max_len)
+        return CaptionTokeniser(self.words, self.text.config.max_len, self.spelled)
 
     def tokens(self, texts: Texts) -> Tensor:
         """Tokens of captions, int64 (B, L); "" and a number of images give padding alone.

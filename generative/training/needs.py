@@ -11,8 +11,9 @@ NEEDS: dict[str, str] = {
     **dict.fromkeys(
         (
             "two-moons", "eight-gaussians", "grid-25", "checkerboard", "ring", "bars-and-stripes",
-            "sprites", "scenes", "equal-objects", "digits", "markov", "hidden-markov", "reviews",
-            "tunes", "chorales", "dialogues", "rules", "one-rule", "emoji",
+            "sprites", "scenes", "scenes-and-letters", "equal-objects", "digits", "markov",
+            "hidden-markov", "reviews", "tunes", "chorales", "dialogues", "rules", "one-rule",
+            "emoji",
         ),
         "",
     ),

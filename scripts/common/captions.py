@@ -27,6 +27,7 @@ __all__ = [
     "PairBatches",
     "Pairs",
     "ScenePairs",
+    "fit_tokeniser",
     "load_pairs",
 ]
 
@@ -63,6 +64,11 @@ class Pairs(Protocol):
 
     def words(self) -> Sequence[str]:
         """Captions that hold every word."""
+        ...
+
+    @property
+    def spelled(self) -> bool:
+        """The word after "says" is to be read letter by letter."""
         ...
 
 
@@ -105,6 +111,10 @@ class ScenePairs:
 
         return WORDS
 
+    @property
+    def spelled(self) -> bool:
+        return bool(self.world.mix.sign)
+
 
 @dataclass(frozen=True)
 class ImagePairs:
@@ -133,6 +143,28 @@ class ImagePairs:
 
     def words(self) -> Sequence[str]:
         return [text for texts in self.images.captions for text in texts]
+
+    @property
+    def spelled(self) -> bool:
+        return False
+
+
+def fit_tokeniser(pairs: Pairs, length: int, most: int) -> CaptionTokeniser:
+    """Tokeniser of the words of some pairs; those of signs are spelled.
+
+    Raises:
+        ValueError: there are signs, and words and letters are more than `most` tokens.
+    """
+    from generative.data.caption_tokens import CaptionTokeniser
+
+    words = pairs.words()
+    needed = len(CaptionTokeniser.fit(words, length, spelled=True)) if pairs.spelled else 0
+    if needed > most:
+        raise ValueError(
+            f"signs are read letter by letter, so that words and letters are {needed} tokens, and "
+            f"the reader of captions has vectors for {most}; give its vocab-size {needed} or more"
+        )
+    return CaptionTokeniser.fit(words, length, pairs.spelled, most)
 
 
 def load_pairs(

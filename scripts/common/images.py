@@ -26,9 +26,10 @@ __all__ = ["Batches", "ImageData", "load_images"]
 
 ImageData = Literal[
     "fashion-mnist", "mnist", "digits", "sprites", "scenes", "equal-objects", "frames", "folder",
-    "cifar-10", "celeba", "bricks", "flowers", "emoji",
+    "cifar-10", "celeba", "bricks", "flowers", "emoji", "scenes-and-letters",
 ]  # fmt: skip
-"""Names of the data sets. `frames` are recorded episodes, `folder` is any folder of images."""
+"""Names of the data sets. `frames` are recorded episodes, `folder` is any folder of images, and
+`scenes-and-letters` what an autoencoder of scenes with signs has to know."""
 
 
 def load_images(
@@ -105,14 +106,38 @@ def _equal_objects(folder: Path, image_shape: tuple[int, int, int], most: int | 
 
 def _scenes(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:
     """All scenes of two objects, 24x24; their factors are the nine cells."""
-    from generative.known.scenes import CELLS, draw, pairs
+    from generative.known.scenes import pairs
 
     cells = pairs()
     rows = evenly(len(cells), most)
     split = random_split(len(cells), len(cells) // 10, len(cells) // 10)[rows]
-    pixels = draw(cells[rows]).mul(255).round().byte().movedim(1, -1).numpy()
+    return _of_cells(cells[rows], split)
+
+
+def _scenes_and_letters(
+    folder: Path, image_shape: tuple[int, int, int], most: int | None
+) -> ImageSet:
+    """All scenes of two objects, and as many with letters in about half of their cells."""
+    import torch
+
+    from generative.known.scenes import CELLS, CONTENTS, EMPTY, LETTER, pairs
+
+    objects = pairs()
+    generator = torch.Generator().manual_seed(0)
+    letters = torch.randint(LETTER, CONTENTS, objects.shape, generator=generator)
+    letters[torch.rand(objects.shape, generator=generator) < 0.5] = EMPTY
+    cells = torch.stack([objects, letters], 1).reshape(-1, CELLS)
+    rows = evenly(len(cells), most)
+    split = random_split(len(cells), len(cells) // 10, len(cells) // 10)[rows]
+    return _of_cells(cells[rows], split)
+
+
+def _of_cells(cells: Tensor, split: np.ndarray) -> ImageSet:
+    from generative.known.scenes import CELLS, draw
+
+    pixels = draw(cells).mul(255).round().byte().movedim(1, -1).numpy()
     names = tuple(f"cell-{i}" for i in range(CELLS))
-    return ImageSet(pixels, cells[rows].numpy(), split, factor_names=names)
+    return ImageSet(pixels, cells.numpy(), split, factor_names=names)
 
 
 def _emoji(folder: Path, image_shape: tuple[int, int, int], most: int | None) -> ImageSet:
@@ -166,6 +191,7 @@ _LOADERS: dict[str, Loader] = {
     "digits": _digits,
     "sprites": _sprites,
     "scenes": _scenes,
+    "scenes-and-letters": _scenes_and_letters,
     "frames": _frames,
     "folder": _folder,
     "cifar-10": _cifar10,

@@ -30,7 +30,8 @@ EVEN = "a red square left of a blue disc"
 
 @dataclass(frozen=True)
 class CellCodes:
-    """Codes of scenes that are known: a cell's object, or 24 where it is empty."""
+    """Codes of scenes that are known: a cell's object, 24 where it is empty, or of 51 codes one of
+    the letters of signs."""
 
     grid: tuple[int, int] = (3, 3)
     num_codes: int = 25
@@ -38,9 +39,9 @@ class CellCodes:
 
     def encode(self, x: Tensor) -> Tensor:
         """Pictures (B, 3, 24, 24) -> int64 (B, 3, 3)."""
-        from generative.known.scenes import read
+        from generative.known.scenes import LETTER, read
 
-        return read(x).cells.unflatten(1, self.grid)
+        return read(x, letters=self.num_codes > LETTER).cells.unflatten(1, self.grid)
 
     def decode(self, codes: Tensor) -> Tensor:
         """int64 (B, 3, 3) -> pictures (B, 3, 24, 24)."""
@@ -49,15 +50,20 @@ class CellCodes:
         return draw(codes.flatten(1))
 
 
-def load_codes(folder: Path | None, device: Any) -> Any:
+def load_codes(folder: Path | None, device: Any, letters: bool = False) -> Any:
     """A model of images as codes: of a run of train_vqvae on scenes, or what is known of them.
+
+    Args:
+        letters: there are signs too.
 
     Raises:
         FileNotFoundError: there is no such run.
         ValueError: its pictures are of another shape.
     """
     if folder is None:
-        return CellCodes()
+        from generative.known.scenes import CONTENTS, LETTER
+
+        return CellCodes(num_codes=CONTENTS if letters else LETTER)
     from generative.loading import load_model
 
     if not folder.is_dir():
@@ -129,7 +135,7 @@ def hidden_nats(
 ) -> dict[str, float]:
     """Nats of hidden codes under MUSE, and where cells are codes the least by listing what fits."""
 
-    from generative.known.captioned_scenes import HIDDEN, hidden_cells
+    from generative.known.captioned_scenes import hidden_cells
     from generative.known.scenes import draw
 
     device = next(model.parameters()).device
@@ -141,8 +147,8 @@ def hidden_nats(
     found = {"test_nll": float(nats[hidden].mean())}
     if not isinstance(codes, CellCodes):
         return found
-    seen = cells.masked_fill(hidden.flatten(1), HIDDEN)
-    least = -hidden_cells(texts, seen).gather(2, cells[..., None])[..., 0].log()
+    seen = cells.masked_fill(hidden.flatten(1), codes.num_codes)
+    least = -hidden_cells(texts, seen, codes.num_codes).gather(2, cells[..., None])[..., 0].log()
     return found | {"floor": float(least[hidden.flatten(1)].mean())}
 
 

@@ -43,10 +43,12 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
     import torch
 
     from generative.known.captioned_scenes import CaptionedScenes
+    from generative.known.scenes import LETTER
 
     model = subject.model
     tokeniser = load_vocabulary(subject.run, subject.folder, "train_text_to_codes")
-    codes = load_codes(_path(subject.setting("codes", None)), subject.device)
+    letters = model.config.num_codes > LETTER
+    codes = load_codes(_path(subject.setting("codes", None)), subject.device, letters)
     generator = torch.Generator().manual_seed(subject.seed)
     world = CaptionedScenes()
     found = writer_scores(model, codes, tokeniser, world, generator, settings.captions)

@@ -32,6 +32,7 @@ from scripts.common.captions import (
     PairBatches,
     ScenePairs,
     class_label,
+    fit_tokeniser,
     load_pairs,
 )
 from scripts.common.captions import _without_template as without_template
@@ -223,6 +224,21 @@ def test_a_model_alone_does_not_know_its_words(tmp_path):
 def test_data_of_another_shape_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"scenes has images \(3, 26, 26\).*\(3, 27, 27\)"):
         load_pairs("scenes", tmp_path, (3, 27, 27), CaptionMix())
+
+
+def test_what_signs_say_is_spelled_and_nothing_else():
+    """Of a reader with room for the letters."""
+    without = load_pairs("scenes", Path(), (3, 24, 24), CaptionMix())
+    signs = load_pairs("scenes", Path(), (3, 24, 24), CaptionMix(sign=1.0))
+    emoji = load_pairs("emoji", Path("data"), (3, 32, 32), CaptionMix(sign=1.0))
+    assert not fit_tokeniser(without, 24, 64).spelled
+    assert not fit_tokeniser(emoji, 24, 4096).spelled
+    with pytest.raises(ValueError, match=r"77 tokens.* vectors for 76; give its vocab-size 77"):
+        fit_tokeniser(signs, 24, 76)
+    spelled = fit_tokeniser(signs, 24, 77)
+    assert len(spelled) == 77
+    for caption in ("a sign that says duck", "4 white squares"):
+        assert spelled.decode(spelled.encode([caption])[0]) == caption
 
 
 def test_one_pair_is_no_batch():

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from generative.diffusion import ScheduleConfig
+from generative.known.config import CaptionMix
 from generative.known.prompts import PROMPTS
 from generative.known.scene_scores import satisfied
 from generative.nets.config import clip_block
@@ -38,6 +39,36 @@ def runs(tmp_path_factory):
     return drawn.out, written.out
 
 
+@pytest.fixture(scope="module")
+def spells(tmp_path_factory):
+    """One that was hardly trained, on signs too."""
+    folder = tmp_path_factory.mktemp("signs")
+    smoke = train_text_to_codes.PRESETS["smoke"]
+    text = replace(smoke.model.text, vocab_size=96)
+    args = replace(
+        smoke, mix=CaptionMix(sign=2.0), model=replace(smoke.model, text=text, num_codes=51),
+        threads=1, out=folder / "parti",
+    )  # fmt: skip
+    train_text_to_codes.main(args)
+    return args.out
+
+
+def test_only_who_learned_signs_is_asked_for_them(runs, spells, tmp_path, capsys):
+    out = tmp_path / "run"
+    args = Args(out=out, runs=(runs[1], spells), exact=False, samples=1)
+    found = json.loads(compare_text_to_image.main(args).read_text())["systems"]
+    assert "spelling" not in found["dalle"]["categories"]
+    assert found["dalle"]["categories"]["all"]["pictures"] == 50
+    assert found["parti"]["categories"]["spelling"]["pictures"] == 10
+    assert found["parti"]["categories"]["all"]["pictures"] == 60
+    told = capsys.readouterr()
+    rows = {line.split(" |")[0]: line.split(" | ") for line in told.out.splitlines()}
+    assert rows["| dalle"][6] == "-"
+    assert rows["| parti"][6].startswith("0%")
+    assert rows["| system"][6] == "spelling"
+    assert "[UNK]" not in told.err
+
+
 class Place:
     device = torch.device("cpu")
 
@@ -52,13 +83,14 @@ def test_every_system_stands_in_the_table_with_its_own_pictures(runs, tmp_path):
     found = json.loads((tmp_path / "results" / "text_to_image.json").read_text())["systems"]
     assert list(found) == [EXACT, "glide", "dalle"]
     args = Args(runs=runs, samples=1)
-    prompts = [p.caption for p in PROMPTS if p.category != "spelling"]
     for system in find_systems(args, Place):
+        signs = system.name == EXACT
+        prompts = [p.caption for p in PROMPTS if signs or p.category != "spelling"]
         parts = [system.sample(prompts[i : i + 64]) for i in range(0, len(prompts), 64)]
         hits = satisfied(torch.cat(parts), prompts)
         total = found[system.name]["categories"]["all"]
         assert total["satisfied"][0] == pytest.approx(float(hits.float().mean()))
-        assert total["pictures"] == len(prompts) == 50
+        assert total["pictures"] == len(prompts) == (60 if signs else 50)
         for i, caption in enumerate(prompts):
             assert total["right"][caption] == int(hits[i])
         assert f"| {system.name} |" in done.stdout

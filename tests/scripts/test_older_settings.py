@@ -45,7 +45,7 @@ OLDER = pytest.mark.parametrize(
         (train_flamingo, "smoke", {"places", "shift"}),
         (train_text_to_codes, "smoke", ADDED - {"warmup"}),
         (train_kl_autoencoder, "emoji", {"recon"}),
-        (train_text_to_image, "emoji", ADDED | {"interval", "scenes"}),
+        (train_text_to_image, "emoji", ADDED | {"interval", "scenes", "spelled"}),
     ],
 )
 

@@ -8,13 +8,19 @@ import torch
 
 from generative.codes import QuantiserConfig, VQVAEConfig
 from generative.data.caption_tokens import CaptionTokeniser
-from generative.known.captioned_scenes import CaptionedScenes
+from generative.known.captioned_scenes import CaptionedScenes, CaptionMix
 from generative.known.captions import WORDS, fits, fitting
 from generative.known.scenes import draw
 from generative.nets.config import gpt2_block
 from generative.text_to_codes import DALLEConfig, MUSEConfig, PartiConfig
 from scripts import explore, train_clip, train_text_to_codes
-from scripts.common.scene_codes import CellCodes, accuracy_by_steps, best_of, writer_scores
+from scripts.common.scene_codes import (
+    CellCodes,
+    accuracy_by_steps,
+    best_of,
+    load_codes,
+    writer_scores,
+)
 from tests.generative.text_to_codes.test_text_to_codes import exact_muse
 
 torch.set_num_threads(1)
@@ -62,11 +68,32 @@ def test_codes_of_a_trained_autoencoder(tmp_path):
         train_text_to_codes.main(replace(args, out=tmp_path / "third", codes=tmp_path / "none"))
 
 
-def test_known_codes_are_the_cells():
-    cells = fitting("three red discs")
-    codes = CellCodes()
+@pytest.mark.parametrize(
+    ("caption", "letters"), [("three red discs", False), ("a sign that says cloud", True)]
+)
+def test_known_codes_are_the_cells(caption, letters):
+    cells = fitting(caption)
+    codes = load_codes(None, "cpu", letters)
     assert torch.equal(codes.encode(draw(cells)).flatten(1), cells)
     assert torch.equal(codes.decode(codes.encode(draw(cells))), draw(cells))
+
+
+@pytest.mark.parametrize("kind", [PartiConfig, MUSEConfig])
+def test_signs_are_learned_letter_by_letter(kind, tmp_path):
+    model = kind(TEXT, num_layers=1, block=BLOCK)
+    args = replace(SMOKE, out=tmp_path / "run", model=model, steps=2, mix=CaptionMix(sign=2.0))
+    with pytest.raises(ValueError, match=r"3x3 codes of 25, and there are 3x3 of 51; give --model"):
+        train_text_to_codes.main(args)
+    args = replace(args, out=tmp_path / "few", model=replace(model, num_codes=51))
+    with pytest.raises(ValueError, match=r"words and letters are 77 .* 64; give its vocab-size 77"):
+        train_text_to_codes.main(args)
+    model = replace(model, num_codes=51, text=replace(TEXT, vocab_size=77))
+    train_text_to_codes.main(replace(args, out=tmp_path / "all", model=model))
+    result = json.loads((tmp_path / "all" / "result.json").read_text())
+    assert result["test_nll"] > result["floor"] > 0
+    words = CaptionTokeniser.load(tmp_path / "all" / "vocabulary.json")
+    assert words.decode(words.encode(["a sign that says bag"])[0]) == "a sign that says bag"
+    assert words.unknown("a sign that says bag") == {}
 
 
 def test_scores_of_who_knows_everything(monkeypatch):

@@ -76,6 +76,8 @@ def test_signs_are_spelled():
     with pytest.raises(ValueError, match="lack the letters b, c"):
         CaptionTokeniser(("a", "says"), spelled=True)
     assert CaptionTokeniser.fit(["a sign that says ox"], spelled=True).words[-1] == "z"
+    few = CaptionTokeniser.fit(["a disc", "a disc", "a cross"], spelled=True, most=31)
+    assert few.words == ("disc", *string.ascii_lowercase)
 
 
 def test_every_caption_of_the_micro_world_fits_a_row(capsys):

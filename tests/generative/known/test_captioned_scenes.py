@@ -17,6 +17,7 @@ from generative.known.captioned_scenes import (
     hidden_cells,
 )
 from generative.known.captions import captions_of, count, fits, fitting
+from generative.known.scenes import CONTENTS, EMPTY, LETTER
 
 torch.set_num_threads(1)
 
@@ -147,3 +148,19 @@ def test_hidden_cells_by_counting():
             expected = torch.tensor(counts, dtype=torch.float64) / len(fit)
             torch.testing.assert_close(p[place], expected)
     assert hidden_cells([], torch.empty(0, 9, dtype=torch.int64)).shape == (0, 9, 25)
+
+
+def test_hidden_letters_of_a_sign():
+    """A word of three letters stands in one of three rows: what is seen of one tells the rest."""
+    text = "a sign that says cat"
+    cells = torch.full((2, 9), CONTENTS)
+    c, a, t = (LETTER + ord(letter) - ord("a") for letter in "cat")
+    cells[1, 3] = c
+    nothing, first = hidden_cells([text] * 2, cells, CONTENTS)
+    for place in range(9):
+        letter = (c, a, t)[place % 3]
+        assert nothing[place, letter] == pytest.approx(1 / 3)
+        assert nothing[place, EMPTY] == pytest.approx(2 / 3)
+        assert first[place, letter if place // 3 == 1 else EMPTY] == 1
+    with pytest.raises(ValueError, match="contents is 25, without letters; give 51"):
+        hidden_cells([text], cells[:1])

@@ -1,5 +1,6 @@
 """A diffusion model that is told a text: what it is told, what is left out, what is kept."""
 
+import string
 from dataclasses import replace
 
 import pytest
@@ -61,6 +62,18 @@ def test_captions_as_words_and_as_tokens_are_the_same():
     other = model.sample(["blue square", *TEXTS[1:]], generator())
     assert not torch.allclose(other[0], model.sample(TEXTS, generator())[0])
     torch.testing.assert_close(other[1:], model.sample(TEXTS, generator())[1:])
+
+
+def test_signs_are_read_letter_by_letter():
+    text = replace(CONFIG.text, vocab_size=32, max_len=8)
+    words = ("says", "cat", *string.ascii_lowercase)
+    spelled = make(replace(CONFIG, words=words, text=text, spelled=True))
+    letter = {word: token for token, word in enumerate(words, 4)}
+    assert spelled.tokens(["says cat"])[0].tolist() == [
+        2, letter["says"], letter["c"], letter["a"], letter["t"], 3, 0, 0
+    ]  # fmt: skip
+    whole = make(replace(CONFIG, words=words, text=text))
+    assert whole.tokens(["says cat"])[0].tolist() == [2, letter["says"], letter["cat"], 3, *[0] * 4]
 
 
 def test_length_of_the_padding_has_no_influence():
