@@ -62,7 +62,9 @@ MUON = TextToCodesLossConfig(optimizer="muon", lr=4e-3)
 PRESETS = {
     # With the published eighth it learns pictures less exactly (docs/families/text_to_codes.md).
     "dalle": Args(
-        model=DALLEConfig(num_layers=3, text_weight=0.01), loss=MUON, steps=14_000
+        model=DALLEConfig(num_layers=3, text_weight=0.01),
+        loss=replace(MUON, lr=1e-3),
+        steps=14_000,
     ),
     "parti": Args(loss=MUON),
     # Codes that are filled in one by one in random places are drawn by their probability. Which
