@@ -116,7 +116,7 @@ FAMILIES = {
     "conditional GAN": Entry(
         train_conditional_gan,
         replace(
-            train_conditional_gan.PRESETS["sprites"],
+            train_conditional_gan.PRESETS["sprites-pairs"],
             label=("class",),
             model=ConditionalGANConfig(
                 SHAPE, 64, (32, 64, 128), num_classes=10, conditioning="projection", **PLAIN
@@ -142,14 +142,14 @@ FAMILIES = {
     "StyleGAN2": Entry(
         train_stylegan2,
         replace(
-            train_stylegan2.PRESETS["sprites"],
-            model=replace(train_stylegan2.PRESETS["sprites"].model, shape=SHAPE),
+            train_stylegan2.PRESETS["sprites-pairs"],
+            model=replace(train_stylegan2.PRESETS["sprites-pairs"].model, shape=SHAPE),
         ),
     ),
     "SAGAN": Entry(
         train_attention_gan,
         replace(
-            train_attention_gan.PRESETS["sprites"],
+            train_attention_gan.PRESETS["sprites-pairs"],
             label=("class",),
             model=AttentionGANConfig(
                 SHAPE, 10, 64, (8, 16, 32), attention_side=16, spectral_norm="none"
@@ -159,7 +159,7 @@ FAMILIES = {
     "BigGAN": Entry(
         train_attention_gan,
         replace(
-            train_attention_gan.PRESETS["sprites"],
+            train_attention_gan.PRESETS["sprites-pairs"],
             label=("class",),
             model=AttentionGANConfig(
                 SHAPE, 10, 64, (8, 16, 32), attention_side=16, shared_dim=32, split_z=True,

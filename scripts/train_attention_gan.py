@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from generative.attention_gan.config import (
     BIGGAN,
@@ -18,7 +18,10 @@ from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
 from generative.training.reports import add_to_report
 from generative.training.run import Run
+from generative.training.settings import to_json
 from scripts.common.images import ImageData
+from scripts.train_classifier import FeatureArgs, give_features
+from scripts.train_conditional_gan import OF_OBJECTS, OF_SPRITES, PROJECTED, projected_by
 from scripts.train_gan import PAIRS, Images
 
 
@@ -39,6 +42,9 @@ class Args(Checked):
     """Name of what the images are told apart by; of several, each combination is a class. Ignored
     by a model without classes."""
     model: AttentionGANConfig = field(default_factory=AttentionGANConfig)
+    features: FeatureArgs = field(default_factory=FeatureArgs)
+    """Training of the classifier of a projected critic, which comes first and is kept in
+    `classifier` of the run."""
     loss: GANLossConfig = field(default_factory=GANLossConfig)
     steps: Count = 100_000
     batch_size: Count = 256
@@ -52,10 +58,15 @@ class Args(Checked):
     device: Device = "auto"
     seed: Seed = 1
 
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older runs trained no classifier."""
+        return {"features": to_json(FeatureArgs()), **settings}
+
 
 DEFAULT_PRESET = "sprites"
 # Losses of pairs need no bound of the weights: the penalties at both kinds of images are enough.
-QUICK = replace(PAIRS, penalty_every=4)
+QUICK = replace(PAIRS, penalty_every=4, r1=0.5, r2=0.5)
 PRESETS = {
     "sagan-paper": Args(
         model=replace(SAGAN, num_classes=102), loss=SAGAN_LOSS, steps=1_000_000
@@ -70,9 +81,21 @@ PRESETS = {
         data="equal-objects",
         label=("count",),
         model=AttentionGANConfig(
+            (3, 24, 24), 3, 32, (8, 16), attention_side=12, spectral_norm="none",
+            projected=projected_by((3, 24, 24), 16, 32, 64, pixel_width=32),
+        ),
+        features=OF_OBJECTS,
+        loss=PROJECTED,
+        steps=3000,
+        batch_size=64,
+    ),
+    "objects-pairs": Args(
+        data="equal-objects",
+        label=("count",),
+        model=AttentionGANConfig(
             (3, 24, 24), 3, 32, (8, 16), attention_side=12, spectral_norm="none"
         ),
-        loss=replace(QUICK, r1=0.5, r2=0.5),
+        loss=QUICK,
         steps=1600,
         batch_size=32,
     ),
@@ -82,8 +105,21 @@ PRESETS = {
         model=AttentionGANConfig(
             (3, 16, 16), 24, 33, (16, 32), attention_side=8, shared_dim=32, split_z=True,
             spectral_norm="none",
+            projected=projected_by((3, 16, 16), 16, 32, 64, first=1, pixel_width=32),
         ),
-        loss=replace(QUICK, r1=0.5, r2=0.5),
+        features=replace(OF_SPRITES, loss=replace(OF_SPRITES.loss, noise=0.2)),
+        loss=PROJECTED,
+        steps=6000,
+        batch_size=64,
+    ),
+    "sprites-pairs": Args(
+        data="sprites",
+        label=("shape", "colour"),
+        model=AttentionGANConfig(
+            (3, 16, 16), 24, 33, (16, 32), attention_side=8, shared_dim=32, split_z=True,
+            spectral_norm="none",
+        ),
+        loss=QUICK,
         steps=1300,
         batch_size=64,
     ),
@@ -123,7 +159,9 @@ def main(args: Args) -> Path:
             torch.set_num_threads(args.threads)
         task = Images(run, args.label if args.model.num_classes else ())
         torch.manual_seed(run.seed_for("weights"))
-        learner = GANLearner(args.model.build().to(run.device), args.loss, args.steps)
+        model = args.model.build().to(run.device)
+        give_features(model, run)
+        learner = GANLearner(model, args.loss, args.steps)
 
         def show(step: int) -> None:
             stop_if_collapsed(run)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from generative.classifier.config import (
     ClassifierLossConfig,
@@ -14,11 +14,13 @@ from generative.classifier.config import (
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, CountOrZero, Device, Folder, Seed, Workers
 from generative.training.run import Run
-from scripts.common.images import Batches, ImageData, load_images
+from scripts.common.images import Batches, ImageData, classes_of, load_images
 
 if TYPE_CHECKING:
     from generative.classifier import Classifier
     from generative.data.image_set import ImageSet
+    from generative.gan import GAN
+    from generative.nets.projected import ProjectedCritic
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,9 @@ class Args(Checked):
     """Images to train on, in the shape of the model."""
     data_dir: Path = Path("data")
     """Folder of the files, or of a subfolder of the data's name; sprites and digits need none."""
-    factor: str = "class"
-    """Factor to classify: class; for sprites shape, colour, x, y or size; for CelebA an attribute
-    such as Smiling."""
+    factor: tuple[str, ...] = ("class",)
+    """Factors to classify, of several each combination: class; for sprites shape, colour, x, y and
+    size; for CelebA attributes such as Smiling."""
     network: Literal["mlp", "cnn"] = "cnn"
     """Network to train, one of the two below."""
     mlp: MLPClassifierConfig = field(default_factory=MLPClassifierConfig)
@@ -60,6 +62,12 @@ class Args(Checked):
     """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older runs named one factor."""
+        factor = settings.get("factor")
+        return {**settings, "factor": [factor]} if isinstance(factor, str) else settings
 
 
 DEFAULT_PRESET = "digits"
@@ -114,7 +122,7 @@ PRESETS = {
     ),
     "sprites": Args(
         data="sprites",
-        factor="shape",
+        factor=("shape",),
         cnn=SPRITES,
         loss=ClassifierLossConfig(lr=3e-3, final_lr=3e-5),
         steps=400,
@@ -123,7 +131,7 @@ PRESETS = {
     ),
     "smoke": Args(
         data="sprites",
-        factor="shape",
+        factor=("shape",),
         cnn=CNNClassifierConfig(num_classes=4, channels=(4, 8), kernels=(3, 3), strides=(2, 2),
                                 hidden_dim=16, norm_momentum=0.1),
         steps=20,
@@ -148,7 +156,8 @@ def main(args: Args) -> Path:
             torch.set_num_threads(args.threads)
         config = args.cnn if args.network == "cnn" else args.mlp
         images = load_images(args.data, args.data_dir, config.image_shape)
-        column = find_factor(images, args.factor, config.num_classes)
+        classes = classes_of(images, args.factor, config.num_classes, args.network)
+        images = replace(images, factors=classes[:, None], factor_names=("class",))
         # Only the test images are kept from training; no setting is chosen by these images.
         train, test = images.part("train", "val"), images.part("test")
         torch.manual_seed(run.seed_for("weights"))
@@ -158,39 +167,22 @@ def main(args: Args) -> Path:
         def batch(step: int):
             doubled = step * (args.doublings + 1) // args.steps
             draws = Batches(train, run, args.batch_size * 2**doubled)
-            return draws(step), draws.labels(step)[:, column]
+            return draws(step), draws.labels(step)[:, 0]
 
         def show(step: int) -> None:
             if step % args.picture_every == 0 or step == args.steps:
-                run.metrics.log_image(step, "mistakes", mistakes(model, test, column))
+                run.metrics.log_image(step, "mistakes", mistakes(model, test))
 
         fit(
             learner, batch, run, args.steps,
             log_every=args.log_every, what="training the classifier", on_log=show,
         )  # fmt: skip
         model.save_pretrained(run.path / "model")
-        run.finish({**run.metrics.last(), **score(model.eval(), test, column)})
+        run.finish({**run.metrics.last(), **score(model.eval(), test)})
         return run.path / "model"
 
 
-def find_factor(images: ImageSet, factor: str, num_classes: int) -> int:
-    """Column of a factor among the factors.
-
-    Raises:
-        ValueError: the images have none of this name, or it has more values than classes.
-    """
-    if factor not in images.factor_names:
-        raise ValueError(
-            f"factor is {factor!r}; these images have {', '.join(images.factor_names)}"
-        )
-    column = images.factor_names.index(factor)
-    found = int(images.factors[:, column].max()) + 1
-    if found > num_classes:
-        raise ValueError(f"{factor} has {found} values; num_classes is {num_classes}, set it so")
-    return column
-
-
-def mistakes(model: Classifier, test: ImageSet, column: int, n: int = 36):
+def mistakes(model: Classifier, test: ImageSet, n: int = 36):
     """Images whose true class has the least probability, of at most 2,000 test images."""
     import torch
 
@@ -199,7 +191,7 @@ def mistakes(model: Classifier, test: ImageSet, column: int, n: int = 36):
     device = next(model.parameters()).device
     model.eval()
     x = test.as_tensor(slice(2000), device)
-    labels = torch.from_numpy(test.factors[:2000, column]).to(device)
+    labels = torch.from_numpy(test.factors[:2000, 0]).to(device)
     with torch.no_grad():
         right = torch.cat([model.log_probs(part) for part in x.split(500)])[
             torch.arange(len(x), device=device), labels
@@ -207,20 +199,67 @@ def mistakes(model: Classifier, test: ImageSet, column: int, n: int = 36):
     return image_grid(x[right.argsort()[:n]], scale=max(1, 32 // x.shape[-1]))
 
 
-def score(model: Classifier, test: ImageSet, column: int) -> dict[str, float]:
+def score(model: Classifier, test: ImageSet) -> dict[str, float]:
     """Mean loss and accuracy over the test images, and the share of their largest class."""
     import torch
 
     device, total = next(model.parameters()).device, {"test_loss": 0.0, "test_accuracy": 0.0}
     for first in range(0, len(test), 500):
         rows = slice(first, first + 500)
-        labels = torch.from_numpy(test.factors[rows, column]).to(device)
+        labels = torch.from_numpy(test.factors[rows, 0]).to(device)
         with torch.no_grad():
             losses = model.loss(test.as_tensor(rows, device), labels)
         for name, value in losses._asdict().items():
             total[f"test_{name}"] += float(value) * len(labels) / len(test)
-    largest = torch.from_numpy(test.factors[:, column]).bincount().max()
+    largest = torch.from_numpy(test.factors[:, 0]).bincount().max()
     return {**total, "largest_class": float(largest) / len(test)}
+
+
+@dataclass(frozen=True)
+class FeatureArgs(Checked):
+    """Training of a classifier that is only used for its features."""
+
+    factor: tuple[str, ...] = ("class",)
+    """Factors that it names, of several each combination; see train_classifier."""
+    loss: ClassifierLossConfig = field(
+        default_factory=lambda: ClassifierLossConfig(lr=3e-3, final_lr=3e-5)
+    )
+    steps: Count = 400
+    """Optimiser steps."""
+    batch_size: Count = 64
+
+
+def train_features(run: Run, network: CNNClassifierConfig, args: FeatureArgs) -> Classifier:
+    """A classifier of the images of a run, trained once; it is kept in `classifier` of the run."""
+    from generative.classifier import Classifier
+
+    given = run.config
+    folder = main(
+        Args(
+            out=run.path / "classifier",
+            data=given.data,
+            data_dir=given.data_dir,
+            factor=args.factor,
+            cnn=network,
+            loss=args.loss,
+            steps=args.steps,
+            batch_size=args.batch_size,
+            picture_every=args.steps,
+            log_every=min(100, args.steps),
+            threads=given.threads,
+            device=given.device,
+            seed=given.seed,
+        )
+    )
+    return Classifier.from_pretrained(folder, run.device)
+
+
+def give_features(model: GAN, run: Run) -> None:
+    """Train the classifier that a projected critic looks through, if the model has one."""
+    projected = getattr(run.config.model, "projected", None)
+    if projected is not None:
+        classifier = train_features(run, projected.features, run.config.features)
+        cast("ProjectedCritic", model.critic).network.load_state_dict(classifier.state_dict())
 
 
 if __name__ == "__main__":

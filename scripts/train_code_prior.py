@@ -18,7 +18,7 @@ from generative.training.ranges import Checked, Count, Device, Ending, Folder, S
 from generative.training.reports import add_to_report
 from generative.training.run import Run
 from scripts.common.codes import all_codes, entropy_of, sample_scores
-from scripts.common.images import ImageData, load_images
+from scripts.common.images import ImageData, classes_of, load_images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -130,7 +130,6 @@ def main(args: Args) -> Path:
     from generative.codes import PriorLearner
     from generative.training.loop import fit
     from generative.training.pictures import image_grid
-    from scripts.train_gan import classes_of
 
     autoencoder, args = open_codes(args)
     with Run.open(args, kind="train_code_prior") as run:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from generative.gan.config import WGAN_BOOK, ConditionalGANConfig, GANLossConfig, WGANLossConfig
+from generative.classifier.config import ClassifierLossConfig, CNNClassifierConfig
+from generative.gan.config import (
+    WGAN_BOOK,
+    ConditionalGANConfig,
+    GANLossConfig,
+    ProjectedCriticConfig,
+    WGANLossConfig,
+)
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
+from generative.training.settings import to_json
 from scripts.common.images import ImageData
+from scripts.train_classifier import FeatureArgs, give_features
 from scripts.train_gan import PAIRS, Images
 from scripts.train_wgan import AVERAGED
 
@@ -35,6 +44,9 @@ class Args(Checked):
     """Factors that the classes are made of, `class` if the data have no others; each combination of
     several is a class."""
     model: ConditionalGANConfig = field(default_factory=ConditionalGANConfig)
+    features: FeatureArgs = field(default_factory=FeatureArgs)
+    """Training of the classifier of a projected critic, which comes first and is kept in
+    `classifier` of the run."""
     loss: WGANLossConfig | GANLossConfig = field(default_factory=WGANLossConfig)
     """Settings of a Wasserstein GAN (the book), or of a GAN."""
     steps: Count = 31_800
@@ -48,7 +60,45 @@ class Args(Checked):
     device: Device = "auto"
     seed: Seed = 1
 
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older runs trained no classifier."""
+        return {"features": to_json(FeatureArgs()), **settings}
 
+
+def projected_by(
+    shape: tuple[int, int, int], *channels: int, first: int = 2, pixel_width: int = 16
+) -> ProjectedCriticConfig:
+    """A critic of images of this shape by a classifier of 72 classes, whose convolutions with so
+    many feature maps halve the sides.
+
+    Args:
+        first: stride of the first convolution; 1 keeps the sides, where shapes are small.
+        pixel_width: of the head on the pixels.
+    """
+    n = len(channels)
+    return ProjectedCriticConfig(
+        CNNClassifierConfig(
+            shape, 72, channels, (3,) * n, (first, *(2,) * (n - 1)), hidden_dim=64,
+            norm_momentum=0.1, dropout=0.0,
+        ),
+        pixel_width=pixel_width,
+    )  # fmt: skip
+
+
+NOISY = ClassifierLossConfig(lr=3e-3, final_lr=3e-5, noise=0.5)
+OF_SPRITES = FeatureArgs(
+    ("shape", "colour", "size"),
+    NOISY,
+    steps=3000,
+)
+"""Training of a classifier of sprites: 72 classes."""
+OF_OBJECTS = FeatureArgs(("count", "shape", "colour"), NOISY, steps=3000)
+"""Training of a classifier of scenes of two, three or four equal objects: 72 classes."""
+# The spectral norms of the heads hold the critic, in place of penalties on slopes.
+PROJECTED = GANLossConfig(
+    objective="hinge", lr=2e-3, critic_lr=2e-3, lr_end=0.05, beta1=0.0, beta2=0.99, ema=0.998
+)
 DEFAULT_PRESET = "sprites"
 PRESETS = {
     "book": Args(model=ConditionalGANConfig(dropout=0.3), loss=WGAN_BOOK),
@@ -63,6 +113,19 @@ PRESETS = {
         steps=11_700,
     ),
     "sprites": Args(
+        data="sprites",
+        label=("colour",),
+        model=ConditionalGANConfig(
+            (3, 32, 32), widths=(16, 32, 64), num_classes=6, generator="residual",
+            projected=projected_by((3, 32, 32), 16, 32, 64, 64),
+        ),
+        features=OF_SPRITES,
+        loss=PROJECTED,
+        steps=3500,
+        batch_size=64,
+    ),
+    # The same by a critic that begins with pixels, and the losses of pairs.
+    "sprites-pairs": Args(
         data="sprites",
         label=("colour",),
         model=ConditionalGANConfig(
@@ -103,6 +166,7 @@ def main(args: Args) -> Path:
         task = Images(run, args.label)
         torch.manual_seed(run.seed_for("weights"))
         model = args.model.build().to(run.device)
+        give_features(model, run)
         if isinstance(args.loss, WGANLossConfig):
             learner = WGANLearner(model, args.loss, args.steps)
         else:

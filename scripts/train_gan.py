@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, get_args
+from typing import Annotated, ClassVar, get_args
 
 import numpy as np
 
@@ -15,10 +14,7 @@ from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
 from generative.training.reports import add_to_report
 from generative.training.run import Run
-from scripts.common.images import Batches, ImageData, load_images
-
-if TYPE_CHECKING:
-    from generative.data.image_set import ImageSet
+from scripts.common.images import Batches, ImageData, classes_of, load_images
 
 
 @dataclass(frozen=True)
@@ -297,28 +293,6 @@ class Images:
                 result["label_accuracy"] = float((found == asked).mean())
                 result["data_label_accuracy"] = 1.0
         return result
-
-
-def classes_of(images: ImageSet, label: tuple[str, ...], num_classes: int) -> np.ndarray:
-    """Class of each image, (N,), by the factors of these names; each combination is a class.
-
-    Raises:
-        ValueError: there is no such factor, or there are more classes than the model knows.
-    """
-    unknown = set(label) - set(images.factor_names)
-    if unknown or not label:
-        raise ValueError(
-            f"there is no label {', '.join(sorted(unknown))!r}; these images have "
-            f"{', '.join(images.factor_names)}"
-        )
-    factors = images.factors[:, [images.factor_names.index(name) for name in label]]
-    sizes = tuple(int(most) + 1 for most in factors.max(0))
-    if math.prod(sizes) > num_classes:
-        raise ValueError(
-            f"label {' and '.join(label)} has {math.prod(sizes)} values and the model "
-            f"{num_classes} classes; give --model.num-classes {math.prod(sizes)}"
-        )
-    return np.asarray(np.ravel_multi_index(tuple(factors.T), sizes))
 
 
 if __name__ == "__main__":

@@ -129,6 +129,7 @@ def train(args: Args, kind: str, learner_kind: type[ProGANLearner]) -> Path:
     from generative.stylegan import SkipGenerator, StyleGAN, contributions
     from generative.training.loop import fit
     from generative.training.pictures import image_grid
+    from scripts.train_classifier import give_features
     from scripts.train_gan import Images
 
     with Run.open(args, kind=kind) as run:
@@ -138,7 +139,9 @@ def train(args: Args, kind: str, learner_kind: type[ProGANLearner]) -> Path:
             torch.set_num_threads(args.threads)
         task = Images(run)
         torch.manual_seed(run.seed_for("weights"))
-        learner = learner_kind(args.model.build().to(run.device), args.loss, args.steps)
+        model = args.model.build().to(run.device)
+        give_features(model, run)
+        learner = learner_kind(model, args.loss, args.steps)
 
         def show(step: int) -> None:
             gan, grows = learner.kept, args.loss.phase_images > 0

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from generative.stylegan.config import STYLEGAN2, StyleGAN2Config, StyleGANLossConfig
 from generative.training.cli import start
 from generative.training.ranges import Folder
+from generative.training.settings import to_json
 from scripts import train_progan
+from scripts.train_classifier import FeatureArgs
+from scripts.train_conditional_gan import OF_SPRITES, projected_by
 from scripts.train_stylegan import styled
 
 
@@ -18,11 +22,21 @@ class Args(train_progan.Args):
 
     out: Folder = Path("runs/stylegan2")
     model: StyleGAN2Config = field(default_factory=StyleGAN2Config)
+    features: FeatureArgs = field(default_factory=FeatureArgs)
+    """Training of the classifier of a projected critic, which comes first and is kept in
+    `classifier` of the run."""
     loss: StyleGANLossConfig = STYLEGAN2
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older runs trained no classifier."""
+        return {"features": to_json(FeatureArgs()), **settings}
 
 
 DEFAULT_PRESET = "sprites"
 CELEBA = StyleGAN2Config((3, 64, 64), 256, 8192, 256, style_dim=256)
+# Few steps: the layers that map z to w learn faster than published.
+SPRITES = StyleGAN2Config((3, 32, 32), 32, 128, 64, style_dim=64, mapping_layers=2, mapping_lr=0.1)
 PRESETS = {
     "paper": Args(data="folder"),
     "paper-half": Args(data="folder", model=StyleGAN2Config(channel_base=16_384)),
@@ -38,10 +52,19 @@ PRESETS = {
     "celeba": Args(model=CELEBA, loss=STYLEGAN2, steps=62_500, batch_size=32),
     "sprites": Args(
         data="sprites",
-        # Few steps: the layers that map z to w learn faster than published.
-        model=StyleGAN2Config(
-            (3, 32, 32), 32, 128, 64, style_dim=64, mapping_layers=2, mapping_lr=0.1
+        model=replace(SPRITES, projected=projected_by((3, 32, 32), 16, 32, 64, 64)),
+        features=OF_SPRITES,
+        loss=StyleGANLossConfig(
+            phase_images=0, objective="hinge", r1=0.0, lr=2e-3, critic_lr=2e-3, lr_end=0.05,
+            ema=0.998,
         ),
+        steps=3000,
+        batch_size=64,
+        picture_every=300,
+    ),
+    "sprites-pairs": Args(
+        data="sprites",
+        model=SPRITES,
         loss=styled(train_progan.PAIRS, phase_images=0, penalty_end=1.0, path_weight=2.0),
         steps=1800,
         batch_size=32,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from generative.classifier.config import ClassifierLossConfig, CNNClassifierConfig
+from generative.classifier.config import CNNClassifierConfig
 from generative.codes.config import (
     PatchCriticConfig,
     QuantiserConfig,
@@ -24,6 +24,7 @@ from generative.training.streams import tell
 from scripts import train_classifier
 from scripts.common.codes import collapse, reconstruction_scores
 from scripts.common.images import Batches, ImageData, load_images
+from scripts.train_classifier import FeatureArgs, train_features
 
 if TYPE_CHECKING:
     from generative.nets.perceptual import PerceptualDistance
@@ -218,26 +219,11 @@ def main(args: Args) -> Path:
 
 def perceptual_distance(run: Run) -> PerceptualDistance:
     """By a classifier of the same images, trained once; it is kept in `classifier` of the run."""
-    from generative.classifier import Classifier
     from generative.nets.perceptual import PerceptualDistance
 
     args = run.config
-    folder = train_classifier.main(
-        train_classifier.Args(
-            out=run.path / "classifier",
-            data=args.data,
-            data_dir=args.data_dir,
-            factor=args.factor,
-            cnn=args.classifier,
-            loss=ClassifierLossConfig(lr=3e-3, final_lr=3e-5),
-            steps=args.classifier_steps,
-            batch_size=64,
-            threads=args.threads,
-            device=args.device,
-            seed=args.seed,
-        )
-    )
-    return PerceptualDistance(Classifier.from_pretrained(folder, run.device))
+    features = FeatureArgs((args.factor,), steps=args.classifier_steps)
+    return PerceptualDistance(train_features(run, args.classifier, features))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from generative.gan.config import GANLossConfig
+from generative.gan.config import GANLossConfig, ProjectedCriticConfig
 from generative.training.ranges import Checked, Size, SizeOrZero, Widths
 
 if TYPE_CHECKING:
@@ -41,6 +41,14 @@ class AttentionGANConfig(Checked):
     """Give the first layer and each block a part of z of its own, in place of all to the first."""
     spectral_norm: Literal["both", "critic", "none"] = "both"
     """Networks whose weights are divided by their largest singular values."""
+    projected: ProjectedCriticConfig | None = None
+    """A critic that sees images by the features of a classifier, in place of one with attention;
+    the weights of its heads are divided by their largest singular values in any case."""
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older ones had critics with attention."""
+        return {"projected": None, **settings}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,6 +66,8 @@ class AttentionGANConfig(Checked):
                 f"have heights {', '.join(map(str, sides)) or 'of none'}: give one of them, or "
                 "attention 'none'"
             )
+        if self.projected is not None:
+            self.projected.check_shape(self.shape)
         if self.num_classes == 1:
             raise ValueError("num_classes is 1; give 2 or more, or 0 for no labels")
         if self.split_z and self.latent_dim % (blocks + 1):
@@ -79,11 +89,15 @@ class AttentionGANConfig(Checked):
         from generative.attention_gan.networks import AttentionCritic, AttentionGenerator
         from generative.nets.norms import spectral_norm_
 
-        generator, critic = AttentionGenerator(self), AttentionCritic(self)
+        generator = AttentionGenerator(self)
         if self.spectral_norm == "both":
             spectral_norm_(generator)
-        if self.spectral_norm != "none":
-            spectral_norm_(critic)
+        if self.projected is not None:
+            critic = self.projected.build(self.shape, self.num_classes)
+        else:
+            critic = AttentionCritic(self)
+            if self.spectral_norm != "none":
+                spectral_norm_(critic)
         return AttentionGAN(generator, critic, self)
 
 

@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from generative.attention_gan.config import AttentionGANConfig
-from generative.attention_gan.networks import AttentionCritic, AttentionGenerator
+from generative.attention_gan.networks import AttentionGenerator
 from generative.gan.model import GAN
 from generative.gan.networks import from_network
 from generative.nets.attention import PooledAttention
@@ -42,7 +42,7 @@ class AttentionGAN(GAN):
     config: AttentionGANConfig
 
     def __init__(
-        self, generator: AttentionGenerator, critic: AttentionCritic, config: AttentionGANConfig
+        self, generator: AttentionGenerator, critic: nn.Module, config: AttentionGANConfig
     ):
         shape = tuple(config.shape)
         super().__init__(

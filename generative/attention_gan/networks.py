@@ -16,13 +16,12 @@ from torch.nn import functional as F
 from generative.attention_gan.config import AttentionGANConfig
 from generative.nets.attention import PooledAttention
 from generative.nets.init import orthogonal_
-from generative.nets.norms import ConditionalBatchNorm2d
-from generative.nets.residual import CriticBlock, GeneratorBlock
+from generative.nets.residual import CriticBlock, ResidualGenerator
 
 __all__ = ["AttentionCritic", "AttentionGenerator", "PlacewiseBlock"]
 
 
-class AttentionGenerator(nn.Module):
+class AttentionGenerator(ResidualGenerator):
     """Noise (B, latent_dim), and labels (B,) if there are classes -> images (B, C, H, W), -1 to 1.
 
     Args:
@@ -30,51 +29,12 @@ class AttentionGenerator(nn.Module):
     """
 
     def __init__(self, config: AttentionGANConfig):
-        super().__init__()
-        channels, *sides = config.shape
-        widths = (config.widths[-1], *config.widths[::-1])
-        self.num_classes = config.num_classes
-        parts = len(config.widths) + 1 if config.split_z else 1
-        self.part_dim = config.latent_dim // parts
-        embedded = config.num_classes and config.shared_dim
-        self.shared = nn.Embedding(config.num_classes, embedded) if embedded else None
-        given_dim = (embedded or config.num_classes) + (self.part_dim if config.split_z else 0)
-        self.small = (widths[0], *(side >> len(config.widths) for side in sides))
-        self.first = nn.Linear(self.part_dim, self.small[0] * self.small[1] * self.small[2])
-        self.blocks = nn.ModuleList(
-            GeneratorBlock(*pair, given_dim) for pair in itertools.pairwise(widths)
-        )
-        self.blocks_before = len(self.blocks) - config.attention_level
-        self.attention = _attention(config, widths[self.blocks_before])
-        self.norm = ConditionalBatchNorm2d(widths[-1])
-        self.last = nn.Conv2d(widths[-1], channels, 3, padding=1)
-        orthogonal_(self)
-
-    def forward(
-        self, z: Tensor, labels: Tensor | None = None, maps: list[Tensor] | None = None
-    ) -> Tensor:
-        """Make images; `maps` gets the weights of attention appended, see `PooledAttention`."""
-        return self.decode(z, None if labels is None else self.embed(labels), maps)
-
-    def embed(self, labels: Tensor) -> Tensor:
-        """Form in which the norms are given labels (B,): shared embeddings, or one-hot, (B, E)."""
-        if self.shared is not None:
-            return self.shared(labels)
-        return F.one_hot(labels, self.num_classes).to(self.first.bias)
-
-    def decode(
-        self, z: Tensor, embedded: Tensor | None = None, maps: list[Tensor] | None = None
-    ) -> Tensor:
-        """Images of noise and of embedded labels, which may lie between those of two classes."""
-        part, *parts = z.split(self.part_dim, 1)
-        x = self.first(part).unflatten(1, self.small)
-        for i, block in enumerate(self.blocks):
-            if i == self.blocks_before:
-                pooled = isinstance(self.attention, PooledAttention)
-                x = self.attention(x, maps) if pooled else self.attention(x)
-            given = [*([] if embedded is None else [embedded]), *parts[i : i + 1]]
-            x = block(x, torch.cat(given, 1) if given else None)
-        return self.last(F.relu(self.norm(x))).tanh()
+        before = len(config.widths) - config.attention_level
+        width = (config.widths[-1], *config.widths[::-1])[before]
+        super().__init__(
+            config.shape, config.latent_dim, config.widths, config.num_classes, config.shared_dim,
+            config.split_z, between=lambda: _attention(config, width), blocks_before=before,
+        )  # fmt: skip
 
 
 class AttentionCritic(nn.Module):

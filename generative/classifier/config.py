@@ -101,9 +101,12 @@ class ClassifierLossConfig(MuonConfig):
     """Move each training image by at most this many pixels each way; its new borders are black."""
     mirror: bool = False
     """Mirror every other training image at random, left and right exchanged."""
+    noise: NonNegative = 0.0
+    """Add normal noise to each training image, of a deviation up to this; pixels are from 0 to 1.
+    Features that see through noise have slopes that lead from one image to another."""
 
     @classmethod
     def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
         """Classifiers of older runs were trained by Adam, without a limit of the gradient or an
-        average, and images were not mirrored."""
-        return super().upgrade({"clip": 0.0, "ema": 0.0, "mirror": False, **settings})
+        average, and images were neither mirrored nor noisy."""
+        return super().upgrade({"clip": 0.0, "ema": 0.0, "mirror": False, "noise": 0.0, **settings})

@@ -183,4 +183,10 @@ class ClassifierLearner(ModelLearner[Classifier]):
             x = random_shift(x, self.config.shift)
         if self.config.mirror:
             x = random_mirror(x)
-        return self.descend(self.model.train().loss(x, labels))
+        model = self.model.train()
+        if not self.config.noise:
+            return self.descend(model.loss(x, labels))
+        check_images(check_some(x, model), model.image_shape, model)
+        deviation = self.config.noise * torch.rand(len(x), 1, 1, 1, device=x.device)
+        noisy = x + deviation * torch.randn_like(x)
+        return self.descend(classifier_loss(model.net(noisy), labels))

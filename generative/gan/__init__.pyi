@@ -1,6 +1,7 @@
 from .config import ConditionalGANConfig as ConditionalGANConfig
 from .config import GANConfig as GANConfig
 from .config import GANLossConfig as GANLossConfig
+from .config import ProjectedCriticConfig as ProjectedCriticConfig
 from .config import WGANConfig as WGANConfig
 from .config import WGANLossConfig as WGANLossConfig
 from .learner import AdversarialLearner as AdversarialLearner

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
+from generative.classifier.config import CNNClassifierConfig
 from generative.training.ranges import (
     Checked,
     Choices,
@@ -19,7 +20,10 @@ from generative.training.ranges import (
 )
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from generative.gan.model import GAN
+    from generative.nets.projected import ProjectedCritic
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,39 @@ class WGANConfig(GANConfig):
 
 
 @dataclass(frozen=True)
+class ProjectedCriticConfig(Checked):
+    """A critic that sees images by the features of a classifier, which is not trained (Sauer et al.
+    2021); see `generative.nets.projected`."""
+
+    features: CNNClassifierConfig = field(default_factory=CNNClassifierConfig)
+    """The classifier, of images of the same shape; what its classes are is no matter here."""
+    width: Size = 32
+    """Feature maps of the heads on its maps, twice as many at their ends."""
+    pixel_width: Size = 16
+    """The same of the head on the pixels."""
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse images of a shape that the classifier does not see.
+
+        Raises:
+            ValueError: the shapes differ.
+        """
+        if tuple(shape) != tuple(self.features.image_shape):
+            raise ValueError(
+                f"shape is {tuple(shape)}, and the classifier of the critic sees images "
+                f"{tuple(self.features.image_shape)}; give both one shape"
+            )
+
+    def build(self, shape: tuple[int, ...], num_classes: int = 0) -> ProjectedCritic:
+        """The critic around a classifier with fresh weights; `network.load_state_dict` takes those
+        of a trained one."""
+        from generative.nets.projected import ProjectedCritic
+
+        network = self.features.build()
+        return ProjectedCritic(network, shape, self.width, self.pixel_width, num_classes)
+
+
+@dataclass(frozen=True)
 class ConditionalGANConfig(WGANConfig):
     """The same with a label; the sizes are the book's, for faces with blond hair or not."""
 
@@ -110,15 +147,59 @@ class ConditionalGANConfig(WGANConfig):
     """Form in which the critic sees the label: further channels (for points, numbers) that are 1
     for the class, or the product of its last features and a vector of the class (Miyato & Koyama
     2018). """
+    generator: Literal["convolutions", "residual"] = "convolutions"
+    """Residual is BigGAN's without attention: blocks whose norms know the label and a part of the
+    noise, and of which the last works at all pixels. It has no use for batch_norm, bias, upsample
+    and init."""
+    projected: ProjectedCriticConfig | None = None
+    """A critic that sees images by the features of a classifier, in place of one of convolutions;
+    then conditioning, dropout, spectral_norm and num_waves are of no use."""
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older ones had both networks of convolutions."""
+        return {"generator": "convolutions", "projected": None, **settings}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parts = len(self.widths) + 1
+        if self.generator == "residual" and (len(self.shape) != 3 or self.latent_dim % parts):
+            raise ValueError(
+                f"shape is {self.shape} and latent_dim {self.latent_dim}; a residual generator "
+                f"makes images, and its {parts - 1} blocks and first layer take equal parts of the "
+                f"noise: give a multiple of {parts}"
+            )
+        if self.projected is None:
+            return
+        self.projected.check_shape(self.shape)
+        unused = {"conditioning": "planes", "dropout": 0.0, "spectral_norm": False, "num_waves": 0}
+        for name, value in unused.items():
+            if getattr(self, name) != value:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, which a projected critic has no use for; "
+                    f"leave it {value!r}"
+                )
 
     def build(self) -> GAN:
         """Generator and critic that get the label as input."""
         from generative.gan.model import GAN
         from generative.gan.networks import ConditionalGenerator, PlanesCritic, ProjectionCritic
 
-        critic = PlanesCritic if self.conditioning == "planes" else ProjectionCritic
-        pair = ConditionalGenerator(self), critic(self)
-        return GAN(*pair, self.shape, self.latent_dim, self.num_classes, config=self)
+        if self.projected is not None:
+            critic = self.projected.build(self.shape, self.num_classes)
+        else:
+            critic = (PlanesCritic if self.conditioning == "planes" else ProjectionCritic)(self)
+        generator: nn.Module
+        if self.generator == "residual":
+            from generative.nets.residual import ResidualGenerator
+
+            generator = ResidualGenerator(
+                self.shape, self.latent_dim, self.widths, self.num_classes,
+                shared_dim=self.latent_dim, split_z=True,
+            )  # fmt: skip
+        else:
+            generator = ConditionalGenerator(self)
+        return GAN(generator, critic, self.shape, self.latent_dim, self.num_classes, config=self)
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ class AdversarialLearner(Generic[M]):
         self.parts: dict[str, Optimisation[nn.Module]] = {}
         for name, first, decay in (("generator", lr, ema), ("critic", critic_lr, 0.0)):
             network = cast("nn.Module", getattr(model, name))
-            self.optimizers[name] = optimizer = make(network.parameters(), lr=first)
+            trained = [p for p in network.parameters() if p.requires_grad]
+            self.optimizers[name] = optimizer = make(trained, lr=first)
             self.parts[name] = Optimisation(network, optimizer, steps, first * lr_end, ema=decay)
 
     @property
@@ -68,14 +69,17 @@ class AdversarialLearner(Generic[M]):
         cast("nn.Module", kept.generator).load_state_dict(generator)
         return kept
 
+    def _trained(self, name: str) -> list[nn.Parameter]:
+        return [p for p in self.parts[name].model.parameters() if p.requires_grad]
+
     def gradients(self, name: str, loss: Tensor, retain_graph: bool = False) -> list[Tensor]:
         """Those of one network; the other's stay as they are."""
-        parameters = list(self.parts[name].model.parameters())
+        parameters = self._trained(name)
         return list(torch.autograd.grad(loss, parameters, retain_graph=retain_graph))
 
     def move(self, name: str, gradients: list[Tensor]) -> None:
         """Move the weights of one network against these gradients."""
-        parameters = self.parts[name].model.parameters()
+        parameters = self._trained(name)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         self.parts[name].move()

@@ -59,7 +59,7 @@ class GAN(Pretrained, nn.Module):
     Args:
         generator: noise (B, latent_dim), and labels (B,) if there are any -> examples (B, *shape),
             images from -1 to 1.
-        critic: such examples, and labels if there are any -> heights (B,).
+        critic: such examples, and labels if there are any -> heights (B,), or (B, K) of K heads.
         shape: of an example: (C, H, W) for images, (D,) for points.
         latent_dim: numbers of the noise.
         num_classes: labels count from 0 to num_classes - 1; 0 for no labels.
@@ -97,14 +97,16 @@ class GAN(Pretrained, nn.Module):
         return from_network(self.generator(z, *self._given(labels, len(z))))
 
     def heights(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The critic's height at each example, (B, *shape) and labels (B,) -> (B,).
+        """The critic's height at each example, (B, *shape) and labels (B,) -> (B,); of several
+        heads the mean.
 
         Raises:
             ValueError: examples of another shape, type or range, labels that there are not, or none
                 where needed.
         """
         x = to_network(check_examples(x, self))
-        return self.critic(x, *self._given(labels, len(x)))
+        found = self.critic(x, *self._given(labels, len(x)))
+        return found if found.dim() == 1 else found.mean(1)
 
     @torch.no_grad()
     def sample(

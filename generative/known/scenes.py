@@ -61,7 +61,7 @@ EMPTY = len(OBJECTS)
 LETTER = EMPTY + 1
 """Value of a cell that holds the letter a; the others follow, up to z."""
 CONTENTS = LETTER + len(LETTERS)
-"""What a cell can hold: an object, nothing, or a letter."""
+"""Number of things that a cell can hold: objects, nothing, letters."""
 
 _GLYPHS = {
     "square": ("######", "######", "######", "######", "######", "######"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from generative.gan.config import ProjectedCriticConfig
 from generative.training.ranges import (
     Checked,
     CountOrZero,
@@ -117,14 +118,29 @@ class StyleGAN2Config(StyleGANConfig):
 
     channel_base: Size = 32_768
     """Layers at side s have channel_base / s channels,"""
+    projected: ProjectedCriticConfig | None = None
+    """A critic that sees images by the features of a classifier, in place of a residual one."""
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older ones had residual critics."""
+        return {"projected": None, **settings}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.projected is not None:
+            self.projected.check_shape(self.shape)
 
     def build(self) -> StyleGAN:
-        """Generator that adds up images of all sides, and a residual critic."""
+        """Generator that adds up images of all sides, and a residual or projected critic."""
         from generative.stylegan.model import StyleGAN
         from generative.stylegan.stylegan2 import ResidualCritic, SkipGenerator
 
-        pair = SkipGenerator(self), ResidualCritic(self)
-        return StyleGAN(*pair, self.shape, self.latent_dim, config=self)
+        if self.projected is not None:
+            critic = self.projected.build(self.shape)
+        else:
+            critic = ResidualCritic(self)
+        return StyleGAN(SkipGenerator(self), critic, self.shape, self.latent_dim, config=self)
 
 
 @dataclass(frozen=True)

@@ -147,9 +147,10 @@ class ProGANLearner(AdversarialLearner[ProGAN]):
 
     def gradients(self, name: str, loss: Tensor, retain_graph: bool = False) -> list[Tensor]:
         """Those of one network, None for layers that are not used; the other's stay as they are."""
-        parameters = list(self.parts[name].model.parameters())
         return list(
-            torch.autograd.grad(loss, parameters, retain_graph=retain_graph, allow_unused=True)
+            torch.autograd.grad(
+                loss, self._trained(name), retain_graph=retain_graph, allow_unused=True
+            )
         )
 
     def state_dict(self) -> dict:

@@ -68,7 +68,7 @@ def _small_network() -> ConditionalUNetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedConfig(Checked):
-    """What all models that are told a text have: noise levels at which guidance counts, and how
+    """Settings of all models that are told a text: noise levels at which guidance counts, and how
     signs are read."""
 
     interval: tuple[Finite, Finite] | None = None

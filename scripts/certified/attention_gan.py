@@ -29,7 +29,8 @@ def sagan_equal_objects(settings: Settings) -> list[Line]:
         args = replace(args, out=settings.work / kind, seed=settings.seed, model=model)
         if settings.smoke:
             small = replace(model, widths=(8,) * len(model.widths))
-            args = replace(args, steps=3, batch_size=8, model=small)
+            features = replace(args.features, steps=3)
+            args = replace(args, steps=3, batch_size=8, model=small, features=features)
         gan = AttentionGAN.from_pretrained(train_attention_gan.main(args))
         num = 300 if settings.smoke else 6000
         found[kind] = train_attention_gan.objects_of(gan, num, settings.seed)
@@ -64,13 +65,12 @@ def biggan_sprites(settings: Settings) -> list[Line]:
     from generative.attention_gan import AttentionGAN
     from generative.gan import coverage
     from scripts import train_attention_gan
-    from scripts.common.images import load_images
-    from scripts.train_gan import classes_of
+    from scripts.common.images import classes_of, load_images
 
     args = train_attention_gan.PRESETS["sprites"]
     args = replace(args, out=settings.work, seed=settings.seed)
     if settings.smoke:
-        args = replace(args, steps=3, batch_size=8)
+        args = replace(args, steps=3, batch_size=8, features=replace(args.features, steps=3))
     gan = AttentionGAN.from_pretrained(train_attention_gan.main(args))
     c, height, width = gan.shape
     everything = load_images("sprites", args.data_dir, (c, height, width))

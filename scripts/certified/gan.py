@@ -102,7 +102,7 @@ def conditional_gan_sprites(settings: Settings) -> list[Line]:
 
     args = replace(train_conditional_gan.PRESETS["sprites"], out=settings.work, seed=settings.seed)
     if settings.smoke:
-        args = replace(args, steps=3, batch_size=8)
+        args = replace(args, steps=3, batch_size=8, features=replace(args.features, steps=3))
     gan = GAN.from_pretrained(train_conditional_gan.main(args))
     everything = sprites()
     num = 120 if settings.smoke else 5 * len(everything)

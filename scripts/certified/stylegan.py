@@ -64,7 +64,8 @@ def stylegan2_sprites(settings: Settings) -> list[Line]:
     args = replace(train_stylegan2.PRESETS["sprites"], out=settings.work, seed=settings.seed)
     if settings.smoke:
         small = replace(args.model, channel_base=128, channel_max=8)
-        args = replace(args, steps=3, batch_size=8, model=small)
+        features = replace(args.features, steps=3)
+        args = replace(args, steps=3, batch_size=8, model=small, features=features)
     gan = StyleGAN.from_pretrained(train_stylegan2.main(args))
     found = measure(gan, settings)
     in_z, in_w = linearity(gan, settings)

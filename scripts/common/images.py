@@ -8,6 +8,7 @@ batch.labels(step)                   # int64 (64, 5): shape, colour, x, y, size 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from generative.training.run import Run
 
-__all__ = ["Batches", "ImageData", "load_images"]
+__all__ = ["Batches", "ImageData", "classes_of", "load_images"]
 
 ImageData = Literal[
     "fashion-mnist", "mnist", "digits", "sprites", "scenes", "equal-objects", "frames", "folder",
@@ -228,3 +229,29 @@ class Batches:
         import torch
 
         return torch.from_numpy(self.images.factors[self.rows(step)]).to(self.run.device)
+
+
+def classes_of(
+    images: ImageSet, label: tuple[str, ...], num_classes: int, of: str = "model"
+) -> np.ndarray:
+    """Class of each image, (N,), by the factors of these names; each combination is a class.
+
+    Args:
+        of: settings that hold `num_classes`, for a message.
+    Raises:
+        ValueError: there is no such factor, or there are more classes than the model knows.
+    """
+    unknown = set(label) - set(images.factor_names)
+    if unknown or not label:
+        raise ValueError(
+            f"there is no label {', '.join(sorted(unknown))!r}; these images have "
+            f"{', '.join(images.factor_names)}"
+        )
+    factors = images.factors[:, [images.factor_names.index(name) for name in label]]
+    sizes = tuple(int(most) + 1 for most in factors.max(0))
+    if math.prod(sizes) > num_classes:
+        raise ValueError(
+            f"label {' and '.join(label)} has {math.prod(sizes)} values and the model "
+            f"{num_classes} classes; give --{of}.num-classes {math.prod(sizes)}"
+        )
+    return np.asarray(np.ravel_multi_index(tuple(factors.T), sizes))

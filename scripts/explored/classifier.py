@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from generative.data.image_set import PARTS
 from generative.training.ranges import Checked, Count
+from scripts.common.images import classes_of
 from scripts.explored.common import Subject, scale_to
-from scripts.train_classifier import find_factor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,8 +23,8 @@ CLASSES = ("CNNClassifier", "MLPClassifier")
 class Settings(Checked):
     """Classifiers."""
 
-    factor: str = ""
-    """Factor to classify, see train_classifier.py; if not given, as in the run's settings."""
+    factor: tuple[str, ...] = ()
+    """Factors to classify, see train_classifier.py; if not given, as in the run's settings."""
     num_images: Count = 10
     """Test images in the gallery, drawn with replacement as in the book."""
 
@@ -40,10 +42,13 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
 
     model, device = subject.model, subject.device
     factor = settings.factor or subject.setting("factor", "class")
-    test = subject.images(model.image_shape).part("test")
-    column = find_factor(test, factor, model.num_classes)
+    factor = (factor,) if isinstance(factor, str) else tuple(factor)
+    images = subject.images(model.image_shape)
+    test = images.part("test")
     names = class_names(subject.data, factor, model.num_classes)
-    labels = torch.from_numpy(test.factors[:, column])
+    labels = torch.from_numpy(
+        classes_of(images, factor, model.num_classes)[images.split == PARTS.index("test")]
+    )
 
     with torch.no_grad():
         parts = [test.as_tensor(slice(i, i + 500), device) for i in range(0, len(test), 500)]
@@ -70,7 +75,7 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
     }
 
 
-def class_names(data: str, factor: str, num_classes: int) -> tuple[str, ...]:
+def class_names(data: str, factor: tuple[str, ...], num_classes: int) -> tuple[str, ...]:
     """Names of the classes; their numbers if no names are known."""
     from generative.data import cifar10, fashion_mnist
     from generative.known import sprites
@@ -81,7 +86,8 @@ def class_names(data: str, factor: str, num_classes: int) -> tuple[str, ...]:
         ("sprites", "shape"): sprites.SHAPES,
         ("sprites", "colour"): tuple(sprites.COLOURS),
     }
-    names = known.get((data, factor), ())
+    parts = [known.get((data, name), ()) for name in factor]
+    names = tuple(map(" ".join, itertools.product(*parts)))
     return names + tuple(str(i) for i in range(len(names), num_classes))
 
 

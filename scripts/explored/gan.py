@@ -130,7 +130,7 @@ def heights_of(
     import torch
 
     from generative.data.image_set import PARTS
-    from scripts.train_gan import classes_of
+    from scripts.common.images import classes_of
 
     device = next(gan.parameters()).device
     rows, labels = (images.split == PARTS.index(part)).nonzero()[0][:most], ()

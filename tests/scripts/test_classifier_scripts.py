@@ -58,7 +58,7 @@ def test_exploring(tmp_path):
 def test_exploring_an_mlp(tmp_path):
     MLPClassifierConfig(num_classes=6, hidden_dims=(9,)).build().save_pretrained(tmp_path / "model")
     args = explore.Args(
-        tmp_path / "model", tmp_path / "pictures", "sprites", classifier=Settings("colour", 4)
+        tmp_path / "model", tmp_path / "pictures", "sprites", classifier=Settings(("colour",), 4)
     )
     explore.main(args)
     filters = np.asarray(Image.open(tmp_path / "pictures" / "filters.png"))
@@ -92,8 +92,12 @@ def test_batches_double_and_keep_images_with_their_labels(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"factor": "class"}, "factor is 'class'; these images have shape, colour"),
-        ({"factor": "x"}, "x has 8 values; num_classes is 4"),
+        ({"factor": ("class",)}, "no label 'class'; these images have shape, colour"),
+        ({"factor": ("x",)}, "x has 8 values and the model 4 classes; give --cnn.num-classes 8"),
+        (
+            {"factor": ("shape", "size")},
+            "shape and size has 12 values and the model 4 classes; give --cnn.num-classes 12",
+        ),
     ],
 )
 def test_factors_that_do_not_fit_are_explained(tmp_path, changes, message):

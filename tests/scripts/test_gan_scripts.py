@@ -8,14 +8,23 @@ import pytest
 import torch
 from PIL import Image
 
+from generative.classifier import Classifier
 from generative.gan import GAN
-from generative.gan.config import ConditionalGANConfig, GANConfig, GANLossConfig, WGANConfig
+from generative.gan.config import (
+    ConditionalGANConfig,
+    GANConfig,
+    GANLossConfig,
+    ProjectedCriticConfig,
+    WGANConfig,
+)
 from generative.known.sprites import sprites
 from generative.training.metrics import read_metrics
 from generative.training.run import read_result
-from scripts import explore, train_conditional_gan, train_gan, train_wgan
+from scripts import explore, train_classifier, train_conditional_gan, train_gan, train_wgan
 from scripts.certified.gan import colours_shown
+from scripts.common.images import classes_of
 from scripts.explored import gan as explored
+from scripts.train_classifier import FeatureArgs
 
 torch.set_num_threads(1)
 
@@ -122,9 +131,28 @@ def test_labels_that_do_not_fit(change, message, tmp_path):
         train_conditional_gan.main(args)
 
 
+def test_a_projected_critic_sees_by_the_classifier_of_its_run(tmp_path):
+    smoke = train_conditional_gan.PRESETS["smoke"]
+    classifier = train_classifier.PRESETS["smoke"]
+    args = replace(
+        smoke, out=tmp_path / "run", steps=3, log_every=1, picture_every=3,
+        model=replace(smoke.model, projected=ProjectedCriticConfig(classifier.cnn, 4, 4)),
+        features=FeatureArgs(("shape",), steps=2, batch_size=4),
+        loss=replace(train_conditional_gan.PROJECTED, ema=0.5),
+    )  # fmt: skip
+    gan = GAN.from_pretrained(train_conditional_gan.main(args))
+    trained = Classifier.from_pretrained(tmp_path / "run" / "classifier" / "model")
+    found = gan.critic.network.state_dict()
+    for name, value in trained.state_dict().items():
+        assert torch.equal(found[name], value), name
+    again = replace(args, features=FeatureArgs(("colour",), steps=2), out=tmp_path / "colours")
+    with pytest.raises(ValueError, match="colour has 6 values and the model 4 classes; give --cnn"):
+        train_conditional_gan.main(again)
+
+
 def test_each_combination_of_labels_is_a_class():
     everything = sprites()
-    classes = train_gan.classes_of(everything, ("shape", "colour"), 24)
+    classes = classes_of(everything, ("shape", "colour"), 24)
     shape, colour = everything.factors[:, :2].T
     np.testing.assert_array_equal(classes, 6 * shape + colour)
 

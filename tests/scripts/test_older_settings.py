@@ -10,15 +10,18 @@ import pytest
 from generative.training.run import Run, SettingsChangedError, read_config
 from generative.training.settings import from_json, to_json
 from scripts import (
+    train_attention_gan,
     train_classifier,
     train_clip,
     train_code_prior,
+    train_conditional_gan,
     train_controlnet,
     train_diffusion,
     train_flamingo,
     train_gpt,
     train_kl_autoencoder,
     train_latent_diffusion,
+    train_stylegan2,
     train_text_to_codes,
     train_text_to_image,
 )
@@ -36,7 +39,9 @@ def older(settings: Any, added: set[str]) -> Any:
 OLDER = pytest.mark.parametrize(
     ("script", "preset", "added"),
     [
-        (train_classifier, "digits", ADDED | {"clip", "ema", "mirror"}),
+        (train_attention_gan, "smoke", {"projected", "features"}),
+        (train_classifier, "digits", ADDED | {"clip", "ema", "mirror", "noise"}),
+        (train_conditional_gan, "smoke", {"generator", "projected", "features"}),
         (train_clip, "emoji", ADDED - {"warmup"}),
         (train_code_prior, "smoke", ADDED),
         (train_controlnet, "paper", ADDED | {"scale"}),
@@ -82,3 +87,15 @@ def test_the_committed_run_of_emoji_can_be_read():
     _, settings = read_config(Path(__file__).parents[2] / "pretrained" / "emoji")
     args = from_json(train_latent_diffusion.Args, settings)
     assert {args.clip_loss.optimizer, args.loss.optimizer} == {"adam"}
+
+
+def test_an_older_classifier_named_one_factor():
+    args = train_classifier.PRESETS["sprites"]
+    settings = to_json(args)
+    assert settings["factor"] == ["shape"]
+    assert from_json(train_classifier.Args, {**settings, "factor": "shape"}) == args
+
+
+def test_an_older_stylegan2_had_a_residual_critic():
+    args = train_stylegan2.PRESETS["smoke"]
+    assert from_json(type(args), older(to_json(args), {"projected", "features"})) == args

@@ -158,6 +158,26 @@ def test_mirrored_images_are_as_they_were_or_turned_round_each_by_itself():
     assert 70 < turned < 130  # 4 deviations of 200 coins
 
 
+def test_noise_of_training_images_has_every_deviation_up_to_the_largest(monkeypatch):
+    """Of each image one of its own; images that are classified, and labels, have none."""
+    model = MLPClassifierConfig((1, 40, 40), 3, ()).build()
+    seen = []
+    model.net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    x, labels = torch.full((500, 1, 40, 40), 0.5), torch.zeros(500, dtype=torch.int64)
+    torch.manual_seed(0)
+    ClassifierLearner(model, ClassifierLossConfig(noise=0.3), 10).update((x, labels))
+    deviations = (seen[0] - x).flatten(1).std(1)
+    even = torch.linspace(0, 0.3, 500)
+    assert float((deviations.sort().values - even).abs().max()) < 0.03  # Kolmogorov's bound, 1 %
+    assert float((seen[0] - x).mean().abs()) < 1e-3
+    ClassifierLearner(model, ClassifierLossConfig(), 10).update((x, labels))
+    model.classify(x)
+    assert torch.equal(seen[1], x)
+    assert torch.equal(seen[2], x)
+    with pytest.raises(ValueError, match="scale them first"):
+        ClassifierLearner(model, ClassifierLossConfig(noise=0.3), 10).update((x + 1, labels))
+
+
 @pytest.mark.parametrize(
     ("config", "moved"),
     [

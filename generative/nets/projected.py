@@ -1,0 +1,113 @@
+"""A critic that judges images by feature maps of a network that is not trained.
+
+A critic that begins with pixels first has to find what images differ in, and until then its slope
+leads nowhere: it adds fine patterns to an image. Features of a classifier know it, and if they were
+learned from noisy images, their slope leads from one image to another (Sauer et al. 2021,
+"Projected GANs converge faster").
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generative.nets.norms import spectral_norm_
+
+__all__ = ["ProjectedCritic"]
+
+SMALL = 4
+"""Side of a map below which it is not halved further."""
+GROUPS = 4
+"""Groups of features that are normalised together."""
+
+
+class SeesMaps(Protocol):
+    """A network that gives its feature maps."""
+
+    def feature_maps(self, x: Tensor) -> list[Tensor]:
+        """Images (B, C, H, W) in [0, 1] -> maps (B, C_i, H_i, W_i)."""
+        ...
+
+
+class ProjectedCritic(nn.Module):
+    """A head with spectral norms for each feature map of a fixed network, and one for the pixels.
+
+    The network is copied; it stays in evaluation mode, is not trained, and gradients reach the
+    images through it. Its maps are normalised over places and groups of features: heads that can
+    be no steeper than 1 would see little of faint ones. The publication mixes the maps of all
+    depths by random weights; here each head sees the whole of one of them, which learns faster
+    (docs/families/gan.md).
+
+    Args:
+        network: has `feature_maps`, as a convolutional `generative.classifier.Classifier` does.
+        shape: (C, H, W).
+        width: feature maps of a head behind its first halving; twice as many at its end.
+        pixel_width: the same of the head of the pixels.
+        num_classes: labels count from 0 to num_classes - 1; 0 for no labels.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        shape: tuple[int, ...],
+        width: int = 32,
+        pixel_width: int = 16,
+        num_classes: int = 0,
+    ):
+        super().__init__()
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.num_classes = num_classes
+        with torch.no_grad():
+            maps = self._maps(torch.zeros(1, *shape))
+        widths = [width] * (len(maps) - 1) + [pixel_width]
+        self.heads = nn.ModuleList(
+            spectral_norm_(_Head(tuple(m.shape[1:]), first, 2 * width, num_classes))
+            for m, first in zip(maps, widths, strict=True)
+        )
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images (B, C, H, W) in [-1, 1], and labels (B,) if there are any -> (B, heads); the last
+        head sees the pixels."""
+        given = None
+        if labels is not None:
+            given = F.one_hot(labels, self.num_classes).to(x)
+        maps = self._maps(x)
+        return torch.stack([h(m, given) for h, m in zip(self.heads, maps, strict=True)], 1)
+
+    def _maps(self, x: Tensor) -> list[Tensor]:
+        network: SeesMaps = self.network  # type: ignore[assignment]
+        maps = network.feature_maps((x + 1) / 2)
+        return [*(F.group_norm(m, math.gcd(GROUPS, m.shape[1])) for m in maps), x]
+
+
+class _Head(nn.Module):
+    """A map (B, C, H, W), and labels one-hot or none -> (B,)."""
+
+    def __init__(self, shape: tuple[int, ...], width: int, last: int, num_classes: int):
+        super().__init__()
+        channels, h, w = shape
+        self.layers = nn.Sequential()
+        while min(h, w) > SMALL:
+            self.layers.extend([nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)])
+            channels, width, h, w = width, min(2 * width, last), h // 2, w // 2
+        self.layers.extend([nn.Conv2d(channels, last, 3, padding=1), nn.LeakyReLU(0.2)])
+        self.out = nn.Linear(last * h * w, 1)
+        # A vector of each label, whose product with the features is added (Miyato & Koyama 2018).
+        self.of_label = nn.Linear(last * h * w, num_classes, bias=False) if num_classes else None
+
+    def forward(self, x: Tensor, given: Tensor | None) -> Tensor:
+        features = self.layers(x).flatten(1)
+        height = self.out(features)[:, 0]
+        if self.of_label is None or given is None:
+            return height
+        return height + (self.of_label(features) * given).sum(1)
