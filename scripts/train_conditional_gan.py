@@ -28,7 +28,7 @@ from scripts.train_wgan import AVERAGED
 class Args(Checked):
     """Train a conditional GAN: samples of a requested class.
 
-    The preset sprites takes 5 to 10 minutes on one core.
+    The preset sprites takes 20 to 40 minutes on one core.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})

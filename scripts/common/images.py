@@ -118,16 +118,17 @@ def _scenes(folder: Path, image_shape: tuple[int, int, int], most: int | None) -
 def _scenes_and_letters(
     folder: Path, image_shape: tuple[int, int, int], most: int | None
 ) -> ImageSet:
-    """All scenes of two objects, and as many with letters in about half of their cells."""
+    """All scenes of two objects, and half as many of letters, in a quarter of their cells."""
     import torch
 
     from generative.known.scenes import CELLS, CONTENTS, EMPTY, LETTER, pairs
 
     objects = pairs()
     generator = torch.Generator().manual_seed(0)
-    letters = torch.randint(LETTER, CONTENTS, objects.shape, generator=generator)
-    letters[torch.rand(objects.shape, generator=generator) < 0.5] = EMPTY
-    cells = torch.stack([objects, letters], 1).reshape(-1, CELLS)
+    letters = torch.randint(LETTER, CONTENTS, (len(objects) // 2, CELLS), generator=generator)
+    letters[torch.rand(letters.shape, generator=generator) < 0.75] = EMPTY
+    # One of letters after every two of objects.
+    cells = torch.cat([objects.unflatten(0, (-1, 2)), letters[:, None]], 1).flatten(0, 1)
     rows = evenly(len(cells), most)
     split = random_split(len(cells), len(cells) // 10, len(cells) // 10)[rows]
     return _of_cells(cells[rows], split)
