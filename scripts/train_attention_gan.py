@@ -21,7 +21,7 @@ from generative.training.run import Run
 from generative.training.settings import to_json
 from scripts.common.images import ImageData
 from scripts.train_classifier import FeatureArgs, give_features
-from scripts.train_conditional_gan import OF_OBJECTS, OF_SPRITES, PROJECTED, projected_by
+from scripts.train_conditional_gan import OF_SPRITES, PROJECTED, projected_by
 from scripts.train_gan import PAIRS, Images
 
 
@@ -78,18 +78,6 @@ PRESETS = {
         batch_size=64,
     ),
     "objects": Args(
-        data="equal-objects",
-        label=("count",),
-        model=AttentionGANConfig(
-            (3, 24, 24), 3, 32, (8, 16), attention_side=12, spectral_norm="none",
-            projected=projected_by((3, 24, 24), 16, 32, 64, pixel_width=32),
-        ),
-        features=OF_OBJECTS,
-        loss=PROJECTED,
-        steps=2000,
-        batch_size=64,
-    ),
-    "objects-pairs": Args(
         data="equal-objects",
         label=("count",),
         model=AttentionGANConfig(

@@ -86,15 +86,12 @@ def projected_by(
     )  # fmt: skip
 
 
-NOISY = ClassifierLossConfig(lr=3e-3, final_lr=3e-5, noise=0.5)
 OF_SPRITES = FeatureArgs(
     ("shape", "colour", "size"),
-    NOISY,
+    ClassifierLossConfig(lr=3e-3, final_lr=3e-5, noise=0.5),
     steps=3000,
 )
 """Training of a classifier of sprites: 72 classes."""
-OF_OBJECTS = FeatureArgs(("count", "shape", "colour"), NOISY, steps=3000)
-"""Training of a classifier of scenes of two, three or four equal objects: 72 classes."""
 # The spectral norms of the heads hold the critic, in place of penalties on slopes.
 PROJECTED = GANLossConfig(
     objective="hinge", lr=2e-3, critic_lr=2e-3, lr_end=0.05, beta1=0.0, beta2=0.99, ema=0.998
