@@ -229,28 +229,39 @@ class FeatureArgs(Checked):
     batch_size: Count = 64
 
 
-def train_features(run: Run, network: CNNClassifierConfig, args: FeatureArgs) -> Classifier:
-    """A classifier of the images of a run, trained once; it is kept in `classifier` of the run."""
+def train_features(
+    run: Run, network: CNNClassifierConfig, args: FeatureArgs, flags: str
+) -> Classifier:
+    """A classifier of the images of a run, trained once; it is kept in `classifier` of the run.
+
+    Args:
+        flags: what the flags of the network begin with in the command of the run.
+    Raises:
+        ValueError: the images have no such factor, or the network too few classes.
+    """
     from generative.classifier import Classifier
 
     given = run.config
-    folder = main(
-        Args(
-            out=run.path / "classifier",
-            data=given.data,
-            data_dir=given.data_dir,
-            factor=args.factor,
-            cnn=network,
-            loss=args.loss,
-            steps=args.steps,
-            batch_size=args.batch_size,
-            picture_every=args.steps,
-            log_every=min(100, args.steps),
-            threads=given.threads,
-            device=given.device,
-            seed=given.seed,
+    try:
+        folder = main(
+            Args(
+                out=run.path / "classifier",
+                data=given.data,
+                data_dir=given.data_dir,
+                factor=args.factor,
+                cnn=network,
+                loss=args.loss,
+                steps=args.steps,
+                batch_size=args.batch_size,
+                picture_every=args.steps,
+                log_every=min(100, args.steps),
+                threads=given.threads,
+                device=given.device,
+                seed=given.seed,
+            )
         )
-    )
+    except ValueError as error:
+        raise ValueError(str(error).replace("--cnn.", f"--{flags}.")) from error
     return Classifier.from_pretrained(folder, run.device)
 
 
@@ -258,7 +269,9 @@ def give_features(model: GAN, run: Run) -> None:
     """Train the classifier that a projected critic looks through, if the model has one."""
     projected = getattr(run.config.model, "projected", None)
     if projected is not None:
-        classifier = train_features(run, projected.features, run.config.features)
+        classifier = train_features(
+            run, projected.features, run.config.features, "model.projected.features"
+        )
         cast("ProjectedCritic", model.critic).network.load_state_dict(classifier.state_dict())
 
 

@@ -223,7 +223,7 @@ def perceptual_distance(run: Run) -> PerceptualDistance:
 
     args = run.config
     features = FeatureArgs((args.factor,), steps=args.classifier_steps)
-    return PerceptualDistance(train_features(run, args.classifier, features))
+    return PerceptualDistance(train_features(run, args.classifier, features, "classifier"))
 
 
 if __name__ == "__main__":
