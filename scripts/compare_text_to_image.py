@@ -251,19 +251,18 @@ def side_by_side(systems: list[System], prompts: Sequence[Prompt]) -> np.ndarray
 
     from generative.training.pictures import image_grid, sheet
 
-    firsts = {prompt.category: prompt for prompt in reversed(prompts)}
-    firsts = [firsts[category] for category in dict.fromkeys(p.category for p in prompts)]
+    by_category = {prompt.category: prompt for prompt in reversed(prompts)}
+    firsts = [by_category[name] for name in dict.fromkeys(p.category for p in prompts)]
     rows, titles = [], []
     for system in systems:
         captions = [prompt.caption for prompt in system.asked(firsts)]
         drawn = system.sample([caption for caption in captions for _ in range(2)]).cpu()
         grids = [image_grid(pair, 2, 6) for pair in torch.split(drawn, 2)]
-        told = [
-            f"{system.name}: {caption}" if len(systems) > 1 else caption for caption in captions
-        ]
+        before = f"{system.name}: " if len(systems) > 1 else ""
         left_out = len(firsts) - len(captions)
         rows += grids + [np.full_like(grids[0], 127)] * left_out
-        titles += told + [f"{system.name}: not trained on signs"] * left_out
+        titles += [before + caption for caption in captions]
+        titles += [before + "not trained on signs"] * left_out
     return sheet(rows, titles, columns=len(firsts))
 
 

@@ -15,7 +15,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PerceptualDistance"]
+__all__ = ["PerceptualDistance", "SeesMaps"]
 
 
 class SeesMaps(Protocol):

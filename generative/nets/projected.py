@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Protocol, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generative.nets.norms import spectral_norm_
+from generative.nets.perceptual import SeesMaps
 
 __all__ = ["ProjectedCritic"]
 
@@ -24,14 +25,6 @@ SMALL = 4
 """Side of a map below which it is not halved further."""
 GROUPS = 4
 """Groups of features that are normalised together."""
-
-
-class SeesMaps(Protocol):
-    """A network that gives its feature maps."""
-
-    def feature_maps(self, x: Tensor) -> list[Tensor]:
-        """Images (B, C, H, W) in [0, 1] -> maps (B, C_i, H_i, W_i)."""
-        ...
 
 
 class ProjectedCritic(nn.Module):
