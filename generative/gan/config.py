@@ -113,6 +113,13 @@ class ProjectedCriticConfig(Checked):
     """Feature maps of the heads on its maps, twice as many at their ends."""
     pixel_width: Size = 16
     """The same of the head on the pixels."""
+    pixel_gain: Positive = 1.0
+    """Factor of the pixels before their head, which decides how faint a difference it can see."""
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older ones saw the pixels as they are."""
+        return {"pixel_gain": 1.0, **settings}
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Refuse images of a shape that the classifier does not see.
@@ -126,13 +133,17 @@ class ProjectedCriticConfig(Checked):
                 f"{tuple(self.features.image_shape)}; give both one shape"
             )
 
-    def build(self, shape: tuple[int, ...], num_classes: int = 0) -> ProjectedCritic:
+    def build(
+        self, shape: tuple[int, ...], num_classes: int = 0, source_channels: int = 0
+    ) -> ProjectedCritic:
         """The critic around a classifier with fresh weights; `network.load_state_dict` takes those
         of a trained one."""
         from generative.nets.projected import ProjectedCritic
 
-        network = self.features.build()
-        return ProjectedCritic(network, shape, self.width, self.pixel_width, num_classes)
+        return ProjectedCritic(
+            self.features.build(), shape, self.width, self.pixel_width, num_classes,
+            self.pixel_gain, source_channels,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,11 @@ class ProjectedCritic(nn.Module):
         width: feature maps of a head behind its first halving; twice as many at its end.
         pixel_width: the same of the head of the pixels.
         num_classes: labels count from 0 to num_classes - 1; 0 for no labels.
+        pixel_gain: factor of the pixels before their head. Heads have slopes of at most about 1,
+            so this is the slope of the last; where a critic is left guessing, a larger one shows it
+            fainter differences.
+        source_channels: channels behind those of the image, of what the image was made from; the
+            head of the pixels alone sees them.
     """
 
     def __init__(
@@ -51,12 +56,14 @@ class ProjectedCritic(nn.Module):
         width: int = 32,
         pixel_width: int = 16,
         num_classes: int = 0,
+        pixel_gain: float = 1.0,
+        source_channels: int = 0,
     ):
         super().__init__()
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        self.num_classes = num_classes
+        self.num_classes, self.channels, self.pixel_gain = num_classes, shape[0], pixel_gain
         with torch.no_grad():
-            maps = self._maps(torch.zeros(1, *shape))
+            maps = self._maps(torch.zeros(1, shape[0] + source_channels, *shape[1:]))
         widths = [width] * (len(maps) - 1) + [pixel_width]
         self.heads = nn.ModuleList(
             spectral_norm_(_Head(tuple(m.shape[1:]), first, 2 * width, num_classes))
@@ -69,8 +76,8 @@ class ProjectedCritic(nn.Module):
         return self
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) in [-1, 1], and labels (B,) if there are any -> (B, heads); the last
-        head sees the pixels."""
+        """Images (B, C, H, W) in [-1, 1], joined with their sources if there are any, and labels
+        (B,) if there are any -> (B, heads); the last head sees the pixels."""
         given = None
         if labels is not None:
             given = F.one_hot(labels, self.num_classes).to(x)
@@ -79,8 +86,9 @@ class ProjectedCritic(nn.Module):
 
     def _maps(self, x: Tensor) -> list[Tensor]:
         network: SeesMaps = self.network  # type: ignore[assignment]
-        maps = network.feature_maps((x + 1) / 2)
-        return [*(F.group_norm(m, math.gcd(GROUPS, m.shape[1])) for m in maps), x]
+        maps = network.feature_maps((x[:, : self.channels] + 1) / 2)
+        seen = [F.group_norm(m, math.gcd(GROUPS, m.shape[1])) for m in maps]
+        return [*seen, self.pixel_gain * x]
 
 
 class _Head(nn.Module):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from generative.gan.config import GANLossConfig
+from generative.gan.config import GANLossConfig, ProjectedCriticConfig
 from generative.training.ranges import (
     Checked,
     CountOrZero,
@@ -38,7 +38,7 @@ class Pix2PixConfig(Checked):
     """Convolutions of stride 2 on the way down, and as many on the way up."""
     dropout: Share = 0.5
     """Share of features left out in the first blocks on the way up, also when images are made: it
-    is the only noise."""
+    is the only noise, if noise_dim is 0."""
     num_dropout: DepthOrZero = 3
     """Number of these blocks."""
     critic_width: Size = 64
@@ -47,9 +47,28 @@ class Pix2PixConfig(Checked):
     """Convolutions of stride 2 in the critic: 2 judge patches of 34x34 pixels, 3 of 70x70."""
     critic_norm: Norm = "batch"
     """Normalisation in the critic; with `none` slopes can be penalised image by image."""
+    noise_dim: CountOrZero = 0
+    """Numbers of -1 and 1 that are drawn for an image and told to all norms on the way up, behind
+    which two convolutions see the source once more. With 0, as published, there is dropout alone.
+    """
+    projected: ProjectedCriticConfig | None = None
+    """A critic that sees images by the features of a classifier, in place of one of patches; then
+    critic_width, critic_levels and critic_norm are of no use."""
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older ones had dropout alone, and critics of patches."""
+        return {"noise_dim": 0, "projected": None, **settings}
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.projected is not None:
+            self.projected.check_shape(self.shape)
+        if self.noise_dim and self.num_dropout:
+            raise ValueError(
+                f"noise_dim is {self.noise_dim} and num_dropout {self.num_dropout}; an image has "
+                "one kind of noise: leave one of them 0"
+            )
         _check_sides(self.shape, self.num_levels)
         if self.num_dropout >= self.num_levels:
             raise ValueError(
@@ -58,14 +77,18 @@ class Pix2PixConfig(Checked):
             )
 
     def build(self) -> Pix2Pix:
-        """U-Net and patch critic of the pair."""
+        """U-Net and critic of the pair."""
         from generative.nets.patches import PatchCritic
         from generative.translation.model import Pix2Pix
-        from generative.translation.networks import UNetGenerator
+        from generative.translation.networks import NoiseUNetGenerator, UNetGenerator
 
-        pair = self.shape[0] + self.source_channels
-        critic = PatchCritic(pair, self.critic_width, self.critic_levels, self.critic_norm)
-        return Pix2Pix(UNetGenerator(self), critic, self.shape, self.source_channels, config=self)
+        if self.projected is not None:
+            critic = self.projected.build(self.shape, source_channels=self.source_channels)
+        else:
+            pair = self.shape[0] + self.source_channels
+            critic = PatchCritic(pair, self.critic_width, self.critic_levels, self.critic_norm)
+        generator = (NoiseUNetGenerator if self.noise_dim else UNetGenerator)(self)
+        return Pix2Pix(generator, critic, self.shape, self.source_channels, config=self)
 
 
 @dataclass(frozen=True)

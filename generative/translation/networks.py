@@ -9,9 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generative.nets.init import normal_
+from generative.nets.norms import ConditionalBatchNorm2d
 from generative.translation.config import Pix2PixConfig
 
-__all__ = ["ResNetGenerator", "UNetGenerator"]
+__all__ = ["NoiseUNetGenerator", "ResNetGenerator", "UNetGenerator"]
+
+NOISE_WIDTH = 64
+"""Width of the layers that read the noise."""
 
 
 class UNetGenerator(nn.Module):
@@ -28,15 +32,8 @@ class UNetGenerator(nn.Module):
     def __init__(self, config: Pix2PixConfig):
         super().__init__()
         self.dropout, self.num_dropout = config.dropout, config.num_dropout
-        widths = [config.width * min(2**i, 8) for i in range(config.num_levels)]
-        self.down = nn.ModuleList(
-            [nn.Conv2d(config.source_channels, widths[0], 4, 2, 1, bias=False)]
-        )
-        for i, (before, after) in enumerate(itertools.pairwise(widths), 1):
-            block = nn.Sequential(nn.LeakyReLU(0.2), nn.Conv2d(before, after, 4, 2, 1, bias=False))
-            if i < len(widths) - 1:  # at the bottom a map may be a single pixel
-                block.append(nn.BatchNorm2d(after))
-            self.down.append(block)
+        widths = _widths(config)
+        self.down = _way_down(config.source_channels, widths)
         self.up, below = nn.ModuleList(), widths[-1]
         for after in widths[-2::-1]:
             convolution = nn.ConvTranspose2d(below, after, 4, 2, 1, bias=False)
@@ -48,11 +45,7 @@ class UNetGenerator(nn.Module):
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Translate x; `generator` draws which features are left out, in training or not."""
-        skips = []
-        for block in self.down:
-            x = block(x)
-            skips.append(x)
-        skips.pop()
+        x, skips = _go_down(self.down, x)
         for i, block in enumerate(self.up):
             x = block(x)
             if i < self.num_dropout and self.dropout:
@@ -61,6 +54,82 @@ class UNetGenerator(nn.Module):
             if skips:
                 x = torch.cat([skips.pop(), x], 1)
         return x
+
+
+class NoiseUNetGenerator(nn.Module):
+    """The same whose norms on the way up are told noise, and which sees the source at its end.
+
+    Dropout of a U-Net hardly changes what it makes (Isola et al. 2017, section 3.2.1). Scales and
+    shifts of whole maps do, and they are the same at all places, as the colour of a thing is. Of
+    numbers that are -1 or 1 there is nothing between two draws, where an image would be between
+    two images.
+
+    Args:
+        config: see `Pix2PixConfig`; noise_dim is not 0.
+    """
+
+    def __init__(self, config: Pix2PixConfig):
+        super().__init__()
+        self.noise_dim, widths = config.noise_dim, _widths(config)
+        self.down = _way_down(config.source_channels, widths)
+        self.up, self.norms, below = nn.ModuleList(), nn.ModuleList(), widths[-1]
+        for after in widths[-2::-1]:
+            self.up.append(nn.ConvTranspose2d(below, after, 4, 2, 1, bias=False))
+            self.norms.append(ConditionalBatchNorm2d(after, NOISE_WIDTH))
+            below = 2 * after
+        width = widths[0]
+        self.up.append(nn.ConvTranspose2d(below, width, 4, 2, 1, bias=False))
+        self.mix = nn.Conv2d(width + config.source_channels, width, 3, padding=1, bias=False)
+        self.norms.extend(ConditionalBatchNorm2d(width, NOISE_WIDTH) for _ in range(2))
+        self.last = nn.Conv2d(width, config.shape[0], 3, padding=1)
+        normal_(self)
+        # What the noise is told by begins as wide as in other networks: from 0.02 it hardly moves.
+        self.read = nn.Sequential(
+            nn.Linear(self.noise_dim, NOISE_WIDTH),
+            nn.LeakyReLU(0.2),
+            nn.Linear(NOISE_WIDTH, NOISE_WIDTH),
+            nn.LeakyReLU(0.2),
+        )
+        for layer in self.norms.modules():
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Translate x; `generator` draws the noise, in training or not."""
+        drawn = torch.rand(len(x), self.noise_dim, generator=generator, device=x.device)
+        told = self.read(torch.where(drawn < 0.5, -1.0, 1.0).to(x.dtype))
+        source = x
+        x, skips = _go_down(self.down, x)
+        for block, norm in zip(self.up, self.norms[:-1], strict=True):
+            x = norm(block(F.relu(x)), told)
+            if skips:
+                x = torch.cat([skips.pop(), x], 1)
+        x = self.mix(torch.cat([source, F.relu(x)], 1))
+        return torch.tanh(self.last(F.relu(self.norms[-1](x, told))))
+
+
+def _widths(config: Pix2PixConfig) -> list[int]:
+    return [config.width * min(2**i, 8) for i in range(config.num_levels)]
+
+
+def _way_down(channels: int, widths: list[int]) -> nn.ModuleList:
+    """Convolutions that halve the sides, behind activations, with norms but at both ends."""
+    down = nn.ModuleList([nn.Conv2d(channels, widths[0], 4, 2, 1, bias=False)])
+    for i, (before, after) in enumerate(itertools.pairwise(widths), 1):
+        block = nn.Sequential(nn.LeakyReLU(0.2), nn.Conv2d(before, after, 4, 2, 1, bias=False))
+        if i < len(widths) - 1:  # at the bottom a map may be a single pixel
+            block.append(nn.BatchNorm2d(after))
+        down.append(block)
+    return down
+
+
+def _go_down(down: nn.ModuleList, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The lowest map, and those above it from the largest on."""
+    maps = []
+    for block in down:
+        x = block(x)
+        maps.append(x)
+    return x, maps[:-1]
 
 
 class ResNetGenerator(nn.Module):

@@ -80,6 +80,8 @@ def cyclegan_palettes(settings: Settings) -> list[Line]:
 
 
 CERTIFICATES = {
-    "pix2pix-edges": Certificate("pix2pix, pairs of patches", pix2pix_edges, 10),
+    "pix2pix-edges": Certificate(
+        "pix2pix, critic with features of a classifier", pix2pix_edges, 10
+    ),
     "cyclegan-palettes": Certificate("CycleGAN, pairs of patches", cyclegan_palettes, 10),
 }

@@ -56,9 +56,10 @@ def _pairs(subject: Subject, settings: Settings) -> dict[str, Any]:
     y = test.as_tensor(slice(settings.num_images), subject.device)
     made = model.translate(x, subject.generator())
     with torch.no_grad():
-        heights = model.heights(x, torch.cat([y, made])[: len(y)]), model.heights(x, made)
-    shown = [y, patches(heights, y)[0], made, patches(heights, y)[1]]
-    subject.save("patches", strips(*shown, scale=scale, labels=PATCHES))
+        heights = model.heights(x, y), model.heights(x, made)
+    if heights[0].dim() == 3:  # a projected critic judges the image, and not its patches
+        shown = [y, patches(heights, y)[0], made, patches(heights, y)[1]]
+        subject.save("patches", strips(*shown, scale=scale, labels=PATCHES))
     return score(model, test, source, images)
 
 

@@ -1,12 +1,15 @@
 """pix2pix and CycleGAN: published sizes, noise, losses by hand, the buffer, and what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from generative.gan import GANLossConfig, critic_loss, generator_loss
+from generative.classifier import CNNClassifierConfig
+from generative.gan import GANLossConfig, ProjectedCriticConfig, critic_loss, generator_loss
 from generative.known.sprites import COLOURS, sprites
 from generative.translation import (
     CycleGANConfig,
@@ -101,6 +104,74 @@ def test_half_of_the_features_are_left_out_and_the_mean_stays():
     kept = dropped != 0
     assert float(kept.float().mean()) == pytest.approx(0.5, abs=0.02)
     torch.testing.assert_close(dropped[kept], 2 * whole[kept])
+
+
+def test_noise_changes_whole_maps_and_repeats_with_a_seed():
+    torch.manual_seed(0)
+    config = Pix2PixConfig((3, 16, 16), 1, 4, 3, num_dropout=0, noise_dim=3)
+    model, x = config.build().eval(), torch.rand(1, 1, 16, 16).expand(64, -1, -1, -1)
+    state = torch.get_rng_state()
+    first, again = (model.translate(x, generator(1)) for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(torch.get_rng_state(), state)
+    # Of one source there are as many images as draws of three numbers of -1 and 1.
+    images, counts = first.flatten(1).unique(dim=0, return_counts=True)
+    assert len(images) == 2**3
+    assert counts.min() > 1
+    # With its linear maps 0, a norm is told nothing, and there is one image.
+    for norm in model.generator.norms:
+        nn.init.zeros_(norm.gain.weight)
+        nn.init.zeros_(norm.shift.weight)
+    assert len(model.translate(x, generator(1)).flatten(1).unique(dim=0)) == 1
+
+
+def test_noise_is_even_and_of_two_values():
+    torch.manual_seed(0)
+    model = Pix2PixConfig((3, 16, 16), 1, 4, 3, num_dropout=0, noise_dim=5).build().eval()
+    seen = []
+    model.generator.read.register_forward_hook(lambda _, args, __: seen.append(args[0]))
+    model.translate(torch.zeros(1000, 1, 16, 16), generator(0))
+    assert seen[0].shape == (1000, 5)
+    assert set(seen[0].unique().tolist()) == {-1.0, 1.0}
+    assert seen[0].mean(0).abs().max() < 4 / 1000**0.5
+
+
+def test_the_end_sees_the_source_pixel_by_pixel():
+    """Two convolutions of 3x3 behind the source: a pixel reaches two further, by that way alone."""
+    torch.manual_seed(0)
+    generator = Pix2PixConfig((3, 16, 16), 1, 4, 3, num_dropout=0, noise_dim=2).build().generator
+    generator.eval()
+    for block in generator.down:
+        for weight in block.parameters():
+            nn.init.zeros_(weight)
+    x = torch.zeros(1, 1, 16, 16)
+    moved = x.clone()
+    moved[0, 0, 8, 5] = 1.0
+    seeds = [torch.Generator().manual_seed(0) for _ in range(2)]
+    with torch.no_grad():
+        pair = [generator(z, seed) for z, seed in zip((x, moved), seeds, strict=True)]
+    rows, columns = (pair[0] != pair[1])[0].any(0).nonzero(as_tuple=True)
+    assert (int(rows.min()), int(rows.max())) == (6, 10)
+    assert (int(columns.min()), int(columns.max())) == (3, 7)
+
+
+def test_a_projected_critic_judges_pairs():
+    torch.manual_seed(0)
+    features = CNNClassifierConfig((3, 16, 16), 4, (4, 4), (3, 3), (2, 2), hidden_dim=8)
+    config = replace(PIX2PIX, projected=ProjectedCriticConfig(features, 4, 4))
+    model = config.build().eval()
+    x, y = torch.rand(2, 1, 16, 16), torch.rand(2, 3, 16, 16)
+    heights = model.heights(x, y)
+    assert heights.shape == (2, 3)
+    # The heads of the maps see the image alone, that of the pixels sees both.
+    changed = model.heights(1 - x, y) != heights
+    assert changed.any(0).tolist() == [False, False, True]
+    assert (model.heights(x, 1 - y) != heights).all()
+    model.train()
+    before = {name: w.clone() for name, w in model.critic.network.state_dict().items()}
+    learner = Pix2PixLearner(model, Pix2PixLossConfig(GANLossConfig(objective="hinge"), l1=0.1), 2)
+    learner.update((x, y))
+    assert all(torch.equal(w, before[n]) for n, w in model.critic.network.state_dict().items())
 
 
 def test_there_and_back_are_two_networks():
@@ -251,6 +322,8 @@ def test_buffer_fills_and_then_exchanges_every_second_image():
     [
         (lambda: Pix2PixConfig((3, 48, 48)), r"\(3, 48, 48\); 8 convolutions.*256 divides"),
         (lambda: Pix2PixConfig((3, 32, 32), num_levels=3), "num_dropout is 3.*at most 2"),
+        (lambda: replace(PIX2PIX, noise_dim=2), "noise_dim is 2 and num_dropout 1.*one of them 0"),
+        (lambda: replace(PIX2PIX, projected=ProjectedCriticConfig()), r"shape is \(3, 16, 16\)"),
         (lambda: CycleGANConfig((3, 30, 32)), r"\(3, 30, 32\); 2 convolutions.*4 divides"),
         (
             lambda: PIX2PIX.build().translate(torch.rand(2, 3, 16, 16)),
