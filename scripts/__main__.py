@@ -38,7 +38,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "train a model of music": (
         "train_music_rnn", "train_music_transformer", "train_musegan", "listen",
     ),
-    "look into what was trained": ("explore", "chat", "play_pictures"),
+    "look into what was trained": (
+        "explore", "chat", "play_pictures", "draw_dalle2", "draw_cascade",
+    ),
     "compare and certify": (
         "compare_families", "compare_images", "compare_memories", "compare_controllers",
         "compare_sizes", "compare_text_to_image",

@@ -1,10 +1,10 @@
-"""Train a ControlNet: a text-to-image model that stays as it is is told edges too."""
+"""Train a ControlNet: a text-to-image model that stays is told edges, or a palette, too."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from generative.known.config import CaptionMix
 from generative.text_to_image.config import TextToImageLossConfig
@@ -18,11 +18,13 @@ from generative.training.ranges import (
     Folder,
     Probability,
     Seed,
+    Size,
     Widths,
     Workers,
 )
 from generative.training.reports import add_to_report
 from generative.training.run import Run
+from generative.training.words import made_by
 from scripts.common.captions import CaptionData
 
 if TYPE_CHECKING:
@@ -34,11 +36,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Args(Checked):
-    """Train a ControlNet: a text-to-image model that stays as it is is told edges too.
+    """Train a ControlNet: a text-to-image model that stays is told edges, or a palette, too.
 
-    Of scenes the result has the shares of objects whose shape and place are those of the edges and
-    whose colour is that of the caption, with the edges and without. The preset scenes takes 7 to 20
-    minutes on one core.
+    A palette is a coarse image: the colours of square blocks. Of scenes the result has the shares
+    of pictures whose shapes and places are those of the edges and whose colours are those of the
+    caption; of a palette, whose colours and places are its own and whose shapes are those of the
+    caption. Both are told with the further image and without. The presets scenes and
+    scenes-palette take 7 to 20 minutes on one core each.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
@@ -47,8 +51,12 @@ class Args(Checked):
     """Run folder; the trained model is in its `model` folder, pictures are in `images`."""
     base: Path = Path("runs/text_to_image")
     """Run of train_text_to_image: a GLIDE or a latent diffusion model, which stays."""
+    hint: Literal["edges", "palette"] = "edges"
+    """Image that is told besides: where an image has edges, or the colours of its blocks."""
+    block: Size = 8
+    """Pixels on a side of a block of a palette; a cell of a scene has 8."""
     data: CaptionData = "scenes"
-    """Images and captions; the edges are those of the images."""
+    """Images and captions; edges and palettes are those of the images."""
     data_dir: Path = Path("data")
     """Folder of the files, or of a subfolder of the data's name; scenes need none."""
     max_images: Count | None = None
@@ -56,13 +64,14 @@ class Args(Checked):
     mix: CaptionMix = field(default_factory=CaptionMix)
     """Weights of the kinds of captions of scenes."""
     widths: Widths = (16, 32, 96, 256)
-    """Feature maps of the reader of edges: the first before any halving, then one for each."""
+    """Feature maps of the reader of edges or palettes: the first before any halving, then one for
+    each."""
     loss: TextToImageLossConfig = field(default_factory=TextToImageLossConfig)
     steps: Count = 500
     """Optimiser steps."""
     batch_size: Count = 64
     strength: Probability = 1.0
-    """Factor of what the edges add, in pictures and measures."""
+    """Factor of what the further image adds, in pictures and measures."""
     scale: Finite = 1.0
     """Scale of guidance, in pictures and measures."""
     samples: Count = 200
@@ -79,18 +88,20 @@ class Args(Checked):
 
     @classmethod
     def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Older runs drew with the guidance of their base; they are read without."""
-        return {"scale": 1.0, **settings}
+        """Older runs drew with the guidance of their base, and are read without; they had edges."""
+        return {"scale": 1.0, "hint": "edges", "block": 8, **settings}
 
 
+OF_SCENES = Args(
+    widths=(8, 16, 32, 64),
+    loss=TextToImageLossConfig(weighting="data", level_mean=-3.0, level_std=2.5, lr=2e-3),
+    steps=4000,
+)
 DEFAULT_PRESET = "scenes"
 PRESETS = {
     # After `train_text_to_image scenes`.
-    "scenes": Args(
-        widths=(8, 16, 32, 64),
-        loss=TextToImageLossConfig(weighting="data", level_mean=-3.0, level_std=2.5, lr=2e-3),
-        steps=4000,
-    ),
+    "scenes": OF_SCENES,
+    "scenes-palette": replace(OF_SCENES, hint="palette", out=Path("runs/controlnet_palette")),
     # The publication's rate and batch, around a latent diffusion model of 512x512 pixels.
     "paper": Args(
         base=Path("runs/latent_diffusion"),
@@ -116,24 +127,27 @@ def main(args: Args) -> Path:
     from generative.text_to_image import ControlNet, TextToImage, TextToImageLearner
     from generative.training.loop import fit
     from generative.training.pictures import strips
-    from scripts.common.captions import ScenePairs, load_pairs
+    from scripts.common.captions import ScenePairs, check_lengths, load_pairs
 
     with Run.open(args, kind="train_controlnet") as run:
         if run.done:
             return run.path / "model"
         if args.threads:
             torch.set_num_threads(args.threads)
-        base = load_model(args.base)
+        advice = made_by("--base", "train_text_to_image scenes", "train_latent_diffusion")
+        base = load_model(args.base, advice=advice)
         if not isinstance(base, TextToImage):
             raise ValueError(
                 f"{args.base} holds a {type(base).__name__}; pass --base with a run of "
                 "train_text_to_image"
             )
         torch.manual_seed(run.seed_for("weights"))
-        model = ControlNet.around(base, 1, args.widths).to(run.device)
+        model = ControlNet.around(base, None, args.widths, args.hint, args.block).to(run.device)
         shape = (base.config.image_shape[0], model.hint_shape[1], model.hint_shape[2])
         of = args.data, args.data_dir, shape, args.mix
-        pairs = load_pairs(*of, max_images=args.max_images)
+        pairs = load_pairs(*of, max_images=args.max_images, small=False)
+        longer = "pass a --base that was trained with --model.text.max-len"
+        check_lengths(pairs, base.tokeniser, longer)
         learner = TextToImageLearner(model, args.loss, args.steps)
         generator = torch.Generator().manual_seed(run.seed_for("prompts"))
         x, prompts, _ = pairs.draw(8, generator)
@@ -151,10 +165,8 @@ def main(args: Args) -> Path:
                 images = learner.kept.sample(
                     prompts, drawn, scale=args.scale, strength=args.strength, **seen
                 )
-                rows = strips(
-                    seen["hint"].expand_as(images[:, :1]).repeat(1, images.shape[1], 1, 1), images,
-                    scale=max(1, 48 // shape[1]),
-                )  # fmt: skip
+                hint = seen["hint"].expand_as(images)
+                rows = strips(hint, images, scale=max(1, 48 // shape[1]))
                 run.metrics.log_image(step, "samples", rows)
 
         fit(
@@ -186,8 +198,13 @@ def followed(
     strength: float,
     scale: float = 1.0,
 ) -> dict[str, float]:
-    """Shares of n drawn scenes: `edges_followed`, every cell has the shape that its edges have, or
-    is empty where there are none; `colours_followed`, the picture also fits its caption."""
+    """Shares of n drawn scenes that follow what a model is told.
+
+    Of edges: `edges_followed`, every cell has the shape that its edges have, or is empty where
+    there are none; `colours_followed`, the picture also fits its caption. Of a palette:
+    `palette_followed`, every cell has its colour or is empty; `shapes_followed`, the picture also
+    fits its caption.
+    """
     import torch
 
     from generative.known.scene_scores import satisfied
@@ -199,12 +216,17 @@ def followed(
     seen = model.seen(draw(cells, world.border).to(model.device))
     images = model.sample(texts, drawn, scale=scale, strength=strength, **seen).cpu()
     found = read(images, world.border).cells
-    shapes = [values.where(values == EMPTY, values // len(COLOURS)) for values in (found, cells)]
-    edges = (shapes[0] == shapes[1]).all(1)
+    kinds = len(COLOURS)
+    if model.hint == "palette":
+        hint, rest, kept = "palette", "shapes", (found % kinds, cells % kinds)
+    else:
+        hint, rest, kept = "edges", "colours", (found // kinds, cells // kinds)
+    places = (found == EMPTY) == (cells == EMPTY)
+    follows = (places & (kept[0] == kept[1])).all(1)
     fits = satisfied(images, texts, world.border)
     return {
-        "edges_followed": float(edges.float().mean()),
-        "colours_followed": float((edges & fits).float().mean()),
+        f"{hint}_followed": float(follows.float().mean()),
+        f"{rest}_followed": float((follows & fits).float().mean()),
     }
 
 

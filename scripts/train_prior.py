@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeAlias
 
 from generative.nets.config import gpt2_block
 from generative.priors.config import (
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from torch import Generator
 
     from generative.priors import AutoregressivePrior
-    from scripts.common.priors import Embeddings
+    from scripts.common.priors import CLIPEmbeddings, Embeddings
+
+    PriorConfig: TypeAlias = DiffusionPriorConfig | AutoregressivePriorConfig
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Args(Checked):
     model: DiffusionPriorConfig | AutoregressivePriorConfig = field(
         default_factory=DiffusionPriorConfig
     )
-    """The diffusion prior, or the autoregressive one."""
+    """The diffusion prior, or the autoregressive one. Widths of a preset for a CLIP become those of
+    the CLIP's run; others have to fit."""
     loss: PriorLossConfig = field(default_factory=PriorLossConfig)
     steps: Count = 3000
     """Optimiser steps."""
@@ -91,7 +94,7 @@ PRESETS = {
         model=DiffusionPriorConfig(schedule=TABLE, prediction="previous", unit=False)
     ),
     "pair-buckets": Args(model=AutoregressivePriorConfig(unit=False)),
-    # Embeddings of `train_clip scenes`.
+    # Embeddings of `train_clip scenes`; another CLIP's widths take the place of these.
     "clip": Args(data="clip", model=DiffusionPriorConfig(64, 64, 64, 24)),
     "clip-buckets": Args(data="clip", model=AutoregressivePriorConfig(64, 64, 64, 24)),
     "smoke": Args(
@@ -114,6 +117,7 @@ def main(args: Args) -> Path:
     from generative.priors import AutoregressivePrior, PriorBatch, PriorLearner
     from generative.training.loop import fit
     from scripts.common.priors import (
+        CLIPEmbeddings,
         PairEmbeddings,
         embedding_scores,
         level_errors,
@@ -126,8 +130,11 @@ def main(args: Args) -> Path:
         if args.threads:
             torch.set_num_threads(args.threads)
         source = load_embeddings(args.data, args.clip, args.model.context_dim > 0, run.device)
+        config = args.model
+        if isinstance(source, CLIPEmbeddings):
+            config = sized(config, source, args.clip)
         torch.manual_seed(run.seed_for("weights"))
-        model = args.model.build().to(run.device)
+        model = config.build().to(run.device)
         if isinstance(model, AutoregressivePrior):
             generator = torch.Generator().manual_seed(run.seed_for("fit"))
             model.fit(source.draw(args.fit_on, generator).image.to(run.device))
@@ -150,6 +157,38 @@ def main(args: Args) -> Path:
         if args.report is not None:
             add_to_report(args.report, run)
         return run.path / "model"
+
+
+def sized(config: PriorConfig, source: CLIPEmbeddings, clip: Path) -> PriorConfig:
+    """A prior's settings with the widths of a CLIP, if they are those of a preset or fit already.
+
+    Args:
+        clip: run of the CLIP, for errors.
+    Raises:
+        ValueError: other widths were asked for, or the CLIP's captions are longer than the prior
+            reads; says which options fit.
+    """
+    width, tokens, length = source.widths
+    found = width, width, tokens if config.context_dim else 0
+    given = config.embed_dim, config.text_dim, config.context_dim
+    known = (p.model for p in PRESETS.values() if p.data == "clip")
+    usual = {(p.embed_dim, p.text_dim, c) for p in known for c in (0, p.context_dim)}
+    if given != found and given not in usual:
+        raise ValueError(
+            f"{clip} has embeddings of {width} numbers and encoded tokens of {tokens}, and the "
+            f"prior takes images of {given[0]}, captions of {given[1]} and tokens of {given[2]}; "
+            f"give --model.embed-dim {width} --model.text-dim {width} --model.context-dim "
+            f"{found[2]}"
+        )
+    if isinstance(config, AutoregressivePriorConfig) and config.components > width:
+        raise ValueError(
+            f"{clip} has embeddings of {width} numbers, and the prior writes {config.components} "
+            f"components; give --model.components {width} or less"
+        )
+    return replace(
+        config, embed_dim=found[0], text_dim=found[1], context_dim=found[2],
+        max_len=max(config.max_len, length),
+    )  # fmt: skip
 
 
 def nats(

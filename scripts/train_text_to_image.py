@@ -37,11 +37,10 @@ from generative.training.ranges import (
 from generative.training.reports import add_to_report
 from generative.training.run import Run
 from generative.training.streams import tell
-from scripts.common.captions import VOCABULARY, CaptionData, fit_tokeniser
+from generative.training.words import made_by
+from scripts.common.captions import VOCABULARY, CaptionData, check_lengths, fit_tokeniser
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from generative.text_to_image import TextToImage
     from scripts.common.captions import Pairs
     from scripts.common.text_to_image import Seen
@@ -90,7 +89,8 @@ class Args(Checked):
     """Latent diffusion: run of train_clip or train_text_to_image, whose text encoder reads the
     captions and is not trained further. Imagen: run of train_caption_reader."""
     clip: Path | None = None
-    """Decoder: run of train_clip, whose embeddings of the images are told."""
+    """Decoder: run of train_clip, whose embeddings of the images are told; their width is that of
+    the decoder."""
     loss: TextToImageLossConfig = field(default_factory=TextToImageLossConfig)
     steps: Count = 2000
     """Optimiser steps."""
@@ -199,12 +199,29 @@ PRESETS = {
             network=_network(64, width=64, multipliers=(1,), num_blocks=(1,), attention=(0,),
                              transformer=True, patch=8),
             prediction="data",
-            steps=30,
+            steps=60,
             scale=1.0,
             interval=UNTIL_TOLD,
         ),
         loss=OF_SCENES,
         steps=6000,
+    ),
+    # The first stage of a cascade, whose second one is the upsampler below. A place of the U-Net is
+    # a cell of 12 numbers in place of 192, and noise hides it by ln 16 later.
+    "scenes-small": Args(
+        out=Path("runs/scenes_small"),
+        model=GLIDEConfig(
+            (3, 6, 6),
+            text=_text(64, 2, 1, 24, 64),
+            network=_network(64, width=64, multipliers=(1,), num_blocks=(1,), attention=(0,),
+                             transformer=True, patch=2),
+            prediction="data",
+            steps=30,
+            scale=1.0,
+            interval=(-20.0, 1.0),
+        ),
+        loss=replace(OF_SCENES, level_mean=0.0),
+        steps=4000,
     ),
     # Cells of 2x2 places, whose objects noise can hide; "a red square" says which it was. What it
     # should do with any object is known, so it sees them all.
@@ -253,17 +270,19 @@ PRESETS = {
         loss=TextToImageLossConfig(level_mean=-1.0, lr=5e-4),
         steps=50_000,
     ),
-    # After `train_clip`, whose embeddings have 96 numbers; half of the texts are left out.
+    # After `train_clip`, whose embeddings have 64 numbers; half of the texts are left out.
     "decoder": Args(
         model=ImageDecoderConfig(
             (3, 24, 24),
             text=_text(64, 2, 1, 24, 64),
             network=ConditionalUNetConfig(
-                64, (1,), (1,), (0,), context_dim=64, vector_dim=160, transformer=True, patch=8
+                64, (1,), (1,), (0,), context_dim=64, vector_dim=128, transformer=True, patch=8
             ),
             prediction="data",
             steps=30,
-            embedding_dim=96,
+            scale=1.0,
+            interval=UNTIL_TOLD,
+            embedding_dim=64,
         ),
         clip=Path("runs/clip"),
         loss=replace(OF_SCENES, drop=0.5),
@@ -323,6 +342,7 @@ def main(args: Args) -> Path:
     from generative.training.loop import fit
     from generative.training.pictures import image_grid
     from scripts.common.captions import ScenePairs, load_pairs
+    from scripts.common.small_scenes import small_scores
     from scripts.common.text_to_image import TextBatches, level_scores
 
     with Run.open(args, kind="train_text_to_image") as run:
@@ -365,7 +385,10 @@ def main(args: Args) -> Path:
         test = load_pairs(*of, part="test", max_images=args.max_images, scenes=args.scenes)
         found = level_scores(kept, test, generator, seen, min(256, args.samples))
         if isinstance(test, ScenePairs):
-            found |= of_scenes(args, kept, test.world, generator, seen)
+            if test.factor > 1:
+                found |= small_scores(kept, test.world, args.scales, generator, args.samples)
+            else:
+                found |= of_scenes(args, kept, test.world, generator, seen)
         run.finish({**run.metrics.last(), **found})
         if args.report is not None:
             add_to_report(args.report, run)
@@ -385,31 +408,40 @@ def build(args: Args, pairs: Pairs) -> TextToImage:
     from generative.nets.text_encoder import TextEncoder
     from generative.text import T5
     from generative.text_to_image import KLAutoencoder, T5Text
+    from scripts.common.text_to_image import load_clip
 
     if not isinstance(args.model, LatentDiffusionConfig | ImagenConfig):
-        text = args.model.text
+        config, text = args.model, args.model.text
+        if isinstance(config, ImageDecoderConfig):
+            assert args.clip is not None
+            width = load_clip(args.clip, config.image_shape).config.embed_dim
+            network = replace(config.network, vector_dim=text.block.dim + width)
+            config = replace(config, embedding_dim=width, network=network)
         tokeniser = fit_tokeniser(pairs, text.max_len, text.vocab_size)
-        return replace(args.model, words=tokeniser.words, spelled=tokeniser.spelled).build()
+        return replace(config, words=tokeniser.words, spelled=tokeniser.spelled).build()
     assert args.reader is not None
-    reader = load_model(args.reader)
-    wanted = "train_clip or train_text_to_image"
-    if isinstance(args.model, ImagenConfig):
-        text, wanted = T5Text.of(reader) if isinstance(reader, T5) else None, "train_caption_reader"
+    imagen = isinstance(args.model, ImagenConfig)
+    commands = ("train_caption_reader",) if imagen else ("train_text_to_image scenes", "train_clip")
+    advice = made_by("--reader", *commands)
+    reader = load_model(args.reader, advice=advice)
+    if imagen:
+        text = T5Text.of(reader) if isinstance(reader, T5) else None
     else:
         text = getattr(reader, "text", None)
         text = getattr(text, "encoder", text)  # CLIP has a projection behind its own
     if not isinstance(text, TextEncoder | T5Text):
-        raise ValueError(
-            f"{args.reader} holds a {type(reader).__name__}; pass --reader with a run of {wanted}"
-        )
+        raise ValueError(f"{args.reader} holds a {type(reader).__name__}; {advice}")
     # Of a text-to-image model, or of a run that wrote it beside its model.
     tokeniser = getattr(reader, "tokeniser", None)
     if tokeniser is None:
         tokeniser = CaptionTokeniser.load(args.reader / VOCABULARY)
+    option = "--model.max-len" if imagen else "--model.text.max-len"
+    check_lengths(pairs, tokeniser, f"pass a --reader that was trained with {option}")
     config = replace(args.model, text=text.config, words=tokeniser.words, spelled=tokeniser.spelled)
     if isinstance(config, LatentDiffusionConfig):
         assert args.autoencoder is not None
-        autoencoder = load_model(args.autoencoder)
+        advice = made_by("--autoencoder", "train_vqvae scenes", "train_vqgan")
+        autoencoder = load_model(args.autoencoder, advice=advice)
         if not isinstance(autoencoder, KLAutoencoder | VQVAE):
             raise ValueError(
                 f"{args.autoencoder} holds a {type(autoencoder).__name__}; pass --autoencoder "
@@ -429,35 +461,14 @@ def what_is_seen(args: Args, model: TextToImage) -> Seen:
 
     Raises:
         FileNotFoundError: there is no such run; says what makes one.
-        ValueError: it holds another model, or one of other images or embeddings.
+        ValueError: it holds another model, or one of other images.
     """
-    import torch
-
     if not isinstance(args.model, ImageDecoderConfig):
         return model.seen
-    from generative.clip import CLIP
-    from generative.loading import load_model
+    from scripts.common.text_to_image import embeddings_of, load_clip
 
     assert args.clip is not None
-    clip = load_model(args.clip, model.device)
-    if not isinstance(clip, CLIP):
-        raise ValueError(
-            f"{args.clip} holds a {type(clip).__name__}; pass --clip with a run of train_clip"
-        )
-    width = clip.config.embed_dim if clip.config is not None else 0
-    wanted = args.model.image_shape, args.model.embedding_dim
-    if (tuple(clip.image_shape), width) != wanted:
-        raise ValueError(
-            f"{args.clip} has embeddings of {width} numbers of images {tuple(clip.image_shape)}, "
-            f"the model takes {wanted[1]} of {wanted[0]}; change --model.embedding-dim or "
-            "--model.image-shape, or train another CLIP"
-        )
-
-    @torch.no_grad()
-    def seen(images: Tensor) -> dict[str, Any]:
-        return {"embedding": clip.encode_image(images)}
-
-    return seen
+    return embeddings_of(load_clip(args.clip, args.model.image_shape, model.device))
 
 
 def of_scenes(args: Args, model: TextToImage, world, generator, seen: Seen) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Priors of DALL.E 2: from the embedding of a caption to the embedding of an image.
 
 prior = DiffusionPrior.from_pretrained("runs/prior/model")
-image = prior.sample(text)                  # (B, D) -> (B, D)
+image = prior.sample(text)                  # embeddings of captions (B, D) -> of images (B, D)
 
 `diffusion` takes noise away, `autoregressive` writes an embedding as buckets.
 """

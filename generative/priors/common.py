@@ -73,9 +73,9 @@ def repeated(given: Given, draws: int, embed_dim: int) -> Given:
 
 def closest(images: Tensor, text: Tensor) -> Tensor:
     """Choose for each caption (B, D) the closest of its embeddings, (B K, D) -> (B, D)."""
-    draws = len(images) // max(1, len(text))
-    if draws == 1:
+    if len(images) == len(text):
         return images
+    draws = len(images) // len(text)
     every = images.unflatten(0, (len(text), draws))
     best = F.cosine_similarity(every, text[:, None], dim=2).argmax(1)
     return every[torch.arange(len(text), device=text.device), best]

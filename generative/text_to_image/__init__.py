@@ -5,7 +5,7 @@
     filled = model.inpaint(images, hole, ["two red squares"] * 8)
 
 `model` has GLIDE, whose text Transformer is trained with the U-Net (Nichol et al. 2022), and its
-learner.
+learner. `dalle2` joins a CLIP, a prior and the decoder of its embeddings (Ramesh et al. 2022).
 """
 
 import lazy_loader

@@ -17,6 +17,9 @@ from .control import Controlled as Controlled
 from .control import ControlledUNet as ControlledUNet
 from .control import ControlNet as ControlNet
 from .control import edges as edges
+from .control import palette as palette
+from .dalle2 import Columns as Columns
+from .dalle2 import DallE2 as DallE2
 from .decoder import ImageDecoder as ImageDecoder
 from .imagen import T5Text as T5Text
 from .model import TextToImage as TextToImage

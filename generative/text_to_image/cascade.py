@@ -3,6 +3,7 @@
     cascade = Cascade(base, [upsampler])                    # images of 4x4, and a factor of 2
     cascade.sample(["a red square"] * 8)                    # (8, 3, 8, 8) in [0, 1]
     small, large = cascade.stages(["a red square"] * 8)
+    (large,) = cascade.enlarge(small, ["a red square"] * 8)  # small images of any source
     cascade.save_pretrained("runs/cascade")
     cascade = Cascade.from_pretrained("runs/cascade")
 
@@ -83,15 +84,32 @@ class Cascade(nn.Module):
         Raises:
             ValueError: an upsampler was trained with less noise than this.
         """
-        for upsampler in self._upsamplers():
-            if noise > upsampler.most_noise:
-                raise ValueError(
-                    f"noise is {noise}, and an upsampler was trained with at most "
-                    f"{upsampler.most_noise}; give no more"
-                )
+        self._check(noise)
         found = [self.base.sample(texts, generator, steps, scale)]
+        return found + self.enlarge(found[0], texts, generator, steps, scale, noise)
+
+    @checked
+    @torch.no_grad()
+    def enlarge(
+        self,
+        low: Tensor,
+        texts: Texts,
+        generator: Generators = None,
+        steps: Count | None = None,
+        scale: float | None = None,
+        noise: NonNegative = 0.1,
+    ) -> list[Tensor]:
+        """Enlarge small images (B, C, h, w) of any source by the upsamplers; see `stages`.
+
+        Returns:
+            images of every stage behind the base, the smallest first.
+        Raises:
+            ValueError: an upsampler was trained with less noise than this, or takes other images.
+        """
+        self._check(noise)
+        found: list[Tensor] = []
         for upsampler in self._upsamplers():
-            low = found[-1]
+            low = found[-1] if found else low
             eps = normal_noise(low.shape, generator, device=low.device, dtype=low.dtype)
             found.append(
                 upsampler.sample(
@@ -99,6 +117,19 @@ class Cascade(nn.Module):
                 )
             )  # fmt: skip
         return found
+
+    @property
+    def most_noises(self) -> list[float]:
+        """Largest standard deviation of noise that each upsampler was trained with."""
+        return [upsampler.most_noise for upsampler in self._upsamplers()]
+
+    def _check(self, noise: float) -> None:
+        for most in self.most_noises:
+            if noise > most:
+                raise ValueError(
+                    f"noise is {noise}, and an upsampler was trained with at most {most}; give no "
+                    "more"
+                )
 
     def sample(
         self,

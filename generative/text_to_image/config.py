@@ -420,6 +420,32 @@ class ControlNetConfig(Checked):
     """Channels of the further image."""
     widths: Widths = (16, 32, 96, 256)
     """Feature maps of its reader: the first before any halving, then one for each."""
+    hint: Literal["edges", "palette", "other"] = "edges"
+    """Kind of the further image: the edges of an image, one channel; a palette, the colours of its
+    blocks; or anything else, which is not made of images here."""
+    block: Size = 8
+    """Pixels on a side of a block of a palette."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        c, h, w = self.base.image_shape
+        wanted = {"edges": 1, "palette": c}.get(self.hint, self.hint_channels)
+        if self.hint_channels != wanted:
+            raise ValueError(
+                f"hint_channels is {self.hint_channels}, and the {self.hint} of images "
+                f"{self.base.image_shape} have {wanted}; give {wanted}, or another hint"
+            )
+        if self.hint == "palette" and (h % self.block or w % self.block):
+            raise ValueError(
+                f"block is {self.block}, and images have sides of {h} and {w} pixels; give a "
+                "number that divides both"
+            )
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older models were told edges, which have one channel, or what nothing here made."""
+        hint = "edges" if settings.get("hint_channels") == 1 else "other"
+        return {"hint": hint, "block": 8, **settings}
 
     def build(self) -> ControlNet:
         """The model that stays, with a copy of its way down."""

@@ -1,8 +1,11 @@
-"""ControlNet: a trained model stays as it is and is told a further image, such as edges.
+"""ControlNet: a trained model stays as it is and is told a further image: edges, or a palette.
 
-    model = ControlNet.around(TextToImage.from_pretrained(folder), hint_channels=1)
+    model = ControlNet.around(TextToImage.from_pretrained(folder))
     images = model.sample(texts, hint=edges)                # (B, 1, H, W)
     images = model.sample(texts, hint=edges, strength=0.5)  # 0: the model that stayed
+
+    model = ControlNet.around(TextToImage.from_pretrained(folder), hint="palette", block=4)
+    images = model.sample(texts, **model.seen(x))           # colours of squares of 4x4 pixels of x
 
 A copy of the U-Net's way down and middle reads the further image and adds what it finds to the
 skips and the middle of the locked one. What joins the two are 1x1 convolutions of zeros, so that
@@ -14,7 +17,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +31,13 @@ from generative.text_to_image.config import (
     GLIDEConfig,
     LatentDiffusionConfig,
 )
-from generative.text_to_image.model import TextToImage
+from generative.text_to_image.model import TextToImage, mixed
 from generative.training.checks import check_batch
 
-__all__ = ["ControlNet", "Controlled", "ControlledUNet", "edges"]
+__all__ = ["ControlNet", "Controlled", "ControlledUNet", "Hint", "edges", "palette"]
+
+Hint: TypeAlias = Literal["edges", "palette", "other"]
+"""Kind of a further image; see `ControlNetConfig.hint`."""
 
 PUBLISHED = (16, 32, 96, 256)
 """Feature maps of the published reader of hints, before each halving but the last."""
@@ -114,7 +120,8 @@ class ControlNet(TextToImage):
         base: the model that stays; its U-Net becomes the locked one.
         hint_channels: of the further image.
         widths: feature maps of its reader.
-        config: the recipe of the model, if it has one.
+        config: the recipe of the model, if it has one; it tells what `seen` makes of images. A
+            model without is told edges if hints have one channel, else what is given.
     """
 
     builds: ClassVar[Mapping[str, type]] = {"ControlNet": ControlNetConfig}
@@ -152,12 +159,23 @@ class ControlNet(TextToImage):
 
     @classmethod
     def around(
-        cls, base: TextToImage, hint_channels: int = 1, widths: tuple[int, ...] = PUBLISHED
+        cls,
+        base: TextToImage,
+        hint_channels: int | None = None,
+        widths: tuple[int, ...] = PUBLISHED,
+        hint: Hint | None = None,
+        block: int = 8,
     ) -> ControlNet:
         """A ControlNet around a trained model, which has no effect yet.
 
+        Args:
+            hint_channels: of the further images; 1 if not given, of a palette those of images.
+            hint: what the further images are; edges if not given and they have one channel, else
+                other ones.
+            block: of a palette, pixels on a side of a block.
         Raises:
-            ValueError: it is another model, or was put together by hand.
+            ValueError: it is another model, was put together by hand, or hints of this kind have
+                another number of channels.
         """
         known = GLIDEConfig, LatentDiffusionConfig
         if type(base) is not TextToImage or not isinstance(base.config, known):
@@ -165,14 +183,27 @@ class ControlNet(TextToImage):
                 f"got {type(base).__name__} with a {type(base.config).__name__}; pass a GLIDE or a "
                 "latent diffusion model that was built by its config"
             )
-        config = ControlNetConfig(base.config, hint_channels, widths)
+        if hint_channels is None:
+            hint_channels = base.config.image_shape[0] if hint == "palette" else 1
+        if hint is None:
+            hint = "edges" if hint_channels == 1 else "other"
+        config = ControlNetConfig(base.config, hint_channels, widths, hint, block)
         return cls(base, hint_channels, widths, config)
 
-    def seen(self, images: Tensor) -> dict[str, Any]:
-        """Their edges, where hints have one channel."""
-        return {"hint": edges(images)} if self.hint_shape[0] == 1 else {}
+    @property
+    def hint(self) -> Hint:
+        """Kind of the further images."""
+        if isinstance(self.config, ControlNetConfig):
+            return self.config.hint
+        return "edges" if self.hint_shape[0] == 1 else "other"
 
-    def told(self, tokens: Tensor, hint: Tensor, strength: float = 1.0) -> Any:
+    def seen(self, images: Tensor) -> dict[str, Any]:
+        """Their edges or palette; nothing where hints are of another kind."""
+        if self.hint == "palette":
+            return {"hint": palette(images, self.config.block)}
+        return {"hint": edges(images)} if self.hint == "edges" else {}
+
+    def told(self, tokens: Tensor, hint: Tensor | None = None, strength: float = 1.0) -> Any:
         """Condition of the network.
 
         Args:
@@ -180,12 +211,35 @@ class ControlNet(TextToImage):
             hint: further images (B, hint_channels, H, W).
             strength: factor of what they add; 0 for the model that stayed.
         Raises:
-            ValueError: hints of another shape, or not one for each caption.
+            ValueError: there are no hints, they have another shape, or are not one for each
+                caption.
         """
-        check_batch(hint, self.hint_shape, "hints", self)
-        if len(hint) != len(tokens):
-            raise ValueError(f"got {len(hint)} hints and {len(tokens)} captions; give as many")
+        hint = self._hints(hint, len(tokens))
         return Controlled(super().told(tokens), hint, strength)
+
+    def between(
+        self,
+        first: str,
+        last: str,
+        weight: Tensor,
+        hint: Tensor | None = None,
+        strength: float = 1.0,
+    ) -> Any:
+        """Condition on the way from one caption to another, with a hint for each image."""
+        hint, ends = self._hints(hint, len(weight)), super().told(self.tokens([first, last]))
+        return Controlled(mixed(ends, weight), hint, strength)
+
+    def _hints(self, hint: Tensor | None, num: int) -> Tensor:
+        if hint is None:
+            made = "" if self.hint == "other" else f"; **model.seen(images) gives the {self.hint}"
+            raise ValueError(
+                "a ControlNet draws by a further image, and got no hint; pass hint with one "
+                f"{tuple(self.hint_shape)} for each picture{made}"
+            )
+        check_batch(hint, self.hint_shape, "hints", self)
+        if len(hint) != num:
+            raise ValueError(f"got {len(hint)} hints and {num} captions; give as many")
+        return hint
 
 
 def edges(images: Tensor, threshold: float = 0.1) -> Tensor:
@@ -198,3 +252,26 @@ def edges(images: Tensor, threshold: float = 0.1) -> Tensor:
     right = (padded[..., :-1, 1:] - images).abs()
     below = (padded[..., 1:, :-1] - images).abs()
     return (torch.maximum(right, below).amax(1, keepdim=True) > threshold).to(images)
+
+
+def palette(images: Tensor, block: int = 8) -> Tensor:
+    """Colours of the blocks of images (B, C, H, W) in [0, 1], of the same shape.
+
+    The colour of a block is the mean of its pixels, each weighted by its largest channel. So a
+    black ground takes no part, and no mean is darker where less of the block is coloured: a plain
+    mean would tell shapes by their areas. A black block is black.
+
+    Args:
+        block: pixels on a side of a block.
+    Raises:
+        ValueError: it does not divide the sides.
+    """
+    *_, h, w = images.shape
+    if h % block or w % block:
+        raise ValueError(
+            f"block is {block}, and images have sides of {h} and {w} pixels; give a number that "
+            "divides both"
+        )
+    weight = images.amax(1, keepdim=True)
+    mean = F.avg_pool2d(images * weight, block) / F.avg_pool2d(weight, block).clamp(min=1e-12)
+    return F.interpolate(mean, scale_factor=float(block), mode="nearest")

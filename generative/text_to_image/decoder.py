@@ -2,7 +2,10 @@
 
     model = ImageDecoder.from_pretrained("runs/image_decoder/model")
     images = model.sample(captions, embedding=clip.encode_image(x))     # variations of x
-    images = model.sample(captions, embedding=prior.sample(captions))   # from text to image
+    text = clip.encode_text(tokens)                                     # of the captions
+    images = model.sample(captions, embedding=prior.sample(text))       # from text to image
+
+`DallE2` does all of this with captions as words.
 
 The embedding goes two ways: beside the noise level, and as tokens in front of those of the caption
 (Ramesh et al. 2022, section 2.1). In training each is left out by itself.

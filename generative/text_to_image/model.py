@@ -38,15 +38,21 @@ from generative.text_to_image.config import (
 )
 from generative.text_to_image.imagen import T5Text
 from generative.training.checks import check_images, check_some, checked, placed
+from generative.training.files import short
 from generative.training.learner import ModelLearner, muon_or_adamw
 from generative.training.pretrained import Pretrained
-from generative.training.ranges import Count, CountOrZero, Probability, Quantile
+from generative.training.ranges import Count, CountOrZero, Finite, Probability, Quantile
 
 __all__ = ["TextToImage", "TextToImageLearner", "Texts"]
 
 LOSS = TextToImageLossConfig()
 Texts: TypeAlias = int | Sequence[str] | Tensor
 """Captions, one for each image; or their tokens, int64 (B, L); or a number of images without."""
+MOST_DEVIATION = 3.0
+"""Largest deviation of latents that a model is trained on, and 1 over the smallest. A factor of 3
+moves all noise levels by ln 9 = 2.2 of log SNR; batches of one data set differ by less."""
+ENOUGH = 8
+"""Images from which on a batch tells the deviation of a data set well enough for this."""
 
 
 class TextToImage(Pretrained, nn.Module):
@@ -100,6 +106,7 @@ class TextToImage(Pretrained, nn.Module):
         self.diffusion, self.text, self.autoencoder = diffusion, text, autoencoder
         if autoencoder is not None:
             self.register_buffer("latent_std", torch.ones(()))
+        self._deviation_seen = autoencoder is None
         for name in frozen:
             getattr(self, name).requires_grad_(False).eval()
 
@@ -133,7 +140,7 @@ class TextToImage(Pretrained, nn.Module):
 
         Raises:
             ValueError: captions are given and the model has no words, one is too long, one stands
-                alone and not in a list, or the number is no count.
+                alone and not in a list, texts are something else, or the number is no count.
         """
         if isinstance(texts, Tensor):
             return texts
@@ -141,6 +148,12 @@ class TextToImage(Pretrained, nn.Module):
             raise ValueError(f"texts is {texts!r}; give a list of captions, [{texts!r}]")
         if isinstance(texts, (int, float)):
             return self._nothing(texts)
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(
+                f"got texts {short(texts)}; give a list of captions, a number of images, or tokens "
+                f"int64 (B, {self.text.config.max_len}), which model.tokeniser.encode makes of "
+                "captions"
+            )
         rows = self.tokeniser.encode(texts)
         rows[[not text.strip() for text in texts]] = PAD
         return rows.to(self.device)
@@ -201,9 +214,12 @@ class TextToImage(Pretrained, nn.Module):
             config: its share `drop` of the texts is left out.
             given: what `told` takes besides.
         Raises:
-            ValueError: another shape, pixels outside [0, 1], or not a text for each image.
+            ValueError: another shape, pixels outside [0, 1], not a text for each image, or latents
+                whose deviation is far from 1, as they were never measured or are others than these.
         """
         x, tokens = self._examples(check_some(images, self)), self.tokens(texts)
+        if not self._deviation_seen:
+            self._check_deviation(x)
         if len(tokens) != len(images):
             raise ValueError(
                 f"got {len(images)} images and {len(tokens)} texts; give one for each image"
@@ -225,7 +241,7 @@ class TextToImage(Pretrained, nn.Module):
         texts: Texts,
         generator: Generators = None,
         steps: Count | None = None,
-        scale: float | None = None,
+        scale: Finite | None = None,
         eta: Probability = 0.0,
         quantile: Quantile | None = None,
         **given: Any,
@@ -276,7 +292,7 @@ class TextToImage(Pretrained, nn.Module):
         texts: Texts,
         generator: Generators = None,
         steps: Count | None = None,
-        scale: float | None = None,
+        scale: Finite | None = None,
         repeats: Count = 4,
         **given: Any,
     ) -> Tensor:
@@ -321,7 +337,7 @@ class TextToImage(Pretrained, nn.Module):
         strength: Probability = 0.6,
         generator: Generators = None,
         steps: Count | None = None,
-        scale: float | None = None,
+        scale: Finite | None = None,
         **given: Any,
     ) -> Tensor:
         """Noise images (B, C, H, W) and take the noise away by what texts say (image to image).
@@ -360,7 +376,8 @@ class TextToImage(Pretrained, nn.Module):
         num: Count,
         z: Tensor,
         steps: Count | None = None,
-        scale: float | None = None,
+        scale: Finite | None = None,
+        **given: Any,
     ) -> Tensor:
         """Images on the way from one caption to another, (num, C, H, W).
 
@@ -369,8 +386,9 @@ class TextToImage(Pretrained, nn.Module):
 
         Args:
             z: standard normal noise of both ends, (2, ...); see `noise`.
+            given: what `between` takes besides, for each of the images.
         """
-        path = self.walk_path(first, last, num, z, steps, scale)
+        path = self.walk_path(first, last, num, z, steps, scale, **given)
         return self.images(deque(path, maxlen=1).pop().x)
 
     @torch.no_grad()
@@ -382,23 +400,24 @@ class TextToImage(Pretrained, nn.Module):
         z: Tensor,
         steps: int | None = None,
         scale: float | None = None,
+        **given: Any,
     ) -> Iterator[SamplerStep]:
         """Every step of `walk`."""
-        ends, weight = self.told(self.tokens([first, last])), torch.linspace(0, 1, num)
-        assert ends.tokens is not None
-        assert ends.vector is not None
-        assert ends.mask is not None
-        w = weight.to(z)
-        told = Condition(
-            torch.lerp(ends.tokens[:1], ends.tokens[1:], w[:, None, None]),
-            ends.mask.any(0).expand(num, -1),
-            torch.lerp(ends.vector[:1], ends.vector[1:], w[:, None]),
-        )
-        nothing = self.told(self.tokens(num))
+        w = torch.linspace(0, 1, num).to(z)
+        told = self.between(first, last, w, **given)
+        nothing = self.told(self.tokens(num), **self.untold(**given))
         scale = self.scale if scale is None else scale
         denoise = self.diffusion.guided(told, Guidance(nothing, scale, self.interval))
         stations = self.diffusion.schedule.steps(steps or self.diffusion.steps)
         return denoising_path(denoise, slerp(z[0], z[1], w), stations, clip=self.clipping())
+
+    def between(self, first: str, last: str, weight: Tensor) -> Any:
+        """Condition of the network on the way from one caption to another.
+
+        Args:
+            weight: of the last caption, (num,), from 0 to 1.
+        """
+        return mixed(self.told(self.tokens([first, last])), weight)
 
     def noise(self, n: int, generator: Generators = None) -> Tensor:
         """Standard normal noise that `path` begins with, (n, ...)."""
@@ -446,6 +465,7 @@ class TextToImage(Pretrained, nn.Module):
                 "and give some images"
             )
         self.latent_std.fill_(std)
+        self._deviation_seen = False
         return std
 
     # -----------------------------------------------------------------------------------------
@@ -466,6 +486,22 @@ class TextToImage(Pretrained, nn.Module):
         assert self.autoencoder is not None
         return self.autoencoder.encode(images)
 
+    def _check_deviation(self, x: Tensor) -> None:
+        """Refuse divided latents (B, Z, h, w) whose deviation is far from 1, once for a model.
+
+        Raises:
+            ValueError: they were never measured, or are others than those that were.
+        """
+        measured, enough = float(self.latent_std) != 1, len(x) >= ENOUGH
+        std = float(x.detach().double().std(correction=0))
+        if (enough or not measured) and not 1 / MOST_DEVIATION <= std <= MOST_DEVIATION:
+            raise ValueError(
+                f"latents of {len(x)} images have deviation {std:.3g} after they were divided by "
+                f"latent_std, {float(self.latent_std):.3g}; noise levels are meant for 1: call "
+                "model.measure(batches) with batches of the training images first"
+            )
+        self._deviation_seen = enough
+
     def _hole(self, hole: Tensor) -> Tensor:
         """A hole in images as one in examples: a latent is in it if any of its pixels is."""
         if self.autoencoder is None or hole.dtype != torch.bool:
@@ -483,6 +519,18 @@ class TextToImage(Pretrained, nn.Module):
         if self.autoencoder is not None:
             return None
         return self.diffusion.clipping("own", self.quantile if quantile is None else quantile)
+
+
+def mixed(ends: Condition, weight: Tensor) -> Condition:
+    """Conditions on the way from the first of two to the second, by the weight of it (num,)."""
+    assert ends.tokens is not None
+    assert ends.vector is not None
+    assert ends.mask is not None
+    return Condition(
+        torch.lerp(ends.tokens[:1], ends.tokens[1:], weight[:, None, None]),
+        ends.mask.any(0).expand(len(weight), -1),
+        torch.lerp(ends.vector[:1], ends.vector[1:], weight[:, None]),
+    )
 
 
 class TextToImageLearner(ModelLearner[TextToImage]):

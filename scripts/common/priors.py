@@ -69,6 +69,12 @@ class CLIPEmbeddings:
     pairs: Pairs
     context: bool
 
+    @property
+    def widths(self) -> tuple[int, int, int]:
+        """Numbers of an embedding, numbers of an encoded token, and tokens of a caption."""
+        config: Any = self.clip.config
+        return config.embed_dim, config.text.block.dim, config.text.max_len
+
     def draw(self, n: int, generator: Generator) -> PriorBatch:
         import torch
 

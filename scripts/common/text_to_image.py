@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    import torch
     from torch import Generator, Tensor
 
+    from generative.clip import CLIP
     from generative.diffusion.samplers import Denoiser
     from generative.known.captioned_scenes import CaptionedScenes
     from generative.known.scene_scores import Accuracy
-    from generative.text_to_image import TextToImage, Upsampler
+    from generative.text_to_image import DallE2, TextToImage, Upsampler
     from generative.training.run import Run
     from scripts.common.captions import Pairs
 
 __all__ = [
     "LEVELS",
+    "Answers",
     "Seen",
     "TextBatches",
+    "answers_by_rank",
     "detected",
+    "embeddings_of",
     "exact_denoiser",
     "exact_of",
     "exact_sampler",
     "exact_sampler_of",
+    "kept",
     "level_scores",
+    "rank_distance",
+    "load_clip",
+    "load_dalle2",
     "scene_gaps",
     "told_levels",
     "upsampled",
@@ -69,6 +79,97 @@ class TextBatches:
         x, texts, _ = self.pairs.draw(self.batch_size, generator)
         x = x.to(self.run.device)
         return x, self.model.tokens(texts), self.seen(x)
+
+
+def load_clip(
+    folder: Path, image_shape: tuple[int, ...], device: torch.device | str = "cpu"
+) -> CLIP:
+    """The CLIP of a run, for a decoder of such images (C, H, W).
+
+    Raises:
+        FileNotFoundError: there is no such run; says what makes one.
+        ValueError: it holds another model, or one of other images.
+    """
+    from generative.clip import CLIP
+    from generative.loading import load_model
+    from generative.training.words import made_by
+
+    clip = load_model(folder, device, advice=made_by("--clip", "train_clip"))
+    if not isinstance(clip, CLIP):
+        raise ValueError(
+            f"{folder} holds a {type(clip).__name__}; pass --clip with a run of train_clip"
+        )
+    if tuple(clip.image_shape) != tuple(image_shape):
+        raise ValueError(
+            f"{folder} has embeddings of images {tuple(clip.image_shape)}, the decoder draws "
+            f"{tuple(image_shape)}; change --model.image-shape, or train another CLIP"
+        )
+    return clip
+
+
+def embeddings_of(clip: CLIP) -> Seen:
+    """Tell a decoder the embeddings of images."""
+    import torch
+
+    @torch.no_grad()
+    def seen(images: Tensor) -> dict[str, Any]:
+        return {"embedding": clip.encode_image(images)}
+
+    return seen
+
+
+def load_dalle2(
+    clip: Path | None, prior: Path, decoder: Path, device: torch.device | str = "cpu"
+) -> DallE2:
+    """DALL.E 2 of three runs: of train_clip, train_prior and train_text_to_image.
+
+    Args:
+        clip: None for the one that the decoder's run names.
+    Raises:
+        FileNotFoundError: there is no such run, or no CLIP is told.
+        ValueError: a run holds another model, or they are not of the same CLIP.
+    """
+    from generative.data.caption_tokens import CaptionTokeniser
+    from generative.loading import load_model
+    from generative.priors import AutoregressivePrior, DiffusionPrior
+    from generative.text_to_image import DallE2, ImageDecoder
+    from scripts.common.captions import VOCABULARY
+
+    drawing, guessing = load_model(decoder, device), load_model(prior, device)
+    if not isinstance(drawing, ImageDecoder):
+        raise ValueError(
+            f"{decoder} holds a {type(drawing).__name__}; pass --decoder with a run of "
+            "`train_text_to_image decoder`"
+        )
+    if not isinstance(guessing, DiffusionPrior | AutoregressivePrior):
+        raise ValueError(
+            f"{prior} holds a {type(guessing).__name__}; pass --prior with a run of "
+            "`train_prior clip` or `train_prior clip-buckets`"
+        )
+    told = clip_of(prior), clip_of(decoder)
+    if None not in told and told[0] != told[1]:
+        raise ValueError(
+            f"{prior} is of the embeddings of {told[0]}, and {decoder} of those of {told[1]}; "
+            "numbers of two CLIPs mean different things: train both with the same --clip"
+        )
+    folder = clip or told[1] or told[0]
+    if folder is None:
+        raise FileNotFoundError(
+            f"no run tells which CLIP {decoder} was trained with; pass --clip with that run"
+        )
+    seeing = load_clip(folder, drawing.diffusion.shape, device)
+    return DallE2(seeing, guessing, drawing, CaptionTokeniser.load(folder / VOCABULARY))
+
+
+def clip_of(run: Path) -> Path | None:
+    """The CLIP of whose embeddings a run is; None where nothing tells it."""
+    from generative.training.run import CONFIG_NAME, read_config
+
+    # The config.json of a model that stands alone is not that of a run.
+    if not (run / CONFIG_NAME).is_file() or not (run / "model").is_dir():
+        return None
+    clip = read_config(run)[1].get("clip")
+    return Path(str(clip)).resolve() if clip else None
 
 
 def level_scores(
@@ -257,32 +358,127 @@ def upsampled(
 
     from generative.known import scenes
     from generative.known.scene_denoiser import cell_posterior
-    from generative.text_to_image import shrink
 
-    cells, border = scenes.pairs(), world.border
-    known = torch.cat([world.objects, torch.tensor([True])])  # an empty cell is always known
-    cells = cells[known[cells].all(1)]
-    cells = cells[torch.randint(len(cells), (n,), generator=generator)]
+    cells = _scenes_of_two(world, generator, n)
     things = cells != scenes.EMPTY
-    x, side = scenes.draw(cells, border), scenes.CELL // model.factor
     drawn, found = torch.Generator(model.device).manual_seed(0), {}
     for noise in noises:
-        low = shrink(x, model.factor)
-        low = low + noise * torch.randn(low.shape, generator=generator)
-        images = model.sample(n, drawn, low=low.to(model.device), noise=noise).cpu()
-        read = scenes.read(images, border).cells
+        images, tiles = _enlarged(model, world, cells, noise, generator, drawn)
+        read = scenes.read(images, world.border).cells
         found[f"right_at_noise_{noise:g}"] = float((read == cells)[things].float().mean())
         found[f"rejected_at_noise_{noise:g}"] = 1 - float(
-            scenes.valid(images, border).float().mean()
+            scenes.valid(images, world.border).float().mean()
         )
-        edge = border // model.factor
-        inner = low[..., edge : low.shape[2] - edge, edge : low.shape[3] - edge]
-        tiles = inner.unflatten(3, (scenes.SIDE, side)).unflatten(2, (scenes.SIDE, side))
-        small = tiles.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)[things]
         # A sampler that draws by p is right with probability sum p^2 in the mean.
-        p = cell_posterior(small, max(noise, 1e-3), world.objects).probability
+        p = cell_posterior(tiles[things], max(noise, 1e-3), world.objects).probability
         found[f"possible_at_noise_{noise:g}"] = float(p.square().sum(1).mean())
     return found
+
+
+class Answers(NamedTuple):
+    """Distance of answers from the exact posterior."""
+
+    distance: float
+    """Total variation, from 0 to 1."""
+    of_exact: float
+    """The same of as many draws of the posterior itself, which chance alone keeps from 0."""
+
+
+def answers_by_rank(
+    model: Upsampler, world: CaptionedScenes, noise: float, generator: Generator, n: int
+) -> Answers:
+    """Total variation between what enlarged objects are read as and the exact posterior.
+
+    Given a noisy small picture y, what a cell holds has a posterior p(. | y) over the 24 objects
+    and the empty cell, by all scenes of the world with their probabilities. Each has a rank k by
+    it, 1 for the likeliest, and the answer r(y) is read in the enlarged cell. With p_k(y) the
+    probability of rank k, and means over all cells of objects,
+
+        TV = 1/2 sum_k | mean 1[rank of r(y) is k] - mean p_k(y) |
+
+    It is 0 where answers are draws of the posterior of their own pictures, and 1 - mean p_1 where
+    they are always the likeliest object. Objects by name would need 24 x 24 shares, of which chance
+    alone moves the sum by more than the distances that matter; ranks need a few, as few objects
+    are likely for any one cell. As of any pooling, it is at most the mean over cells of the total
+    variation in each.
+
+    Args:
+        noise: standard deviation of the noise of small pictures in [0, 1].
+        generator: of the scenes and the noise.
+        n: scenes of two objects, thus two cells each.
+    """
+    import torch
+
+    from generative.known import scenes
+    from generative.known.scene_denoiser import small_posterior
+
+    cells, known = _scenes_of_two(world, generator, n), world.pictures()
+    things, drawn = cells != scenes.EMPTY, torch.Generator(model.device).manual_seed(0)
+    read, p = [], []
+    for part in cells.split(200):
+        images, tiles = _enlarged(model, world, part, noise, generator, drawn)
+        read.append(scenes.read(images, world.border).cells)
+        p.append(small_posterior(tiles, max(noise, 1e-3), *known))
+    answers, posterior = torch.cat(read)[things], torch.cat(p)[things]
+    exact = torch.multinomial(posterior, 1, generator=generator)[:, 0]
+    return Answers(*(rank_distance(each, posterior) for each in (answers, exact)))
+
+
+def rank_distance(answers: Tensor, p: Tensor) -> float:
+    """Total variation of answers from their probabilities by rank, see `answers_by_rank`.
+
+    Args:
+        answers: int64 (n,), from 0 to K - 1.
+        p: probability of each of K answers, (n, K).
+    """
+    import torch
+
+    ordered, order = p.double().sort(dim=1, descending=True, stable=True)
+    rank = (order == answers[:, None]).double().argmax(1)
+    shares = torch.bincount(rank, minlength=p.shape[1]).double() / len(p)
+    return float((shares - ordered.mean(0)).abs().sum() / 2)
+
+
+def _scenes_of_two(world: CaptionedScenes, generator: Generator, n: int) -> Tensor:
+    """Scenes of two objects of a world, int64 (n, 9)."""
+    import torch
+
+    from generative.known import scenes
+
+    cells = scenes.pairs()
+    known = torch.cat([world.objects, torch.tensor([True])])  # an empty cell is always known
+    cells = cells[known[cells].all(1)]
+    return cells[torch.randint(len(cells), (n,), generator=generator)]
+
+
+def _enlarged(
+    model: Upsampler,
+    world: CaptionedScenes,
+    cells: Tensor,
+    noise: float,
+    generator: Generator,
+    drawn: Generator,
+) -> tuple[Tensor, Tensor]:
+    """Enlarge small noisy pictures of scenes (n, 9).
+
+    Args:
+        generator, drawn: of the noise, and of the samples.
+    Returns:
+        pictures (n, 3, H, W), and the cells of the small ones, (n, 9, 3, side, side).
+    """
+    import torch
+
+    from generative.known import scenes
+    from generative.text_to_image import shrink
+
+    border, side = world.border, scenes.CELL // model.factor
+    low = shrink(scenes.draw(cells, border), model.factor)
+    low = low + noise * torch.randn(low.shape, generator=generator)
+    images = model.sample(len(cells), drawn, low=low.to(model.device), noise=noise).cpu()
+    edge = border // model.factor
+    inner = low[..., edge : low.shape[2] - edge, edge : low.shape[3] - edge]
+    tiles = inner.unflatten(3, (scenes.SIDE, side)).unflatten(2, (scenes.SIDE, side))
+    return images, tiles.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
 
 
 def varied(
@@ -301,17 +497,32 @@ def varied(
     """
     import torch
 
-    from generative.known.scenes import draw, read, valid
+    from generative.known.scenes import draw
 
     _, cells = world.draw(n, generator)
     embedded = seen(draw(cells, world.border).to(model.device))
     drawn, found = torch.Generator(model.device).manual_seed(0), {}
     for scale in scales:
         images = model.sample(n, drawn, scale=scale, **embedded).cpu()
-        again = read(images, world.border).cells
-        objects = (again.sort(1).values == cells.sort(1).values).all(1)
-        found[f"objects_kept_at_scale_{scale:g}"] = float(objects.float().mean())
-        found[f"scene_kept_at_scale_{scale:g}"] = float((again == cells).all(1).float().mean())
-        rejected = ~valid(images, world.border)
-        found[f"rejected_at_scale_{scale:g}"] = float(rejected.float().mean())
+        for name, rows in kept(images, cells, world.border).items():
+            found[f"{name}_at_scale_{scale:g}"] = float(rows.float().mean())
     return found
+
+
+def kept(images: Tensor, cells: Tensor, border: int = 0) -> dict[str, Tensor]:
+    """Flags of what pictures (n, 3, H, W) have of scenes that they are variations of, bool (n,).
+
+    `objects_kept`: the objects of the scene, wherever they stand; `scene_kept`: the same scene;
+    `rejected`: no picture of the world, whatever its nearest objects are.
+
+    Args:
+        cells: of the scenes, int64 (n, 9).
+    """
+    from generative.known.scenes import read, valid
+
+    again = read(images, border).cells
+    return {
+        "objects_kept": (again.sort(1).values == cells.sort(1).values).all(1),
+        "scene_kept": (again == cells).all(1),
+        "rejected": ~valid(images, border),
+    }

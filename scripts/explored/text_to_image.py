@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from generative.training.ranges import Checked, Count, Probability
+from generative.training.streams import tell
 from scripts.common.captions import CaptionData
 from scripts.explored.common import Subject, scale_to
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
+
+    from scripts.common.text_to_image import Seen
 
 CLASSES = (
     "GLIDE", "Imagen", "ImageDecoder", "LatentDiffusion", "Upsampler", "ControlNet",
     "KLAutoencoder",
 )  # fmt: skip
+WALK = 7
+"""Pictures of a walk, its ends included."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,9 @@ class Settings(Checked):
     """Strengths with which pictures are drawn over."""
     eta: Probability = 0.0
     """Noise of a step: 0 for DDIM, 1 for DDPM."""
+    clip: Path | None = None
+    """Decoder: run of train_clip whose embeddings it is told; if not given, as in the run's
+    settings."""
 
 
 def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
@@ -42,8 +52,10 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
     A grid of samples for each prompt, and the first of each in a row; the way from noise, above the
     estimate of the picture at each step; the same noise with more and more guidance, and in few and
     many steps; pictures whose middle is filled in by another text, and pictures that are drawn
-    over. Of a model that sees an image besides (an upsampler, a ControlNet), that image too. Of an
-    autoencoder, reconstructions.
+    over; a walk from one text to the next. Of a model that sees an image besides (an upsampler, a
+    ControlNet), that image too, and no walk. A decoder is told the embeddings of the images of the
+    captions, of which there are variations without a caption; prompts that are given have no
+    image, and are drawn by the caption alone. Of an autoencoder, reconstructions.
     """
     import torch
 
@@ -54,14 +66,21 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
         model.config.image_shape
     )  # fmt: skip
     scale, generator = scale_to(64, shape), subject.generator()
-    x, texts = known_pairs(subject, n, shape)
-    if subject.model.__class__.__name__ == "KLAutoencoder":
+    if model.saved_name == "KLAutoencoder":
+        test = subject.images(shape, max_images=subject.setting("max_images", None)).part("test")
+        x = test.thin(n).as_tensor(device=subject.device)
         subject.save("reconstructions", strips(x, model.reconstruct(x), scale=scale))
         return {}
+    x, texts = known_pairs(subject, n, shape)
+    see, embedded = model.seen, embeddings(subject, settings, shape)
+    if embedded is not None:
+        drawn = variations(model, x, embedded, settings.images, subject.generator(), scale)
+        subject.save("variations", drawn)
+        see = model.seen if settings.prompts else embedded
     texts = list(settings.prompts) or texts
     n = min(n, len(texts))
     texts, x = texts[:n], x[:1].expand(n, -1, -1, -1) if len(texts) > len(x) else x[:n]
-    seen = model.seen(x)
+    seen = see(x)
 
     def draw(**how: Any) -> Tensor:
         same = torch.Generator(subject.device).manual_seed(subject.seed)
@@ -69,7 +88,7 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
 
     grids, firsts = [], []
     for i, text in enumerate(texts):
-        of_one = model.seen(x[i : i + 1].expand(settings.images, -1, -1, -1))
+        of_one = see(x[i : i + 1].expand(settings.images, -1, -1, -1))
         drawn = model.sample([text] * settings.images, generator, **of_one)
         grids.append(image_grid(drawn, settings.images, scale))
         firsts.append(image_grid(drawn[:1], 1, scale_to(96, shape)))
@@ -77,9 +96,10 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
     subject.save("row", sheet(firsts, texts))
     if seen:
         (looked_at,) = seen.values()
+        looked_at = x if looked_at.dim() == 2 else looked_at  # an embedding is shown by its image
         subject.save("seen", image_grid(looked_at, n, scale_to(64, tuple(looked_at.shape[1:]))))
 
-    stages = list(model.path(texts[:1], generator, **model.seen(x[:1])))
+    stages = list(model.path(texts[:1], generator, **see(x[:1])))
     last = len(stages) - 1
     shown = sorted({round(i * last / max(1, settings.images - 1)) for i in range(settings.images)})
     rows = [torch.cat([model.images(stages[i][k]) for i in shown]) for k in (0, 1)]
@@ -94,13 +114,54 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
 
     before, others = draw(), texts[1:] + texts[:1]
     hole = middle(shape, subject.device)
+    if "embedding" in seen:  # that of the other caption's image
+        seen = {"embedding": seen["embedding"].roll(-1, 0)}
     filled = model.inpaint(before, hole, others, generator, **seen)
     subject.save("inpainting", strips(before, before.masked_fill(hole, 0.5), filled, scale=scale))
     redrawn = [
         model.redraw(before, others, strength, generator, **seen) for strength in settings.strengths
     ]
     subject.save("redrawn", strips(before, *redrawn, scale=scale))
+    if model.saved_name in ("GLIDE", "Imagen", "LatentDiffusion"):
+        walked = model.walk(texts[0], others[0], WALK, model.noise(2, generator))
+        title = f"from {texts[0]!r} to {others[0]!r}"
+        subject.save("walk", sheet([image_grid(walked, WALK, scale)], [title]))
     return {"prompts": texts}
+
+
+def embeddings(subject: Subject, settings: Settings, shape: tuple[int, int, int]) -> Seen | None:
+    """Embeddings of images (B, C, H, W), told to a decoder, by the CLIP that its run names.
+
+    None of other models, and of a decoder whose CLIP nothing tells, which is said.
+    """
+    from scripts.common.text_to_image import embeddings_of, load_clip
+
+    if subject.model.saved_name != "ImageDecoder":
+        return None
+    named = subject.setting("clip", None)
+    clip = settings.clip or (Path(str(named)) if named else None)
+    if clip is None:
+        tell(
+            f"{subject.folder}: no run tells which CLIP this decoder was trained with, so it is "
+            "told no embedding; pass --text-to-image.clip with that run"
+        )
+        return None
+    return embeddings_of(load_clip(clip, shape, subject.device))
+
+
+def variations(
+    model: Any, x: Tensor, see: Seen, num: int, generator: Any, scale: int
+) -> np.ndarray:
+    """A row for each image (n, C, H, W): the image, and what a decoder draws of its embedding."""
+    import torch
+
+    from generative.training.pictures import image_grid
+
+    rows = []
+    for image in x:
+        told = see(image.expand(num, -1, -1, -1))
+        rows += [image[None], model.sample(num, generator, **told)]
+    return image_grid(torch.cat(rows), num + 1, scale)
 
 
 def known_pairs(subject: Subject, n: int, shape: tuple[int, int, int]) -> tuple[Tensor, list[str]]:

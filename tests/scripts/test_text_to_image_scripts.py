@@ -1,6 +1,7 @@
 """The commands of text-to-image models, beyond what smoke presets do."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from generative.nets.config import clip_block
 from generative.text_to_image import (
     ConditionalUNetConfig,
     GLIDEConfig,
+    ImageDecoder,
     ImageDecoderConfig,
     ImagenConfig,
     KLAutoencoderConfig,
@@ -142,6 +144,21 @@ def test_a_reader_says_captions_in_other_words(tmp_path):
         both[data] = {name.partition("_")[0] for name in result(args.out)}
     assert {"test", "rewording"} <= both["scenes"]
     assert "rewording" not in both["emoji"]
+    looked = explore.PRESETS["smoke"]
+    for data in both:
+        pictures = explore.main(replace(looked, folder=tmp_path / data))
+        assert {path.name for path in pictures.glob("*.png")} >= {"gaps.png", "closest.png"}
+        found = json.loads((pictures / "explore.json").read_text())
+        assert {len(words) for words in found["gaps"].values()} == {5}
+        assert ("rewordings" in found) == (data == "scenes")
+    prompts = ("a [MASK] disc left of [MASK] square", "a red disc")
+    chosen = replace(looked.caption_reader, prompts=prompts)
+    chosen = replace(looked, folder=tmp_path / "scenes", caption_reader=chosen)
+    found = json.loads((explore.main(chosen) / "explore.json").read_text())
+    first, second = found["gaps"]
+    assert first == "a ____ disc left of ... square"
+    assert second == f"a {found['gaps'][first][0][0]} disc left of ____ square"
+    assert list(found["closest"]) == ["a red disc"]
     older = {name: x for name, x in to_json(args).items() if name != "reword"}
     assert from_json(train_caption_reader.Args, older).reword == 0
     wordings = paraphrases("a red square left of a blue disc")
@@ -231,7 +248,9 @@ def test_imagen_reads_by_a_t5_that_has_seen_captions_alone(tmp_path):
     there = tokens != 0
     torch.testing.assert_close(model.text(tokens).outputs[there], t5.encode(tokens)[there])
     assert "excess" in result(args.out)
-    with pytest.raises(ValueError, match=r"holds a TextToImage; pass --reader with.*reader$"):
+    with pytest.raises(
+        ValueError, match=r"holds a TextToImage; pass --reader.*train_caption_reader`$"
+    ):
         train_text_to_image.main(replace(args, reader=args.out, out=tmp_path / "other"))
 
 
@@ -242,17 +261,83 @@ def test_a_decoder_of_the_embeddings_of_a_clip(tmp_path):
     decoder = ImageDecoderConfig(
         SCENE, (), TEXT, network, ScheduleConfig(), "data", 2, embedding_dim=smoke.model.embed_dim
     )
+    # Widths are those of the CLIP, whatever the decoder's settings have.
+    wide = replace(decoder, embedding_dim=3, network=replace(PATCHES, vector_dim=11))
     args = replace(
-        SMOKE, model=decoder, clip=tmp_path / "clip", samples=3, out=tmp_path / "run"
+        SMOKE, model=wide, clip=tmp_path / "clip", samples=3, out=tmp_path / "run"
     )  # fmt: skip
-    train_text_to_image.main(args)
+    model = loaded(train_text_to_image.main(args))
+    assert replace(model.config, words=()) == decoder
     found = result(args.out)
     assert 0 <= found["scene_kept_at_scale_2"] <= found["objects_kept_at_scale_2"] <= 1
-    wide = replace(decoder, embedding_dim=3, network=replace(PATCHES, vector_dim=11))
-    with pytest.raises(ValueError, match=r"embeddings of 16 numbers.*takes 3 of"):
-        train_text_to_image.main(replace(args, model=wide, out=tmp_path / "other"))
+    large = replace(smoke.model.image, image_shape=(3, 32, 32))
+    replace(smoke.model, image=large).build().save_pretrained(tmp_path / "large" / "model")
+    with pytest.raises(ValueError, match=r"images \(3, 32, 32\), the decoder draws \(3, 24, 24\)"):
+        train_text_to_image.main(replace(args, clip=tmp_path / "large", out=tmp_path / "other"))
+    with pytest.raises(ValueError, match=r"holds a \w+; pass --clip with a run of train_clip"):
+        train_text_to_image.main(replace(args, clip=args.out, out=tmp_path / "third"))
     with pytest.raises(ValueError, match="a decoder needs the run of a CLIP"):
         replace(SMOKE, model=decoder)
+
+
+def test_a_decoder_is_explored_with_the_embeddings_of_its_clip(tmp_path, monkeypatch, capsys):
+    smoke = train_clip.PRESETS["smoke"]
+    clip = smoke.model.build()
+    clip.save_pretrained(tmp_path / "clip" / "model")
+    network = replace(PATCHES, vector_dim=8 + 64)
+    decoder = ImageDecoderConfig(SCENE, (), TEXT, network, ScheduleConfig(), "data", 2)
+    args = replace(SMOKE, model=decoder, clip=tmp_path / "clip", samples=2, out=tmp_path / "run")
+    train_text_to_image.main(args)
+    told = []
+    whole = ImageDecoder.told
+
+    def spy(self, tokens, embedding=None):
+        told.append((tokens, embedding))
+        return whole(self, tokens, embedding)
+
+    monkeypatch.setattr(ImageDecoder, "told", spy)
+    assert {"variations", "seen", "prompts"} <= looks(args.out, tmp_path)
+    generator = torch.Generator().manual_seed(1)
+    x, texts, _ = load_pairs("scenes", Path(), SCENE, CaptionMix(), "test").draw(2, generator)
+    wanted = clip.eval().encode_image(x)
+    # Variations without a caption, and samples with that of the embedded image.
+    tokens, embedding = told[0]
+    assert not tokens.any()
+    torch.testing.assert_close(embedding, wanted[:1].expand(2, -1))
+    model = loaded(args.out)
+    of_texts = [
+        (tokens, embedding) for tokens, embedding in told
+        if embedding is not None and torch.equal(tokens, model.tokens([texts[1]] * 2))
+    ]  # fmt: skip
+    torch.testing.assert_close(of_texts[0][1], wanted[1:].expand(2, -1))
+    # Where nothing tells its CLIP it is drawn by captions alone, and that is said.
+    shutil.copytree(args.out / "model", tmp_path / "alone" / "decoder")
+    few = explored.Settings(images=2, scales=(1.0,), steps=(1,), strengths=(0.5,))
+    alone = explore.Args(tmp_path / "alone" / "decoder", pictures=tmp_path / "without",
+                         data="scenes", text_to_image=few)  # fmt: skip
+    capsys.readouterr()
+    told.clear()
+    explore.main(alone)
+    assert "pass --text-to-image.clip with that run" in "".join(capsys.readouterr())
+    assert not (tmp_path / "without" / "variations.png").exists()
+    assert all(embedding is None for _, embedding in told)
+    named = replace(few, clip=tmp_path / "clip")
+    explore.main(replace(alone, pictures=tmp_path / "with", text_to_image=named))
+    assert (tmp_path / "with" / "variations.png").exists()
+
+
+@pytest.mark.parametrize("data", ["sprites", "scenes"])
+def test_an_autoencoder_is_explored_without_captions(data, tmp_path):
+    smoke = train_kl_autoencoder.PRESETS["smoke"]
+    model = smoke.model if data == "sprites" else LATENT.autoencoder
+    args = replace(smoke, data=data, model=model, steps=2, out=tmp_path / "run", threads=1)
+    train_kl_autoencoder.main(replace(args, log_every=1, picture_every=2))
+    assert looks(args.out, tmp_path) == {"reconstructions", "curves"}
+
+
+def test_a_walk_goes_from_one_prompt_to_the_next(tmp_path):
+    train_text_to_image.main(replace(SMOKE, model=GLIDE, out=tmp_path / "run", samples=2))
+    assert "walk" in looks(tmp_path / "run", tmp_path, prompts=("a red square", "a blue disc"))
 
 
 def test_variations_keep_objects_or_the_whole_scene():
@@ -296,13 +381,55 @@ def test_a_control_net_around_a_run(tmp_path):
         train_controlnet.main(replace(args, base=args.out, out=tmp_path / "other"))
 
 
+def test_a_control_net_of_palettes_around_a_run(tmp_path):
+    base = replace(SMOKE, model=GLIDE, out=tmp_path / "base", samples=2)
+    train_text_to_image.main(base)
+    args = replace(
+        train_controlnet.PRESETS["scenes-palette"], base=base.out, out=tmp_path / "run",
+        widths=(4, 4), steps=2, batch_size=4, samples=4, log_every=1, picture_every=2, threads=1,
+    )  # fmt: skip
+    model = loaded(train_controlnet.main(args))
+    assert (model.hint, model.hint_shape) == ("palette", SCENE)
+    found = result(args.out)
+    assert 0 <= found["shapes_followed"] <= found["palette_followed"] <= 1
+    assert found["palette_followed_without"] <= 1
+    assert {"seen", "prompts"} <= looks(args.out, tmp_path)
+    with pytest.raises(ValueError, match="block is 7, and images have sides of 24"):
+        train_controlnet.main(replace(args, block=7, out=tmp_path / "other"))
+
+
+def test_palettes_are_followed_where_colours_and_places_are_those_of_the_picture():
+    world, generator = CaptionedScenes(), torch.Generator().manual_seed(0)
+
+    class Painter:
+        """Draws the right picture, or one whose objects have other shapes, or stand elsewhere."""
+
+        device, hint = torch.device("cpu"), "palette"
+
+        def __init__(self, shift, turn):
+            self.shift, self.turn = shift, turn
+
+        def seen(self, images):
+            cells = read(images).cells
+            shapes = (cells + 6 * self.shift) % EMPTY
+            self.cells = torch.where(cells == EMPTY, cells, shapes).roll(self.turn, 1)
+            return {"hint": images}
+
+        def sample(self, texts, generator, scale, strength, hint):
+            return draw(self.cells)
+
+    for painter, palette, shapes in (((0, 0), 1.0, 1.0), ((1, 0), 1.0, 0.0), ((0, 1), 0.0, 0.0)):
+        found = train_controlnet.followed(stand_in(Painter(*painter)), world, generator, 20, 1.0)
+        assert found == {"palette_followed": palette, "shapes_followed": shapes}
+
+
 def test_edges_are_followed_where_shapes_and_places_are_those_of_the_picture():
     world, generator = CaptionedScenes(), torch.Generator().manual_seed(0)
 
     class Painter:
         """Draws the right picture, or one whose colours are exchanged for others."""
 
-        device = torch.device("cpu")
+        device, hint = torch.device("cpu"), "edges"
 
         def __init__(self, shift):
             self.shift = shift

@@ -66,6 +66,20 @@ def test_every_stage_draws_what_comes_of_the_one_before(cascade):
     assert cascade.image_shape == (3, 32, 32)
 
 
+def test_small_images_of_any_source_are_enlarged(cascade):
+    random = generator()
+    small = cascade.base.sample(TEXTS, random)
+    stages = cascade.stages(TEXTS, generator(), noise=0.2)[1:]
+    enlarged = cascade.enlarge(small, TEXTS, random, noise=0.2)
+    for images, others in zip(enlarged, stages, strict=True):
+        assert torch.equal(images, others)
+    assert cascade.most_noises == [0.3, 0.3]
+    with pytest.raises(ValueError, match=r"noise is 0\.4.*at most 0\.3"):
+        cascade.enlarge(small, TEXTS, noise=0.4)
+    with pytest.raises(ValueError, match=r"\(2, 3, 8, 8\).*3, 4, 4"):
+        cascade.enlarge(stages[0], TEXTS, noise=0.0)
+
+
 def test_the_noise_is_told(cascade):
     """With the same numbers for the noise, only what is told differs."""
     low = torch.rand(1, 3, 4, 4, generator=generator())

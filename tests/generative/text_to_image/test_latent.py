@@ -96,6 +96,32 @@ def test_latents_of_the_set_have_deviation_one(autoencoder):
     torch.testing.assert_close(model.images(model.space(X)), model.autoencoder.reconstruct(X))
 
 
+@pytest.mark.parametrize("n", [1, 8])
+@pytest.mark.parametrize("deviation", [5.95, 0.2])
+def test_latents_that_were_never_measured_are_refused(deviation, n):
+    model, x = make(), torch.rand(n, 3, 16, 16, generator=generator(5))
+    first = model.measure([x])
+    with torch.no_grad():
+        for parameter in model.get_submodule("autoencoder.encoder.10").parameters():
+            parameter.mul_(deviation / first)
+    model.latent_std.fill_(1)
+    with pytest.raises(ValueError, match=rf"of {n} images have deviation {deviation}.*measure\("):
+        model.loss(x, ["red square"] * n, LOSS)
+    assert model.measure([x]) == pytest.approx(deviation, rel=1e-4)
+    assert model.loss(x, ["red square"] * n, LOSS).loss.isfinite()
+
+
+def test_a_model_that_was_measured_trains_on_after_loading(tmp_path):
+    """Its images are looked at once more, and one plain image is no reason to refuse."""
+    model, x = make(), torch.rand(8, 3, 16, 16, generator=generator(5))
+    model.measure([x])
+    model.save_pretrained(tmp_path / "model")
+    again = TextToImage.from_pretrained(tmp_path / "model")
+    assert again.loss(x, ["red square"] * 8, LOSS).loss.isfinite()
+    plain = torch.full_like(x[:1], 0.5)
+    assert TextToImage.from_pretrained(tmp_path / "model").loss(plain, 1, LOSS).loss.isfinite()
+
+
 def test_a_space_without_width_is_refused():
     model = make()
     with torch.no_grad():

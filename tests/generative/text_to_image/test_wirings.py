@@ -14,6 +14,7 @@ from generative.text.t5 import T5
 from generative.text_to_image import (
     ControlledUNet,
     ControlNet,
+    ControlNetConfig,
     GLIDEConfig,
     ImageDecoder,
     ImageDecoderConfig,
@@ -26,9 +27,11 @@ from generative.text_to_image import (
     Upsampler,
     UpsamplerConfig,
     edges,
+    palette,
     shrink,
 )
 from generative.text_to_image.control import PUBLISHED, HintEncoder
+from generative.training.settings import from_json, to_json
 
 torch.set_num_threads(1)
 
@@ -262,6 +265,74 @@ def test_edges_are_where_neighbours_differ():
     assert torch.equal(around()[1].seen(X)["hint"], edges(X))
 
 
+def test_a_palette_has_the_colours_of_blocks_and_not_their_shapes():
+    x = torch.rand(2, 3, 8, 8, generator=generator(8))
+    x[0, :, :4, 4:] = 0
+    found = palette(x, 4)
+    for image, seen in zip(x, found, strict=True):
+        for i, j in ((0, 0), (0, 4), (4, 0), (4, 4)):
+            pixels = image[:, i : i + 4, j : j + 4].flatten(1).T.tolist()
+            total = sum(max(pixel) for pixel in pixels)
+            mean = [sum(max(p) * p[c] for p in pixels) / total if total else 0.0 for c in range(3)]
+            expected = torch.tensor(mean)[:, None, None].expand(3, 4, 4)
+            torch.testing.assert_close(seen[:, i : i + 4, j : j + 4], expected)
+    # A colour on black is that colour, however many pixels have it.
+    colour = torch.tensor([0.9, 0.2, 0.1])[:, None, None]
+    for num in (1, 5, 16):
+        there = (torch.arange(16) < num).view(1, 4, 4)
+        torch.testing.assert_close(palette((colour * there)[None], 4)[0], colour.expand(3, 4, 4))
+    with pytest.raises(ValueError, match="block is 3, and images have sides of 8 and 8"):
+        palette(x, 3)
+
+
+def test_a_control_net_of_palettes(tmp_path):
+    base, other = make(BASE), make(BASE)
+    torch.manual_seed(1)
+    model = ControlNet.around(other, None, (4, 8), "palette", 4).eval()
+    assert model.hint_shape == (3, 8, 8)
+    seen = model.seen(X)
+    assert torch.equal(seen["hint"], palette(X, 4))
+    plain = base.sample(TEXTS, generator())
+    assert torch.equal(model.sample(TEXTS, generator(), **seen), plain)
+    learner = TextToImageLearner(model.train(), LOSS, 3)
+    for _ in range(3):
+        learner.update((X, TEXTS, seen))
+    model.eval()
+    assert not torch.allclose(model.sample(TEXTS, generator(), **seen), plain)
+    # Without strength it is the model that stayed, to the last bit.
+    assert torch.equal(model.sample(TEXTS, generator(), **seen, strength=0.0), plain)
+    model.save_pretrained(tmp_path / "model")
+    again = ControlNet.from_pretrained(tmp_path / "model")
+    assert again.hint == "palette"
+    assert torch.equal(again.seen(X)["hint"], seen["hint"])
+
+
+def test_an_older_control_net_is_told_edges_where_it_has_one_channel():
+    _, model = around()
+    settings = to_json(model.config)
+    assert (settings.pop("hint"), settings.pop("block")) == ("edges", 8)
+    assert from_json(ControlNetConfig, settings) == model.config
+    other = from_json(ControlNetConfig, {**settings, "hint_channels": 2})
+    assert other.hint == "other"
+    assert other.build().seen(X) == {}
+
+
+def test_a_control_net_walks_from_one_caption_to_another():
+    base, model = around()
+    z = base.noise(2, generator())
+    hint = HINT[:1].expand(4, -1, -1, -1)
+    way = base.walk("red square", "blue disc", 4, z)
+    assert torch.equal(model.walk("red square", "blue disc", 4, z, hint=hint), way)
+    network = model.diffusion.network
+    assert isinstance(network, ControlledUNet)
+    assert network.middle_out.bias is not None
+    with torch.no_grad():
+        network.middle_out.bias.add_(1.0)
+    assert not torch.allclose(model.walk("red square", "blue disc", 4, z, hint=hint), way)
+    same = model.walk("red square", "blue disc", 4, z, hint=hint, strength=0.0)
+    assert torch.equal(same, way)
+
+
 def test_a_control_net_is_saved_with_the_model_that_stays(tmp_path):
     _, model = around()
     model.save_pretrained(tmp_path / "model")
@@ -280,6 +351,13 @@ def test_a_control_net_is_saved_with_the_model_that_stays(tmp_path):
         (lambda: make(DECODER).sample(TEXTS, embedding=EMBEDDING[:2]), "2 embeddings and 3"),
         (lambda: make(UPSAMPLER).sample(TEXTS, low=shrink(X, 2)[:2]), "2 small images and 3"),
         (lambda: around()[1].sample(TEXTS, hint=HINT[:2]), "2 hints and 3"),
+        (lambda: around()[1].sample(TEXTS), r"got no hint; pass hint with one \(1, 8, 8\).*edges"),
+        (
+            lambda: around()[1].walk("red disc", "blue disc", 3, around()[0].noise(2)),
+            r"got no hint; pass hint with one \(1, 8, 8\)",
+        ),
+        (lambda: ControlNet.around(make(BASE), 1, hint="palette"), "palette.*have 3; give 3"),
+        (lambda: ControlNet.around(make(BASE), hint="palette", block=3), "block is 3"),
         (lambda: around()[1].sample(TEXTS, hint=HINT[..., :4]), r"\(3, 1, 8, 4\)"),
         (lambda: ControlNet.around(make(DECODER)), "got ImageDecoder"),
     ],
