@@ -22,7 +22,7 @@ help:
 	@echo "make install       make .venv and install the project and its pinned versions"
 	@echo "make test          run the tests (test-nightly: the slow ones, other libraries)"
 	@echo "make bench         measure speed, and write docs/performance.md's table (20 minutes)"
-	@echo "make certificates  train what has a known optimum, and compare (3 hours)"
+	@echo "make certificates  train what has a known optimum, and compare (8 hours of a core)"
 	@echo "make docs          build the pages as a site with search and a reference, in build/site"
 	@echo "make lint          check style (format: repair what can be)"
 

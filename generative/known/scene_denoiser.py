@@ -30,7 +30,15 @@ from generative.known.scenes import pairs as all_pairs
 from generative.training.checks import checked
 from generative.training.ranges import Count, Finite, Positive, Size
 
-__all__ = ["CellPosterior", "Floor", "SceneDenoiser", "by_caption", "cell_posterior", "floor"]
+__all__ = [
+    "CellPosterior",
+    "Floor",
+    "SceneDenoiser",
+    "by_caption",
+    "cell_posterior",
+    "floor",
+    "small_posterior",
+]
 
 Denoise: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """x_t (B, ...) and log_snr (B,) -> estimates of noise and data."""
@@ -305,6 +313,42 @@ def cell_posterior(cells: Tensor, noise: Positive, among: Tensor | None = None) 
         log_p = log_p.masked_fill(~among.to(log_p.device), -math.inf)
     p = log_p.softmax(1)
     return CellPosterior(p, p.amax(1), torch.special.entr(p).sum(1))
+
+
+@checked
+def small_posterior(tiles: Tensor, noise: Positive, cells: Tensor, log_weights: Tensor) -> Tensor:
+    """Compute the posterior of what each cell holds, given a whole small, noisy picture.
+
+    `cell_posterior` knows one cell. What else is in a picture tells more where scenes are not
+    equally likely: that two objects are equal, or that there are no more than two.
+
+    Args:
+        tiles: cells of small pictures, (n, 9, 3, side, side), side 1, 2, 4 or 8.
+        noise: standard deviation.
+        cells: scenes that there are, int64 (K, 9), without letters.
+        log_weights: ln of their probabilities, normalised, (K,).
+    Returns:
+        float64 (n, 9, 25); 24 is the empty cell.
+    Raises:
+        ValueError: tiles are of another shape.
+    """
+    if tiles.ndim != 5 or tiles.shape[1:3] != (CELLS, 3) or tiles.shape[3] != tiles.shape[4]:
+        raise ValueError(f"tiles are {tuple(tiles.shape)}; they are (n, {CELLS}, 3, side, side)")
+    known = small_objects(tiles.shape[-1]).flatten(1).to(tiles.device)
+    known = torch.cat([known, torch.zeros_like(known[:1])])  # an empty cell is black
+    distance = torch.cdist(
+        tiles.flatten(2).double(), known, compute_mode="donot_use_mm_for_euclid_dist"
+    )
+    found = []
+    for fit in (-0.5 * (distance / noise).square()).split(max(1, CHUNK // len(cells))):
+        total = log_weights.double().expand(len(fit), -1).clone()
+        for place, things in enumerate(cells.T):
+            total += fit[:, place, things]
+        weights, part = total.softmax(1), torch.zeros_like(fit)
+        for place, things in enumerate(cells.T):
+            part[:, place].index_add_(1, things, weights)
+        found.append(part)
+    return torch.cat(found)
 
 
 @checked

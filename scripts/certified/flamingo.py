@@ -10,6 +10,13 @@ __all__ = ["CERTIFICATES"]
 
 K = 4
 """Names that a text may ask for."""
+ABOUT = {
+    "counts": "counts, how many of a shape or a colour there are",
+    "colours": "colours, that of a shape",
+    "places": "places, where an object is",
+    "objects": "objects, which is at a place",
+}
+"""Questions of the lines, by their names in `scripts.train_flamingo.QUESTIONS`."""
 
 
 def flamingo_scenes(settings: Settings) -> list[Line]:
@@ -19,7 +26,7 @@ def flamingo_scenes(settings: Settings) -> list[Line]:
     from generative.flamingo.model import Flamingo
     from generative.known.picture_talk import PictureTalk, Talk
     from scripts import train_flamingo
-    from scripts.train_flamingo import answers, share
+    from scripts.train_flamingo import QUESTIONS, answers, share
 
     args = train_flamingo.PRESETS["smoke" if settings.smoke else "scenes"]
     folder = train_flamingo.main(replace(args, out=settings.work, seed=settings.seed))
@@ -31,8 +38,16 @@ def flamingo_scenes(settings: Settings) -> list[Line]:
     )
     shown = share(answers(model, talk, naming))
     exchanged = share(answers(model, talk, [talk.exchanged(text, rng) for text in naming]))
-    asked = [Talk("questions", (talk.questions(rng, 1),)) for _ in range(num)]
-    questions = share(answers(model, talk, asked))
+    asked = [Talk("questions", (talk.questions(rng, 1),)) for _ in range(4 * num)]
+    answered = answers(model, talk, asked)
+    kinds = {
+        name: [
+            right for right, text in zip(answered, asked, strict=True)
+            if text.chunks[0].words.startswith(begins)
+        ]
+        for begins, name in QUESTIONS.items()
+    }  # fmt: skip
+    told = {name: share(right) for name, right in kinds.items()}
     films = share(answers(model, talk, [talk.talk("film", rng) for _ in range(num)]))
     return [
         Line(
@@ -47,9 +62,12 @@ def flamingo_scenes(settings: Settings) -> list[Line]:
             "the pictures of the examples exchanged: distance from a guess",
             exchanged, 1 / K, "Bayes", abs(exchanged - 1 / K), 0.05,
         ),
-        Line(
-            "questions about counts, colours, places and objects, and what is missing",
-            questions, 1.0, "the scene", 1 - questions, 0.05,
+        *(
+            Line(
+                f"questions about {about}, and what is missing", told[name], 1.0, "the scene",
+                1 - told[name], 0.05,
+            )
+            for name, about in ABOUT.items()
         ),
         Line(
             "where an object of a film moves, and what is missing", films, 1.0, "the film",

@@ -191,6 +191,6 @@ def path_length(gan: StyleGAN, settings: Settings, space: str, step: float = 1e-
 CERTIFICATES = {
     "progan-sprites": Certificate("ProGAN, relativistic with R1 and R2", progan_sprites, 10),
     "stylegan2-sprites": Certificate(
-        "StyleGAN2, relativistic with R1 and R2", stylegan2_sprites, 10
+        "StyleGAN2, hinge, critic with features of a classifier", stylegan2_sprites, 10
     ),
 }

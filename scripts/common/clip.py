@@ -83,7 +83,8 @@ def scene_scores(
     `recall_of_new_objects` the same where each scene has an object that no training caption names.
     `object_at_place`, `colour_at_place` and `shape_at_place` are those of
     `generative.known.bindings`, beside those of a bag of words; `zero_shot` is the share of scenes
-    of one object that are classified right among 24 captions.
+    of one object that are classified right among 24 captions. `new_object_at_place` and its like
+    are the same of scenes of two objects that no training caption names.
     """
     import torch.nn.functional as F
 
@@ -107,13 +108,19 @@ def scene_scores(
         images = embed_images(model, F.pad(x, (border,) * 4))
         return images @ embed_captions(model, tokeniser, texts).T
 
-    answers, blind = object_at_place(similarity, n, generator), bag_of_words("train")
-    for name, right, guessed in zip(("object", "colour", "shape"), answers, blind, strict=True):
-        found |= {f"{name}_at_place": right, f"{name}_at_place_of_words": guessed}
+    def bound(part: Part, which: str) -> dict[str, float]:
+        answers, blind = object_at_place(similarity, n, generator, part), bag_of_words(part)
+        told = {}
+        for name, right, guessed in zip(("object", "colour", "shape"), answers, blind, strict=True):
+            told[f"{which}{name}_at_place"] = right
+            told[f"{which}{name}_at_place_of_words"] = guessed
+        return told
+
+    found |= bound("train", "")
     cells = one_object()
     x, labels = draw(cells, border), cells.amin(1)
     found["zero_shot"] = zero_shot(model, tokeniser, x, labels, OBJECTS, "a {}")
-    return found
+    return found | bound("new-objects", "new_")
 
 
 def own_scores(

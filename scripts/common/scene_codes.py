@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from generative.clip import CLIP
     from generative.data.caption_tokens import CaptionTokeniser
     from generative.known.captioned_scenes import CaptionedScenes
+    from generative.known.config import CaptionMix
     from generative.text_to_codes import MUSE
 
 __all__ = [
@@ -21,6 +24,7 @@ __all__ = [
     "exact_muse",
     "hidden_nats",
     "load_codes",
+    "nats_by_fitting",
     "writer_scores",
 ]
 
@@ -150,6 +154,49 @@ def hidden_nats(
     seen = cells.masked_fill(hidden.flatten(1), codes.num_codes)
     least = -hidden_cells(texts, seen, codes.num_codes).gather(2, cells[..., None])[..., 0].log()
     return found | {"floor": float(least[hidden.flatten(1)].mean())}
+
+
+def nats_by_fitting(
+    model: Any,
+    codes: Any,
+    tokeniser: CaptionTokeniser,
+    fitting: Sequence[int],
+    mix: CaptionMix,
+    seed: int = 0,
+    n: int = 4000,
+) -> dict[int, tuple[float, float]]:
+    """Nats of pictures whose captions so many pictures fit, and the least: {number: (nats, least)}.
+
+    The least is ln of the number; of MUSE both are those of a hidden code.
+
+    Args:
+        fitting: numbers of pictures that fit a caption.
+        mix, seed, n: n captions are drawn, of which those that so many fit are kept; numbers that
+            no caption has are left out.
+    """
+    import torch
+
+    from generative.known.captioned_scenes import CaptionedScenes
+    from generative.known.captions import count
+    from generative.known.scenes import draw
+
+    generator, device = torch.Generator().manual_seed(seed), next(model.parameters()).device
+    texts, cells = CaptionedScenes(mix).draw(n, generator)
+    counts, found = torch.tensor([count(text) for text in texts]), {}
+    for number in fitting:
+        rows = (counts == number).nonzero()[:, 0]
+        if not len(rows):
+            continue
+        those, some = [texts[row] for row in rows], cells[rows]
+        if hasattr(model, "log_prob"):
+            with torch.no_grad():
+                true = codes.encode(draw(some).to(device))
+                nll = float(-model.log_prob(tokeniser.encode(those).to(device), true).mean())
+            found[number] = nll, math.log(number)
+        else:
+            nats = hidden_nats(model, codes, tokeniser, those, some, generator)
+            found[number] = nats["test_nll"], nats["floor"]
+    return found
 
 
 def accuracy_by_steps(

@@ -11,7 +11,13 @@ from generative.diffusion.exact import MixtureDenoiser
 from generative.diffusion.samplers import denoising_path
 from generative.known import scenes
 from generative.known.captions import fitting
-from generative.known.scene_denoiser import SceneDenoiser, cell_posterior, floor, small_objects
+from generative.known.scene_denoiser import (
+    SceneDenoiser,
+    cell_posterior,
+    floor,
+    small_objects,
+    small_posterior,
+)
 from generative.known.scene_scores import evenness
 
 torch.set_num_threads(1)
@@ -178,3 +184,34 @@ def test_wrong_shapes_are_refused():
         small_objects(3)
     with pytest.raises(ValueError, match=r"\(n, 3, side, side\)"):
         cell_posterior(torch.zeros(2, 1, 2, 2), 0.1)
+
+
+def test_a_whole_small_picture_tells_what_each_cell_holds():
+    """Against the density of every small picture, one by one."""
+    some = scenes.pairs()[torch.randperm(20_736, generator=generator(4))[:40]]
+    weights = torch.rand(40, generator=generator(5), dtype=torch.float64).log_softmax(0)
+    small = torch.nn.functional.avg_pool2d(scenes.draw(some).double(), 4)
+    noisy = small[:6] + 0.3 * torch.randn(6, 3, 6, 6, generator=generator(6)).double()
+    tiles = noisy.unflatten(3, (3, 2)).unflatten(2, (3, 2)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+    found = small_posterior(tiles, 0.3, some, weights)
+    assert found.shape == (6, 9, 25)
+    for row in range(6):
+        wanted = torch.zeros(9, 25, dtype=torch.float64)
+        for scene, picture, weight in zip(some, small, weights, strict=True):
+            p = math.exp(float(weight) - float((noisy[row] - picture).square().sum()) / 2 / 0.3**2)
+            for place in range(9):
+                wanted[place, scene[place]] += p
+        torch.testing.assert_close(found[row], wanted / wanted.sum(1, keepdim=True))
+
+
+def test_one_cell_that_says_nothing_of_the_others_has_the_posterior_of_a_cell():
+    row = torch.full((24, 9), scenes.EMPTY)
+    row[:, 4] = torch.arange(24)
+    even = torch.full((24,), -math.log(24), dtype=torch.float64)
+    tiles = torch.zeros(5, 9, 3, 2, 2, dtype=torch.float64)
+    tiles[:, 4] = small_objects(2)[:5] + 0.1 * torch.randn(5, 3, 2, 2, generator=generator(7))
+    found = small_posterior(tiles, 0.1, row, even)
+    torch.testing.assert_close(found[:, 4, :24], cell_posterior(tiles[:, 4], 0.1).probability)
+    assert bool((found[:, 0, scenes.EMPTY] > 1 - 1e-12).all())
+    with pytest.raises(ValueError, match=r"tiles are \(5, 3, 2, 2\)"):
+        small_posterior(tiles[:, 4], 0.1, row, even)
