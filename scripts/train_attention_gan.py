@@ -124,6 +124,17 @@ PRESETS = {
         log_every=5,
         picture_every=10,
     ),
+    # SAGAN: tables of each norm, and z in the first layer alone.
+    "smoke-sagan": Args(
+        data="sprites",
+        label=("colour",),
+        model=AttentionGANConfig((3, 32, 32), 6, 8, (4, 8, 8), attention_side=16),
+        loss=SAGAN_LOSS,
+        steps=10,
+        batch_size=8,
+        log_every=5,
+        picture_every=10,
+    ),
 }  # fmt: skip
 ALIKE, LINES = 0.02, 5
 """A run is stopped whose samples had less than this spread at the last so many logged lines, after

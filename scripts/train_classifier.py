@@ -1,4 +1,4 @@
-"""Train a classifier of images: multilayer perceptron or convolutional network."""
+"""Train a classifier of images: multilayer perceptron, convolutions or Vision Transformer."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from generative.classifier.config import (
     ClassifierLossConfig,
     CNNClassifierConfig,
     MLPClassifierConfig,
+    ViTClassifierConfig,
 )
+from generative.nets.config import vit_block
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, CountOrZero, Device, Folder, Seed, Workers
 from generative.training.run import Run
+from generative.training.settings import to_json
 from scripts.common.images import Batches, ImageData, classes_of, load_images
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Args(Checked):
-    """Train a classifier of images: multilayer perceptron or convolutional network.
+    """Train a classifier of images: multilayer perceptron, convolutions or Vision Transformer.
 
     The result has loss and accuracy on test images; `images` has those of them that the model finds
     least probable as what they are.
@@ -44,10 +47,11 @@ class Args(Checked):
     factor: tuple[str, ...] = ("class",)
     """Factors to classify, of several each combination: class; for sprites shape, colour, x, y and
     size; for CelebA attributes such as Smiling."""
-    network: Literal["mlp", "cnn"] = "cnn"
-    """Network to train, one of the two below."""
+    network: Literal["mlp", "cnn", "vit"] = "cnn"
+    """Network to train, one of the three below."""
     mlp: MLPClassifierConfig = field(default_factory=MLPClassifierConfig)
     cnn: CNNClassifierConfig = field(default_factory=CNNClassifierConfig)
+    vit: ViTClassifierConfig = field(default_factory=ViTClassifierConfig)
     loss: ClassifierLossConfig = field(default_factory=ClassifierLossConfig)
     steps: Count = 15_630
     """Optimiser steps (the book: 10 epochs of 1,563)."""
@@ -65,8 +69,9 @@ class Args(Checked):
 
     @classmethod
     def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Older runs named one factor."""
+        """Older runs named one factor, and had no Vision Transformer."""
         factor = settings.get("factor")
+        settings = {"vit": to_json(ViTClassifierConfig()), **settings}
         return {**settings, "factor": [factor]} if isinstance(factor, str) else settings
 
 
@@ -120,6 +125,26 @@ PRESETS = {
         batch_size=64,
         picture_every=8000,
     ),
+    "digits-vit": Args(
+        data="digits",
+        network="vit",
+        vit=ViTClassifierConfig((1, 8, 8), patch=2, num_layers=3, block=vit_block(48, 4, 0.1)),
+        loss=ClassifierLossConfig(lr=2e-3, final_lr=1e-5, weight_decay=0.05, warmup=50, shift=1),
+        steps=2000,
+        batch_size=64,
+        picture_every=1000,
+    ),
+    "fashion-vit": Args(
+        data="fashion-mnist",
+        network="vit",
+        vit=ViTClassifierConfig((1, 32, 32), block=vit_block(64, 4, 0.1)),
+        loss=ClassifierLossConfig(
+            lr=1e-3, final_lr=1e-5, weight_decay=0.05, warmup=200, shift=1, mirror=True
+        ),
+        steps=8000,
+        batch_size=64,
+        picture_every=8000,
+    ),
     "sprites": Args(
         data="sprites",
         factor=("shape",),
@@ -128,6 +153,16 @@ PRESETS = {
         steps=400,
         batch_size=64,
         picture_every=200,
+    ),
+    "smoke-vit": Args(
+        data="sprites",
+        factor=("shape",),
+        network="vit",
+        vit=ViTClassifierConfig(num_classes=4, patch=8, num_layers=1, block=vit_block(8, 2)),
+        steps=20,
+        batch_size=8,
+        log_every=5,
+        picture_every=10,
     ),
     "smoke": Args(
         data="sprites",
@@ -154,14 +189,14 @@ def main(args: Args) -> Path:
             return run.path / "model"
         if args.threads:
             torch.set_num_threads(args.threads)
-        config = args.cnn if args.network == "cnn" else args.mlp
+        config = {"mlp": args.mlp, "cnn": args.cnn, "vit": args.vit}[args.network]
         images = load_images(args.data, args.data_dir, config.image_shape)
         classes = classes_of(images, args.factor, config.num_classes, args.network)
         images = replace(images, factors=classes[:, None], factor_names=("class",))
         # Only the test images are kept from training; no setting is chosen by these images.
         train, test = images.part("train", "val"), images.part("test")
         torch.manual_seed(run.seed_for("weights"))
-        model = (args.cnn if args.network == "cnn" else args.mlp).build().to(run.device)
+        model = config.build().to(run.device)
         learner = ClassifierLearner(model, args.loss, args.steps)
 
         def batch(step: int):

@@ -143,6 +143,15 @@ PRESETS = {
         ),
     ),
     "digits-gated": GREY,
+    # PixelRNN's diagonal LSTMs as published for CIFAR-10 (van den Oord et al. 2016a), with 129
+    # units for 128, as the three colours have equal parts, and Adam for RMSProp.
+    "rnn-paper": Args(
+        data="cifar-10",
+        model=PixelCNNConfig((3, 32, 32), 256, network=RecurrentConfig(129, 12)),
+        batch_size=16,
+        steps=100_000,
+        picture_every=10_000,
+    ),
     "sprites": Args(
         data="sprites",
         model=PixelCNNConfig(
@@ -173,6 +182,15 @@ PRESETS = {
         ),
         loss=PixelCNNLossConfig(lr=1e-2, final_lr=1e-3, ema=0.9),
         steps=20,
+        batch_size=8,
+        log_every=5,
+        picture_every=10,
+        num_samples=4,
+    ),
+    "smoke-rnn": Args(
+        data="digits",
+        model=PixelCNNConfig((1, 8, 8), levels=3, network=RecurrentConfig(4, 1)),
+        steps=10,
         batch_size=8,
         log_every=5,
         picture_every=10,

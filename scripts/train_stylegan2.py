@@ -27,6 +27,14 @@ class Args(train_progan.Args):
     `classifier` of the run."""
     loss: StyleGANLossConfig = STYLEGAN2
 
+    def __post_init__(self) -> None:
+        if self.loss.phase_images:
+            raise ValueError(
+                f"loss.phase_images is {self.loss.phase_images}; a StyleGAN2 does not grow: give "
+                "0, or train with train_stylegan or train_progan, whose networks do"
+            )
+        super().__post_init__()
+
     @classmethod
     def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
         """Older runs trained no classifier."""

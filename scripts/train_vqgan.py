@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from generative.classifier.config import CNNClassifierConfig
 from generative.codes.config import (
+    FSQConfig,
     PatchCriticConfig,
     QuantiserConfig,
     ViTVQGANConfig,
@@ -89,13 +90,14 @@ FACES = CNNClassifierConfig(
     (3, 64, 64), 2, (16, 32, 64, 64), strides=(2, 2, 2, 2), hidden_dim=64, norm_momentum=0.1
 )
 SHAPES = train_classifier.SPRITES
+# A code for each patch of 4x4 pixels: all sprites together have 859 different ones.
+CODED = VQVAEConfig(
+    (3, 32, 32), (64, 128), 32, 2, QuantiserConfig(1024, 32), overlap=False,
+    critic=PatchCriticConfig(8),
+)  # fmt: skip
 SPRITES = Args(
     data="sprites",
-    # A code for each patch of 4x4 pixels: all sprites together have 859 different ones.
-    model=VQVAEConfig(
-        (3, 32, 32), (64, 128), 32, 2, QuantiserConfig(1024, 32), overlap=False,
-        critic=PatchCriticConfig(8),
-    ),
+    model=CODED,
     # An absolute error stays for long at the median, which is black where images mostly are; and
     # the critic's term at its usual weight undoes what a few hundred steps have learned.
     loss=VQGANLossConfig("l2", perceptual=0.1, adversarial=0.05, lr=2e-3, critic_lr=2e-3),
@@ -105,11 +107,29 @@ SPRITES = Args(
     steps=3000,
     batch_size=16,
     picture_every=300,
+)
+SMOKE = Args(
+    data="sprites",
+    model=ViTVQGANConfig(
+        num_layers=1, block=vit_block(8, 2), quantiser=QuantiserConfig(8, 4, "cosine"),
+        critic=PatchCriticConfig(4),
+    ),
+    factor="shape",
+    classifier=CNNClassifierConfig(
+        num_classes=4, channels=(4, 8), kernels=(3, 3), strides=(2, 2), hidden_dim=16,
+        norm_momentum=0.1,
+    ),
+    classifier_steps=5,
+    steps=10,
+    batch_size=8,
+    log_every=5,
+    picture_every=10,
 )  # fmt: skip
 DEFAULT_PRESET = "sprites"
 PRESETS = {
-    # 6,770,368 and 9,691,267 parameters with the two 1x1 convolutions beside the quantiser.
-    "paper": Args(
+    # Smaller than published, for images of 64x64: 6,770,368 and 9,691,267 parameters with the two
+    # 1x1 convolutions beside the quantiser.
+    "celeba": Args(
         model=VQGANConfig(
             (3, 64, 64), 64, (1, 2, 4), 2, (2,), QuantiserConfig(1024, 256, learning="loss"),
             PatchCriticConfig(64, 2, "batch"),
@@ -119,8 +139,8 @@ PRESETS = {
         classifier=FACES,
         classifier_steps=4000,
     ),
-    # 4,813,088 and 4,813,248 parameters.
-    "paper-vit": Args(
+    # The same of a ViT VQ-GAN: 4,813,088 and 4,813,248 parameters.
+    "celeba-vit": Args(
         model=ViTVQGANConfig(
             (3, 64, 64), 8, 6, vit_block(256, 4),
             QuantiserConfig(1024, 32, "cosine", learning="loss"),
@@ -141,6 +161,8 @@ PRESETS = {
     "sprites-plain": replace(
         SPRITES, loss=replace(SPRITES.loss, perceptual=0.0, adversarial=0.0)
     ),
+    # 1,000 codes, which are numbers that are rounded and not a list (Mentzer et al. 2024).
+    "sprites-fsq": replace(SPRITES, model=replace(CODED, quantiser=FSQConfig((8, 5, 5, 5)))),
     "sprites-resnet": replace(SPRITES, model=VQGANConfig()),
     "sprites-vit": replace(SPRITES, model=ViTVQGANConfig(), steps=5000, batch_size=32),
     "fashion": Args(
@@ -151,22 +173,18 @@ PRESETS = {
         steps=2000,
         batch_size=16,
     ),
-    "smoke": Args(
-        data="sprites",
-        model=ViTVQGANConfig(
-            num_layers=1, block=vit_block(8, 2), quantiser=QuantiserConfig(8, 4, "cosine"),
-            critic=PatchCriticConfig(4),
+    "smoke": SMOKE,
+    # The other networks: plain convolutions, and residual blocks with attention.
+    "smoke-conv": replace(
+        SMOKE,
+        model=VQVAEConfig(
+            (3, 32, 32), (4, 8), 4, 1, QuantiserConfig(8, 4), critic=PatchCriticConfig(4)
         ),
-        factor="shape",
-        classifier=CNNClassifierConfig(
-            num_classes=4, channels=(4, 8), kernels=(3, 3), strides=(2, 2), hidden_dim=16,
-            norm_momentum=0.1,
-        ),
-        classifier_steps=5,
-        steps=10,
-        batch_size=8,
-        log_every=5,
-        picture_every=10,
+    ),
+    "smoke-resnet": replace(
+        SMOKE,
+        model=VQGANConfig((3, 32, 32), 4, (1, 2), 1, (1,), QuantiserConfig(8, 4),
+                          PatchCriticConfig(4)),
     ),
 }  # fmt: skip
 

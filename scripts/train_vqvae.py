@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from generative.codes.config import QuantiserConfig, VQVAEConfig, VQVAELossConfig
+from generative.codes.config import FSQConfig, QuantiserConfig, VQVAEConfig, VQVAELossConfig
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
 from generative.training.reports import add_to_report
@@ -56,6 +56,15 @@ class Args(Checked):
 
 
 DEFAULT_PRESET = "scenes"
+SCENES = Args(
+    data="scenes",
+    # A code for each cell, of that cell alone: three halvings and no kernel that overlaps.
+    model=VQVAEConfig((3, 24, 24), (64, 128, 128), 32, 2, QuantiserConfig(32, 16), overlap=False),
+    loss=VQVAELossConfig(lr=3e-3),
+    batch_size=16,
+    picture_every=500,
+)
+SPRITES = Args(data="sprites", model=VQVAEConfig((3, 32, 32)), loss=VQVAELossConfig(lr=3e-3))
 PRESETS = {
     # 30 epochs at the size that is usual for CIFAR-10: 372,096 and 289,987 parameters.
     "paper": Args(
@@ -64,17 +73,11 @@ PRESETS = {
         steps=11_700,
         batch_size=128,
     ),
-    "scenes": Args(
-        data="scenes",
-        # A code for each cell, of that cell alone: three halvings and no kernel that overlaps.
-        model=VQVAEConfig(
-            (3, 24, 24), (64, 128, 128), 32, 2, QuantiserConfig(32, 16), overlap=False
-        ),
-        loss=VQVAELossConfig(lr=3e-3),
-        batch_size=16,
-        picture_every=500,
-    ),
-    "sprites": Args(data="sprites", model=VQVAEConfig((3, 32, 32)), loss=VQVAELossConfig(lr=3e-3)),
+    "scenes": SCENES,
+    "sprites": SPRITES,
+    # As many codes, which are numbers that are rounded and not a list.
+    "scenes-fsq": replace(SCENES, model=replace(SCENES.model, quantiser=FSQConfig((8, 4)))),
+    "sprites-fsq": replace(SPRITES, model=replace(SPRITES.model, quantiser=FSQConfig((8, 8)))),
     "fashion": Args(data="fashion-mnist", loss=VQVAELossConfig(lr=3e-3)),
     "smoke": Args(
         data="sprites",

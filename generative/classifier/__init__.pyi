@@ -7,6 +7,9 @@ from .config import (
 from .config import (
     MLPClassifierConfig as MLPClassifierConfig,
 )
+from .config import (
+    ViTClassifierConfig as ViTClassifierConfig,
+)
 from .frechet import (
     Moments as Moments,
 )

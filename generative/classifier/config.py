@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from generative.nets.config import BlockConfig, ViTConfig, vit_block
 from generative.training.config import MuonConfig
 from generative.training.ranges import (
     Checked,
     Choices,
+    Depth,
     NonNegative,
     Positive,
     Probability,
@@ -86,6 +88,44 @@ class CNNClassifierConfig(Checked):
         from generative.classifier.networks import conv_layers
 
         return Classifier(conv_layers(self), self.image_shape, self.num_classes, config=self)
+
+
+@dataclass(frozen=True)
+class ViTClassifierConfig(Checked):
+    """A Vision Transformer whose class token is classified (Dosovitskiy et al. 2021); a small one,
+    the smallest published has patches of 16 and 12 blocks of width 768."""
+
+    image_shape: tuple[Size, Size, Size] = (3, 32, 32)
+    """(C, H, W)."""
+    num_classes: Choices = 10
+    """Classes, numbered from 0."""
+    patch: Size = 4
+    """Side of a patch, which becomes a token."""
+    num_layers: Depth = 4
+    """Transformer blocks."""
+    block: BlockConfig = field(default_factory=lambda: vit_block(64, 4))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.vit()
+
+    def vit(self) -> ViTConfig:
+        """Sizes of the Transformer.
+
+        Raises:
+            ValueError: the patch does not divide the sides.
+        """
+        return ViTConfig(
+            self.image_shape, self.patch, self.num_layers, self.block, class_token=True
+        )
+
+    def build(self) -> Classifier:
+        """A classifier by attention between patches; as published for 224x224 and 1,000 classes
+        86,567,656 parameters."""
+        from generative.classifier.model import Classifier
+        from generative.classifier.networks import vit_layers
+
+        return Classifier(vit_layers(self), self.image_shape, self.num_classes, config=self)
 
 
 @dataclass(frozen=True)

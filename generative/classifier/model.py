@@ -23,6 +23,7 @@ from generative.classifier.config import (
     ClassifierLossConfig,
     CNNClassifierConfig,
     MLPClassifierConfig,
+    ViTClassifierConfig,
 )
 from generative.training.checks import check_batch, check_images, check_labels, check_some
 from generative.training.learner import ModelLearner, muon_or_adamw
@@ -42,9 +43,9 @@ __all__ = [
 class Classifier(Pretrained, nn.Module):
     """p(class | image), around any network.
 
-    `CNNClassifierConfig().build()` and `MLPClassifierConfig().build()` are the book's. A classifier
-    that is put together by hand is saved by its weights: put it together again and call
-    `load_weights(folder)`.
+    `CNNClassifierConfig().build()` and `MLPClassifierConfig().build()` are the book's, that of
+    `ViTClassifierConfig` is a Vision Transformer. A classifier that is put together by hand is
+    saved by its weights: put it together again and call `load_weights(folder)`.
 
     Args:
         net: images (B, C, H, W) -> scores before the softmax, (B, num_classes).
@@ -56,6 +57,7 @@ class Classifier(Pretrained, nn.Module):
     builds: ClassVar[Mapping[str, type]] = {
         "CNNClassifier": CNNClassifierConfig,
         "MLPClassifier": MLPClassifierConfig,
+        "ViTClassifier": ViTClassifierConfig,
     }
 
     def __init__(
@@ -63,7 +65,7 @@ class Classifier(Pretrained, nn.Module):
         net: nn.Module,
         image_shape: tuple[int, ...],
         num_classes: int,
-        config: MLPClassifierConfig | CNNClassifierConfig | None = None,
+        config: MLPClassifierConfig | CNNClassifierConfig | ViTClassifierConfig | None = None,
     ):
         super().__init__()
         self.config, self.image_shape, self.num_classes = config, image_shape, num_classes

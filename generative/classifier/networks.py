@@ -1,4 +1,7 @@
-"""The book's classifying networks: images (B, C, H, W) -> scores before the softmax."""
+"""The book's classifying networks, and a Vision Transformer.
+
+They make of images (B, C, H, W) scores before the softmax, (B, num_classes).
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,18 @@ import itertools
 import math
 from typing import TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
-from generative.classifier.config import CNNClassifierConfig, MLPClassifierConfig
+from generative.classifier.config import (
+    CNNClassifierConfig,
+    MLPClassifierConfig,
+    ViTClassifierConfig,
+)
 from generative.nets.conv import same_pad
 from generative.nets.init import glorot_
+from generative.nets.vit import ViT
 
-__all__ = ["conv_layers", "dense_layers"]
+__all__ = ["conv_layers", "dense_layers", "vit_layers"]
 
 
 L = TypeVar("L", bound=nn.Module)
@@ -62,3 +70,16 @@ def conv_layers(config: CNNClassifierConfig) -> nn.Sequential:
     net.append(nn.Linear(dim, config.num_classes))
     glorot_(net)
     return net
+
+
+class _FirstToken(nn.Module):
+    """Tokens (B, T, D) -> the first of each image, (B, D)."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens[:, 0]
+
+
+def vit_layers(config: ViTClassifierConfig) -> nn.Sequential:
+    """Vision Transformer, its class token, and a linear map of that."""
+    last = nn.Linear(config.block.dim, config.num_classes)
+    return nn.Sequential(ViT(config.vit()), _FirstToken(), last)

@@ -80,7 +80,7 @@ class VQGANLearner:
             part = cast("nn.Module", getattr(model, name))
             groups = parameter_groups(part, decay)
             optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps)
-            self.parts[name] = Optimisation(part, optimizer, steps, lr * config.lr_end)
+            self.parts[name] = Optimisation(part, optimizer, steps, lr * config.lr_end, name=name)
 
     def update(self, x: Tensor) -> dict[str, Tensor | float]:
         """One step of both networks on images (B, C, H, W) in [0, 1], one after the other.
@@ -112,7 +112,7 @@ class VQGANLearner:
             "codes": passed.quantised.loss, "adversarial": adversarial, "weight": weight,
             "mse": F.mse_loss(passed.images, x),
         }  # fmt: skip
-        logged |= {name: value.detach() for name, value in values.items()}
+        logged = {name: value.detach() for name, value in values.items()} | logged
         early = step < config.revive_until * self.steps
         return {**logged, **_observe(model, passed, early)}
 
@@ -159,6 +159,7 @@ class VQGANLearner:
 
     def _gradients(self, name: str, loss: Tensor) -> list[Tensor]:
         """Those of one part; no other weight gets any."""
+        self.parts[name].loss = loss.detach()
         return list(torch.autograd.grad(loss, list(self.parts[name].model.parameters())))
 
     def _move(self, name: str, gradients: list[Tensor]) -> None:

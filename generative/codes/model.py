@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from generative.codes.config import ViTVQGANConfig, VQGANConfig, VQVAEConfig
 from generative.nets.quantiser import FSQ, Quantised, VectorQuantiser
-from generative.training.checks import at_least_float32, check_images, check_some
+from generative.training.checks import at_least_float32, check_images, check_some, check_tensor
 from generative.training.pretrained import Pretrained
 
 __all__ = ["Passed", "VQVAE", "VQVAELosses", "check_codes", "gradient_energy", "psnr"]
@@ -178,6 +178,7 @@ def check_codes(
     """
     sides = ", ".join(map(str, grid or ("h", "w")))
     wanted = f"{type(model).__name__} needs int64 (B, {sides}) in 0 to {num_codes - 1}"
+    check_tensor(codes, "codes", wanted)
     fits = codes.dim() == 3 and (grid is None or tuple(codes.shape[1:]) == tuple(grid))
     if not fits or codes.dtype != torch.int64:
         raise ValueError(f"got codes of shape {tuple(codes.shape)} and {codes.dtype}; {wanted}")

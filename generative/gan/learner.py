@@ -59,7 +59,9 @@ class AdversarialLearner(Generic[M]):
             network = cast("nn.Module", getattr(model, name))
             trained = [p for p in network.parameters() if p.requires_grad]
             self.optimizers[name] = optimizer = make(trained, lr=first)
-            self.parts[name] = Optimisation(network, optimizer, steps, first * lr_end, ema=decay)
+            self.parts[name] = Optimisation(
+                network, optimizer, steps, first * lr_end, ema=decay, name=name
+            )
 
     @property
     def kept(self) -> M:
@@ -74,7 +76,7 @@ class AdversarialLearner(Generic[M]):
 
     def gradients(self, name: str, loss: Tensor, retain_graph: bool = False) -> list[Tensor]:
         """Those of one network; the other's stay as they are."""
-        parameters = self._trained(name)
+        parameters, self.parts[name].loss = self._trained(name), loss.detach()
         return list(torch.autograd.grad(loss, parameters, retain_graph=retain_graph))
 
     def move(self, name: str, gradients: list[Tensor]) -> None:
@@ -256,4 +258,4 @@ class WGANLearner(AdversarialLearner[GAN]):
         )
         c_loss = c_wass + config.penalty * c_gp
         self.move("critic", self.gradients("critic", c_loss))
-        return {"c_loss": c_loss.detach(), "c_wass": c_wass.detach(), "c_gp": c_gp.detach()}
+        return {"c_wass": c_wass.detach(), "c_gp": c_gp.detach(), "c_loss": c_loss.detach()}

@@ -31,7 +31,7 @@ from generative.rlhf.config import DPOConfig, GRPOConfig, RolloutConfig, TextPPO
 from generative.text.config import GPTConfig
 from generative.text.gpt import GPT
 from generative.text.tokens import TextLearner, up_to_end
-from generative.training.checks import check_some, check_tokens, placed
+from generative.training.checks import check_some, check_tensor, check_tokens, placed
 from generative.training.learner import ModelLearner
 from generative.training.optimisation import Optimisation
 from generative.training.pretrained import Pretrained
@@ -169,6 +169,7 @@ class RewardModel(Pretrained, nn.Module):
 
 
 def _check_ranked(ranked: Tensor) -> Tensor:
+    check_tensor(ranked, "rankings", "give int64 (B, K, T), K from 2")
     if ranked.dim() != 3 or ranked.shape[1] < 2:
         raise ValueError(f"got rankings of shape {tuple(ranked.shape)}; give (B, K, T), K from 2")
     return ranked
@@ -306,8 +307,8 @@ class PPOLearner(ModelLearner[GPT]):
         self.reference, self.reward = _frozen(reference), reward
         self.config, self.prompt_len = config, prompt_len
         steps = steps * config.num_epochs * config.num_minibatches
-        super().__init__(policy.eval(), _optimisation(policy, config, config.lr, steps))
-        self.value_optimisation = _optimisation(value, config, config.value_lr, steps)
+        super().__init__(policy.eval(), _optimisation(policy, config, config.lr, steps, "policy"))
+        self.value_optimisation = _optimisation(value, config, config.value_lr, steps, "value")
 
     def update(self, prompts: Tensor) -> dict[str, Tensor]:
         """Draw an answer to each prompt (B, prompt_len), and learn from them."""
@@ -374,7 +375,7 @@ class GRPOLearner(ModelLearner[GPT]):
         self.reference, self.reward = _frozen(reference), reward
         self.config, self.prompt_len = config, prompt_len
         steps = steps * config.num_epochs * config.num_minibatches
-        super().__init__(policy.eval(), _optimisation(policy, config, config.lr, steps))
+        super().__init__(policy.eval(), _optimisation(policy, config, config.lr, steps, "policy"))
 
     def update(self, prompts: Tensor) -> dict[str, Tensor]:
         """Draw `group_size` answers to each prompt (B, prompt_len), and learn from them."""
@@ -418,7 +419,10 @@ def _frozen(model: GPT) -> GPT:
     return copy.deepcopy(model).eval().requires_grad_(False)
 
 
-def _optimisation(model: M, config: RolloutConfig, lr: float, steps: int) -> Optimisation[M]:
+def _optimisation(
+    model: M, config: RolloutConfig, lr: float, steps: int, name: str
+) -> Optimisation[M]:
     adam = torch.optim.Adam(model.parameters(), lr=lr)
     final = config.final_lr * lr / config.lr
-    return Optimisation(model, adam, steps, final, clip=config.max_norm, ema=config.ema)
+    limits = config.max_norm, config.ema
+    return Optimisation(model, adam, steps, final, *limits, name=name)

@@ -37,9 +37,16 @@ class ProGANLearner(AdversarialLearner[ProGAN]):
         model: the pair.
         config: settings.
         steps: updates over which the learning rates fall.
+    Raises:
+        ValueError: phases of growth, and a generator that does not grow.
     """
 
     def __init__(self, model: ProGAN, config: ProGANLossConfig, steps: int):
+        if config.phase_images and not model.grows:
+            raise ValueError(
+                f"phase_images is {config.phase_images}, and the generator does not grow, as that "
+                "of StyleGAN2; give 0"
+            )
         self.config, self.images = config, 0
         # Steps of their own for penalties are further steps of the same optimiser; its rate and
         # decays are scaled so that an update moves and forgets as much as without them.
@@ -147,6 +154,7 @@ class ProGANLearner(AdversarialLearner[ProGAN]):
 
     def gradients(self, name: str, loss: Tensor, retain_graph: bool = False) -> list[Tensor]:
         """Those of one network, None for layers that are not used; the other's stay as they are."""
+        self.parts[name].loss = loss.detach()
         return list(
             torch.autograd.grad(
                 loss, self._trained(name), retain_graph=retain_graph, allow_unused=True

@@ -13,6 +13,7 @@ images = gan.synthesise(w, noise)     # the same for the same w and noise
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import ClassVar, Protocol, cast
 
@@ -22,9 +23,16 @@ from torch import Tensor, nn
 from generative.gan.networks import from_network, to_network
 from generative.stylegan.config import ProGANConfig, StyleGAN2Config, StyleGANConfig
 from generative.stylegan.styles import Noise
-from generative.training.checks import check_batch, check_images, check_vectors, checked, placed
+from generative.training.checks import (
+    check_batch,
+    check_dtype,
+    check_images,
+    check_vectors,
+    checked,
+    placed,
+)
 from generative.training.pretrained import Pretrained
-from generative.training.ranges import CountOrZero, NonNegative
+from generative.training.ranges import CountOrZero, NonNegative, Probability, Size
 
 __all__ = ["ProGAN", "StyleGAN", "Styled"]
 
@@ -55,14 +63,41 @@ class ProGAN(Pretrained, nn.Module):
         self.config, self.shape, self.latent_dim = config, shape, latent_dim
         self.generator, self.critic = generator, critic
 
-    def generate(self, z: Tensor, side: int | None = None, alpha: float = 1.0) -> Tensor:
-        """Noise (B, latent_dim) -> images in [0, 1], (B, *shape) or (B, C, side, side).
+    @property
+    def grows(self) -> bool:
+        """True if the generator makes images of smaller sides too; that of StyleGAN2 does not."""
+        return "side" in inspect.signature(self.generator.forward).parameters
+
+    def _stage(self, side: int | None, alpha: float) -> tuple[int, float] | tuple[()]:
+        """Arguments of the generator for a stage of growth; none at full growth.
 
         Raises:
-            ValueError: noise of another shape, or a side that the network does not grow through.
+            ValueError: a stage before full growth, and a generator that does not grow.
+        """
+        full = self.shape[-1]
+        if side in (None, full) and alpha == 1:
+            return ()
+        if not self.grows:
+            raise ValueError(
+                f"side is {side} and alpha {alpha}; the generator of this {type(self).__name__} "
+                f"does not grow and makes images of side {full} alone: leave both out"
+            )
+        return (full if side is None else side, alpha)
+
+    @checked
+    def generate(self, z: Tensor, side: Size | None = None, alpha: Probability = 1.0) -> Tensor:
+        """Noise (B, latent_dim) -> images in [0, 1], (B, *shape) or (B, C, side, side).
+
+        Args:
+            side: of the images, one that the network grows through; None for the full one.
+            alpha: share of the layers of that side, see `faded_image`; the rest is the doubled
+                image of half the side.
+        Raises:
+            ValueError: noise of another shape, a side that the network does not grow through, or
+                an alpha outside [0, 1].
         """
         z = check_vectors(z, self.latent_dim, "z", self)
-        return to_image(self.generator(z, *(() if side is None else (side, alpha))))
+        return to_image(self.generator(z, *self._stage(side, alpha)))
 
     def heights(self, x: Tensor) -> Tensor:
         """The critic's height at each image, (B, *shape) in [0, 1] -> (B,).
@@ -74,19 +109,20 @@ class ProGAN(Pretrained, nn.Module):
         return self.critic(to_network(check_images(x, self.shape, self)))
 
     @torch.no_grad()
+    @checked
     def sample(
         self,
-        n: int,
+        n: CountOrZero,
         generator: torch.Generator | None = None,
-        side: int | None = None,
-        alpha: float = 1.0,
+        side: Size | None = None,
+        alpha: Probability = 1.0,
     ) -> Tensor:
         """n images (n, *shape), or of a smaller side: `generate` of standard normal z.
 
         Args:
             n: number of images.
             generator: for repeatable draws.
-            side, alpha: stage of growth; None for full growth.
+            side, alpha: stage of growth, see `generate`.
         """
         return self.generate(self.draw_z(n, generator), side, alpha)
 
@@ -151,21 +187,46 @@ class StyleGAN(ProGAN):
         z = torch.randn(n, self.latent_dim, generator=torch.Generator().manual_seed(0))
         return self.styled.mapping(z.to(**placed(self))).mean(0)
 
+    @checked
     def synthesise(
-        self, w: Tensor, noise: Noise | None = None, side: int | None = None, alpha: float = 1.0
+        self,
+        w: Tensor,
+        noise: Noise | None = None,
+        side: Size | None = None,
+        alpha: Probability = 1.0,
     ) -> Tensor:
         """Images (B, *shape), or of a smaller side of a network that grows, in [0, 1].
 
         Args:
             w: a style for each layer, as `styles` gives them, of one image or mixed.
             noise: as `draw_noise` gives it; None in place of a map adds none there.
+            side, alpha: stage of growth, see `generate`.
         Raises:
-            ValueError: styles of another shape.
+            ValueError: styles or noise of another shape, or a stage that `generate` refuses.
         """
         dim = cast("StyleGANConfig", self.config).style_dim if self.config else w.shape[-1]
         check_batch(w, (self.styled.num_layers, dim), "styles", self)
-        stage = () if side is None else (side, alpha)
-        return to_image(self.styled.synthesis(w, noise, *stage))
+        self._check_noise(noise, len(w))
+        return to_image(self.styled.synthesis(w, noise, *self._stage(side, alpha)))
+
+    def _check_noise(self, noise: Noise | None, n: int) -> None:
+        sides = self.styled.noise_sides
+        if noise is None:
+            return
+        if len(noise) != len(sides):
+            raise ValueError(
+                f"got {len(noise)} maps of noise; {len(sides)} layers add noise: give a map or "
+                "None for each, as draw_noise does"
+            )
+        for i, (each, side) in enumerate(zip(noise, sides, strict=True)):
+            if each is None:
+                continue
+            if each.shape != (n, 1, side, side):
+                raise ValueError(
+                    f"got noise of shape {tuple(each.shape)} for layer {i}; {n} images need "
+                    f"({n}, 1, {side}, {side}): draw_noise({n}) gives it"
+                )
+            check_dtype(each, f"noise for layer {i}", self)
 
     def draw_noise(self, n: int, generator: torch.Generator | None = None) -> list[Tensor]:
         """Standard normal maps for n images, (n, 1, s, s) for each layer that adds noise."""
@@ -180,8 +241,8 @@ class StyleGAN(ProGAN):
         self,
         n: CountOrZero,
         generator: torch.Generator | None = None,
-        side: int | None = None,
-        alpha: float = 1.0,
+        side: Size | None = None,
+        alpha: Probability = 1.0,
         truncation: NonNegative = 1.0,
     ) -> Tensor:
         """n images (n, *shape), or of a smaller side, of normal z with noise in every layer.
@@ -189,7 +250,7 @@ class StyleGAN(ProGAN):
         Args:
             n: number of images.
             generator: for repeatable draws.
-            side, alpha: stage of growth; None for full growth.
+            side, alpha: stage of growth, see `generate`.
             truncation: see `styles`.
         """
         w = self.styles(self.draw_z(n, generator), truncation)

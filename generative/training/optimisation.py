@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from generative.training.average import warm_average
 from generative.training.config import MuonConfig
+from generative.training.moves import record
 from generative.training.muon import Muon
 
 __all__ = ["Optimisation", "learning_rate", "make_optimizers", "matrices", "parameter_groups"]
@@ -124,6 +125,7 @@ class Optimisation(Generic[M]):
         warmup: steps over which the learning rate rises from 0.
         clip_value: largest absolute value of an entry of the gradient; 0 for no limit.
         rate: step -> learning rate of all parameters, in place of the cosine.
+        name: what errors call the model.
     """
 
     def __init__(
@@ -137,8 +139,12 @@ class Optimisation(Generic[M]):
         warmup: int = 0,
         clip_value: float = 0.0,
         rate: Callable[[int], float] | None = None,
+        name: str = "model",
     ):
         self.model, self.clip, self.clip_value, self.rate = model, clip, clip_value, rate
+        self.name = name
+        self.loss: Tensor | None = None
+        """Loss of the gradients that the next `move` follows, for errors; None if unknown."""
         self.optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
         self.steps, self.final_lr, self.warmup = steps, final_lr, warmup
         self._first = [[group["lr"] for group in one.param_groups] for one in self.optimizers]
@@ -164,13 +170,21 @@ class Optimisation(Generic[M]):
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.loss = loss.detach()
         self.move()
         self.advance()
 
     def move(self) -> None:
-        """Move the weights against their present gradients, as a part of a step."""
+        """Move the weights against their present gradients, as a part of a step.
+
+        `fit` is told how large these are, see `generative.training.moves`.
+        """
+        norm = None
         if self.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        record(self.name, (p for group in groups for p in group["params"]), self.loss, norm)
+        self.loss = None
         if self.clip_value:
             nn.utils.clip_grad_value_(self.model.parameters(), self.clip_value)
         for optimizer in self.optimizers:

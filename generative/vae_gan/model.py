@@ -84,7 +84,7 @@ class VAEGANLearner:
         for name, part in parts.items():
             lr = config.critic_lr if name == "critic" else config.lr
             optimizer = torch.optim.Adam(part.parameters(), lr=lr, betas=betas, eps=eps)
-            self.parts[name] = Optimisation(part, optimizer, steps, lr * config.lr_end)
+            self.parts[name] = Optimisation(part, optimizer, steps, lr * config.lr_end, name=name)
 
     def update(self, x: Tensor) -> dict[str, Tensor | float]:
         """One step of all three on images (B, C, H, W) in [0, 1].
@@ -141,6 +141,7 @@ class VAEGANLearner:
     def _gradients(self, name: str, loss: Tensor) -> list[Tensor]:
         """Those of one part; no other weight gets any."""
         weights = list(self.parts[name].model.parameters())
+        self.parts[name].loss = loss.detach()
         found = torch.autograd.grad(
             loss, weights, retain_graph=name == "encoder", allow_unused=True, materialize_grads=True
         )

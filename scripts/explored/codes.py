@@ -57,12 +57,16 @@ def explore_codes(subject: Subject, settings: Settings) -> dict[str, Any]:
     with torch.no_grad():
         codes = model.encode(x)
         again = model.decode(codes)
-        subject.save("reconstructions", strips(x, again, scale=scale))
+        both = ("test images", "reconstructions")
+        subject.save("reconstructions", strips(x, again, scale=scale, labels=both))
         maps = code_maps(codes, model.num_codes, model.image_shape)
-        subject.save("code_maps", strips(as_colour(x), maps, as_colour(again), scale=scale))
+        rows = as_colour(x), maps, as_colour(again)
+        labels = ("test images", "their codes", "reconstructions")
+        subject.save("code_maps", strips(*rows, scale=scale, labels=labels))
         even = uniform_codes(n, model.grid, model.num_codes, torch.Generator().manual_seed(1))
         drawn = model.decode(even.to(subject.device))
-        subject.save("uniform", strips(x, drawn, scale=scale))
+        labels = ("test images", "evenly chosen codes")
+        subject.save("uniform", strips(x, drawn, scale=scale, labels=labels))
         everything = all_codes(model, test.thin(2000))
         counts = count_codes(everything, model.num_codes)
         subject.save_figure("usage", usage(counts), dpi=100)
@@ -142,7 +146,8 @@ def patch_scores(model: VQVAE, x: Tensor, again: Tensor, scale: int):
         colour = torch.stack([1 - blue, 1 - (red + blue), 1 - red], 1)
         raised = torch.nn.functional.interpolate(colour, size=x.shape[2:], mode="bilinear")
         rows += [as_colour(part), raised]
-    return strips(*rows, scale=scale)
+    labels = ("test images", "what the critic says", "reconstructions", "what the critic says")
+    return strips(*rows, scale=scale, labels=labels)
 
 
 def attention(model: VQVAE, x: Tensor) -> Tensor:
@@ -186,14 +191,16 @@ def explore_prior(subject: Subject, settings: Settings) -> dict[str, Any]:
     drawn = autoencoder.decode(prior.sample(len(x), generator))
     even = uniform_codes(len(x), prior.grid, prior.num_codes, torch.Generator().manual_seed(1))
     uniform = autoencoder.decode(even.to(subject.device))
-    subject.save("priors", strips(x, drawn, uniform, scale=scale))
+    labels = ("test images", "samples of the prior", "evenly chosen codes")
+    subject.save("priors", strips(x, drawn, uniform, scale=scale, labels=labels))
     with torch.no_grad():
         codes = autoencoder.encode(x)
     subject.save("completion", completions(prior, autoencoder, x, codes, generator, scale))
     if prior.num_classes:
-        labels = torch.arange(prior.num_classes, device=subject.device).repeat_interleave(n)
-        of_class = autoencoder.decode(prior.sample(len(labels), generator, labels=labels))
-        subject.save("classes", strips(*of_class.split(n), scale=scale))
+        asked = torch.arange(prior.num_classes, device=subject.device).repeat_interleave(n)
+        of_class = autoencoder.decode(prior.sample(len(asked), generator, labels=asked))
+        names = [f"class {i}" for i in range(prior.num_classes)]
+        subject.save("classes", strips(*of_class.split(n), scale=scale, labels=names))
     if prior.saved_name == "GPTPrior" and autoencoder.any_size:
         subject.save("larger", larger(prior, autoencoder, generator, scale))
     found = {"test_nll": nats(prior, all_codes(autoencoder, test.thin(1000)))}
@@ -212,14 +219,15 @@ def completions(
     generator: Any,
     scale: int,
 ):
-    """Images, what is kept of their codes (the lower half is grey), and two ways to go on."""
+    """Images, what is kept of them (the lower half is grey), and two ways to go on."""
     from generative.training.pictures import strips
 
     rows = (prior.grid[0] + 1) // 2
     kept = x.clone()
     kept[:, :, x.shape[2] * rows // prior.grid[0] :] = 0.5
     done = [autoencoder.decode(prior.complete(codes, rows, generator)) for _ in range(2)]
-    return strips(x, kept, *done, scale=scale)
+    labels = ("test images", "what is kept", "one way to go on", "another")
+    return strips(x, kept, *done, scale=scale, labels=labels)
 
 
 def larger(prior: GPTPrior, autoencoder: VQVAE, generator: Any, scale: int):

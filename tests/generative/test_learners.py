@@ -31,6 +31,7 @@ from generative.text.gpt import GPT, GPTConfig
 from generative.text.t5 import T5, T5Config
 from generative.text.tokens import TextLearner
 from generative.training.checkpoint import NonFiniteError, check_finite
+from generative.training.moves import recorded
 from generative.training.optimisation import Optimisation, parameter_groups
 from generative.vae.config import IMAGE_VAE_BOOK, ImageVAELossConfig
 from tests.generative.families import FAMILIES
@@ -131,6 +132,41 @@ def test_weights_that_are_not_finite_are_not_saved(name):
     words = rf"{name} is not finite after step 7, seed 5.*checkpoints stay\."
     with pytest.raises(NonFiniteError, match=words):
         check_finite(learner.state_dict(), "training", 7, 5)
+
+
+@learners_once
+def test_a_gradient_that_is_not_finite_is_told_in_the_step_that_has_it(name):
+    """Its loss is finite, and of the step before all is."""
+    learner = updated(name, 0, 4)
+    batch = FAMILIES[name].to_batch(FAMILIES[name].examples(4))
+    with recorded() as moves:
+        learner.update(batch)
+    assert moves
+    assert all(move.name and math.isfinite(move.size) for move in moves)
+    assert {move.name for move in moves} <= {one.name for one in optimisations(learner)}
+    before = len(moves)
+    used = [p for one in optimisations(learner) for p in one.model.parameters() if p.requires_grad]
+    for parameter in used:
+        parameter.register_hook(lambda g: g * math.nan)
+    with recorded() as moves:
+        learner.update(batch)
+    bad = moves[0]
+    assert math.isnan(bad.size)
+    assert bad.loss is not None
+    assert math.isfinite(bad.loss)
+    assert len(moves) <= before + 1
+
+
+def test_a_move_is_recorded_only_for_who_asks():
+    model = nn.Linear(3, 2)
+    moved = Optimisation(model, torch.optim.SGD(model.parameters(), lr=0.1), 5, name="line")
+    with recorded() as moves:
+        moved.step(model(torch.ones(4, 3)).square().mean())
+    sizes = [p.grad.norm() for p in model.parameters()]
+    assert [move.name for move in moves] == ["line"]
+    torch.testing.assert_close(moves[0].size, sizes[0] + sizes[1])
+    moved.step(model(torch.ones(4, 3)).square().mean())
+    assert len(moves) == 1
 
 
 # ---------------------------------------------------------------------------------------------

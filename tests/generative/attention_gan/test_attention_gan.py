@@ -3,6 +3,7 @@
 import copy
 import math
 import re
+from itertools import pairwise
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from generative.attention_gan import (
     BIGGAN,
+    SAGAN,
     AttentionGAN,
     AttentionGANConfig,
     PlacewiseBlock,
@@ -52,6 +54,31 @@ def test_totals_are_the_publications():
         model = BIGGAN.build()
     assert count(model.generator) == 70_433_988
     assert count(model.critic) == 87_982_370
+
+
+def test_totals_of_sagan_at_the_papers_size_are_those_of_its_layers():
+    """128x128, 1,000 classes, 64 maps at the image; attention stands at 32x32."""
+    with torch.device("meta"), SizesAlone():
+        model = SAGAN.build()
+
+    def conv(before: int, after: int, kernel: int) -> int:
+        return kernel**2 * before * after + after
+
+    def block(before: int, after: int, classes: int) -> int:
+        norms = 2 * classes * (before + after)
+        return conv(before, after, 3) + conv(after, after, 3) + conv(before, after, 1) + norms
+
+    def attention(channels: int) -> int:
+        return 2 * channels * channels // 8 + 2 * channels * channels // 2 + 1
+
+    first = 128 * 1024 * 4 * 4 + 1024 * 4 * 4
+    up = sum(block(a, b, 1000) for a, b in pairwise((1024, 1024, 512, 256, 128, 64)))
+    generator = first + up + attention(256) + 2 * 64 + conv(64, 3, 3)
+    down = sum(block(a, b, 0) for a, b in pairwise((3, 64, 128, 256, 512, 1024)))
+    same = 2 * conv(1024, 1024, 3)
+    critic = down + same + attention(128) + 1024 + 1 + 1000 * 1024
+    assert (count(model.generator), count(model.critic)) == (generator, critic)
+    assert (generator, critic) == (42_078_852, 39_463_618)
 
 
 def test_residual_twin_has_as_many_weights():
@@ -133,6 +160,18 @@ def test_looking_gives_the_images_and_maps_over_half_the_places():
 # ---------------------------------------------------------------------------------------------
 # Truncation
 # ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("c", "share"), [(2.0, 0.046), (1.0, 0.317), (0.5, 0.617), (0.04, 0.968)])
+def test_truncated_noise_is_normal_noise_with_what_is_beyond_the_bound_drawn_again(c, share):
+    """The share that is drawn again, and how often what stays is below each part of the bound."""
+    drawn = torch.randn(400_000, generator=generator(1)).abs()
+    assert float((drawn > c).float().mean()) == pytest.approx(share, abs=2.5e-3)
+    assert math.erfc(c / math.sqrt(2)) == pytest.approx(share, abs=6e-4)
+    z = truncated_normal(8000, 50, c, generator(0)).abs()
+    for part in (0.25, 0.5, 0.75):
+        exact = math.erf(part * c / math.sqrt(2)) / (1 - math.erfc(c / math.sqrt(2)))
+        assert float((z < part * c).float().mean()) == pytest.approx(exact, abs=2.5e-3)
 
 
 @pytest.mark.parametrize(

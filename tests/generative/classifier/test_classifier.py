@@ -12,12 +12,15 @@ from generative.classifier import (
     ClassifierLossConfig,
     CNNClassifierConfig,
     MLPClassifierConfig,
+    ViTClassifierConfig,
     classifier_loss,
     confusion_matrix,
     random_mirror,
     random_shift,
 )
 from generative.data.digits import load_digits
+from generative.nets.config import vit_block
+from generative.training.sizes import SizesAlone
 from scripts.train_classifier import PRESETS
 
 torch.set_num_threads(1)
@@ -36,6 +39,34 @@ def test_sizes_of_the_mlp_are_the_books():
     model = MLPClassifierConfig().build()
     assert layer_counts(model) == [614_600, 30_150, 1_510]
     assert count(model) == 646_260
+
+
+def test_size_of_the_vision_transformer_is_the_publications():
+    """ViT-B/16 on 224x224 with 1,000 classes, as torchvision's `vit_b_16` counts it."""
+    with torch.device("meta"), SizesAlone():
+        model = ViTClassifierConfig((3, 224, 224), 1000, 16, 12, vit_block(768, 12)).build()
+    assert count(model) == 86_567_656
+
+
+def test_vision_transformer_knows_the_order_of_patches_by_their_positions_alone():
+    torch.manual_seed(0)
+    model = ViTClassifierConfig((1, 8, 8), 5, 4, 2, vit_block(16, 2)).build().double().eval()
+    x, order = torch.rand(3, 1, 8, 8, dtype=torch.float64), torch.tensor([2, 0, 3, 1])
+    before = model.logits(x)
+    patches = x.unfold(2, 4, 4).unfold(3, 4, 4).reshape(3, 4, 4, 4)[:, order]
+    moved = patches.reshape(3, 2, 2, 4, 4).transpose(2, 3).reshape(3, 1, 8, 8)
+    assert not torch.allclose(model.logits(moved), before)
+    positions = model.net[0].positions
+    with torch.no_grad():  # the first is that of the class token
+        positions[1:] = positions[1:][order].clone()
+    assert torch.allclose(model.logits(moved), before, rtol=0, atol=1e-12)
+    assert model.features(x).shape == (3, 16)
+    assert torch.allclose(model.net[2](model.features(moved)), before, rtol=0, atol=1e-12)
+
+
+def test_a_patch_that_does_not_divide_the_sides_is_refused():
+    with pytest.raises(ValueError, match=r"patch 5; give a patch that divides"):
+        ViTClassifierConfig((1, 8, 8), patch=5)
 
 
 def test_sizes_of_the_cnn_are_the_books():

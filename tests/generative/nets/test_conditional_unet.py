@@ -165,6 +165,14 @@ def test_no_block_of_the_efficient_order_works_on_the_whole_image():
     assert seen == [(4, 6), (2, 3), (2, 3), (2, 3), (2, 3), (2, 3), (2, 3), (4, 6)]
 
 
+@every_kind
+def test_no_images_give_none(kind):
+    network = make(kind)
+    whole = network(X, LEVELS, told(kind))
+    found = network(X[:0], LEVELS[:0], told(kind, 0))
+    assert found.shape == (0, *whole.shape[1:])
+
+
 def remember(inputs: list):
     """Hook that keeps a module's first input."""
     return lambda module, args: inputs.append(args[0])

@@ -20,7 +20,11 @@ from generative.stylegan import (
     mix,
     path_lengths,
 )
+from generative.stylegan import learner as stylegan_learner
 from generative.stylegan.config import BOOK, STYLEGAN2
+from generative.training.loop import NonFiniteError, fit
+from generative.training.run import Run
+from tests.generative.training.linear_run import Args
 
 torch.set_num_threads(1)
 
@@ -210,6 +214,11 @@ def test_a_batch_that_groups_do_not_divide_is_refused_before_anything_moves():
     assert ours.images == before["images"] == 0
 
 
+def test_growth_of_a_network_that_does_not_grow_is_refused():
+    with pytest.raises(ValueError, match=r"phase_images is 16.*does not grow.*give 0"):
+        learner(replace(STYLEGAN2, phase_images=16), STYLED2)
+
+
 # ---------------------------------------------------------------------------------------------
 # Styles
 # ---------------------------------------------------------------------------------------------
@@ -238,24 +247,57 @@ def test_without_mixing_every_layer_has_the_same_style():
     assert torch.equal(w, w[:, :1].expand_as(w))
 
 
+def linear_lengths(a: torch.Tensor, n: int = 40_000) -> torch.Tensor:
+    """Path lengths of images a w, (side^2, d) times (d,), for n images of noise."""
+    side = math.isqrt(len(a))
+    w = torch.zeros(n, 1, a.shape[1], dtype=torch.float64, requires_grad=True)
+    images = torch.einsum("pd,nkd->np", a, w).reshape(n, 1, side, side)
+    torch.manual_seed(1)
+    return path_lengths(images, w).detach()
+
+
 def test_path_lengths_of_a_linear_generator():
-    """E length^2 = |A|^2 / HW; of orthonormal columns the mean and variance of a chi law."""
+    """E length^2 = |A|^2 / HW; of orthonormal columns the mean and variance of a chi law.
+
+    Bars are three deviations of a mean over 40,000 lengths.
+    """
     torch.manual_seed(0)
-    side, d, n = 4, 4, 40_000
-    w = torch.zeros(n, 1, d, dtype=torch.float64, requires_grad=True)
-
-    def squares(a: torch.Tensor) -> torch.Tensor:
-        images = torch.einsum("pd,nkd->np", a, w).reshape(n, 1, side, side)
-        return path_lengths(images, w).detach()
-
+    side, d = 8, 16
     a = torch.randn(side**2, d, dtype=torch.float64)
     expected = a.square().sum().item() / side**2
-    assert squares(a).square().mean().item() == pytest.approx(expected, rel=0.03)
-    lengths = squares(torch.linalg.qr(a)[0])
+    assert linear_lengths(a).square().mean().item() == pytest.approx(expected, rel=0.006)
+    lengths = linear_lengths(torch.linalg.qr(a)[0])
     mean = math.sqrt(2) * math.gamma((d + 1) / 2) / math.gamma(d / 2) / side
     variance = d / side**2 - mean**2
-    assert lengths.mean().item() == pytest.approx(mean, rel=0.02)
-    assert lengths.var().item() == pytest.approx(variance, rel=0.05)
+    assert mean == pytest.approx(0.4923, abs=5e-5)
+    assert variance == pytest.approx(0.00769, abs=5e-6)
+    assert lengths.mean().item() == pytest.approx(mean, rel=0.003)
+    assert lengths.var().item() == pytest.approx(variance, rel=0.021)
+
+
+def test_the_penalty_of_path_lengths_is_least_for_orthonormal_columns():
+    """Of all linear generators with one mean square of the lengths; it falls as columns even out
+    and as they become orthogonal."""
+    torch.manual_seed(0)
+    d = 16
+    q, other = torch.linalg.qr(torch.randn(64, d, dtype=torch.float64))
+    spread = torch.linspace(-1, 1, d, dtype=torch.float64)
+
+    def penalty(a: torch.Tensor) -> float:
+        a = a * math.sqrt(d) / a.norm()
+        lengths = linear_lengths(a, 10_000)
+        return float((lengths - lengths.mean()).square().mean())
+
+    stretched = [penalty(q * (share * spread).exp()) for share in (0.0, 0.3, 0.6, 1.2)]
+    assert stretched == sorted(stretched)
+    assert stretched[1] > 1.02 * stretched[0]
+    eye = torch.eye(d, dtype=torch.float64)
+    sheared = [penalty(q @ (eye + share * other.triu(1))) for share in (0.0, 0.2, 1.0)]
+    assert sheared == sorted(sheared)
+    assert sheared[1] > 1.02 * sheared[0]
+    assert penalty(torch.linalg.qr(torch.randn(64, d).double())[0]) == pytest.approx(
+        stretched[0], rel=0.05
+    )
 
 
 def test_path_lengths_are_the_root_mean_square_over_layers():
@@ -281,3 +323,37 @@ def test_path_lengths_are_regularised_now_and_then():
     again = learner(config, STYLED2)
     again.load_state_dict(copy.deepcopy(ours.state_dict()))
     assert torch.equal(again.path_mean, ours.path_mean)
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "message"),
+    [
+        ("lengths", r"path_length is nan at step 4, seed 3"),
+        ("gradient", r"gradient of the generator is nan at step 4, seed 3; its loss was finite"),
+        ("weight", r"gradient of the generator is nan at step 0, seed 3.*the weight of a penalty"),
+    ],
+)
+def test_a_path_length_that_is_not_finite_is_blamed_itself(spoiled, message, tmp_path, monkeypatch):
+    """Path lengths are taken at steps 0, 2, 4, ...; their NaN is in the losses from step 5 on."""
+    weight = 1e38 if spoiled == "weight" else 2.0
+    ours = learner(replace(STYLEGAN2, path_every=2, path_weight=weight), STYLED2)
+    plain = path_lengths
+
+    def lengths(images, w):
+        found = plain(images, w)
+        if ours._steps_done != 4:
+            return found
+        if spoiled == "lengths":
+            return found * math.nan
+        found.register_hook(lambda g: g * math.nan)
+        return found
+
+    if spoiled != "weight":
+        monkeypatch.setattr(stylegan_learner, "path_lengths", lengths)
+    with Run.open(Args(out=tmp_path / "run", seed=3), kind="linear") as run:
+        with pytest.raises(NonFiniteError, match=rf"training the GAN: {message}"):
+            fit(
+                ours, lambda step: batch(seed=step), run, 8,
+                checkpoint_every_seconds=0, what="training the GAN",
+            )  # fmt: skip
+        assert run.checkpoints.steps() == ([] if spoiled == "weight" else [3, 4])

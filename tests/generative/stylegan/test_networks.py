@@ -298,3 +298,68 @@ def test_a_pair_put_together_by_hand_is_used_like_one_with_a_recipe(tmp_path):
     assert torch.equal(own.generate(z), whole.generate(z))
     assert own.sample(0).shape == (0, 3, 16, 16)
     assert own.heights(own.generate(z)).shape == (4,)
+
+
+@pytest.mark.parametrize("config", [TINY, STYLED])
+def test_alpha_without_a_side_is_of_the_full_side(config):
+    model, z = noisy(config), draw(2, 6)
+    assert torch.equal(model.generate(z, alpha=0.3), model.generate(z, 16, 0.3))
+    assert torch.equal(model.generate(z, alpha=0.0), model.generate(z, 16, 0.0))
+    assert torch.equal(model.generate(z), model.generate(z, 16))
+    assert not torch.equal(model.generate(z), model.generate(z, alpha=0.3))
+    whole, faded = (
+        model.sample(2, torch.Generator().manual_seed(0), alpha=alpha) for alpha in (1.0, 0.3)
+    )
+    assert not torch.equal(whole, faded)
+    if config is STYLED:
+        w = model.styles(z)
+        assert torch.equal(model.synthesise(w, alpha=0.3), model.synthesise(w, None, 16, 0.3))
+
+
+@pytest.mark.parametrize("config", [TINY, STYLED, STYLED2])
+@pytest.mark.parametrize("alpha", [-5, 1.01, math.nan])
+def test_an_alpha_that_is_no_share_is_refused(config, alpha):
+    model = noisy(config)
+    calls = [lambda: model.sample(1, alpha=alpha), lambda: model.generate(draw(1, 6), 8, alpha)]
+    if config is not TINY:
+        w = model.styles(draw(1, 6))
+        calls.append(lambda: model.synthesise(w, alpha=alpha))
+    for call in calls:
+        with pytest.raises(ValueError, match=r"alpha is .*at least 0 and at most 1"):
+            call()
+
+
+def test_stages_of_a_network_that_does_not_grow_are_refused():
+    model, z = noisy(STYLED2), draw(2, 6)
+    assert not model.grows
+    assert noisy(STYLED).grows
+    assert noisy(TINY).grows
+    calls = [
+        lambda: model.sample(2, side=8),
+        lambda: model.sample(2, alpha=0.3),
+        lambda: model.generate(z, 8),
+        lambda: model.synthesise(model.styles(z), side=8),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"StyleGAN does not grow.*side 16 alone.*leave both"):
+            call()
+    assert torch.equal(model.generate(z, 16), model.generate(z))
+
+
+@pytest.mark.parametrize("config", [STYLED, STYLED2])
+def test_noise_of_another_shape_is_refused(config):
+    model = noisy(config)
+    w, noise = model.styles(draw(3, 6)), model.draw_noise(3)
+    model.synthesise(w, noise)
+    model.synthesise(w, [None, *noise[1:]])
+    for bad, message in [
+        (
+            model.draw_noise(2),
+            r"noise of shape \(2, 1, 4, 4\) for layer 0; 3 images.*\(3, 1, 4, 4\)",
+        ),
+        ([*noise[:-1], noise[0]], r"shape \(3, 1, 4, 4\).*\(3, 1, 16, 16\): draw_noise\(3\)"),
+        (noise[:-1], r"got \d maps of noise; \d layers add noise"),
+        ([None, noise[1].float(), *noise[2:]], r"noise for layer 1 of torch.float32"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            model.synthesise(w, bad)

@@ -16,11 +16,13 @@ import torch
 from generative.training.checkpoint import (
     Checkpoints,
     DamagedFileError,
+    check_finite,
     load_state,
     save_state,
 )
 from generative.training.loop import NonFiniteError, fit
 from generative.training.metrics import read_metrics
+from generative.training.optimisation import Optimisation
 from generative.training.run import Run
 from tests.generative.training import linear_run
 from tests.generative.training.linear_run import Args, LinearLearner
@@ -325,6 +327,69 @@ def test_non_finite_loss_stops_and_is_never_saved(tmp_path, value):
         with pytest.raises(NonFiniteError):
             fit(Bad(), batches_of(run), run, STEPS, log_every=5, checkpoint_every_seconds=0)
         assert Checkpoints(out / "checkpoints").steps()[-1] == 8
+
+
+class Summing:
+    """Learner of one weight whose loss is a sum, and the gradient of which a test may spoil."""
+
+    def __init__(self, spoiled: int = -1, values=None, scale: float = 1.0):
+        self.model = torch.nn.Linear(3, 1)
+        adam = torch.optim.Adam(self.model.parameters(), lr=0.01)
+        self.optimisation = Optimisation(self.model, adam, STEPS, name="line")
+        self.values, self.spoiled, self.scale, self.calls = values or {}, spoiled, scale, 0
+        self.model.weight.register_hook(self.spoil)
+
+    def spoil(self, gradient):
+        return gradient * float("nan") if self.calls == self.spoiled else gradient
+
+    def update(self, batch):
+        fit_of = self.model(batch).square().mean()
+        loss = fit_of * self.scale
+        self.optimisation.step(loss)
+        added = {name: value for name, (step, value) in self.values.items() if step <= self.calls}
+        self.calls += 1
+        return {"loss": fit_of.detach(), "fit": fit_of.detach(), **added}
+
+    def state_dict(self):
+        return self.optimisation.state_dict()
+
+    def load_state_dict(self, state):
+        self.optimisation.load_state_dict(state)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        # A weight that is NaN spoils all that is logged from the step after.
+        ({"spoiled": 3}, r"gradient of the line is nan at step 3, seed 12; its loss was finite.*"),
+        # Logged first, but not what was NaN first.
+        ({"values": {"early": (6, NAN), "late": (4, NAN)}}, r"late is nan at step 4, seed 12"),
+        ({"values": {"first": (4, NAN), "second": (4, NAN)}}, r"first is nan at step 4"),
+        # A sum is logged before its parts.
+        ({"values": {"loss": (4, NAN), "part": (4, NAN)}}, r"part is nan at step 4"),
+        ({"spoiled": 4, "values": {"part": (4, NAN)}}, r"gradient of the line is nan at step 4"),
+        ({"spoiled": 5, "values": {"part": (4, NAN)}}, r"part is nan at step 4"),
+        # Everything that is logged is finite, and their weighted sum is not.
+        ({"scale": 1e39}, r"loss of the line is inf at step 0, seed 12; lower the weights"),
+    ],
+)
+@pytest.mark.parametrize("every", [0.0, 60.0])
+def test_what_was_not_finite_first_is_named(tmp_path, settings, message, every):
+    torch.manual_seed(0)
+    out = tmp_path / "run"
+    with Run.open(Args(out=out, seed=12), kind="linear") as run:
+        with pytest.raises(NonFiniteError, match=rf"fitting V: {message}"):
+            fit(
+                Summing(**settings), batches_of(run), run, 10,
+                log_every=8, checkpoint_every_seconds=every, what="fitting V",
+            )  # fmt: skip
+        saved = run.checkpoints.load_latest()
+    assert (saved is None) == (every > 0 or "scale" in settings)
+    if saved is not None:
+        check_finite(saved[1], "fitting V", saved[0], 12)
 
 
 @pytest.mark.parametrize("what", ["weight", "buffer"])
