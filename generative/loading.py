@@ -96,6 +96,7 @@ MODELS: dict[str, str] = {
     "VAEGAN": "generative.vae_gan",
     "VQGAN": "generative.codes:VQVAE",
     "VQVAE": "generative.codes",
+    "ViTClassifier": "generative.classifier:Classifier",
     "ViTVQGAN": "generative.codes:VQVAE",
     "WGAN": "generative.gan:GAN",
 }
@@ -104,7 +105,10 @@ name is that of a recipe which the class builds."""
 
 
 def load_model(
-    folder: Path | str, device: torch.device | str = "cpu", known: Mapping[str, str] = MODELS
+    folder: Path | str,
+    device: torch.device | str = "cpu",
+    known: Mapping[str, str] = MODELS,
+    advice: str = "",
 ) -> nn.Module:
     """The model that a folder holds, in evaluation mode.
 
@@ -114,6 +118,7 @@ def load_model(
         folder: of a model, or of the run that made it; or owner/name[@revision] on the hub.
         device: where the weights go.
         known: modules of the classes, by name; `worldmodels.loading` knows more of them.
+        advice: see `model_folder`.
     Raises:
         FileNotFoundError: there is no such folder, or no model in it; says what makes one.
         DamagedFileError: a file is missing, cut, changed, or does not fit the others.
@@ -121,7 +126,7 @@ def load_model(
     """
     from generative.training.pretrained import class_name
 
-    folder = model_folder(folder)
+    folder = model_folder(folder, advice)
     name = class_name(folder)
     if name not in known:
         raise ValueError(
@@ -132,9 +137,12 @@ def load_model(
     return getattr(import_module(module), kind or name).from_pretrained(folder, device)
 
 
-def model_folder(folder: Path | str) -> Path:
+def model_folder(folder: Path | str, advice: str = "") -> Path:
     """The folder of the model: the one named, here or on the hub, or `model` in that of a run.
 
+    Args:
+        advice: what to do where there is no such folder, if only some commands make what is needed;
+            see `generative.training.words.made_by`.
     Raises:
         FileNotFoundError: there is none; says what makes one.
         DamagedFileError: its config.json cannot be read.
@@ -144,10 +152,11 @@ def model_folder(folder: Path | str) -> Path:
 
     folder = find_folder(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder}: no such folder; pass the folder of a run or of a model, which a training "
-            f"command makes (`worldmodels --help` lists them){where_else(folder)}"
+        advice = advice or (
+            "pass the folder of a run or of a model, which a training command makes (`worldmodels "
+            "--help` lists them)"
         )
+        raise FileNotFoundError(f"{folder}: no such folder; {advice}{where_else(folder)}")
     if (folder / "model").is_dir():
         return folder / "model"
     agent = next((p for p in (folder / "agent", folder) if (p / "vision").is_dir()), None)

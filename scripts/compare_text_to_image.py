@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Folder, Length, NonNegative, Seed
 from generative.training.run import Run, read_config
+from generative.training.words import made_by
 
 if TYPE_CHECKING:
     import numpy as np
@@ -167,7 +168,8 @@ def find_system(path: Path, args: Args, run: Run) -> System:
     from generative.loading import load_model
     from generative.text_to_image import TextToImage
 
-    model: Any = load_model(path, run.device)
+    advice = made_by("--runs", "train_text_to_image", "train_text_to_codes")
+    model: Any = load_model(path, run.device, advice=advice)
     model.eval()
     weights = sum(p.numel() for p in model.parameters())
     random = torch.Generator(run.device).manual_seed(args.seed)

@@ -18,6 +18,7 @@ from generative.training.words import with_article
 from scripts.explored import (
     attention_gan,
     autoencoder,
+    caption_reader,
     captions,
     classifier,
     clip,
@@ -79,6 +80,7 @@ class Args(Checked):
     codes: codes.Settings = field(default_factory=codes.Settings)
     priors: priors.Settings = field(default_factory=priors.Settings)
     text: text.Settings = field(default_factory=text.Settings)
+    caption_reader: caption_reader.Settings = field(default_factory=caption_reader.Settings)
     text_to_codes: text_to_codes.Settings = field(default_factory=text_to_codes.Settings)
     rlhf: rlhf.Settings = field(default_factory=rlhf.Settings)
     toolformer: toolformer.Settings = field(default_factory=toolformer.Settings)
@@ -117,6 +119,7 @@ PRESETS = {
         codes=codes.Settings(max_images=200, num_images=2),
         priors=priors.Settings(samples=20),
         text=text.Settings(num_tokens=8),
+        caption_reader=caption_reader.Settings(num_texts=2, pool=20),
         text_to_codes=text_to_codes.Settings(num_images=2, captions=10, steps=(1, 2)),
         rlhf=rlhf.Settings(betas=(0.5, 1.0), steps=2),
         flamingo=flamingo.Settings(num_scenes=2, num_questions=2, num_texts=4),
@@ -236,7 +239,7 @@ def kind_of(subject: Subject, args: Args) -> tuple[ModuleType, Any]:
     from generative.training.run import read_config
 
     kind = "" if subject.run is None else read_config(subject.run)[0]
-    for module in (rlhf, toolformer):
+    for module in (rlhf, toolformer, caption_reader):
         if kind == module.KIND:
             return module, getattr(args, module.__name__.rpartition(".")[2])
     name = subject.model.saved_name

@@ -111,7 +111,8 @@ def main(args: Args) -> Path:
             torch.set_num_threads(args.threads)
         of = args.data, args.data_dir, args.image_shape, args.mix
         pairs = load_pairs(*of, max_images=args.max_images)
-        tokeniser = fit_tokeniser(pairs, args.model.max_len, args.model.vocab_size)
+        sizes = args.model.max_len, args.model.vocab_size
+        tokeniser = fit_tokeniser(pairs, *sizes, option="--model.max-len")
         tokeniser.save(run.path / VOCABULARY)
         torch.manual_seed(run.seed_for("weights"))
         model = T5(replace(args.model, vocab_size=len(tokeniser))).to(run.device)

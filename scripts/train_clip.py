@@ -151,7 +151,7 @@ def main(args: Args) -> Path:
             torch.set_num_threads(args.threads)
         shape, text = args.model.image.image_shape, args.model.text
         of = args.data, args.data_dir, shape, args.mix
-        pairs = load_pairs(*of, max_images=args.max_images)
+        pairs = load_pairs(*of, max_images=args.max_images, small=False)
         tokeniser = fit_tokeniser(pairs, text.max_len, text.vocab_size)
         tokeniser.save(run.path / VOCABULARY)
         torch.manual_seed(run.seed_for("weights"))

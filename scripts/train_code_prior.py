@@ -17,6 +17,7 @@ from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
 from generative.training.reports import add_to_report
 from generative.training.run import Run
+from generative.training.words import made_by
 from scripts.common.codes import all_codes, entropy_of, sample_scores
 from scripts.common.images import ImageData, classes_of, load_images
 
@@ -102,8 +103,8 @@ PRESETS = {
         batch_size=32,
         picture_every=500,
     ),
-    # 6,908,672 parameters on a grid of 16x16 with 1,024 codes.
-    "paper": Args(
+    # After `train_vqgan celeba`: 6,908,672 parameters on a grid of 16x16 with 1,024 codes.
+    "celeba": Args(
         network=CodeTransformerConfig(8, gpt2_block(256, 4)),
         codes=Path("runs/vqgan"),
         loss=PriorLossConfig(lr=3e-4, final_lr=3e-4, weight_decay=0.01),
@@ -192,9 +193,8 @@ def open_codes(args: Args) -> tuple[VQVAE, Args]:
 
     copy = args.out / "autoencoder"  # a run that was begun needs nothing else
     if not copy.is_dir() and not args.codes.is_dir():
-        raise FileNotFoundError(
-            f"{args.codes}: no such folder; pass --codes with a run of train_vqvae or train_vqgan"
-        )
+        advice = made_by("--codes", "train_vqvae scenes", "train_vqgan")
+        raise FileNotFoundError(f"{args.codes}: no such folder; {advice}")
     folder = copy if copy.is_dir() else model_folder(args.codes)
     settings: dict[str, Any] = {}
     if (folder.parent / CONFIG_NAME).is_file():

@@ -10,6 +10,7 @@ from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
 from generative.translation.config import CycleGANConfig, CycleGANLossConfig
+from scripts.common.missing import folder_of
 from scripts.train_gan import PAIRS
 
 if TYPE_CHECKING:
@@ -135,7 +136,11 @@ def main(args: Args) -> Path:
 def load_sets(
     data: str, first_dir: Path, second_dir: Path, shape: tuple[int, int, int]
 ) -> list[ImageSet]:
-    """Both sets of images, in the shape of the model."""
+    """Both sets of images, in the shape of the model.
+
+    Raises:
+        FileNotFoundError: a folder holds no images; says which option names it.
+    """
     from generative.data.image_set import fit_images
     from generative.data.images import load_images
     from generative.known.palettes import SECOND, recoloured
@@ -144,7 +149,11 @@ def load_sets(
     if data == "palettes":
         sets = [sprites(), recoloured(sprites(), SECOND)]
         return [fit_images(images, shape) for images in sets]
-    return [load_images(folder, shape[1], shape[0] == 3) for folder in (first_dir, second_dir)]
+    found = []
+    for option, folder in (("--first-dir", first_dir), ("--second-dir", second_dir)):
+        with folder_of(option):
+            found.append(load_images(folder, shape[1], shape[0] == 3))
+    return found
 
 
 def draw_rows(args: Args, run: Run, train: list[ImageSet], step: int):

@@ -20,6 +20,7 @@ from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
 from generative.training.reports import add_to_report
 from generative.training.run import Run
+from generative.training.words import made_by
 from scripts.common.images import Batches, ImageData, load_images
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ def load_teacher(args: Args) -> FlowMatching:
     from generative.loading import load_model
 
     assert args.teacher is not None
-    teacher = load_model(args.teacher)
+    teacher = load_model(args.teacher, advice=made_by("--teacher", "train_flow_matching"))
     if not isinstance(teacher, FlowMatching) or teacher.config.network != args.model.network:
         raise ValueError(
             f"{args.teacher} holds a {teacher.saved_name} of other sizes or of another kind; pass "

@@ -115,9 +115,11 @@ def main(args: Args) -> Path:
                 f"and there are {codes.grid[0]}x{codes.grid[1]} of {codes.num_codes}; give "
                 f"--model.num-codes {codes.num_codes} --model.grid {codes.grid[0]} {codes.grid[1]}"
             )
-        text = config if isinstance(config, DALLEConfig) else config.text
+        together = isinstance(config, DALLEConfig)
+        text, option = (config, "--model") if together else (config.text, "--model.text")
         world = CaptionedScenes(args.mix)
-        tokeniser = fit_tokeniser(ScenePairs(world), text.max_len, text.vocab_size)
+        sizes = text.max_len, text.vocab_size
+        tokeniser = fit_tokeniser(ScenePairs(world), *sizes, option=f"{option}.max-len")
         tokeniser.save(run.path / VOCABULARY)
         torch.manual_seed(run.seed_for("weights"))
         model = config.build().to(run.device)

@@ -32,6 +32,7 @@ from generative.training.pretrained import Pretrained
 from tests.commands import ROOT
 from tests.generative.families import FAMILIES
 from tests.pages import tiny_flamingo
+from tests.tiny_dalle2 import tiny_dalle2
 
 torch.set_num_threads(1)
 
@@ -243,6 +244,7 @@ def given_training(folder: Path) -> dict[str, Any]:
     return {
         "model": model,
         "batch": batch,
+        "learner": TINY[type(model)].learner(model, 2),
         "batches": [1, 2],
         "steps": 2,
         "step": 1,
@@ -552,8 +554,9 @@ def given_painter(folder: Path) -> dict[str, Any]:
     tiny = FAMILIES["GLIDE"].make().config
     base = replace(tiny, image_shape=(3, 4, 4), words=words, text=text).build()
     embed = SimpleNamespace(
-        encode_image=lambda x: torch.randn(2, 5), sample=lambda captions: torch.randn(2, 5)
-    )
+        encode_image=lambda x: torch.randn(2, 5), encode_text=lambda tokens: torch.randn(2, 5),
+        sample=lambda text: torch.randn(len(text), 5),
+    )  # fmt: skip
     return {
         **names("generative.text_to_image", "TextToImage"),
         "folder": folder / "runs/text_to_image/model",
@@ -564,6 +567,13 @@ def given_painter(folder: Path) -> dict[str, Any]:
         "t5": FAMILIES["T5"].make(), "tokens": torch.tensor([[2, 5, 4, 3, 0, 0]]),
         "base": base, "upsampler": model,
     }  # fmt: skip
+
+
+def given_dalle2(_: Path) -> dict[str, Any]:
+    """The parts of a DALL.E 2 that nobody trained, and two pictures."""
+    whole = tiny_dalle2()
+    parts = {name: getattr(whole, name) for name in ("clip", "prior", "decoder", "tokeniser")}
+    return {**parts, "images": torch.rand(2, 3, 24, 24)}
 
 
 def given_pages(folder: Path) -> dict[str, Any]:
@@ -717,6 +727,7 @@ GIVEN: dict[str, Given] = {
     "generative.known.picture_talk": lambda _: {"rng": random.Random(0)},
     "generative.known.rules": lambda _: of_words(range(18), 24),
     "generative.text_to_image": given_painter,
+    "generative.text_to_image.dalle2": given_dalle2,
     "generative.training": given_training,
     "generative.training.sizes": lambda _: {"config": FAMILIES["GLIDE"].make().config},
     "generative.training.learner": lambda _: names("generative.flow", "Chain"),

@@ -153,7 +153,9 @@ class EncodedRollouts:
         """
         folder = Path(folder)
         if not folder.exists():
-            raise FileNotFoundError(f"{folder}: no such folder; make it with encode_rollouts.py")
+            raise FileNotFoundError(
+                f"{folder}: no such folder; make it with `worldmodels encode_rollouts`"
+            )
         config = read_json(folder / CONFIG_NAME)
         kind = config.get("class") if isinstance(config, dict) else None
         if kind != cls.__name__ or config.get("format") != FORMAT:

@@ -22,7 +22,13 @@ import torch
 from torch import Tensor
 
 from generative.data.text import split_words
-from generative.training.files import MAX_LIST_BYTES, DamagedFileError, read_json, write_json
+from generative.training.files import (
+    MAX_LIST_BYTES,
+    DamagedFileError,
+    read_json,
+    short,
+    write_json,
+)
 
 __all__ = ["BOS", "EOS", "PAD", "RESERVED", "SPELLED_AFTER", "UNKNOWN", "CaptionTokeniser", "ends"]
 
@@ -109,20 +115,30 @@ class CaptionTokeniser:
         Words outside the vocabulary become [UNK]; each is named once on stderr.
 
         Raises:
-            ValueError: a caption has more words than a row takes; says which length does.
+            ValueError: captions have more words than a row takes; says which length does.
         """
         rows = torch.full((len(captions), self.length), PAD)
-        for row, caption in zip(rows, captions, strict=True):
-            words = _pieces(caption, self.spelled)
-            if len(words) + 2 > self.length:
-                raise ValueError(
-                    f"{caption!r} needs {len(words) + 2} tokens with [BOS] and [EOS], and a row "
-                    f"has {self.length}; shorten it, or build the tokeniser with "
-                    f"length={len(words) + 2} (the text encoder's max_len must be as large)"
-                )
+        pieces = [_pieces(caption, self.spelled) for caption in captions]
+        self._check_lengths(captions, [len(words) + 2 for words in pieces])
+        for row, words in zip(rows, pieces, strict=True):
             tokens = [BOS, *(self._token(word) for word in words), EOS]
             row[: len(tokens)] = torch.tensor(tokens)
         return rows
+
+    def count(self, caption: str) -> int:
+        """Tokens of a caption of any length, [BOS] and [EOS] included."""
+        return len(_pieces(caption, self.spelled)) + 2
+
+    def _check_lengths(self, captions: Sequence[str], needed: list[int]) -> None:
+        most = max(needed, default=0)
+        if most > self.length:
+            long = [i for i, number in enumerate(needed) if number > self.length]
+            which = f"{len(long)} of {len(captions)} captions are too long: " if long[1:] else ""
+            raise ValueError(
+                f"{which}{short(captions[needed.index(most)])} needs {most} tokens with [BOS] and "
+                f"[EOS], and a row has {self.length}; shorten it, or build the tokeniser with "
+                f"length={most} (the text encoder's max_len must be as large)"
+            )
 
     def unknown(self, caption: str) -> dict[str, list[str]]:
         """Words of a caption that are read as [UNK], each with up to three known ones like it."""

@@ -56,18 +56,24 @@ class CaptionedImages:
     Args:
         images: with their split.
         captions: of each image, at least one.
+        files: of each image, in their folder; none if they are of no folder.
     Raises:
-        ValueError: an image has no caption, or there are captions of more images.
+        ValueError: an image has no caption, or there are captions or files of more images.
     """
 
     images: ImageSet
     captions: tuple[tuple[str, ...], ...]
+    files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.captions) != len(self.images):
             raise ValueError(
                 f"got {len(self.images)} images and captions of {len(self.captions)}; each image "
                 "needs a tuple of captions"
+            )
+        if self.files and len(self.files) != len(self.images):
+            raise ValueError(
+                f"got {len(self.images)} images and {len(self.files)} files; give one of each image"
             )
         bare = [row for row, texts in enumerate(self.captions) if not texts]
         if bare:
@@ -87,7 +93,8 @@ class CaptionedImages:
 
     def __getitem__(self, rows: np.ndarray) -> CaptionedImages:
         """The images of these rows only."""
-        return CaptionedImages(self.images[rows], tuple(self.captions[row] for row in rows))
+        files = tuple(self.files[row] for row in rows) if self.files else ()
+        return CaptionedImages(self.images[rows], tuple(self.captions[row] for row in rows), files)
 
     def part(self, *names: str) -> CaptionedImages:
         """The images of one part of the split, or of several: part("train", "val").
@@ -201,16 +208,16 @@ def load_captioned_folder(
     pixels = read_images([files[i] for i in rows], side, colour)
     labels = np.zeros((len(rows), 1), dtype=np.int64)
     images = ImageSet(pixels, labels, random_split(len(rows), kept, kept, seed))
-    return CaptionedImages(images, tuple(captions[i] for i in rows))
+    names = tuple(files[i].relative_to(folder).as_posix() for i in rows)
+    return CaptionedImages(images, tuple(captions[i] for i in rows), names)
 
 
 def _images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; give one that holds images")
     # Without the text files, whose captions would be counted as files of another format.
     files = find_files(folder, {*SUFFIXES, ".txt"})
     files = [path for path in files if path.suffix.lower() in SUFFIXES]
-    return files if len(files) >= 3 else find_images(folder)
+    besides = f", each with its captions in a .txt of the same name beside it, or all in {LIST}"
+    return files if len(files) >= 3 else find_images(folder, besides)
 
 
 def _read_beside(image: Path) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ def pack_emoji(font: Path, names: Path, side: Size, out: Path) -> int:
 
     Raises:
         FileNotFoundError: font or names are missing.
-        DamagedFileError: the names are no file of CLDR's annotations.
+        DamagedFileError: the font is none, or the names are no file of CLDR's annotations.
         ValueError: the font draws none of them.
     """
     from PIL import Image, ImageDraw, ImageFont
@@ -50,7 +50,13 @@ def pack_emoji(font: Path, names: Path, side: Size, out: Path) -> int:
                 "unicode-cldr-core)"
             )
     known = names_and_keywords(read_file(names, MAX_BYTES, links=True), str(names))
-    bitmaps = ImageFont.truetype(str(font), BITMAP)
+    try:
+        bitmaps = ImageFont.truetype(str(font), BITMAP)
+    except OSError as error:
+        raise DamagedFileError(
+            f"{font}: is no font with pictures of {BITMAP} points ({error}); give "
+            "NotoColorEmoji.ttf"
+        ) from error
     pictures, listed = [], []
     for character, (name, keywords) in known.items():
         # What the font lacks has no height.
@@ -104,14 +110,21 @@ def names_and_keywords(data: bytes, name: str) -> dict[str, tuple[str, tuple[str
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Pack the emoji that a command line names."""
+    """Pack the emoji that a command line names.
+
+    Raises:
+        SystemExit: 2 for a wrong command line; or what a file lacks, in one line.
+    """
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--font", type=Path, required=True, help="NotoColorEmoji.ttf")
     parser.add_argument("--names", type=Path, required=True, help="CLDR's annotations/en.xml")
     parser.add_argument("--side", type=int, default=32, help="pixels on a side, 32")
     parser.add_argument("--out", type=Path, required=True, help="folder for sheet and names")
     args = parser.parse_args(argv)
-    number = pack_emoji(args.font, args.names, args.side, args.out)
+    try:
+        number = pack_emoji(args.font, args.names, args.side, args.out)
+    except (OSError, ValueError) as error:  # a missing or damaged file, or a font that draws none
+        raise SystemExit(f"{parser.prog}: {error}") from None
     print(f"{args.out}: {number} emoji of {args.side}x{args.side} pixels")
 
 

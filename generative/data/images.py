@@ -61,17 +61,20 @@ def load_images(
     return ImageSet(pixels, labels, random_split(len(files), kept, kept, seed))
 
 
-def find_images(folder: Path) -> list[Path]:
+def find_images(folder: Path, besides: str = "") -> list[Path]:
     """Every image file below folder, in alphabetical order; see `find_files`.
 
+    Args:
+        besides: what is needed besides images, for the error.
     Raises:
-        FileNotFoundError: there are fewer than three.
+        FileNotFoundError: there are fewer than three, or there is no such folder.
     """
     files = find_files(folder, SUFFIXES)
     if len(files) < 3:
+        got = f" holds {len(files)} images" if folder.is_dir() else ": no such folder"
         raise FileNotFoundError(
-            f"{folder} holds {len(files)} images; at least 3 are needed, as "
-            f"{', '.join(sorted(SUFFIXES))}"
+            f"{folder}{got}; at least 3 images are needed, as {', '.join(sorted(SUFFIXES))}"
+            f"{besides}"
         )
     return files
 

@@ -23,6 +23,7 @@ levels leaves those steps alone (Kynkäänniemi et al. 2024), and saves their se
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -47,11 +48,16 @@ class Guidance:
         scale: s, 1 for plain sampling; 0 leaves the condition out.
         interval: lowest and highest log SNR at which there is guidance; elsewhere sampling is
             plain. None: everywhere.
+    Raises:
+        ValueError: the scale is no finite number.
     """
 
     null: Any
     scale: float = 1.0
     interval: Interval | None = None
+
+    def __post_init__(self) -> None:
+        _check_scale(self.scale)
 
     @classmethod
     def of(cls, null: Any, w: float, interval: Interval | None = None) -> Guidance:
@@ -76,8 +82,9 @@ def guided(
         scale: s; see the module.
         interval: see `Guidance`.
     Raises:
-        ValueError: the interval has no width.
+        ValueError: the scale is no finite number, or the interval has no width.
     """
+    _check_scale(scale)
     if interval is not None and not interval[0] < interval[1]:
         raise ValueError(
             f"interval is {interval}; give the lowest and the highest log SNR with guidance"
@@ -95,6 +102,14 @@ def guided(
         return null_noise + scale * (noise - null_noise), null_data + scale * (data - null_data)
 
     return denoise
+
+
+def _check_scale(scale: float) -> None:
+    if not math.isfinite(scale):
+        raise ValueError(
+            f"scale is {scale}; guidance needs a finite one: 1 is plain sampling, more follows the "
+            "condition more closely"
+        )
 
 
 def _within(interval: Interval, inside: Denoiser, outside: Denoiser) -> Denoiser:

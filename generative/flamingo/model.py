@@ -35,7 +35,7 @@ from generative.text.tokens import (
     up_to_end,
     with_start,
 )
-from generative.training.checks import check_some, check_tokens
+from generative.training.checks import check_some, check_tensor, check_tokens
 from generative.training.learner import ModelLearner, muon_or_adamw
 from generative.training.pretrained import Pretrained
 
@@ -181,6 +181,7 @@ class Flamingo(Pretrained, nn.Module):
         Raises:
             ValueError: another shape, or pixels outside [0, 1].
         """
+        check_tensor(images, "images", "give float (B, N, C, H, W), or (B, N, F, C, H, W)")
         if images.dim() not in (5, 6):
             raise ValueError(
                 f"got images of shape {tuple(images.shape)}; give (B, N, C, H, W), or (B, N, F, C, "

@@ -80,7 +80,7 @@ class MuseGANLearner(AdversarialLearner[MuseGAN]):
         c_gp = penalty(critic, real, fake, alpha=config.alpha, norm_eps=config.norm_eps)
         c_loss = c_wass + config.penalty * c_gp
         self.move("critic", self.gradients("critic", c_loss))
-        return {"c_loss": c_loss.detach(), "c_wass": c_wass.detach(), "c_gp": c_gp.detach()}
+        return {"c_wass": c_wass.detach(), "c_gp": c_gp.detach(), "c_loss": c_loss.detach()}
 
     def _height(self, x: Tensor, known: Tensor | None) -> Tensor:
         return self.model.critic(x, known if self.model.given == "bar" else None)

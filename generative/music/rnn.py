@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from generative.music.config import MusicLossConfig, MusicRNNConfig
 from generative.music.learner import MusicLearner
-from generative.training.checks import check_dtype, check_some, checked, placed
+from generative.training.checks import check_dtype, check_some, check_tensor, checked, placed
 from generative.training.pretrained import Pretrained
 from generative.training.ranges import Count, CountOrZero
 
@@ -140,6 +140,7 @@ def check_rolls(x: Tensor, num_keys: int, model: nn.Module) -> Tensor:
         ValueError: x is something else; says what it is.
     """
     wanted = f"needed is float (B, T, {num_keys}) of 0 and 1, and -1 behind a piece's end"
+    check_tensor(x, "piano rolls", wanted)
     if x.dim() != 3 or x.shape[1] < 1 or x.shape[2] != num_keys:
         raise ValueError(f"got piano rolls of shape {tuple(x.shape)}; {wanted}")
     check_dtype(x, "piano rolls", model)

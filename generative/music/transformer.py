@@ -41,7 +41,13 @@ from generative.nets.embeddings import sine_positions
 from generative.nets.relative import RelativePositions, skew
 from generative.nets.transformer import TransformerBlock, init_weights, make_norm
 from generative.sampling import sample_logits
-from generative.training.checks import at_least_float32, check_some, check_tokens, checked
+from generative.training.checks import (
+    at_least_float32,
+    check_some,
+    check_tensor,
+    check_tokens,
+    checked,
+)
 from generative.training.pretrained import Pretrained
 from generative.training.ranges import Count, CountOrZero, NonNegative, Quantile
 
@@ -293,10 +299,10 @@ class MusicTransformer(Pretrained, nn.Module):
 
     def _check(self, tokens: Tensor) -> Tensor:
         streams = len(self.vocabularies)
+        wanted = f"this model needs int64 (B, T, {streams})"
+        check_tensor(tokens, "elements", wanted)
         if tokens.dim() != 3 or tokens.shape[2] != streams:
-            raise ValueError(
-                f"got elements of shape {tuple(tokens.shape)}; this model needs (B, T, {streams})"
-            )
+            raise ValueError(f"got elements of shape {tuple(tokens.shape)}; {wanted}")
         for s, vocabulary in enumerate(self.vocabularies):
             check_tokens(tokens[:, :, s], len(vocabulary), None, self, f"stream {s} of ")
         return tokens

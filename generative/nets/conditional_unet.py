@@ -293,7 +293,7 @@ class ConditionalUNet(nn.Module):
                 f"got x_t of {x.shape[2]}x{x.shape[3]} pixels; this U-Net needs sides that "
                 f"{self.config.fold} divides"
             )
-        return self.stem(F.pixel_unshuffle(x, self.config.patch))
+        return self.stem(_to_patches(x, self.config.patch))
 
     def encode(
         self, x: Tensor, embedding: Tensor, told: Condition, maps: list[Tensor] | None = None
@@ -332,7 +332,7 @@ class ConditionalUNet(nn.Module):
                 x = level.resample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         if skips:
             x = torch.cat([x, scale * skips.pop()], 1)
-        return F.pixel_shuffle(self.last(F.silu(self.last_norm(x))), self.config.patch)
+        return _from_patches(self.last(F.silu(self.last_norm(x))), self.config.patch)
 
     def _check(self, told: Condition, n: int) -> None:
         config = self.config
@@ -409,3 +409,20 @@ def _as_places(x: Tensor) -> Tensor:
 def _as_image(x: Tensor, like: Tensor) -> Tensor:
     """(B, H W, C) -> (B, C, H, W)."""
     return x.transpose(1, 2).unflatten(2, like.shape[2:])
+
+
+def _to_patches(x: Tensor, patch: int) -> Tensor:
+    """(B, C, H, W) -> (B, C patch^2, H / patch, W / patch)."""
+    if len(x):
+        return F.pixel_unshuffle(x, patch)
+    # torch returns an empty batch with the shape that it had.
+    channels, height, width = x.shape[1:]
+    return x.reshape(0, channels * patch**2, height // patch, width // patch)
+
+
+def _from_patches(x: Tensor, patch: int) -> Tensor:
+    """(B, C patch^2, H, W) -> (B, C, H patch, W patch)."""
+    if len(x):
+        return F.pixel_shuffle(x, patch)
+    channels, height, width = x.shape[1:]
+    return x.reshape(0, channels // patch**2, height * patch, width * patch)

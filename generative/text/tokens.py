@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from generative.sampling import sample_logits
 from generative.text.config import TextLossConfig
-from generative.training.checks import checked
+from generative.training.checks import ENCODE_FIRST, check_tensor, checked
 from generative.training.learner import ModelLearner, muon_or_adamw
 from generative.training.ranges import CountOrZero, NonNegative, Quantile
 
@@ -75,12 +75,17 @@ def up_to_end(tokens: Tensor) -> Tensor:
 
 def after_end(tokens: Tensor) -> Tensor:
     """Tokens (B, T) shifted by one: each row begins with END and loses its last token."""
-    return F.pad(tokens[:, :-1], (1, 0), value=END)
+    return F.pad(_tensor(tokens)[:, :-1], (1, 0), value=END)
 
 
 def with_start(x: Tensor, from_start: bool = True) -> Tensor:
     """Texts (B, T) with an END in front, (B, T + 1), if `from_start`."""
-    return F.pad(x, (1, 0), value=END) if from_start else x
+    return F.pad(_tensor(x), (1, 0), value=END) if from_start else _tensor(x)
+
+
+def _tensor(x: Tensor) -> Tensor:
+    check_tensor(x, "tokens", f"needed is int64 (B, T): {ENCODE_FIRST}")
+    return x
 
 
 def next_token_losses(

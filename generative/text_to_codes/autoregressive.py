@@ -19,7 +19,7 @@ from generative.nets.attention import padding_mask
 from generative.nets.text_encoder import PAD
 from generative.nets.transformer import BlockCache, TransformerBlock, init_weights, make_norm
 from generative.sampling import sample_logits
-from generative.text_to_codes.common import CodeLosses, check_pairs, guided
+from generative.text_to_codes.common import CodeLosses, check_captions, check_pairs, guided
 from generative.text_to_codes.config import DALLEConfig, PartiConfig
 from generative.text_to_codes.networks import CaptionMemory, CodeDecoder
 from generative.training.checks import check_some, check_tokens, checked
@@ -128,6 +128,7 @@ class DALLE(Pretrained, nn.Module):
         Args:
             temperature, top_k: see `generative.sampling.shape_logits`.
         """
+        check_captions(tokens, self)
         line, caches = tokens[:, :0], [BlockCache() for _ in self.blocks]
         for _ in range(math.prod(self.grid)):
             logits = self.logits(tokens, line, caches)[1][:, -1]
@@ -185,6 +186,7 @@ class Parti(Pretrained, nn.Module):
             temperature, top_k: see `generative.sampling.shape_logits`.
             guidance: 1 for none; s takes empty + s (given - empty) of the logits.
         """
+        check_captions(tokens, self)
         given = tokens if guidance == 1 else torch.cat([tokens, torch.zeros_like(tokens)])
         memory, caches = self.memory(given), self.decoder.make_caches()
         new = torch.full_like(tokens[:, :1], self.num_codes)

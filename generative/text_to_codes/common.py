@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from generative.codes.model import check_codes
 from generative.nets.text_encoder import PAD
 from generative.text_to_codes.config import TextToCodesLossConfig
+from generative.training.checks import check_tokens
 from generative.training.learner import ModelLearner, muon_or_adamw
 
-__all__ = ["CodeLosses", "TextToCodesLearner", "check_pairs", "guided"]
+__all__ = ["CodeLosses", "TextToCodesLearner", "check_captions", "check_pairs", "guided"]
 
 
 class CodeLosses(NamedTuple):
@@ -30,11 +31,24 @@ def check_pairs(
     """Check captions (B, L) and codes (B, h, w).
 
     Raises:
-        ValueError: codes of another shape or type or that there are not, or not one caption each.
+        ValueError: captions or codes of another shape or type or that there are not, or not one
+            caption each.
     """
     check_codes(codes, grid, num_codes, model)
+    check_captions(tokens, model)
     if len(tokens) != len(codes):
         raise ValueError(f"got {len(codes)} pictures and {len(tokens)} captions; pass one for each")
+
+
+def check_captions(tokens: Tensor, model: nn.Module) -> Tensor:
+    """Return captions if they are int64 (B, L) in the vocabulary of a model; its network checks how
+    long they are.
+
+    Raises:
+        ValueError: they are not, or are texts.
+    """
+    config: Any = model.config
+    return check_tokens(tokens, getattr(config, "text", config).vocab_size, None, model)
 
 
 def guided(logits: Tensor, guidance: float) -> Tensor:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from generative.nets.text_encoder import PAD
 from generative.sampling import sample_logits
-from generative.text_to_codes.common import CodeLosses, check_pairs, guided
+from generative.text_to_codes.common import CodeLosses, check_captions, check_pairs, guided
 from generative.text_to_codes.config import MUSEConfig
 from generative.text_to_codes.networks import CaptionMemory, CodeDecoder
 from generative.training.checks import check_some, checked
@@ -103,6 +103,7 @@ class MUSE(Pretrained, nn.Module):
                 chooses places at random, and with a step for each place samples are then exact.
             guidance: 1 for none; s takes empty + s (given - empty) of the logits.
         """
+        check_captions(tokens, self)
         size, count = math.prod(self.grid), steps or self.config.steps
         spread = self.config.noise if noise is None else noise
         memory = self.memory(tokens if guidance == 1 else torch.cat([tokens, tokens * PAD]))

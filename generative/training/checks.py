@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from generative.training.files import short
 from generative.training.ranges import Range
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -28,6 +29,8 @@ CASTS = {
     torch.bfloat16: "bfloat16",
 }
 """Names of the methods of tensors and modules that convert to a type."""
+ENCODE_FIRST = "encode texts first, with the tokeniser in vocabulary.json of the model's run"
+"""Advice for texts where tokens are needed."""
 
 
 def placed(model: nn.Module) -> dict[str, Any]:
@@ -65,12 +68,28 @@ def check_dtype(x: Tensor, what: str, model: nn.Module) -> Tensor:
     )
 
 
+def check_tensor(x: Any, what: str, wanted: str) -> None:
+    """Refuse what is no tensor, such as a list of texts or an array.
+
+    Args:
+        what: name of x in the plural, for errors.
+        wanted: what the model needs, for errors.
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(x, Tensor):
+        shape = getattr(x, "shape", None)
+        got = short(x) if shape is None else f"{type(x).__name__} of shape {tuple(shape)}"
+        raise ValueError(f"got {what} that are no tensor, {got}; {wanted}")
+
+
 def check_batch(x: Tensor, shape: tuple[int, ...], what: str, model: nn.Module) -> Tensor:
     """Return x if it is (B, *shape) of the type in which a model computes.
 
     Raises:
         ValueError: x has another shape or type.
     """
+    check_tensor(x, what, _needs(shape, model))
     if x.dim() != 1 + len(shape) or tuple(x.shape[1:]) != tuple(shape):
         raise ValueError(
             f"got {what} of shape {tuple(x.shape)} and {x.dtype}; {_needs(shape, model)}"
@@ -89,6 +108,7 @@ def check_images(
         ValueError: wrong shape or type, or a pixel outside [0, 1] (or not a number).
     """
     wanted = f"{_needs(shape, model)} in [0, 1]"
+    check_tensor(x, what, wanted)
     if not x.is_floating_point():
         raise ValueError(
             f"got {what} of shape {tuple(x.shape)} and {x.dtype}; {wanted}: convert uint8 frames "
@@ -118,10 +138,11 @@ def check_tokens(
     Args:
         part: part of the model that reads them, for errors: "stream 1 of ".
     Raises:
-        ValueError: wrong shape, length or type, or a token outside the vocabulary.
+        ValueError: no tensor, wrong shape, length or type, or a token outside the vocabulary.
     """
     limit = "" if max_len is None else f" with T from 1 to {max_len},"
     wanted = f"{part}{_name(model)} needs int64 (B, T),{limit} in 0 to {vocab_size - 1}"
+    check_tensor(x, "tokens", f"{wanted}: {ENCODE_FIRST}")
     too_long = x.dim() == 2 and max_len is not None and x.shape[1] > max_len
     if x.dim() != 2 or x.shape[1] < 1 or too_long:
         raise ValueError(f"got tokens of shape {tuple(x.shape)}; {wanted}")
@@ -180,6 +201,7 @@ def check_labels(labels: Tensor, n: int, count: int, who: str, what: str = "labe
     Raises:
         ValueError: wrong shape or type, or a label out of range.
     """
+    check_tensor(labels, what, f"{n} examples need int64 ({n},)")
     if labels.shape != (n,) or labels.dtype != torch.int64:
         raise ValueError(
             f"got {what} {tuple(labels.shape)} of {labels.dtype}; {n} examples need int64 ({n},)"

@@ -98,6 +98,11 @@ class Input:
     script: str
     hub: bool = False
 
+    @property
+    def command(self) -> str:
+        """Words that run it: "train_gpt dialogues"."""
+        return self.script.replace(".py", "", 1)
+
 
 def _tell_ending(args: Any) -> None:
     """Print the results of the command's run, if it has one that has ended."""
@@ -115,21 +120,21 @@ def _check_inputs(args: Any) -> None:
     """Raise FileNotFoundError if a path with `Input` is missing."""
     if "out" in vars(args) and (Path(args.out) / "result.json").exists():
         return
-    for name, read, path in _inputs(args):
+    for option, read, path in _inputs(args):
         if not path.exists() and not (read.hub and hub_name(path)):
             raise FileNotFoundError(
-                f"{path}: no such folder; make it with scripts/{read.script}, or pass another as "
-                f"{name}{where_else(path)}"
+                f"{path}: no such folder; make it with `worldmodels {read.command}`, or pass "
+                f"another as {option}{where_else(path)}"
             )
 
 
 def _inputs(args: Any) -> Iterator[tuple[str, Input, Path]]:
-    """Yield (field, its `Input`, path) of every path with one in the settings."""
+    """Yield (option, its `Input`, path) of every path with one in the settings."""
     for name, hint in typing.get_type_hints(type(args), include_extras=True).items():
         read, value = _input(hint), getattr(args, name, None)
         for path in value if isinstance(value, tuple) else (value,):
             if read is not None and path is not None:
-                yield name, read, path
+                yield name if _is_positional(hint) else f"--{name.replace('_', '-')}", read, path
 
 
 def _input(hint: Any) -> Input | None:
@@ -337,7 +342,11 @@ def _short(value: Any) -> str:
 
 def _has_positional(kind: type) -> bool:
     hints = typing.get_type_hints(kind, include_extras=True).values()
-    return any("Positional" in repr(getattr(hint, "__metadata__", "")) for hint in hints)
+    return any(map(_is_positional, hints))
+
+
+def _is_positional(hint: Any) -> bool:
+    return "Positional" in repr(getattr(hint, "__metadata__", ""))
 
 
 def _fail(prog: str, message: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ def describe_run(run: Path) -> str:
         DamagedFileError: the run's files have changed since it ended.
     """
     kind = read_config(run)[0]
-    following = NEXT.get(kind, EXPLORE if (run / "model").is_dir() else "").format(out=run)
+    following = NEXT.get(kind, EXPLORE if (run / "model").is_dir() else "")
+    following = following.format(out=shlex.quote(str(run)))
     if kind in SPEAK_THEMSELVES:
         return f"next: {following}" if following else ""
     lines = list(_figures(run))

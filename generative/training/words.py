@@ -1,6 +1,6 @@
 """Words for messages."""
 
-__all__ = ["with_article"]
+__all__ = ["made_by", "with_article"]
 
 
 def with_article(name: str) -> str:
@@ -11,3 +11,13 @@ def with_article(name: str) -> str:
     spelled = name[:2].isupper() or name[1:2].isdigit()
     vowels = "AEFHILMNORSX" if spelled else "AEIOaeio"
     return f"{'an' if name[:1] in tuple(vowels) else 'a'} {name}"
+
+
+def made_by(option: str, *commands: str) -> str:
+    """Advice where a run is missing: which option takes one, and which commands make one.
+
+    Args:
+        commands: with their presets: "train_vqvae scenes".
+    """
+    named = " or ".join(f"`worldmodels {command}`" for command in commands)
+    return f"pass {option} with a run of {named}"

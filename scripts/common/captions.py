@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
+
+from scripts.common.missing import folder_of
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -27,6 +29,7 @@ __all__ = [
     "PairBatches",
     "Pairs",
     "ScenePairs",
+    "check_lengths",
     "fit_tokeniser",
     "load_pairs",
 ]
@@ -66,6 +69,10 @@ class Pairs(Protocol):
         """Captions that hold every word."""
         ...
 
+    def every(self) -> Iterator[tuple[str, str]]:
+        """Captions of training and test, each with the file of its image, "" for none."""
+        ...
+
     @property
     def spelled(self) -> bool:
         """The word after "says" is to be read letter by letter."""
@@ -77,10 +84,13 @@ class ScenePairs:
     """Scenes of the micro-world; every fit of the batch is known."""
 
     world: CaptionedScenes
+    factor: int = 1
+    """Scenes are averages over squares of so many pixels on a side."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return self.world.image_shape
+        channels, height, width = self.world.image_shape
+        return channels, height // self.factor, width // self.factor
 
     def draw(
         self, n: int, generator: Generator, partners: int = 0
@@ -89,6 +99,7 @@ class ScenePairs:
 
         from generative.known.captions import matches
         from generative.known.scenes import draw
+        from generative.text_to_image import shrink
 
         texts, cells = self.world.draw(n, generator)
         if partners:
@@ -99,7 +110,10 @@ class ScenePairs:
             )
             texts = list(itertools.islice(itertools.chain.from_iterable(groups), n))
             cells = self.world.scenes(texts, generator)
-        return draw(cells, self.world.border), texts, matches(texts, cells).T
+        images = draw(cells, self.world.border)
+        if self.factor > 1:
+            images = shrink(images, self.factor)
+        return images, texts, matches(texts, cells).T
 
     def negatives(self, text: str) -> Sequence[str]:
         from generative.known.bindings import exchanged
@@ -110,6 +124,9 @@ class ScenePairs:
         from generative.known.captions import WORDS
 
         return WORDS
+
+    def every(self) -> Iterator[tuple[str, str]]:
+        return ((text, "") for text in self.world.captions)
 
     @property
     def spelled(self) -> bool:
@@ -123,6 +140,8 @@ class ImagePairs:
     images: CaptionedImages | EmojiImages
     meaning: Callable[[str], Hashable] = str
     """Key of a caption that is equal for captions of the same images."""
+    whole: CaptionedImages | EmojiImages | None = None
+    """The same with the images of the other parts."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -144,16 +163,27 @@ class ImagePairs:
     def words(self) -> Sequence[str]:
         return [text for texts in self.images.captions for text in texts]
 
+    def every(self) -> Iterator[tuple[str, str]]:
+        whole = self.whole or self.images
+        files = getattr(whole, "files", ()) or itertools.repeat("")
+        for texts, file in zip(whole.captions, files, strict=False):
+            yield from ((text, file) for text in texts)
+
     @property
     def spelled(self) -> bool:
         return False
 
 
-def fit_tokeniser(pairs: Pairs, length: int, most: int) -> CaptionTokeniser:
+def fit_tokeniser(
+    pairs: Pairs, length: int, most: int, option: str = "--model.text.max-len"
+) -> CaptionTokeniser:
     """Tokeniser of the words of some pairs; those of signs are spelled.
 
+    Args:
+        option: of the command, which gives the length.
     Raises:
-        ValueError: there are signs, and words and letters are more than `most` tokens.
+        ValueError: there are signs, and words and letters are more than `most` tokens; or captions
+            are longer than a row, see `check_lengths`.
     """
     from generative.data.caption_tokens import CaptionTokeniser
 
@@ -164,9 +194,34 @@ def fit_tokeniser(pairs: Pairs, length: int, most: int) -> CaptionTokeniser:
             f"signs are read letter by letter, so that words and letters are {needed} tokens, and "
             f"the reader of captions has vectors for {most}; give its vocab-size {needed} or more"
         )
-    return CaptionTokeniser.fit(words, length, pairs.spelled, most)
+    tokeniser = CaptionTokeniser.fit(words, length, pairs.spelled, most)
+    check_lengths(pairs, tokeniser, f"pass {option}")
+    return tokeniser
 
 
+def check_lengths(pairs: Pairs, tokeniser: CaptionTokeniser, advice: str) -> None:
+    """Refuse captions, of training or of test, that are longer than the rows of a tokeniser.
+
+    Args:
+        advice: where to ask for longer rows, up to their length: "pass --model.text.max-len".
+    Raises:
+        ValueError: says how many there are, and where the longest is.
+    """
+    from generative.training.files import short
+
+    needed = [(tokeniser.count(text), text, file) for text, file in pairs.every()]
+    long = [found for found in needed if found[0] > tokeniser.length]
+    if long:
+        most, text, file = max(long, key=lambda found: found[0])
+        of = f", of {file}," if file else ""
+        raise ValueError(
+            f"{len(long):,} of {len(needed):,} captions are longer than the {tokeniser.length} "
+            f"tokens that are read, begin and end included; the longest{of} has {most}, "
+            f"{short(text)}: shorten them, or {advice} {most}"
+        )
+
+
+@folder_of("--data-dir")
 def load_pairs(
     name: CaptionData,
     data_dir: Path,
@@ -176,6 +231,7 @@ def load_pairs(
     max_images: int | None = None,
     augmentation: Augmentation | None = None,
     scenes: Part = "train",
+    small: bool = True,
 ) -> Pairs:
     """A source of pairs in the shape that a model takes.
 
@@ -187,6 +243,7 @@ def load_pairs(
         part: of the images; scenes are drawn anew for both.
         augmentation: of emoji in training; the usual one if not given.
         scenes: part of the captions of scenes; all but "all" leave objects out.
+        small: scenes of 12, 6 or 3 pixels on a side are shrunk ones; else there are none.
     Raises:
         ValueError: the data have another shape.
         FileNotFoundError: files are missing; says which.
@@ -195,14 +252,15 @@ def load_pairs(
         from generative.known.captioned_scenes import CaptionedScenes
 
         border = max(0, (image_shape[1] - 24) // 2)
-        pairs: Pairs = ScenePairs(CaptionedScenes(mix, scenes, border))
+        factor = 24 // image_shape[1] if small and image_shape[1] in (12, 6, 3) else 1
+        pairs: Pairs = ScenePairs(CaptionedScenes(mix, scenes, border), factor)
     elif name == "emoji":
         from generative.data.emoji import Augmentation, load_emoji
 
         emoji = load_emoji(image_shape[1], augmentation=augmentation or Augmentation())
         # Names alone are searched for; keywords are one more way to say them in training.
-        emoji = emoji.part("train") if part == "train" else emoji.part(part).plain()
-        pairs = ImagePairs(emoji, lambda text: text.partition(",")[0])
+        chosen = emoji.part("train") if part == "train" else emoji.part(part).plain()
+        pairs = ImagePairs(chosen, lambda text: text.partition(",")[0], emoji)
     elif name == "fashion-mnist":
         from generative.data.captioned import caption_classes
         from generative.data.fashion_mnist import CLASSES
@@ -216,9 +274,8 @@ def load_pairs(
 
         folder = data_dir / name if (data_dir / name).is_dir() else data_dir
         side, colour = image_shape[1], image_shape[0] == 3
-        pairs = ImagePairs(
-            load_captioned_folder(folder, side, colour, max_images=max_images).part(part)
-        )
+        images = load_captioned_folder(folder, side, colour, max_images=max_images)
+        pairs = ImagePairs(images.part(part), whole=images)
     if pairs.image_shape != tuple(image_shape):
         raise ValueError(
             f"{name} has images {pairs.image_shape} and the model takes {tuple(image_shape)}; "

@@ -140,7 +140,8 @@ def collapse(model: VQVAE, used: int) -> str:
         "set --model.quantiser.revive 20, which puts unused codes where they are needed"
         if not revive
         else f"lower --model.quantiser.revive (it is {revive}), train longer, or take codes "
-        "without a list (an FSQConfig for --model.quantiser)"
+        "without a list (presets scenes-fsq and sprites-fsq, whose --model.quantiser.levels says "
+        "how many)"
     )
     return (
         f"the list of codes has collapsed: {used} of {quantiser.num_codes} are in use, so that "

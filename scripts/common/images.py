@@ -17,6 +17,7 @@ import numpy as np
 
 from generative.data.image_set import PARTS, ImageSet, evenly, fit_images, random_split
 from generative.known.sprites import COLOURS
+from scripts.common.missing import folder_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,7 @@ ImageData = Literal[
 `scenes-and-letters` what an autoencoder of scenes with signs has to know."""
 
 
+@folder_of("--data-dir")
 def load_images(
     name: ImageData,
     data_dir: Path,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from generative.data.image_set import PARTS
+from scripts.common.missing import folder_of
 
 if TYPE_CHECKING:
     from generative.data.score_set import ScoreSet
@@ -41,6 +42,7 @@ RollData = VoiceData
 LOWEST_KEY, KEYS = 21, 88
 
 
+@folder_of("--data-dir")
 def load_streams(
     name: StreamData, data_dir: Path, max_pieces: int | None = None, num_voices: int = 4
 ) -> dict[str, list[Streams]]:
@@ -74,6 +76,7 @@ def load_streams(
     }
 
 
+@folder_of("--data-dir")
 def load_voices(
     name: VoiceData, data_dir: Path, max_pieces: int | None = None
 ) -> dict[str, list[np.ndarray]]:
@@ -91,6 +94,7 @@ def load_voices(
     return {part: [score.voices(4) for score in scores.part(part)] for part in PARTS}
 
 
+@folder_of("--data-dir")
 def load_rolls(
     name: RollData, data_dir: Path, max_pieces: int | None = None
 ) -> dict[str, list[np.ndarray]]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from generative.data.text import Tokeniser, TokenKind, load_text
 from generative.training.ranges import Checked, Range
+from scripts.common.missing import folder_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,6 +104,7 @@ class Texts:
         return -float(self.log_prob(self.test).sum()) / self.num_test_tokens
 
 
+@folder_of("--data-dir")
 def load_texts(source: TextSource, most: int) -> Texts:
     """Texts of a source.
 

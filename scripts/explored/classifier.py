@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from generative.data.image_set import ImageSet
 
-CLASSES = ("CNNClassifier", "MLPClassifier")
+CLASSES = ("CNNClassifier", "MLPClassifier", "ViTClassifier")
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,8 @@ def signed(x: Tensor) -> Tensor:
 
 def first_filters(model) -> Tensor:
     """Weights of the first layer as images (N, 1 or 3, H, W); at most 64, the longest first."""
-    weight = next(model.parameters()).detach().cpu()
+    weight = next(p for name, p in model.named_parameters() if name.endswith("weight"))
+    weight = weight.detach().cpu()
     weight = weight.unflatten(1, model.image_shape) if weight.dim() == 2 else weight
     weight = weight if weight.shape[1] in (1, 3) else weight.mean(1, keepdim=True)
     return weight[weight.flatten(1).norm(dim=1).argsort(descending=True)[:64]]

@@ -24,6 +24,7 @@ from tests.commands import ROOT
 from tests.docs.test_links import PAGES
 from tests.generative.families import FAMILIES
 from tests.test_docstrings import read_small_models
+from tests.tiny_dalle2 import tiny_dalle2
 
 torch.set_num_threads(1)
 
@@ -123,6 +124,12 @@ def given_model(run: str, make: Callable[[], nn.Module]) -> Given:
     return given
 
 
+def given_painters(stub: Stub) -> dict[str, Any]:
+    """A text-to-image model of scenes, and a DALL.E 2 of the same."""
+    tiny_dalle2().save_pretrained(Path("runs/dalle2/dalle2"))
+    return given_model("text_to_image", painter_of_scenes)(stub)
+
+
 def given_codes(stub: Stub) -> dict[str, Any]:
     """A model of images as codes, and a prior that was trained on its codes."""
     model, prior = FAMILIES["VQVAE"].make(), FAMILIES["PixelCNN of codes"].make().config
@@ -180,7 +187,7 @@ GIVEN: dict[str, Given] = {
     "docs/families/pixelcnn.md": given_model("pixelcnn", digits_with_classes),
     "docs/families/priors.md": given_model("prior", FAMILIES["DiffusionPrior"].make),
     "docs/families/recurrent_text.md": given_tokeniser,
-    "docs/families/text_to_image.md": given_model("text_to_image", painter_of_scenes),
+    "docs/families/text_to_image.md": given_painters,
     "docs/families/text_to_codes.md": given_writer,
     "docs/families/transformers.md": given_tokeniser,
 }

@@ -233,7 +233,9 @@ def test_other_entries_refuse_another_type_by_name(name):
         NEIGHBOURS[name](model, FAMILIES[name].examples(4))
 
 
-@pytest.mark.parametrize("name", ["MLPClassifier", "CNNClassifier", "BERTClassifier"])
+@pytest.mark.parametrize(
+    "name", ["MLPClassifier", "CNNClassifier", "ViTClassifier", "BERTClassifier"]
+)
 @pytest.mark.parametrize("wrong", [torch.int32, torch.float32, torch.bool], ids=str)
 def test_labels_of_another_type_are_refused(name, wrong):
     model = make(name)

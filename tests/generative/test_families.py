@@ -2,7 +2,9 @@
 
 import copy
 import functools
+import importlib
 import json
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -12,6 +14,8 @@ import pytest
 import torch
 
 from generative.training import threads
+from generative.training.cli import parse
+from generative.training.ending import describe_run
 from generative.training.metrics import read_metrics
 from tests.commands import crash, once, run_script, shared_base
 from tests.generative.families import FAMILIES
@@ -325,6 +329,24 @@ def test_smoke_by_command_line(name, undisturbed):
     model = type(FAMILIES[name].make()).from_pretrained(run / "model")
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     assert (run / "result.json").stat().st_mtime_ns == before
+
+
+@every_script
+def test_the_command_to_try_next_takes_the_run(name, undisturbed):
+    """It parses, what it reads is there, and an explorer knows the model."""
+    run, _ = undisturbed
+    *_, line = describe_run(run).splitlines()
+    program, verb, *words = shlex.split(line.partition("next")[2])
+    assert program == "worldmodels"
+    script = importlib.import_module(f"scripts.{verb}")
+    args = parse(script.PRESETS, getattr(script, "DEFAULT_PRESET", None), argv=words)
+    values = [value if isinstance(value, tuple) else (value,) for value in vars(args).values()]
+    paths = [path for value in values for path in value if isinstance(path, Path)]
+    read = [path for path in paths if run in (path, *path.parents)]
+    assert read
+    assert all(path.exists() for path in read)
+    if verb == "explore":
+        script.kind_of(script.open_subject(args), args)
 
 
 KILLED = {"ConvVAE", "GPT", "Glow", "ImageDiffusion", "MuseGAN, held notes", "PointEnergy", "RBM"}

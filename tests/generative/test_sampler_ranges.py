@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from generative.diffusion import (
+    Guidance,
     ImageDiffusionConfig,
     PointDiffusionConfig,
     Schedule,
@@ -16,6 +17,7 @@ from generative.diffusion import (
     clip_data,
     ddim_noise,
     denoising_path,
+    guided,
     ode_flow,
     ode_log_prob,
     variational_gap,
@@ -42,6 +44,7 @@ PROBABILITY = (-0.1, 1.1, NAN, INF, "0.5")
 QUANTILE = (0.0, *PROBABILITY)
 POSITIVE = (0.0, -1.0, NAN, INF)
 NON_NEGATIVE = POSITIVE[1:]
+FINITE = (NAN, INF, -INF)
 X = torch.zeros(2, 2)
 
 
@@ -150,6 +153,24 @@ SAMPLERS = {
     "MuseGAN.go_on": (
         lambda **o: FAMILIES["MuseGAN"].make().go_on(X, **o), {"num_bars": COUNT}
     ),
+    "DALLE.sample": (
+        lambda **o: FAMILIES["DALLE"].make().sample(TOKENS, **o),
+        {"temperature": NON_NEGATIVE, "top_k": COUNT_OR_ZERO},
+    ),
+    "Parti.sample": (
+        lambda **o: FAMILIES["Parti"].make().sample(TOKENS, **o),
+        {"temperature": NON_NEGATIVE, "top_k": COUNT_OR_ZERO, "guidance": NON_NEGATIVE},
+    ),
+    "MUSE.sample": (
+        lambda **o: FAMILIES["MUSE"].make().sample(TOKENS, **o),
+        {"temperature": NON_NEGATIVE, "steps": COUNT, "noise": NON_NEGATIVE,
+         "guidance": NON_NEGATIVE},
+    ),
+    "Guidance": (lambda **o: Guidance(None, **o), {"scale": FINITE}),
+    "guided": (lambda **o: guided(untouched, untouched, **o), {"scale": FINITE}),
+    "TextToImage.path": (
+        lambda **o: FAMILIES["GLIDE"].make().path(1, **o), {"scale": FINITE}
+    ),
     "importance_bound": (
         lambda **o: importance_bound(untouched, batch=1, **o), {"num_draws": COUNT}
     ),
@@ -160,7 +181,9 @@ SAMPLERS = {
     "Boxes.sample": (lambda **o: checkerboard().sample(**o), {"n": COUNT_OR_ZERO}),
     "energy_test": (lambda **o: energy_test(X, X, **o), {"permutations": COUNT}),
 }  # fmt: skip
-OPTIONS = {**TEXT_OPTIONS, "steps": COUNT, "eta": PROBABILITY, "length": COUNT}
+OPTIONS = {
+    **TEXT_OPTIONS, "steps": COUNT, "eta": PROBABILITY, "length": COUNT, "scale": FINITE,
+}  # fmt: skip
 """Those of `sample` that some families have."""
 
 

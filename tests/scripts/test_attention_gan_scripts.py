@@ -6,10 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import tyro
+from matplotlib import colormaps
 from PIL import Image
 from torch import nn
 
 from generative.attention_gan import AttentionGAN, AttentionGANConfig
+from generative.attention_gan.config import SAGAN_LOSS
 from generative.known.scenes import agreement, read
 from generative.training.metrics import Metrics
 from scripts import explore, train_attention_gan
@@ -56,10 +59,23 @@ def test_exploring(config, pictures, tmp_path):
     assert set(drawn) == pictures
     columns = config.num_classes or 12
     assert drawn["samples"] == (8 * 66 - 2, columns * 66 - 2, 3)
-    assert drawn["truncation"] == (2 * 66 - 2, columns * 66 - 2, 3)
+    assert drawn["truncation"][0] == 2 * 66 - 2
+    assert drawn["truncation"][1] > columns * 66 - 2  # with labels
     if "attention" in pictures:
-        assert drawn["attention"] == (2 * 130 - 2, 4 * 130 - 2, 3)
-        assert drawn["classes"] == (6 * 66 - 2, 10 * 66 - 2, 3)
+        assert drawn["attention"] == (2 * (192 + 21 + 2) - 2, 4 * 194 - 2, 3)
+        assert drawn["classes"][0] == 6 * 66 - 2
+        assert drawn["classes"][1] > 10 * 66 - 2
+
+
+FRAME = [51, 255, 230]
+
+
+def panels_of(picture: np.ndarray, columns: int) -> list[list[np.ndarray]]:
+    """Panels of 192 pixels below their titles, row by row."""
+    return [
+        [picture[top + 21 : top + 213, left : left + 192] for left in range(0, 194 * columns, 194)]
+        for top in range(0, len(picture), 215)
+    ]
 
 
 def test_looks_show_where_a_place_looks():
@@ -72,16 +88,59 @@ def test_looks_show_where_a_place_looks():
     image[:, :, 2:4, 12:14] = 1.0
     image[:, :, 12, 2] = 0.5
     gan.look = lambda z: (image, maps)
-    panels = explored.looks(gan, torch.zeros(1, 4), ())
-    assert panels.shape == (4, 3, 64, 64)
-    frame = torch.tensor([1.0, 0.2, 0.8])
+    (panels,) = panels_of(explored.looks(gan, torch.zeros(1, 4), ()), 4)
     places = ((1, 6), (6, 1), (0, 0))
-    for row, column in places:
-        torch.testing.assert_close(panels[0, :, 8 * row, 8 * column], frame)
+    assert all(panels[0][24 * row, 24 * column].tolist() == FRAME for row, column in places)
     for panel, (row, column) in zip(panels[1:], places, strict=True):
-        torch.testing.assert_close(panel[:, 8 * row, 8 * column], frame)
-    assert panels[2, 0, 13, 53] > 0.5  # the square, where all look
-    assert panels[1, 0, 50, 10] < 0.15  # the point, where none looks
+        assert panel[24 * row, 24 * column].tolist() == FRAME
+        assert panel[10, 160].min() > 150  # the black ground where all look
+        assert panel[100, 100].max() < 10  # that where none looks
+    assert panels[1][150, 30].min() > 70  # the point,
+    assert np.ptp(panels[1][150, 30].astype(int)) <= 1  # in grey
+    (panels,) = panels_of(explored.looks(gan, torch.zeros(1, 4), (), ((7, 0), (2, 5))), 3)
+    for row, column in ((7, 0), (2, 5)):
+        assert panels[0][24 * row, 24 * column].tolist() == FRAME
+    assert panels[1][24 * 7, 0].tolist() == panels[2][24 * 2, 24 * 5].tolist() == FRAME
+    assert panels[1][24 * 2, 24 * 5].tolist() != FRAME
+
+
+def test_heat_is_matplotlibs_magma_over_grey():
+    weights = torch.tensor([[0.0, 0.2], [0.4, 0.1]])
+    image = torch.rand(3, 4, 4, generator=generator(0))
+    seen = explored.heat(image, weights)
+    grey = image[:, 1, 2].max()
+    for (row, column), share in (((0, 1), 0.5), ((1, 0), 1.0), ((0, 0), 0.0)):
+        colour = torch.tensor(colormaps["magma"](share)[:3])
+        part = 0.4 + 0.5 * share
+        grey = image[:, 2 * row, 2 * column].max()
+        expected = (1 - part) * grey + part * colour
+        torch.testing.assert_close(seen[:, 2 * row, 2 * column], expected.float())
+
+
+@pytest.mark.parametrize(
+    ("attention", "message"),
+    [
+        ("pooled", r"row 3, column 16; this generator's attention has rows 0 to 15 and columns 0"),
+        ("none", r"places are given, and this generator has no attention; leave them out"),
+    ],
+)
+def test_places_that_are_not_there_are_refused_at_once(attention, message, tmp_path):
+    replace(TINY, attention=attention).build().save_pretrained(tmp_path / "model")
+    args = replace(
+        explore.PRESETS["smoke"],
+        folder=tmp_path / "model",
+        pictures=tmp_path / "explore",
+        data="sprites",
+        attention_gan=explored.Settings(places=((0, 15), (3, 16))),
+    )
+    with pytest.raises(ValueError, match=message):
+        explore.main(args)
+    assert not (tmp_path / "explore").exists()
+
+
+def test_places_are_pairs_on_the_command_line():
+    args = tyro.cli(explore.Args, args=["runs/sagan", "--attention-gan.places", "3", "5", "9", "2"])
+    assert args.attention_gan.places == ((3, 5), (9, 2))
 
 
 def test_ways_between_classes_begin_and_end_at_them():
@@ -157,6 +216,19 @@ def test_model_without_classes_needs_no_label(tmp_path):
     gan = AttentionGAN.from_pretrained(train_attention_gan.main(args))
     assert gan.sample(2).shape == (2, 3, 24, 24)
     assert "colours" not in json.loads((tmp_path / "run" / "result.json").read_text())
+
+
+def test_smoke_presets_are_of_both_models(tmp_path):
+    """BigGAN's noise goes to all blocks; SAGAN's to the first layer, and classes to each norm."""
+    biggan, sagan = (train_attention_gan.PRESETS[name] for name in ("smoke", "smoke-sagan"))
+    assert biggan.model.split_z
+    assert biggan.model.shared_dim
+    assert not sagan.model.split_z
+    assert not sagan.model.shared_dim
+    assert sagan.loss == SAGAN_LOSS
+    args = replace(sagan, out=tmp_path / "run", steps=2, log_every=1, picture_every=2)
+    gan = AttentionGAN.from_pretrained(train_attention_gan.main(args))
+    assert gan.sample(2, labels=1).shape == (2, 3, 32, 32)
 
 
 def test_scenes_are_scored_by_their_objects(tmp_path):

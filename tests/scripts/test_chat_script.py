@@ -43,5 +43,5 @@ def test_by_command_line(run):
     assert "(without the first 1 turns" in done.stdout
     done = run_script("chat", run / "nothing")
     assert done.returncode == 1
-    assert "train_gpt.py dialogues" in done.stderr
+    assert "worldmodels train_gpt dialogues" in done.stderr
     assert "Traceback" not in done.stderr

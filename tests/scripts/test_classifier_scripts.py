@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from generative.classifier import (
+    Classifier,
     CNNClassifierConfig,
     MLPClassifierConfig,
 )
@@ -104,3 +105,21 @@ def test_factors_that_do_not_fit_are_explained(tmp_path, changes, message):
     args = replace(train_classifier.PRESETS["smoke"], out=tmp_path / "run", **changes)
     with pytest.raises(ValueError, match=message):
         train_classifier.main(args)
+
+
+def test_a_vision_transformer_is_chosen_by_preset(tmp_path):
+    smoke = train_classifier.PRESETS["smoke-vit"]
+    args = replace(smoke, out=tmp_path / "run", steps=4, log_every=2, picture_every=4)
+    model = Classifier.from_pretrained(train_classifier.main(args))
+    assert model.config == args.vit
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert 0 <= result["test_accuracy"] <= 1
+    for name in ("digits-vit", "fashion-vit"):
+        chosen = train_classifier.PRESETS[name]
+        assert chosen.network == "vit"
+        assert chosen.vit.image_shape[0] == 1
+        chosen.vit.build()
+    folder = explore.main(
+        replace(explore.PRESETS["smoke"], folder=tmp_path / "run", pictures=tmp_path / "explore")
+    )
+    assert list(folder.glob("*.png"))

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from generative.codes import (
+    VQVAE,
     CodeTransformerConfig,
     FSQConfig,
     PatchCriticConfig,
@@ -22,6 +23,8 @@ from generative.known import scenes
 from generative.known.sprites import sprites
 from generative.nets.config import gpt2_block, vit_block
 from generative.pixelcnn.config import GatedConfig
+from generative.training.cli import parse
+from generative.training.sizes import SizesAlone
 from scripts import explore, train_code_prior, train_vqgan, train_vqvae
 from scripts.common.codes import (
     all_codes,
@@ -72,8 +75,12 @@ def test_exploring_codes(name, tmp_path):
     names |= {"VQGAN": {"patch_scores"}, "ViTVQGAN": {"patch_scores", "attention"}}.get(name, set())
     found = pictures(folder)
     assert set(found) == names
-    assert found["reconstructions"].shape == (2 * 50 - 2, 2 * 50 - 2, 3)
-    assert found["code_maps"].shape == (3 * 50 - 2, 2 * 50 - 2, 3)
+    rows_of = {"reconstructions": 2, "code_maps": 3, "uniform": 2, "patch_scores": 4}
+    for name, rows in rows_of.items():
+        if name in names:
+            height, width, _ = found[name].shape
+            assert height == rows * 50 - 2
+            assert width > 2 * 50 - 2  # with labels
 
 
 @pytest.mark.parametrize(
@@ -101,8 +108,10 @@ def test_a_prior_of_classes_from_its_command_to_its_pictures(kind, tmp_path):
     found = pictures(folder)
     larger = {"larger"} if kind == "transformer" else set()
     assert set(found) - {"curves"} == {"priors", "completion", "classes", *larger}
-    assert found["priors"].shape == (3 * 66 - 2, 2 * 66 - 2, 3)
-    assert found["classes"].shape == (4 * 66 - 2, 2 * 66 - 2, 3)
+    for name, rows in {"priors": 3, "completion": 4, "classes": 4}.items():
+        height, width, _ = found[name].shape
+        assert height == rows * 66 - 2
+        assert width > 2 * 66 - 2  # with labels
 
 
 def test_a_begun_prior_goes_on_without_the_run_whose_codes_it_learns(tmp_path):
@@ -119,7 +128,7 @@ def test_a_begun_prior_goes_on_without_the_run_whose_codes_it_learns(tmp_path):
 
 def test_what_a_prior_lacks_is_told(tmp_path):
     smoke = replace(train_code_prior.PRESETS["smoke"], out=tmp_path / "run")
-    with pytest.raises(FileNotFoundError, match="pass --codes with a run of train_vqvae or train"):
+    with pytest.raises(FileNotFoundError, match="--codes with a run of `worldmodels train_vqvae "):
         train_code_prior.main(replace(smoke, codes=tmp_path / "nothing"))
     saved("VQVAE", tmp_path / "vqvae")
     with pytest.raises(ValueError, match=r"no run tells the data of .*vqvae; pass --data"):
@@ -146,9 +155,63 @@ def test_a_collapsed_list_is_told_with_what_to_set():
     said = collapse(never, 3)
     assert "collapsed: 3 of 64 are in use" in said
     assert "--model.quantiser.revive 20" in said
+    told = collapse(model(QuantiserConfig(64, 4)), 3)
+    for name in ("scenes-fsq", "sprites-fsq"):
+        assert name in told
+        assert name in train_vqvae.PRESETS
+    assert "--model.quantiser.levels" in told
     assert "revive (it is 50)" in collapse(model(QuantiserConfig(64, 4, revive=50)), 6)
     assert collapse(never, 7) == ""
     assert collapse(model(FSQConfig((8, 8))), 1) == ""
+
+
+@pytest.mark.parametrize(
+    ("script", "name"),
+    [(train_vqvae, "scenes-fsq"), (train_vqvae, "sprites-fsq"), (train_vqgan, "sprites-fsq")],
+)
+def test_codes_without_a_list_are_chosen_by_preset_and_flag(script, name):
+    """The networks of the preset with a list, and as many codes, or nearly."""
+    args, listed = (script.PRESETS[n] for n in (name, name.removesuffix("-fsq")))
+    assert replace(args.model, quantiser=listed.model.quantiser) == listed.model
+    codes, rows = args.model.quantiser.num_codes, listed.model.quantiser.num_codes
+    assert 0.97 * rows < codes <= rows
+    words = [name, "--model.quantiser.levels", "5", "4"]
+    chosen = parse(script.PRESETS, script.DEFAULT_PRESET, argv=words)
+    assert chosen.model.quantiser == FSQConfig((5, 4))
+
+
+def test_codes_without_a_list_are_trained(tmp_path):
+    args = replace(
+        train_vqvae.PRESETS["sprites-fsq"], out=tmp_path / "run", max_images=60, steps=4,
+        log_every=2, picture_every=4, batch_size=8,
+        model=VQVAEConfig((3, 32, 32), (4, 8), 4, 1, FSQConfig((5, 5))),
+    )  # fmt: skip
+    model = VQVAE.from_pretrained(train_vqvae.main(args))
+    assert model.num_codes == 25
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["test_codes"] == 25
+    assert 1 <= result["test_codes_used"] <= 25
+    assert math.isfinite(result["test_mse"])
+
+
+@pytest.mark.parametrize("name", ["smoke-conv", "smoke-resnet"])
+def test_each_network_of_a_vqgan_has_a_smoke_preset(name, tmp_path):
+    args = replace(train_vqgan.PRESETS[name], out=tmp_path / "run", max_images=60, steps=4)
+    args = replace(args, log_every=2, picture_every=4)
+    model = VQVAE.from_pretrained(train_vqgan.main(args))
+    assert model.config == args.model
+
+
+def test_totals_of_the_presets_for_faces():
+    """Of encoders and decoders, with the 1x1 convolutions beside the quantiser."""
+    for name, totals in {
+        "celeba": (6_704_576 + 131_584 // 2, 9_625_475 + 131_584 // 2),
+        "celeba-vit": (4_813_088, 4_813_248),
+    }.items():
+        with torch.device("meta"), SizesAlone():
+            model = train_vqgan.PRESETS[name].model.build()
+        found = (sum(p.numel() for p in m.parameters()) for m in (model.encoder, model.decoder))
+        assert tuple(found) == totals
 
 
 def test_entropy_of_grids():

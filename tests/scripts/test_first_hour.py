@@ -31,7 +31,7 @@ def test_a_missing_agent_is_told_before_torch_is_loaded(script, tmp_path):
 @pytest.mark.parametrize(
     ("load", "command"),
     [
-        (EncodedRollouts.load, "encode_rollouts.py"),
+        (EncodedRollouts.load, "worldmodels encode_rollouts"),
         (load_vision, "scripts/train_vae.py makes"),
         (load_memory, "scripts/train_mdnrnn.py makes"),
     ],

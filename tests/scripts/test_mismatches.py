@@ -165,7 +165,11 @@ REAL = ("--where", "real", "--evolution.popsize", "2", "--evolution.generations"
         (train_vae, ("--rollouts", "{nothing}"), "no episodes in nothing; collect some with"),
         (train_vae, ("--rollouts", "{m32}"), "m32 is not a rollout store"),
         (encode_rollouts, ("--vision", "{nothing}"), "nothing: no such folder"),
-        (train_mdnrnn, ("--encoded", "{nothing}"), "nothing: no such folder; make it with encode_"),
+        (
+            train_mdnrnn,
+            ("--encoded", "{nothing}"),
+            "nothing: no such folder; make it with `worldmodels encode_rollouts`",
+        ),
         (train_controller, ("--memory", "{nothing}"), "nothing: no such folder"),
         (
             collect_rollouts,

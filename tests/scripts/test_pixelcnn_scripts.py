@@ -10,7 +10,14 @@ import torch
 from PIL import Image
 
 from generative.pixelcnn import GatedNet, PixelCNN
-from generative.pixelcnn.config import GatedConfig, PixelCNNConfig, PlainConfig, PlusPlusConfig
+from generative.pixelcnn.config import (
+    GatedConfig,
+    PixelCNNConfig,
+    PlainConfig,
+    PlusPlusConfig,
+    RecurrentConfig,
+)
+from generative.training.sizes import SizesAlone
 from scripts import explore, train_pixelcnn
 from scripts.certified.pixelcnn import largest_leak
 from scripts.explored import pixelcnn
@@ -21,6 +28,23 @@ torch.set_num_threads(1)
 def tiny(network) -> PixelCNN:
     torch.manual_seed(0)
     return PixelCNNConfig((1, 8, 8), 4, 2, network).build().eval()
+
+
+def test_pixelrnn_has_presets_of_its_own(tmp_path):
+    """12 layers for CIFAR-10, as published; a small one runs in seconds."""
+    paper, smoke = (train_pixelcnn.PRESETS[name] for name in ("rnn-paper", "smoke-rnn"))
+    assert isinstance(paper.model.network, RecurrentConfig)
+    assert (paper.data, paper.model.image_shape, paper.model.levels) == (
+        "cifar-10",
+        (3, 32, 32),
+        256,
+    )
+    assert (paper.model.network.num_recurrent, paper.model.network.hidden_dim) == (12, 129)
+    with torch.device("meta"), SizesAlone():
+        paper.model.build()
+    args = replace(smoke, out=tmp_path / "run", steps=2, log_every=1, picture_every=2)
+    model = PixelCNN.from_pretrained(train_pixelcnn.main(args))
+    assert isinstance(model.config.network, RecurrentConfig)
 
 
 def test_presets_are_the_books():

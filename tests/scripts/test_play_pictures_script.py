@@ -66,9 +66,9 @@ def test_what_is_missing_is_told_with_the_command_that_makes_it(tmp_path, capsys
     monkeypatch.chdir(tmp_path)
     told = told_by(capsys)
     assert told.startswith("play_pictures.py: pretrained/emoji: no such folder; make it with ")
-    assert "scripts/train_latent_diffusion.py emoji, or pass another as model" in told
+    assert "`worldmodels train_latent_diffusion emoji`, or pass another as model" in told
     told = told_by(capsys, "None", "--flamingo", "runs/none")
-    assert "runs/none: no such folder; make it with scripts/train_flamingo.py" in told
+    assert "runs/none: no such folder; make it with `worldmodels train_flamingo`" in told
 
 
 def test_models_that_need_more_than_words_are_refused(tmp_path, capsys):

@@ -69,8 +69,8 @@ def test_one_message_about_the_one_that_is_wrong(verb, words, told, capsys):
 @pytest.mark.parametrize(
     ("verb", "told"),
     [
-        ("train_mdnrnn", "runs/encoded/data: no such folder; make it with scripts/encode_rollouts"),
-        ("evaluate", "pretrained/carracing-dream: no such folder; make it with scripts/train_in_"),
+        ("train_mdnrnn", "data: no such folder; make it with `worldmodels encode_rollouts`"),
+        ("evaluate", "carracing-dream: no such folder; make it with `worldmodels train_in_dream`"),
         ("explore", "carracing-dream/vision: no such folder; pass the folder of a run or of"),
         ("import_weights", "weights: no such folder; pass a clone of hardmaru/WorldModelsExp"),
     ],

@@ -63,8 +63,13 @@ def test_unknown_words_are_named_once_and_go_on(capsys):
 def test_a_caption_that_is_too_long_is_refused():
     tokeniser = CaptionTokeniser.fit(WRITTEN, length=5)
     tokeniser.encode(["a red disc"])
-    with pytest.raises(ValueError, match=r"needs 6 tokens .* a row has 5; .* length=6"):
+    with pytest.raises(ValueError, match=r"^'a red red.* 6 tokens .* a row has 5; .* length=6"):
         tokeniser.encode(["a red red disc"])
+    long = "red " * 90
+    with pytest.raises(ValueError, match=r"^2 of 3 captions .*: 'red .*length=92") as told:
+        tokeniser.encode(["a red red disc", "a red disc", long])
+    assert len(str(told.value)) < 250
+    assert tokeniser.count(long) == 92
 
 
 def test_signs_are_spelled():

@@ -126,10 +126,20 @@ def test_a_folder_with_a_list(tmp_path):
         load_captioned_folder(tmp_path)
 
 
+def test_images_of_a_folder_know_their_files(tmp_path):
+    fill(tmp_path, 6)
+    data = load_captioned_folder(tmp_path, side=8)
+    assert data.files == tuple(f"{i}.png" for i in range(6))
+    assert data.part("train").files == tuple(np.array(data.files)[data.images.split == 0])
+    with pytest.raises(ValueError, match="6 images and 2 files"):
+        CaptionedImages(data.images, data.captions, ("a.png", "b.png"))
+
+
 def test_what_a_folder_lacks_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds 0 images; at least 3 are needed"):
+    needed = r"at least 3 images are needed, as \.bmp.*, each with its captions in a \.txt"
+    with pytest.raises(FileNotFoundError, match=f"holds 0 images; {needed}"):
         load_captioned_folder(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no such folder; give one that holds images"):
+    with pytest.raises(FileNotFoundError, match=f"none: no such folder; {needed}"):
         load_captioned_folder(tmp_path / "none")
     fill(tmp_path, 6)
     for i in (0, 2, 3, 5):

@@ -223,8 +223,11 @@ def test_folder_of_images(tmp_path):
     (tmp_path / "a" / "broken.png").write_bytes(b"nothing")
     with pytest.raises(DamagedFileError, match=r"broken\.png: cannot be read as an image"):
         load_images(tmp_path)
-    with pytest.raises(FileNotFoundError, match="holds 0 images; at least 3"):
+    with pytest.raises(FileNotFoundError, match="no such folder; at least 3 images"):
         load_images(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="empty holds 0 images; at least 3 images"):
+        load_images(tmp_path / "empty")
 
 
 def test_images_of_few_levels_can_grow():

@@ -193,10 +193,19 @@ def test_names_are_read_from_unicodes_file():
 
 
 def test_packing_without_the_files_says_where_they_come_from(tmp_path):
+    font, names = tmp_path / "a.ttf", tmp_path / "en.xml"
+    words = ["--font", str(font), "--names", str(names), "--out", str(tmp_path)]
     with pytest.raises(FileNotFoundError, match="fonts-noto-color-emoji"):
-        emoji_sheet.main(
-            ["--font", str(tmp_path / "a.ttf"), "--names", "en.xml", "--out", str(tmp_path)]
-        )
+        emoji_sheet.pack_emoji(font, names, 32, tmp_path)
+    with pytest.raises(SystemExit, match=r": .*a\.ttf: no such file; .*fonts-noto-color-emoji"):
+        emoji_sheet.main(words)
+    font.write_bytes(b"no font")
+    names.write_text("<ldml>")
+    with pytest.raises(SystemExit, match=r"en\.xml: is no XML"):
+        emoji_sheet.main(words)
+    names.write_text(ANNOTATIONS)
+    with pytest.raises(SystemExit, match=r"a\.ttf: is no font"):
+        emoji_sheet.main(words)
 
 
 class OneColour:

@@ -10,7 +10,9 @@ from generative.classifier import (
     ClassifierLossConfig,
     CNNClassifierConfig,
     MLPClassifierConfig,
+    ViTClassifierConfig,
 )
+from generative.nets.config import vit_block
 from tests.generative.families.common import Family, pictures, wrong_images
 
 
@@ -46,6 +48,19 @@ FAMILIES = {
         steps=100,
         wrong=wrong_images(3, 16),
         script="train_classifier",
+        loss=lambda model, x: model.loss(x, labels(x)).loss,
+        to_batch=lambda x: (x, labels(x)),
+    ),
+    "ViTClassifier": Family(
+        make=ViTClassifierConfig((3, 16, 16), 4, 8, 1, vit_block(16, 2)).build,
+        examples=pictures(3, 16),
+        learner=lambda model, steps: ClassifierLearner(
+            model, ClassifierLossConfig(lr=1e-2, final_lr=1e-3), steps
+        ),
+        logged="loss",
+        below=0.1,
+        steps=100,
+        wrong=wrong_images(3, 16),
         loss=lambda model, x: model.loss(x, labels(x)).loss,
         to_batch=lambda x: (x, labels(x)),
     ),

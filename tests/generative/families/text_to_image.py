@@ -45,6 +45,11 @@ def glide() -> TextToImage:
     return GLIDEConfig(*SAME, NETWORK, SCHEDULE, steps=4).build()
 
 
+def patches() -> TextToImage:
+    """The same, whose U-Net works on squares of 2x2 pixels."""
+    return GLIDEConfig(*SAME, replace(NETWORK, patch=2), SCHEDULE, steps=4).build()
+
+
 def texts(n: int) -> Tensor:
     """A caption for each of n images, as tokens; no two of the first eight are equal."""
     rows = [[2, 4 + i % 4, 4 + i // 4 % 4, 3, 0, 0] for i in range(n)]
@@ -112,6 +117,7 @@ NOT_ALL_TRAINED = frozenset({"loss"})
 """A gradient does not reach the parts that are not trained."""
 FAMILIES = {
     "GLIDE": told(glide, script="train_text_to_image"),
+    "GLIDE of patches": told(patches),
     "ImageDecoder": told(decoder, NOT_ALL_TRAINED),
     "Imagen": told(imagen, NOT_ALL_TRAINED),
     "LatentDiffusion": told(latent, NOT_ALL_TRAINED),

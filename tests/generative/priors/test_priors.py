@@ -219,6 +219,12 @@ def test_of_several_draws_the_closest_is_kept():
     assert torch.equal(closest(images[:2], text), images[:2])
 
 
+@pytest.mark.parametrize("draws", [1, 2])
+@pytest.mark.parametrize("config", [DIFFUSION, BUCKETS])
+def test_of_no_captions_there_are_no_embeddings(config, draws: int):
+    assert config.build().sample(torch.zeros(0, 4), draws=draws).shape == (0, 4)
+
+
 def test_captions_are_left_out_whole():
     text, context = torch.ones(2, 4), torch.ones(2, 3, 5)
     found = drop(Given(text, context), torch.tensor([True, False]))

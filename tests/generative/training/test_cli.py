@@ -312,7 +312,11 @@ def test_ctrl_c_while_a_command_imports(folder, status, told):
         ("--what write --out /proc/nowhere/at-all", "/proc/nowhere: No such file or directory"),
         ("--what write --out story.py/below", "story.py/below: Not a directory"),
         ("--what 'write twice'", "/: Is a directory"),
-        ("--source nothing", "nothing: no such folder; make it with scripts/make_it.py"),
+        (
+            "--source nothing",
+            "nothing: no such folder; make it with `worldmodels make_it`, or pass another as "
+            "--source",
+        ),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(story, words, told):

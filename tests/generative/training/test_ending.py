@@ -1,6 +1,7 @@
 """What a command says when its run has ended."""
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,12 @@ def test_figures_beside_their_floor_places_and_what_to_try_next(tmp_path):
         f"  curves    {run / 'curves.png'}",
         f"  next      worldmodels explore {run}",
     ]
+
+
+def test_a_path_with_spaces_is_quoted_in_the_command(tmp_path):
+    train(Args(tmp_path / "a run"))
+    _, _, command = describe_run(tmp_path / "a run").rpartition("next ")
+    assert shlex.split(command) == ["worldmodels", "explore", str(tmp_path / "a run")]
 
 
 def test_damaged_metrics_leave_the_figures(tmp_path):
