@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from generative.data.image_set import ImageSet
     from generative.gan import GAN
     from generative.nets.projected import ProjectedCritic
+    from generative.translation import Pix2Pix
 
 
 @dataclass(frozen=True)
@@ -300,7 +301,7 @@ def train_features(
     return Classifier.from_pretrained(folder, run.device)
 
 
-def give_features(model: GAN, run: Run) -> None:
+def give_features(model: GAN | Pix2Pix, run: Run) -> None:
     """Train the classifier that a projected critic looks through, if the model has one."""
     projected = getattr(run.config.model, "projected", None)
     if projected is not None:
