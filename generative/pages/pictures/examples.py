@@ -13,9 +13,10 @@ SCENES = (
     "three red discs", "a green cross and a white disc", "a violet triangle at the top right",
     "a yellow disc below a red cross", "two blue squares",
 )  # fmt: skip
+# Those that `pretrained/emoji` draws so that they can be named.
 EMOJI = (
-    "red heart", "grinning face", "pizza", "rocket", "cat face", "red apple", "rainbow",
-    "blue heart", "snowman", "tropical fish",
+    "red heart", "cat face", "rocket", "panda", "red apple", "rainbow", "soccer ball",
+    "grinning face", "green heart", "umbrella",
 )  # fmt: skip
 CLOTHES = ("an ankle boot", "a dress", "a bag", "a shirt", "trousers", "a sandal")
 NUM = 8
