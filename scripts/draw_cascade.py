@@ -88,7 +88,7 @@ class Args(Checked):
 DEFAULT_PRESET = "scenes"
 PRESETS = {
     # After `train_text_to_image scenes-small` and
-    # `train_text_to_image upsampler --out runs/upsampler`.
+    # `train_text_to_image upsampler`.
     "scenes": Args(),
     "smoke": Args(samples=2, images=2, noises=(0.1,)),
 }

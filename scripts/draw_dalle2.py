@@ -72,7 +72,7 @@ class Args(Checked):
     """Run of train_clip; if not given, the one that the run of the decoder names."""
     prior: Path = Path("runs/prior")
     """Run of `train_prior clip` or `clip-buckets`."""
-    decoder: Path = Path("runs/text_to_image")
+    decoder: Path = Path("runs/decoder")
     """Run of `train_text_to_image decoder`."""
     data: CaptionData | None = None
     """Captions and images; if not given, those of the run of the decoder, or else scenes."""

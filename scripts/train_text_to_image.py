@@ -226,6 +226,7 @@ PRESETS = {
     # Cells of 2x2 places, whose objects noise can hide; "a red square" says which it was. What it
     # should do with any object is known, so it sees them all.
     "upsampler": Args(
+        out=Path("runs/upsampler"),
         scenes="all",
         model=UpsamplerConfig(
             (3, 24, 24),
@@ -243,6 +244,7 @@ PRESETS = {
     # After `train_caption_reader`: the U-Net halves its sides before its blocks, which are wider as
     # they have fewer places. What the convolutions behind them leave in black cells ends at black.
     "imagen": Args(
+        out=Path("runs/imagen"),
         model=ImagenConfig(
             (3, 24, 24),
             text=T5Config(64, 12, 2, t5_block(64, 2, 0.0), max_len=24),
@@ -272,6 +274,7 @@ PRESETS = {
     ),
     # After `train_clip`, whose embeddings have 64 numbers; half of the texts are left out.
     "decoder": Args(
+        out=Path("runs/decoder"),
         model=ImageDecoderConfig(
             (3, 24, 24),
             text=_text(64, 2, 1, 24, 64),
@@ -290,6 +293,7 @@ PRESETS = {
     # After `train_vqvae scenes` and `train_text_to_image`: a cell of a scene is a place, and its
     # codes take small errors of the latents away.
     "latent": Args(
+        out=Path("runs/latent"),
         model=LatentDiffusionConfig(
             CODES_OF_SCENES,
             text=_text(64, 2, 1, 24, 64),
