@@ -100,6 +100,20 @@ PRESETS = {
         steps=4000,
         partners=3,
     ),
+    # The same with SigLIP's loss and the factor that it begins with (Zhai et al. 2023).
+    "scenes-siglip": Args(
+        out=Path("runs/siglip"),
+        model=CLIPConfig(
+            clip_vit((3, 24, 24), 8, 2, 64, 2),
+            TextEncoderConfig(64, 24, 2, clip_block(64, 2)),
+            64,
+            objective="sigmoid",
+            scale=10.0,
+        ),
+        loss=CLIPLossConfig(optimizer="muon", lr=4e-3, final_lr=2e-5, warmup=100, clip=1.0),
+        steps=4000,
+        partners=3,
+    ),
     "emoji": Args(
         data="emoji",
         model=CLIPConfig(

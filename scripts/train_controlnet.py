@@ -102,9 +102,10 @@ PRESETS = {
     # After `train_text_to_image scenes`.
     "scenes": OF_SCENES,
     "scenes-palette": replace(OF_SCENES, hint="palette", out=Path("runs/controlnet_palette")),
-    # The publication's rate and batch, around a latent diffusion model of 512x512 pixels.
+    # The publication's rate and batch, around `train_text_to_image stable-diffusion`: 361 million
+    # weights that learn.
     "paper": Args(
-        base=Path("runs/latent_diffusion"),
+        base=Path("runs/stable_diffusion"),
         data="folder",
         loss=TextToImageLossConfig(
             weighting="noise", levels="time", lr=1e-5, final_lr=1e-5, ema=0.0, drop=0.5

@@ -11,6 +11,7 @@ from generative.flamingo.config import (
     FlamingoLossConfig,
     NFNetConfig,
     ResamplerConfig,
+    flamingo_of,
 )
 from generative.text.config import GPTConfig, TextLossConfig, gpt2_block
 from generative.training.cli import start
@@ -100,7 +101,25 @@ class Args(Checked):
 
 
 DEFAULT_PRESET = "scenes"
+PAPER = Args(
+    out=Path("runs/paper_flamingo"),
+    model=flamingo_of("80b"),
+    language=TextLossConfig(lr=1e-4, final_lr=1e-5, warmup=1500, beta2=0.95, clip=1.0),
+    loss=FlamingoLossConfig(
+        lr=1e-4, final_lr=1e-4, warmup=5000, beta2=0.999, weight_decay=0.1, clip=1.0
+    ),
+    steps=500_000,
+)
 PRESETS = {
+    # Flamingo of 80 billion weights (Alayrac et al. 2022), 194 million of them in the resampler.
+    # Twelve gated layers of this layout have 8.4 billion, where 10 are stated; the GPT 64.7 for 70,
+    # as it has no relative positions. The rate of the gated layers and their steps are stated. The
+    # texts are this command's; pictures of scenes ask for --model.vision.image-shape 3 24 24.
+    "paper": PAPER,
+    # 24 gated layers, 1.2 billion weights as stated.
+    "paper-3b": replace(PAPER, model=flamingo_of("3b")),
+    # The stated ten gated layers have 1.8 billion weights, where 1.6 are stated.
+    "paper-9b": replace(PAPER, model=flamingo_of("9b")),
     "scenes": Args(),
     "smoke": Args(
         model=FlamingoConfig(
@@ -122,6 +141,8 @@ PRESETS = {
 
 def main(args: Args) -> Path:
     """Returns the folder of the trained model."""
+    import random
+
     import torch
 
     from generative.flamingo.model import FlamingoLearner
@@ -135,6 +156,8 @@ def main(args: Args) -> Path:
         if args.threads:
             torch.set_num_threads(args.threads)
         talk = PictureTalk()
+        pictures = talk.images(talk.draw(1, random.Random(0)))
+        check_shape(args.model.vision, tuple(pictures.shape[-3:]))
         talk.tokeniser.save(run.path / VOCABULARY_NAME)
         train_language(args, talk)
         if args.vision_by == "contrast":
@@ -157,6 +180,20 @@ def main(args: Args) -> Path:
         if args.report is not None:
             add_to_report(args.report, run)
         return run.path / "model"
+
+
+def check_shape(vision: NFNetConfig, shape: tuple[int, ...]) -> None:
+    """Refuse a vision of other images than the pictures of the texts, (C, H, W).
+
+    Raises:
+        ValueError: says which option fits.
+    """
+    if vision.image_shape != shape:
+        sides = " ".join(map(str, shape))
+        raise ValueError(
+            f"model.vision.image_shape is {vision.image_shape}, and the pictures are {shape}; give "
+            f"--model.vision.image-shape {sides}"
+        )
 
 
 def config_of(args: Args, talk: PictureTalk) -> FlamingoConfig:

@@ -104,14 +104,17 @@ PRESETS = {
     "paper-grey": Args(source="grey"),
     "sprites": replace(
         SPRITES,
-        # The critic of this gain tells fringes of shapes and fine patterns; with 1 it is guessing.
+        # A critic of this gain and width tells fringes of shapes and fine patterns from a colour;
+        # with a gain of 1 it is guessing.
         model=replace(
             SMALL, num_dropout=0, noise_dim=8,
-            projected=replace(projected_by((3, 32, 32), 16, 32, 64, 64), pixel_gain=8.0),
+            projected=replace(
+                projected_by((3, 32, 32), 16, 32, 64, 64, pixel_width=64), pixel_gain=8.0
+            ),
         ),
         features=OF_SPRITES,
         loss=Pix2PixLossConfig(PROJECTED, l1=0.1),
-        steps=3000,
+        steps=5000,
         batch_size=32,
         picture_every=500,
     ),

@@ -69,8 +69,35 @@ class Args(Checked):
 DEFAULT_PRESET = "pair"
 TABLE = ScheduleConfig("cosine-betas", num_betas=100)
 PRESETS = {
-    # Sizes that are usual for small copies; the publication's priors have 1 billion parameters.
+    # The diffusion prior of Ramesh et al. 2022 (appendix C), stated as 1 billion weights; ours has
+    # 1.2. The widths are those of its CLIP, whose texts have 1,024 numbers a token. How the rate
+    # falls is not stated.
     "paper": Args(
+        out=Path("runs/paper_prior"),
+        data="clip",
+        model=DiffusionPriorConfig(
+            1024, 1024, 1024, 256, 24, gpt2_block(2048, 32, dropout=0.0),
+        ),
+        loss=PriorLossConfig(lr=1.1e-4, adam_eps=1e-6, weight_decay=0.06, ema=0.9999),
+        steps=600_000,
+        batch_size=4096,
+    ),
+    # Its autoregressive prior, stated as 1 billion weights: a decoder of 24 layers of 1,664, 319
+    # components in 1,024 buckets. Its encoder of captions is 2,048 wide, ours as wide as the
+    # decoder. Here each component has its own vectors of buckets, for input and for output, 1.1
+    # billion weights: with them it is 2.9.
+    "paper-buckets": Args(
+        out=Path("runs/paper_prior_buckets"),
+        data="clip",
+        model=AutoregressivePriorConfig(
+            1024, 1024, 1024, 256, 319, 1024, 4, 24, 24, gpt2_block(1664, 26, dropout=0.0)
+        ),
+        loss=PriorLossConfig(lr=1.6e-4, adam_eps=1e-10, weight_decay=0.04, ema=0.999),
+        steps=1_000_000,
+        batch_size=4096,
+    ),
+    # Sizes that are usual for small copies.
+    "small": Args(
         data="clip",
         model=DiffusionPriorConfig(
             512, 512, 512, 77, 6, gpt2_block(256, 4, dropout=0.0),
@@ -78,7 +105,7 @@ PRESETS = {
         loss=PriorLossConfig(lr=3e-4),
         steps=30_000,
     ),
-    "paper-buckets": Args(
+    "small-buckets": Args(
         data="clip",
         model=AutoregressivePriorConfig(
             512, 512, 512, 77, 32, 256, 4, 3, 6, gpt2_block(256, 4, dropout=0.0)

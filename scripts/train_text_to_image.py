@@ -10,13 +10,15 @@ from generative.codes.config import QuantiserConfig, VQVAEConfig
 from generative.data.emoji import Augmentation
 from generative.diffusion.config import ScheduleConfig
 from generative.known.config import CaptionMix
-from generative.nets.config import clip_block
+from generative.nets.config import BlockConfig, clip_block
 from generative.text.config import T5Config, t5_block
 from generative.text_to_image.config import (
+    ConditionalDiTConfig,
     ConditionalUNetConfig,
     GLIDEConfig,
     ImageDecoderConfig,
     ImagenConfig,
+    KLAutoencoderConfig,
     LatentDiffusionConfig,
     TextEncoderConfig,
     TextToImageLossConfig,
@@ -146,6 +148,10 @@ def _network(dim: int, **settings) -> ConditionalUNetConfig:
     return ConditionalUNetConfig(context_dim=dim, vector_dim=dim, **settings)
 
 
+AT_64 = {
+    "multipliers": (1, 2, 3, 4), "num_blocks": (3,), "attention": (1, 2, 3), "head_dim": 64
+}  # fmt: skip
+"""Layout of U-Nets for 64x64 pixels (Dhariwal & Nichol 2021) in the publications below."""
 # With Muon the error falls in a third of the steps. Where errors of clear pictures weigh more than
 # those of noisy ones, as errors of the velocity do, captions are learned late.
 OF_SCENES = TextToImageLossConfig(
@@ -156,25 +162,159 @@ CODES_OF_SCENES = VQVAEConfig(
     (3, 24, 24), (64, 128, 128), 32, 2, QuantiserConfig(32, 16), overlap=False
 )
 """Those of `train_vqvae`; they are replaced by those of the run."""
+T5_XXL = T5Config(
+    32_096, 32, 24,
+    BlockConfig(
+        4096, 64, 64, 15_360, "pre", "rms", activation="gelu", dropout=0.0, bias=False, scale=False
+    ),
+    max_len=256,
+)  # fmt: skip
+"""T5-XXL in its version 1.1: 24 layers of 4,096. Its hidden layers have 10,240 units with a gate
+for each; these have half as many again and no gate, which are as many weights."""
+STABLE_DIFFUSION = LatentDiffusionConfig(
+    KLAutoencoderConfig((3, 512, 512), 128, (1, 2, 4, 4), 2),
+    text=TextEncoderConfig(49_408, 77, 12, clip_block(768, 12)),
+    network=ConditionalUNetConfig(
+        320, (1, 2, 4, 4), (2,), (0, 1, 2), num_heads=8, context_dim=768, scale_shift=False,
+        transformer=True,
+    ),
+    scale=7.5,
+)  # fmt: skip
+OF_GLIDE = TextToImageLossConfig(
+    weighting="noise", levels="time", lr=1e-4, final_lr=1e-4, ema=0.9999, drop=0.2
+)
+"""Loss of the publications, and GLIDE's rate. A fifth of its texts was left out only at the end.
+Networks estimate the velocity where the schedule leaves no signal, as noise tells nothing there."""
 UNTIL_TOLD = -20.0, -2.0
 """Log SNRs at which a caption tells what the picture does not: beyond them guidance would multiply
 nothing but errors."""
+DIT_OF_SCENES = GLIDEConfig(
+    (3, 24, 24),
+    text=_text(64, 2, 1, 24, 64),
+    network=ConditionalDiTConfig(4, 96, 2, 3, context_dim=64, vector_dim=64),
+    prediction="data",
+    steps=60,
+    scale=1.0,
+    interval=UNTIL_TOLD,
+)
+"""That of the preset scenes with a DiT. The 48 noisy numbers of a patch fit into its tokens, so
+that it can also estimate the noise, or what has it as a part."""
 PRESETS = {
-    # Sizes of the published 64x64 model; its learnt variances and its upsampler are left out.
+    # GLIDE of Nichol et al. 2022: a U-Net 512 wide (2.3 billion weights) and 24 layers of 2,048
+    # that read the text (1.2 billion). Its learnt variances are left out, its blocks that change
+    # the sides are convolutions here, and text has an attention of its own. The heads of the text
+    # encoder are not stated; DALL.E 2's, of the same width and depth, has 32.
     "paper": Args(
         data="folder",
         model=GLIDEConfig(
             (3, 64, 64),
-            text=_text(512, 8, 16, 128, 50_000),
-            network=_network(
-                512, width=192, multipliers=(1, 2, 3, 4), num_blocks=(3,), attention=(1, 2, 3),
-                head_dim=64, dropout=0.1,
-            ),
+            text=_text(2048, 32, 24, 128, 50_257),
+            network=_network(2048, width=512, dropout=0.1, **AT_64),
             steps=100,
         ),
-        loss=TextToImageLossConfig(
-            weighting="noise", levels="time", lr=1e-4, final_lr=1e-4, ema=0.9999, drop=0.2
+        loss=OF_GLIDE,
+        steps=2_500_000,
+        batch_size=2048,
+    ),
+    # GLIDE's upsampler to 256x256 pixels, 1.5 billion weights: 384 wide, with a text encoder of
+    # 1,024. How many layers that has is not stated; 24 are the base model's.
+    "paper-upsampler": Args(
+        out=Path("runs/paper_upsampler"),
+        data="folder",
+        model=UpsamplerConfig(
+            (3, 256, 256),
+            text=_text(1024, 16, 24, 128, 50_257),
+            network=_network(
+                1024, width=384, multipliers=(1, 1, 2, 2, 4, 4), num_blocks=(2,),
+                attention=(3, 4, 5), head_dim=64, told_level=True,
+            ),
+            schedule=ScheduleConfig("linear"),
+            prediction="noise",
+            steps=27,
+            factor=4,
         ),
+        loss=OF_GLIDE,
+        steps=1_600_000,
+        batch_size=512,
+    ),
+    # The decoder of DALL.E 2 (Ramesh et al. 2022, appendix C), 3.5 billion weights, told embeddings
+    # of 1,024 numbers. Its learnt variances are left out; the vocabulary is not stated.
+    "paper-decoder": Args(
+        out=Path("runs/paper_decoder"),
+        data="folder",
+        model=ImageDecoderConfig(
+            (3, 64, 64),
+            text=_text(2048, 32, 24, 256, 50_257),
+            network=ConditionalUNetConfig(
+                width=512, context_dim=2048, vector_dim=2048 + 1024, dropout=0.1, **AT_64
+            ),
+            steps=250,
+            embedding_dim=1024,
+        ),
+        clip=Path("runs/clip"),
+        loss=replace(OF_GLIDE, lr=1.2e-4, final_lr=1.2e-4, drop=0.5),
+        steps=800_000,
+        batch_size=2048,
+    ),
+    # The base model of Imagen (Saharia et al. 2022, appendix F.1), 2 billion weights: GLIDE's
+    # layout, told T5-XXL's tokens and their mean (published: a mean by attention). The Efficient
+    # U-Net is that of its upsamplers. Steps and rate are the publication's, for Adafactor.
+    "paper-imagen": Args(
+        out=Path("runs/paper_imagen"),
+        data="folder",
+        model=ImagenConfig(
+            (3, 64, 64),
+            text=T5_XXL,
+            network=_network(4096, width=512, **AT_64),
+            steps=256,
+        ),
+        reader=Path("runs/caption_reader"),
+        loss=replace(OF_GLIDE, warmup=10_000, drop=0.1),
+        steps=2_500_000,
+        batch_size=2048,
+    ),
+    # Stable Diffusion 1, after Rombach et al. 2022: 859,520,964 weights that learn, beside the
+    # autoencoder of `train_kl_autoencoder paper` for 512x512 pixels and the text encoder of CLIP
+    # ViT-L/14. Its four stages of training, the first at 256x256 pixels, are one here.
+    "stable-diffusion": Args(
+        out=Path("runs/stable_diffusion"),
+        data="folder",
+        model=STABLE_DIFFUSION,
+        autoencoder=Path("runs/kl_autoencoder"),
+        reader=Path("runs/clip"),
+        loss=replace(OF_GLIDE, warmup=10_000, drop=0.1),
+        steps=1_171_000,
+        batch_size=2048,
+    ),
+    # Stable Diffusion 2 at 512x512 pixels: heads of 64 features, told 23 of the 24 layers of
+    # OpenCLIP ViT-H/14, 865,910,724 weights that learn. Steps of its two stages together.
+    "stable-diffusion-2": Args(
+        out=Path("runs/stable_diffusion_2"),
+        data="folder",
+        model=replace(
+            STABLE_DIFFUSION,
+            text=TextEncoderConfig(
+                49_408, 77, 23, replace(clip_block(1024, 16), activation="gelu")
+            ),
+            network=replace(STABLE_DIFFUSION.network, num_heads=0, head_dim=64, context_dim=1024),
+        ),
+        autoencoder=Path("runs/kl_autoencoder"),
+        reader=Path("runs/clip"),
+        loss=replace(OF_GLIDE, warmup=10_000, drop=0.1),
+        steps=1_400_000,
+        batch_size=2048,
+    ),
+    # GLIDE as it was released, 192 wide with 16 layers of 512 for the text; its learnt variances
+    # and its upsampler are left out.
+    "released": Args(
+        data="folder",
+        model=GLIDEConfig(
+            (3, 64, 64),
+            text=_text(512, 8, 16, 128, 50_257),
+            network=_network(512, width=192, dropout=0.1, **AT_64),
+            steps=100,
+        ),
+        loss=OF_GLIDE,
         steps=2_500_000,
         batch_size=2048,
     ),
@@ -204,6 +344,24 @@ PRESETS = {
             interval=UNTIL_TOLD,
         ),
         loss=OF_SCENES,
+        steps=6000,
+    ),
+    # The same by other forms: a DiT in place of the U-Net, and this DiT by flow matching or as the
+    # network of EDM, each with its own loss: by errors of the data, what these networks give is
+    # hardly learnt at clear pictures, and all drawings keep a little noise.
+    "scenes-dit": Args(
+        out=Path("runs/scenes_dit"), model=DIT_OF_SCENES, loss=OF_SCENES, steps=6000
+    ),
+    "scenes-flow": Args(
+        out=Path("runs/scenes_flow"),
+        model=replace(DIT_OF_SCENES, schedule=ScheduleConfig("rectified"), prediction="flow"),
+        loss=replace(OF_SCENES, weighting="flow"),
+        steps=6000,
+    ),
+    "scenes-edm": Args(
+        out=Path("runs/scenes_edm"),
+        model=replace(DIT_OF_SCENES, prediction="edm"),
+        loss=replace(OF_SCENES, weighting="edm"),
         steps=6000,
     ),
     # The first stage of a cascade, whose second one is the upsampler below. A place of the U-Net is

@@ -108,6 +108,10 @@ SPRITES = Args(
     batch_size=16,
     picture_every=300,
 )
+PLAIN = replace(SPRITES.loss, perceptual=0.0, adversarial=0.0)
+SPRITES_VIT = replace(
+    SPRITES, model=ViTVQGANConfig(patch=4, quantiser=QuantiserConfig(1024, 32, "cosine"))
+)
 SMOKE = Args(
     data="sprites",
     model=ViTVQGANConfig(
@@ -158,13 +162,12 @@ PRESETS = {
     ),
     "sprites": SPRITES,
     # The same autoencoder with the loss of a VQ-VAE, to see what the critic adds.
-    "sprites-plain": replace(
-        SPRITES, loss=replace(SPRITES.loss, perceptual=0.0, adversarial=0.0)
-    ),
+    "sprites-plain": replace(SPRITES, loss=PLAIN),
     # 1,000 codes, which are numbers that are rounded and not a list (Mentzer et al. 2024).
     "sprites-fsq": replace(SPRITES, model=replace(CODED, quantiser=FSQConfig((8, 5, 5, 5)))),
     "sprites-resnet": replace(SPRITES, model=VQGANConfig()),
-    "sprites-vit": replace(SPRITES, model=ViTVQGANConfig(), steps=5000, batch_size=32),
+    "sprites-vit": SPRITES_VIT,
+    "sprites-vit-plain": replace(SPRITES_VIT, loss=PLAIN),
     "fashion": Args(
         data="fashion-mnist",
         model=VQVAEConfig(critic=PatchCriticConfig(8)),

@@ -632,6 +632,14 @@ GIVEN: dict[str, Given] = {
     "generative.mdn": lambda _: {"features": torch.randn(3, 64), "target": torch.randn(3, 2)},
     "generative.music": given_music,
     "generative.pages": given_pages,
+    "generative.nets.conditional_dit": lambda _: {
+        **names("generative.nets.conditional_unet", "Condition"),
+        "text": torch.randn(2, 5, 64),
+        "mask": torch.ones(2, 5, dtype=torch.bool),
+        "vector": torch.randn(2, 64),
+        "x_t": torch.randn(2, 3, 24, 24),
+        "log_snr": torch.zeros(2),
+    },
     "generative.nets.conditional_unet": lambda _: {
         "text": torch.randn(2, 5, 64),
         "mask": torch.ones(2, 5, dtype=torch.bool),

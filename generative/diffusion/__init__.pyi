@@ -48,6 +48,7 @@ from .model import (
 from .model import (
     estimates as estimates,
 )
+from .model import into_network as into_network
 from .model import level_losses as level_losses
 from .networks import (
     DenoisingMLP as DenoisingMLP,

@@ -42,9 +42,9 @@ __all__ = [
 ]
 
 
-Prediction = Literal["noise", "velocity", "data"]
-"""Output of a network, from which both others follow."""
-ImagePrediction = Literal["noise", "velocity", "data", "pixels"]
+Prediction = Literal["noise", "velocity", "data", "flow"]
+"""Output of a network, from which noise and data follow."""
+ImagePrediction = Literal["noise", "velocity", "data", "flow", "pixels"]
 """The same of images, whose pixels have a range."""
 
 
@@ -52,12 +52,14 @@ ImagePrediction = Literal["noise", "velocity", "data", "pixels"]
 class ScheduleConfig(Checked):
     """Share of signal left at time t in [0, 1]; the defaults are the book's (chapter 8)."""
 
-    kind: Literal["offset-cosine", "cosine", "linear", "scaled-linear", "cosine-betas"] = (
-        "offset-cosine"
-    )
+    kind: Literal[
+        "offset-cosine", "cosine", "rectified", "linear", "scaled-linear", "cosine-betas"
+    ] = "offset-cosine"
     """offset-cosine: the angle goes evenly from acos(max_signal) to acos(min_signal). cosine: from
-    0 to a right angle, no signal at the end. The others are tables of betas: linear (Ho et al.
-    2020), scaled-linear (evenly in their roots), cosine-betas (Nichol & Dhariwal 2021)."""
+    0 to a right angle, no signal at the end. rectified: signal to noise as on the straight line
+    (1 - t) data + t noise of flow matching (Lipman et al. 2023; Liu et al. 2023). The others are
+    tables of betas: linear (Ho et al. 2020), scaled-linear (evenly in their roots), cosine-betas
+    (Nichol & Dhariwal 2021)."""
     max_signal: Share = 0.95
     """Offset-cosine: signal rate at t = 0. What is finer than the noise then left is never seen."""
     min_signal: Share = 0.02
@@ -83,6 +85,8 @@ class ScheduleConfig(Checked):
             )
 
 
+SIGMA_DATA = 0.5
+"""Deviation of pixels in [-1, 1] that EDM supposes (Karras et al. 2022)."""
 LEAST_SIGNAL = 0.005
 """Least signal rate at which the data are estimated from the noise; DDPM's linear betas end at
 0.0064. That estimate has the error of the noise divided by it."""
@@ -92,7 +96,7 @@ def last_signal(schedule: ScheduleConfig) -> float:
     """Signal rate at t = 1, where sampling begins."""
     if schedule.kind == "offset-cosine":
         return schedule.min_signal
-    if schedule.kind == "cosine":
+    if schedule.kind in ("cosine", "rectified"):
         return 0.0
     if schedule.kind == "cosine-betas":
         # All but the last beta, which is held at 0.999, follow the square of the cosine.
@@ -132,8 +136,9 @@ class ImageDiffusionConfig(Checked):
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     prediction: ImagePrediction = "noise"
     """Output of the network: the noise; or signal rate * noise - noise rate * image, which stays
-    meaningful where there is only noise (Salimans & Ho 2022); or the image (data); or the image,
-    brought into the range of pixels (pixels), which saves learning black and white exactly."""
+    meaningful where there is only noise (Salimans & Ho 2022); or the image (data); or image -
+    noise, the velocity of flow matching (flow); or the image, brought into the range of pixels
+    (pixels), which saves learning black and white exactly."""
     steps: Size = 20
     """Steps of sampling, unless another number is asked for."""
     levels: Choices = 256
@@ -216,10 +221,11 @@ class DiffusionLossConfig(MuonConfig):
     """Error of the noise, a mean over its entries. The least absolute error (the book's) is reached
     by the median of the noise, the least squared error by its mean, which is what the theory of
     sampling asks for (Ho et al. 2020)."""
-    weighting: Literal["noise", "velocity", "data", "min-snr"] = "min-snr"
+    weighting: Literal["noise", "velocity", "data", "flow", "edm", "min-snr"] = "min-snr"
     """Weights of the noise levels. noise: all errors of the noise alike, the simple loss. velocity,
-    data: all errors of the velocity, or of the image, alike. min-snr: errors of the image times
-    min(SNR, gamma) (Hang et al. 2023)."""
+    data: all errors of the velocity, or of the image, alike. flow: of image - noise, the loss of
+    flow matching (Lipman et al. 2023). edm: of what EDM's network gives (Karras et al. 2022).
+    min-snr: errors of the image times min(SNR, gamma) (Hang et al. 2023)."""
     gamma: Positive = 5.0
     """Largest weight of min-snr."""
     levels: Literal["time", "log-snr", "normal"] = "time"

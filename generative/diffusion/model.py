@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from generative.diffusion.config import (
+    SIGMA_DATA,
     DiffusionLossConfig,
     ImageDiffusionConfig,
     PointDiffusionConfig,
@@ -52,6 +53,7 @@ __all__ = [
     "LevelLoss",
     "diffusion_loss",
     "estimates",
+    "into_network",
     "level_losses",
     "within",
 ]
@@ -90,21 +92,56 @@ class LevelLoss(NamedTuple):
     """Error of a number of the data: that of the noise / exp(log_snr)."""
 
 
-def estimates(output: Tensor, x: Tensor, log_snr: Tensor, prediction: str) -> tuple[Tensor, Tensor]:
+def estimates(
+    output: Tensor, x: Tensor, log_snr: Tensor, prediction: str, sigma_data: float = SIGMA_DATA
+) -> tuple[Tensor, Tensor]:
     """Estimates of (noise, data) from a network's output at x_t.
+
+    Flow matching and EDM have the same examples with the same noise, at another length: x_t /
+    (signal + noise rate) is the point (1 - t) data + t noise of rectified flow, t = noise rate /
+    (signal + noise rate), and x_t / signal is EDM's data + sigma noise. So all predictions have the
+    same samplers, and errors that can be compared.
 
     Args:
         output, x: (B, ...).
         log_snr: (B,).
-        prediction: "noise", "data", "pixels" for data too, or "velocity" for signal * noise -
-            noise rate * data.
+        prediction: "noise", "data", "pixels" for data too; "velocity" for signal * noise - noise
+            rate * data; "flow" for data - noise, the velocity of flow matching from noise to data
+            (Lipman et al. 2023; Liu et al. 2023); "edm" for the F of data = c_skip x_t / signal +
+            c_out F (Karras et al. 2022, table 1).
+        sigma_data: of "edm", the deviation of the data.
     """
     signal, rate = (part.view(-1, *[1] * (x.dim() - 1)) for part in signal_and_noise(log_snr))
     if prediction == "velocity":
         return rate * x + signal * output, signal * x - rate * output
+    if prediction == "flow":
+        length = signal + rate
+        return (x - signal * output) / length, (x + rate * output) / length
+    if prediction == "edm":
+        # `generative.diffusion.edm.scalings` with sigma = rate / signal, without dividing by rates.
+        square = rate.square() + (sigma_data * signal).square()
+        output = sigma_data * output / square.sqrt()
+        noise = rate * x / square - signal * output
+        return noise, sigma_data**2 * signal * x / square + rate * output
     if prediction in ("data", "pixels"):
         return (x - signal * output) / rate, output
     return output, (x - rate * output) / signal
+
+
+def into_network(
+    x: Tensor, log_snr: Tensor, prediction: str, sigma_data: float = SIGMA_DATA
+) -> Tensor:
+    """Input of the network at x_t (B, ...) and log_snr (B,), at the length that its kind has.
+
+    That of "flow" is the point (1 - t) data + t noise, that of "edm" has variance 1 at every noise
+    level, and all others have x_t; see `estimates`.
+    """
+    if prediction not in ("flow", "edm"):
+        return x
+    signal, rate = (part.view(-1, *[1] * (x.dim() - 1)) for part in signal_and_noise(log_snr))
+    if prediction == "flow":
+        return x / (signal + rate)
+    return x / (rate.square() + (sigma_data * signal).square()).sqrt()
 
 
 class _Within(torch.autograd.Function):
@@ -138,12 +175,14 @@ def diffusion_loss(
     schedule: Schedule,
     config: DiffusionLossConfig = LOSS,
     generator: torch.Generator | None = None,
+    sigma_data: float = SIGMA_DATA,
 ) -> DiffusionLosses:
     """Error of the noise in examples x (B, ...) that noise of random level was added to.
 
     Args:
         denoise: (x_t, log_snr) -> (noise, data).
         x: examples of mean 0 and variance 1, more or less.
+        sigma_data: deviation of the data in EDM's weighting.
     """
     log_snr = _draw_levels(x, schedule, config, generator)
     eps = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
@@ -151,11 +190,16 @@ def diffusion_loss(
     noise, _ = denoise(signal * x + rate * eps, log_snr)
     absolute = (eps - noise).abs().flatten(1).mean(1)
     squared = (eps - noise).square().flatten(1).mean(1)
-    # The velocity is in error by the error of the noise / signal, the data by it / exp(log_snr/2).
+    # The velocity is in error by the error of the noise / signal, the data by it / exp(log_snr/2),
+    # and data - noise by the sum of that of both, which point the same way.
     if config.weighting == "velocity":
         weight = 1 / log_snr.sigmoid()
     elif config.weighting == "data":
         weight = (-log_snr).exp()
+    elif config.weighting == "flow":
+        weight = (1 + (-log_snr / 2).exp()).square()
+    elif config.weighting == "edm":
+        weight = 1 + (-log_snr).exp() / sigma_data**2
     elif config.weighting == "min-snr":
         weight = (config.gamma * (-log_snr).exp()).clamp(max=1)
     else:
@@ -232,12 +276,14 @@ class Diffusion(Pretrained, nn.Module):
             context is given.
         shape: of an example.
         schedule: of the signal.
-        prediction: "noise", "velocity", "data", or of images "pixels"; see `estimates`, `within`.
+        prediction: "noise", "velocity", "data", "flow", "edm", or of images "pixels"; see
+            `estimates`, `within`.
         steps: of sampling, unless another number is asked for.
         levels: values that a pixel in [0, 1] can have, where examples are images; else None.
         solver: of `encode` and `decode`: "ddim", in `steps` steps as in sampling, or "rk4", in
             `ode_steps` Runge-Kutta steps.
         ode_steps: also of `log_prob`.
+        sigma_data: deviation of the examples in prediction and weighting "edm".
         config: the recipe of the model, if it has one.
     """
 
@@ -259,12 +305,13 @@ class Diffusion(Pretrained, nn.Module):
         levels: int | None = None,
         solver: str = "ddim",
         ode_steps: int = 64,
+        sigma_data: float = SIGMA_DATA,
         config: ImageDiffusionConfig | PointDiffusionConfig | None = None,
     ):
         super().__init__()
         self.config, self.shape, self.schedule = config, shape, Schedule(schedule)
         self.prediction, self.steps, self.levels = prediction, steps, levels
-        self.solver, self.ode_steps = solver, ode_steps
+        self.solver, self.ode_steps, self.sigma_data = solver, ode_steps, sigma_data
         self.network = network
         if prediction == "pixels" and levels is None:
             raise ValueError(
@@ -299,10 +346,11 @@ class Diffusion(Pretrained, nn.Module):
         """Normalised x_t (B, *shape) and log_snr (B,) -> estimates of (noise, data)."""
         check_batch(x, self.shape, "x_t", self)
         given = () if context is None else (context,)
-        output = self.network(x, log_snr, *given)
+        scaled = into_network(x, log_snr, self.prediction, self.sigma_data)
+        output = self.network(scaled, log_snr, *given)
         if self.prediction == "pixels":
             output = within(output, *((end - self.mean) / self.std for end in PIXELS))
-        return estimates(output, x, log_snr, self.prediction)
+        return estimates(output, x, log_snr, self.prediction, self.sigma_data)
 
     def loss(
         self,
@@ -330,7 +378,8 @@ class Diffusion(Pretrained, nn.Module):
                     "examples; pass null, or drop 0"
                 )
             context = drop_context(context, null, config.drop, generator)
-        return diffusion_loss(self._given(context), x, self.schedule, config, generator)
+        denoise = self._given(context)
+        return diffusion_loss(denoise, x, self.schedule, config, generator, self.sigma_data)
 
     @checked
     @torch.no_grad()

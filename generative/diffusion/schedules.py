@@ -115,6 +115,9 @@ class Schedule:
             log_snr = log_snr_of(table)[index.cpu()].to(t.device)
         else:
             config = self.config
+            if config.kind == "rectified":
+                log_snr = 2 * ((-t).log1p() - t.log())
+                return log_snr.clamp(-MAX_LOG_SNR, MAX_LOG_SNR)
             first, last = 0.0, math.pi / 2
             if config.kind == "offset-cosine":
                 first, last = math.acos(config.max_signal), math.acos(config.min_signal)

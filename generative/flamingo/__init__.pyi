@@ -2,7 +2,7 @@ from .config import FlamingoConfig as FlamingoConfig
 from .config import FlamingoLossConfig as FlamingoLossConfig
 from .config import NFNetConfig as NFNetConfig
 from .config import ResamplerConfig as ResamplerConfig
-from .config import flamingo_80b as flamingo_80b
+from .config import flamingo_of as flamingo_of
 from .config import nfnet_f as nfnet_f
 from .model import Flamingo as Flamingo
 from .model import FlamingoLearner as FlamingoLearner

@@ -29,7 +29,7 @@ __all__ = [
     "GPTConfig",
     "NFNetConfig",
     "ResamplerConfig",
-    "flamingo_80b",
+    "flamingo_of",
     "nfnet_f",
 ]
 
@@ -130,9 +130,17 @@ class ResamplerConfig(Checked):
     num_heads: Size = 4
     """Attention heads."""
     key_dim: SizeOrZero = 0
-    """Width of each head's keys; 0 for the width of the features by the number of heads."""
+    """Width of each head's keys; 0 for the width of the latents by the number of heads."""
     max_frames: Size = 8
     """Frames that have a vector of time; those of a longer film are refused."""
+    latent_dim: SizeOrZero = 0
+    """Width of the vectors, to which a linear map brings the features first (published: 1,536); 0
+    for that of the features, without a map."""
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older resamplers are as wide as their features."""
+        return {"latent_dim": 0, **settings}
 
 
 @dataclass(frozen=True)
@@ -178,19 +186,28 @@ class FlamingoConfig(Checked):
         return Flamingo(GPT(self.language), NFNet(self.vision), self)
 
 
-def flamingo_80b() -> FlamingoConfig:
-    """The largest published layout: NFNet-F6, 80 blocks of width 8,192 as Chinchilla has, a gated
-    layer in front of every seventh.
+def flamingo_of(size: Literal["3b", "9b", "80b"] = "80b") -> FlamingoConfig:
+    """A published layout (Alayrac et al. 2022, appendix A.1): NFNet-F6, a resampler of 64 latents,
+    24, 40 or 80 blocks of width 2,048, 4,096 or 8,192, a gated layer in front of each, of every
+    fourth or of every seventh.
 
-    Its GPT has learned positions where Chinchilla has relative ones, and a vocabulary of 32,000.
+    The GPT has learned positions where Chinchilla has relative ones, and so fewer weights than is
+    stated; trained layers have GELU where the publication squares a ReLU. Heads of the resampler
+    have keys of 128 numbers: its 194 million weights ask for them, where the appendix names 96.
     """
+    num_layers, dim, num_heads, every = {
+        "3b": (24, 2048, 16, 1), "9b": (40, 4096, 32, 4), "80b": (80, 8192, 64, 7)
+    }[size]  # fmt: skip
     return FlamingoConfig(
-        GPTConfig(32_000, 2048, 80, gpt2_block(8192, 64, dropout=0.0), tied=True),
-        nfnet_f(6),
-        ResamplerConfig(64, 6, 16),
-        every=7,
-        num_heads=64,
-    )
+        GPTConfig(
+            32_000, 2048, num_layers, gpt2_block(dim, num_heads, dropout=0.0), tied=True,
+            init="normal",
+        ),
+        nfnet_f(6, 320),
+        ResamplerConfig(64, 6, 16, 128, latent_dim=1536),
+        every=every,
+        num_heads=num_heads,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -135,9 +135,10 @@ class Flamingo(Pretrained, nn.Module):
         self.config = config = config or FlamingoConfig(language.config, vision.config)
         self.language, self.vision = language, vision
         self.resampler = PerceiverResampler(vision.config.dim, config.resampler)
+        visual_dim = self.resampler.latents.shape[1]
         self.gated = nn.ModuleList(
             GatedCrossAttention(
-                language.config.block.dim, vision.config.dim, config.num_heads, config.key_dim
+                language.config.block.dim, visual_dim, config.num_heads, config.key_dim
             )
             for _ in range(0, language.config.num_layers, config.every)
         )

@@ -48,13 +48,15 @@ class PerceiverResampler(nn.Module):
     frame have none, as the features carry them.
 
     Args:
-        dim: width of features and latents.
+        dim: width of the features, and of the latents if the config names no other.
         config: see `ResamplerConfig`.
     """
 
     def __init__(self, dim: int, config: ResamplerConfig | None = None):
         super().__init__()
         self.config = config = config or ResamplerConfig()
+        self.narrow = nn.Linear(dim, config.latent_dim, False) if config.latent_dim else None
+        dim = config.latent_dim or dim
         self.latents = nn.Parameter(torch.randn(config.num_latents, dim))
         self.times = nn.Parameter(torch.randn(config.max_frames, dim) * 0.02)
         self.layers = nn.ModuleList(ResamplerLayer(dim, config) for _ in range(config.num_layers))
@@ -91,7 +93,7 @@ class PerceiverResampler(nn.Module):
             layer.weight.copy_(gain * one)
 
     def forward(self, x: Tensor, maps: list[Tensor] | None = None) -> Tensor:
-        """Features of frames (B, F, P, D) -> (B, R, D), whatever F and P are.
+        """Features of frames (B, F, P, D) -> (B, R, latent_dim or D), whatever F and P are.
 
         Args:
             maps: gets the weights of each layer appended, (B, H, R, F * P + R).
@@ -104,6 +106,7 @@ class PerceiverResampler(nn.Module):
                 f"got {frames} frames; the resampler takes 1 to {len(self.times)}: leave some out, "
                 "or give it more by resampler.max_frames"
             )
+        x = x if self.narrow is None else self.narrow(x)
         x = (x + self.times[:frames, None]).flatten(1, 2)
         z = self.latents.expand(len(x), -1, -1)
         for layer in self.layers:

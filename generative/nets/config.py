@@ -25,6 +25,7 @@ from generative.training.ranges import (
 __all__ = [
     "UNET_BOOK",
     "BlockConfig",
+    "ConditionalDiTConfig",
     "ConditionalUNetConfig",
     "ConditionedMLPConfig",
     "DiTConfig",
@@ -354,6 +355,42 @@ class ConditionalUNetConfig(Checked):
     def fold(self) -> int:
         """Number that has to divide the sides of an image."""
         return self.patch * 2 ** (len(self.multipliers) - (not self.efficient))
+
+
+@dataclass(frozen=True)
+class ConditionalDiTConfig(Checked):
+    """A Transformer of patches that is told a text: blocks of DiT (Peebles & Xie 2023), and in
+    front of each attention to the tokens of the text."""
+
+    patch: Size = 4
+    """Side of a patch."""
+    dim: Size = 128
+    """Width of the patches' tokens, a multiple of 4."""
+    num_layers: Depth = 4
+    """Blocks."""
+    num_heads: Size = 4
+    """Attention heads of a block, of its own attention and of that to the text."""
+    context_dim: Size = 64
+    """Width of the tokens of the text."""
+    vector_dim: Size = 64
+    """Width of the vector that is told beside the noise level."""
+    embedding_dim: Size = 64
+    """Sines and cosines that tell the network the noise level."""
+    max_frequency: Positive = 16.0
+    """The fastest of them, in turns over all levels; see `DiTConfig`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Widths and sines that do not fit are told as they are of DiT.
+        DiTConfig(
+            self.patch, self.dim, self.num_layers, self.num_heads,
+            embedding_dim=self.embedding_dim, max_frequency=self.max_frequency,
+        )  # fmt: skip
+
+    @property
+    def fold(self) -> int:
+        """Number that has to divide the sides of an image."""
+        return self.patch
 
 
 @dataclass(frozen=True)

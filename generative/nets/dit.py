@@ -115,10 +115,17 @@ class DiT(nn.Module):
         Raises:
             ValueError: another context, none where one is needed, or one too many.
         """
-        condition = self._condition(x, log_snr, context)
-        tokens = self.patches(x).flatten(2).transpose(1, 2) + self.positions
+        condition, tokens = self.embed(x, log_snr, context), self.start(x)
         for block in self.blocks:
             tokens = block(tokens, condition)
+        return self.finish(tokens, condition)
+
+    def start(self, x: Tensor) -> Tensor:
+        """x_t (B, C, H, W) -> tokens of its patches with their places, (B, T, dim)."""
+        return self.patches(x).flatten(2).transpose(1, 2) + self.positions
+
+    def finish(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        """Tokens (B, T, dim) behind the blocks -> (B, out_channels, H, W)."""
         shift, scale = self.modulation(F.silu(condition))[:, None].chunk(2, -1)
         pixels = self.last(_modulate(self.norm(tokens), shift, scale))
         # (B, rows, columns, patch, patch, channels) -> (B, channels, H, W)
@@ -126,7 +133,12 @@ class DiT(nn.Module):
         pixels = pixels.unflatten(2, (side, side, self.out_channels)).unflatten(1, self.grid)
         return pixels.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
-    def _condition(self, x: Tensor, log_snr: Tensor, context: Tensor | None) -> Tensor:
+    def embed(self, x: Tensor, log_snr: Tensor, context: Tensor | None) -> Tensor:
+        """Condition of every block: the noise level and the context, (B, dim).
+
+        Raises:
+            ValueError: see `forward`.
+        """
         needed = (
             f"int64 ({len(x)},)" if self.classes is not None
             else f"float ({len(x)}, {self.context_dim})" if self.told is not None

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from generative.priors.config import PriorLossConfig
 from generative.training.checks import placed
-from generative.training.learner import ModelLearner, adamw
+from generative.training.learner import ModelLearner, muon_or_adamw
 
 __all__ = ["Given", "PriorBatch", "PriorLearner", "closest", "drop", "repeated"]
 
@@ -82,14 +82,22 @@ def closest(images: Tensor, text: Tensor) -> Tensor:
 
 
 class PriorLearner(ModelLearner[Any]):
-    """AdamW on the loss of a prior; some captions are left out, which guidance needs.
+    """AdamW or Muon on the loss of a prior; some captions are left out, which guidance needs.
 
     Args:
         model: a `DiffusionPrior` or an `AutoregressivePrior`.
+    Raises:
+        ValueError: a weighting of errors of the clean embedding, which the model does not tell.
     """
 
     def __init__(self, model: Any, config: PriorLossConfig, steps: int):
-        super().__init__(model, adamw(model, config, steps))
+        told = getattr(model, "prediction", "buckets")
+        if config.weighting != "clean" and told != "clean":
+            raise ValueError(
+                f"weighting is {config.weighting!r}, and this prior tells {told!r}, whose errors "
+                "have no such weights; give loss.weighting 'clean'"
+            )
+        super().__init__(model, muon_or_adamw(model, config, steps))
         self.config = config
 
     def update(self, batch: PriorBatch) -> dict[str, Tensor]:
@@ -98,4 +106,5 @@ class PriorLearner(ModelLearner[Any]):
         if self.config.drop_text:
             dropped = torch.rand(len(image), **placed(self.model)) < self.config.drop_text
             given = drop(given, dropped)
-        return self.descend(self.model.loss(image, *given))
+        weights = {} if self.config.weighting == "clean" else {"weighting": self.config.weighting}
+        return self.descend(self.model.loss(image, *given, **weights))

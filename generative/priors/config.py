@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from generative.diffusion.config import ScheduleConfig
 from generative.nets.config import BlockConfig, gpt2_block
-from generative.training.config import AdamWConfig
+from generative.training.config import MuonConfig
 from generative.training.ranges import (
     Checked,
     Choices,
@@ -134,8 +134,8 @@ class AutoregressivePriorConfig(Checked):
 
 
 @dataclass(frozen=True)
-class PriorLossConfig(AdamWConfig):
-    """Training settings of a prior: AdamW, and captions that are left out."""
+class PriorLossConfig(MuonConfig):
+    """Training settings of a prior: AdamW or Muon, and captions that are left out."""
 
     lr: Positive = 1e-3
     """Learning rate."""
@@ -145,3 +145,11 @@ class PriorLossConfig(AdamWConfig):
     """Largest norm of the gradient; 0 for no limit."""
     drop_text: Share = 0.1
     """Share of the captions that are left out in training, for guidance."""
+    weighting: Literal["clean", "velocity"] = "clean"
+    """Weight of the error of a clean embedding at a noise level: 1, or that of the velocity, 1 +
+    SNR, up to 20, by which a network learns sooner which embedding little noise hides."""
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older settings weigh all noise levels alike."""
+        return {"weighting": "clean", **super().upgrade(settings)}

@@ -31,13 +31,16 @@ from generative.training.ranges import Count, NonNegative, Probability
 __all__ = ["DiffusionPrior", "DiffusionPriorLosses"]
 
 Prediction = Literal["clean", "previous"]
+Weighting = Literal["clean", "velocity"]
+MOST_WEIGHT = 20.0
+"""Largest weight of an error: that of the velocity has no bound, and few rows would be a batch."""
 
 
 class DiffusionPriorLosses(NamedTuple):
     """Means over the batch and the numbers of an embedding."""
 
     loss: Tensor
-    """Squared error of what the network tells."""
+    """Squared error of what the network tells, weighted."""
 
 
 class DiffusionPrior(Pretrained, nn.Module):
@@ -115,6 +118,7 @@ class DiffusionPrior(Pretrained, nn.Module):
         context: Tensor | None = None,
         mask: Tensor | None = None,
         generator: torch.Generator | None = None,
+        weighting: Weighting = "clean",
     ) -> DiffusionPriorLosses:
         """Squared error at noise levels that are drawn evenly from the table.
 
@@ -123,9 +127,16 @@ class DiffusionPrior(Pretrained, nn.Module):
 
         Args:
             image, text, context, mask: see `PriorBatch`.
+            weighting: see `PriorLossConfig`.
         Raises:
-            ValueError: embeddings of another shape or type.
+            ValueError: embeddings of another shape or type, or a weighting of another output than
+                the clean embedding.
         """
+        if weighting != "clean" and self.prediction != "clean":
+            raise ValueError(
+                f"weighting is {weighting!r}, and the prior tells {self.prediction!r}; weights are "
+                "those of errors of the clean embedding: give weighting 'clean'"
+            )
         check_some(check_vectors(image, self.embed_dim, "image embeddings", self), self)
         check_vectors(text, self.text_dim, "caption embeddings", self)
         data, table = self.scale * image, self._table.to(image.device)
@@ -135,7 +146,10 @@ class DiffusionPrior(Pretrained, nn.Module):
         signal, rate = (part[:, None] for part in signal_and_noise(log_snr))
         if self.prediction == "clean":
             out = self._tell(signal * data + rate * eps, log_snr, Given(text, context, mask))
-            return DiffusionPriorLosses((out - data).square().mean())
+            error = (out - data).square()
+            if weighting == "velocity":
+                error = (1 + log_snr.exp()).clamp_max(MOST_WEIGHT)[:, None] * error
+            return DiffusionPriorLosses(error.mean())
         before = self._previous(step)
         s_signal, s_rate = (part[:, None].to(data) for part in signal_and_noise(before))
         previous = s_signal * data + s_rate * eps

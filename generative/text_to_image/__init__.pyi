@@ -2,6 +2,7 @@ from .autoencoder import KLAutoencoder as KLAutoencoder
 from .autoencoder import KLAutoencoderLearner as KLAutoencoderLearner
 from .autoencoder import KLAutoencoderLosses as KLAutoencoderLosses
 from .cascade import Cascade as Cascade
+from .config import ConditionalDiTConfig as ConditionalDiTConfig
 from .config import ConditionalUNetConfig as ConditionalUNetConfig
 from .config import ControlNetConfig as ControlNetConfig
 from .config import GLIDEConfig as GLIDEConfig

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from generative.codes.config import VQGANConfig, VQVAEConfig
 from generative.diffusion.config import (
+    SIGMA_DATA,
     DiffusionLossConfig,
     ImagePrediction,
     Prediction,
@@ -14,6 +15,7 @@ from generative.diffusion.config import (
     check_prediction,
 )
 from generative.nets.config import (
+    ConditionalDiTConfig,
     ConditionalUNetConfig,
     QuantiserConfig,
     TextEncoderConfig,
@@ -27,6 +29,7 @@ from generative.training.ranges import (
     Depth,
     Finite,
     NonNegative,
+    Positive,
     Quantile,
     Share,
     Size,
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from generative.text_to_image.upsampler import Upsampler
 
 __all__ = [
+    "ConditionalDiTConfig",
     "ConditionalUNetConfig",
     "ControlNetConfig",
     "GLIDEConfig",
@@ -56,6 +60,10 @@ __all__ = [
     "TextToImageLossConfig",
     "UpsamplerConfig",
 ]
+
+
+TextPrediction = Literal["noise", "velocity", "data", "flow", "edm", "pixels"]
+"""Output of a network of images that is told a text."""
 
 
 def _small_text() -> TextEncoderConfig:
@@ -94,26 +102,30 @@ class GuidedConfig(Checked):
 @dataclass(frozen=True)
 class GLIDEConfig(GuidedConfig):
     """GLIDE: a U-Net, and a Transformer that reads the text and is trained with it (Nichol et al.
-    2022); a small one."""
+    2022); a small one. A Transformer of patches can take the place of the U-Net."""
 
     image_shape: tuple[Size, Size, Size] = (3, 16, 16)
     """(C, H, W)."""
     words: tuple[str, ...] = ()
     """Word of each token from 4 on; without, captions have to be given as tokens."""
     text: TextEncoderConfig = field(default_factory=_small_text)
-    """Reader of the text. Its outputs are the tokens that the U-Net looks at, its vector is told
+    """Reader of the text. Its outputs are the tokens that the network looks at, its vector is told
     beside the noise level."""
-    network: ConditionalUNetConfig = field(default_factory=_small_network)
-    """The U-Net; its `context_dim` and `vector_dim` are the width of the text."""
+    network: ConditionalUNetConfig | ConditionalDiTConfig = field(default_factory=_small_network)
+    """A U-Net, or a Transformer of patches; its `context_dim` and `vector_dim` are the width of the
+    text."""
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig("cosine"))
-    prediction: ImagePrediction = "velocity"
-    """Output of the network; see ImageDiffusionConfig."""
+    prediction: TextPrediction = "velocity"
+    """Output of the network: one of ImageDiffusionConfig, or edm for what EDM's network gives
+    (Karras et al. 2022)."""
     steps: Size = 50
     """Steps of sampling, unless another number is asked for."""
     scale: Finite = 3.0
     """Scale of guidance, unless another one is asked for; 1 for plain sampling."""
     levels: Choices = 256
     """Values a pixel can have."""
+    sigma_data: Positive = SIGMA_DATA
+    """EDM: standard deviation of pixels in [-1, 1]."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,13 +134,18 @@ class GLIDEConfig(GuidedConfig):
         check_words(self.words, self.text.vocab_size)
         check_prediction(self.schedule, self.prediction)
 
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older models had no network of EDM."""
+        return {"sigma_data": SIGMA_DATA, **super().upgrade(settings)}
+
     @property
     def vector_dim(self) -> int:
         """Width of the vector that the U-Net is told."""
         return self.text.block.dim
 
     def build(self) -> TextToImage:
-        """U-Net and text Transformer."""
+        """Network and text Transformer."""
         from generative.nets.text_encoder import TextEncoder
         from generative.text_to_image.model import TextToImage
 
@@ -227,6 +244,8 @@ class LatentDiffusionConfig(GuidedConfig):
     text: TextEncoderConfig = field(default_factory=lambda: TextEncoderConfig(128, 24))
     """Text encoder, which is not trained: that of a CLIP."""
     network: ConditionalUNetConfig = field(default_factory=_small_latent_network)
+    """The U-Net; its `context_dim` is the width of the text, and so is its `vector_dim`, or 0: then
+    it is told the tokens alone, as in Stable Diffusion."""
     schedule: ScheduleConfig = field(
         default_factory=lambda: ScheduleConfig("scaled-linear", beta_start=0.00085, beta_end=0.012)
     )
@@ -239,7 +258,8 @@ class LatentDiffusionConfig(GuidedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_told(self.network, self.text.block.dim, self.text.block.dim)
+        dim = self.text.block.dim
+        check_told(self.network, dim, dim if self.network.vector_dim else 0)
         check_sides(self.network, self.latent_shape[1:])
         check_words(self.words, self.text.vocab_size)
         check_prediction(self.schedule, self.prediction)
@@ -275,7 +295,7 @@ class LatentDiffusionConfig(GuidedConfig):
         return TextToImage(
             diffusion, TextEncoder(self.text), self.words, autoencoder=self.autoencoder.build(),
             frozen=("text", "autoencoder"), scale=self.scale, interval=self.interval,
-            spelled=self.spelled, config=self,
+            spelled=self.spelled, pooled=self.network.vector_dim > 0, config=self,
         )  # fmt: skip
 
 
@@ -428,6 +448,11 @@ class ControlNetConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.base.network, ConditionalUNetConfig):
+            raise ValueError(
+                f"base has a {type(self.base.network).__name__}; a ControlNet copies the way down "
+                "of a U-Net: give a model with network ConditionalUNetConfig"
+            )
         c, h, w = self.base.image_shape
         wanted = {"edges": 1, "palette": c}.get(self.hint, self.hint_channels)
         if self.hint_channels != wanted:
@@ -455,39 +480,53 @@ class ControlNetConfig(Checked):
 
 
 def _diffusion(config: GLIDEConfig | ImagenConfig, seen: int = 0) -> Diffusion:
-    """Diffusion of pixels around a U-Net, which sees so many channels besides."""
+    """Diffusion of pixels around a network; a U-Net sees so many channels besides."""
     from generative.diffusion.model import Diffusion
+    from generative.nets.conditional_dit import ConditionalDiT
     from generative.nets.conditional_unet import ConditionalUNet
 
     channels = config.image_shape[0]
-    network = ConditionalUNet(channels + seen, config.network, channels)
+    if isinstance(config.network, ConditionalDiTConfig):
+        network = ConditionalDiT(config.image_shape, config.network)
+    else:
+        network = ConditionalUNet(channels + seen, config.network, channels)
     return Diffusion(
         network, config.image_shape, config.schedule, config.prediction, config.steps,
         levels=config.levels,
+        sigma_data=config.sigma_data if isinstance(config, GLIDEConfig) else SIGMA_DATA,
     )  # fmt: skip
 
 
-def check_told(network: ConditionalUNetConfig, dim: int, vector_dim: int) -> None:
-    """Refuse a U-Net that takes another condition than it is told.
+def check_told(
+    network: ConditionalUNetConfig | ConditionalDiTConfig, dim: int, vector_dim: int
+) -> None:
+    """Refuse a network that takes another condition than it is told.
 
     Raises:
         ValueError: the widths of tokens or vector differ.
     """
     if (network.context_dim, network.vector_dim) != (dim, vector_dim):
         raise ValueError(
-            f"the U-Net takes tokens of width {network.context_dim} and a vector of width "
+            f"the network takes tokens of width {network.context_dim} and a vector of width "
             f"{network.vector_dim}, and is told {dim} and {vector_dim}; give these as "
             "network.context_dim and network.vector_dim"
         )
 
 
-def check_sides(network: ConditionalUNetConfig, sides: tuple[int, ...]) -> None:
-    """Refuse sides that the U-Net cannot halve.
+def check_sides(
+    network: ConditionalUNetConfig | ConditionalDiTConfig, sides: tuple[int, ...]
+) -> None:
+    """Refuse sides that the U-Net cannot halve, or that cannot be cut into patches.
 
     Raises:
         ValueError: they are not multiples of `network.fold`.
     """
     if any(side % network.fold for side in sides):
+        if isinstance(network, ConditionalDiTConfig):
+            raise ValueError(
+                f"got sides of {sides[0]} and {sides[1]} pixels and network.patch {network.patch}; "
+                "give a patch that divides both"
+            )
         raise ValueError(
             f"the U-Net works on {sides[0]}x{sides[1]} places; its {len(network.multipliers)} "
             f"resolutions and patches of {network.patch} need sides that {network.fold} divides"
@@ -511,7 +550,7 @@ def check_words(words: tuple[str, ...], vocab_size: int) -> None:
 class TextToImageLossConfig(DiffusionLossConfig):
     """Loss and optimiser of a diffusion model that is told a text."""
 
-    weighting: Literal["noise", "velocity", "data", "min-snr"] = "velocity"
+    weighting: Literal["noise", "velocity", "data", "flow", "edm", "min-snr"] = "velocity"
     levels: Literal["time", "log-snr", "normal"] = "normal"
     drop: Share = 0.1
     """Share of examples whose text is left out, which guidance needs."""

@@ -143,7 +143,7 @@ class ControlNet(TextToImage):
         )
         diffusion = Diffusion(
             ControlledUNet(network, reader), of.shape, of.schedule.config, of.prediction, of.steps,
-            levels=of.levels,
+            levels=of.levels, sigma_data=of.sigma_data,
         )  # fmt: skip
         if of.levels is not None:
             diffusion.mean.copy_(of.mean)
@@ -151,7 +151,8 @@ class ControlNet(TextToImage):
         frozen = ("text",) if autoencoder is None else ("text", "autoencoder")
         super().__init__(
             diffusion, base.text, base.words, autoencoder=autoencoder, frozen=frozen,
-            scale=base.scale, interval=base.interval, spelled=base.spelled, config=config,
+            scale=base.scale, interval=base.interval, spelled=base.spelled, pooled=base.pooled,
+            config=config,
         )  # fmt: skip
         if autoencoder is not None:
             self.latent_std.copy_(base.latent_std)

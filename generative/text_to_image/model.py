@@ -59,8 +59,9 @@ class TextToImage(Pretrained, nn.Module):
     """Diffusion of images that is told a text.
 
     The text enters twice: every attention of the U-Net looks at its tokens, and its vector is told
-    beside the noise level. An image without a text is told padding alone, which has no influence;
-    in training some examples are, so that guidance has an estimate to go away from.
+    beside the noise level, unless it is left out (as in Stable Diffusion). An image without a text
+    is told padding alone, which has no influence; in training some examples are, so that guidance
+    has an estimate to go away from.
 
     With an autoencoder it is latent diffusion: noise is taken away from latents, which are divided
     by their deviation over the training data (`measure`), and the autoencoder makes the image.
@@ -75,6 +76,7 @@ class TextToImage(Pretrained, nn.Module):
         interval: lowest and highest log SNR with guidance; see `generative.diffusion.Guidance`.
         quantile: of dynamic thresholds, unless another one is asked for; None clips estimates.
         spelled: the word after "says" is read letter by letter, and `words` hold the letters.
+        pooled: whether the vector of the whole text is told, too.
         config: the recipe of the model, if it has one.
     """
 
@@ -98,10 +100,12 @@ class TextToImage(Pretrained, nn.Module):
         interval: tuple[float, float] | None = None,
         quantile: float | None = None,
         spelled: bool = False,
+        pooled: bool = True,
         config: Any = None,
     ):
         super().__init__()
         self.config, self.words, self.scale, self.frozen = config, words, scale, frozen
+        self.pooled = pooled
         self.interval, self.quantile, self.spelled = interval, quantile, spelled
         self.diffusion, self.text, self.autoencoder = diffusion, text, autoencoder
         if autoencoder is not None:
@@ -165,7 +169,7 @@ class TextToImage(Pretrained, nn.Module):
     def told(self, tokens: Tensor) -> Any:
         """Condition of the network on tokens (B, L)."""
         outputs, vector = self.text(tokens)
-        return Condition(outputs, tokens != PAD, vector)
+        return Condition(outputs, tokens != PAD, vector if self.pooled else None)
 
     def untold(self, **given: Any) -> dict[str, Any]:
         """Arguments of `told` besides tokens, where the examples are told nothing."""
@@ -524,12 +528,12 @@ class TextToImage(Pretrained, nn.Module):
 def mixed(ends: Condition, weight: Tensor) -> Condition:
     """Conditions on the way from the first of two to the second, by the weight of it (num,)."""
     assert ends.tokens is not None
-    assert ends.vector is not None
     assert ends.mask is not None
+    vector = ends.vector
     return Condition(
         torch.lerp(ends.tokens[:1], ends.tokens[1:], weight[:, None, None]),
         ends.mask.any(0).expand(len(weight), -1),
-        torch.lerp(ends.vector[:1], ends.vector[1:], weight[:, None]),
+        None if vector is None else torch.lerp(vector[:1], vector[1:], weight[:, None]),
     )
 
 

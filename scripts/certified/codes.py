@@ -51,6 +51,16 @@ def vqgan_sprites(settings: Settings) -> list[Line]:
     The fall at the switch is that of the signal-to-noise ratio of training images, from the steps
     before the critic counts to the worst ones after.
     """
+    return _coded_sprites(settings, "sprites")
+
+
+def vit_vqgan_sprites(settings: Settings) -> list[Line]:
+    """The same of a ViT VQ-GAN, whose networks are Transformers on patches of 4x4 pixels."""
+    return _coded_sprites(settings, "sprites-vit")
+
+
+def _coded_sprites(settings: Settings, preset: str) -> list[Line]:
+    """Lines of a preset of train_vqgan, its twin without a critic, and a prior of its codes."""
     import torch
 
     from generative.codes import VQVAE
@@ -61,7 +71,7 @@ def vqgan_sprites(settings: Settings) -> list[Line]:
     from scripts.common.codes import all_codes
 
     sharp: dict[str, float] = {}
-    for name in ("sprites-plain", "sprites"):
+    for name in (f"{preset}-plain", preset):
         args = replace(train_vqgan.PRESETS[name], out=settings.work / name, seed=settings.seed)
         if settings.smoke:
             args = replace(args, steps=4, batch_size=4, log_every=1, classifier_steps=3)
@@ -74,8 +84,7 @@ def vqgan_sprites(settings: Settings) -> list[Line]:
     everything = sprites()
     grids = all_codes(VQVAE.from_pretrained(folder), everything)
     distinct = len(torch.unique(grids.flatten(1), dim=0))
-    prior = train_code_prior.PRESETS["sprites"]
-    found = _prior(settings, prior, args.out, "prior")
+    found = _prior(settings, train_code_prior.PRESETS["sprites"], args.out, "prior")
     plain, share = sharp.values()
     away, invalid = abs(share - 1), 1 - found["sample_valid"]
     lost = 1 - read_result(args.out)["test_valid"]
@@ -120,4 +129,5 @@ def _nats(what: str, found: dict[str, float], count: int, bar: float = 0.01) -> 
 CERTIFICATES = {
     "vqvae-scenes": Certificate("VQ-VAE, PixelCNN prior", vqvae_scenes, 10),
     "vqgan-sprites": Certificate("VQ-GAN, Transformer prior", vqgan_sprites, 10),
+    "vit-vqgan-sprites": Certificate("ViT VQ-GAN, Transformer prior", vit_vqgan_sprites, 10),
 }

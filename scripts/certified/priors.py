@@ -134,9 +134,9 @@ def _listed_prior(
         out=settings.work / "prior",
         data="clip",
         clip=clip,
-        model=DiffusionPriorConfig(dim, dim, block=gpt2_block(128, 4, dropout=0.0)),
-        loss=PriorLossConfig(lr=2e-3),
-        steps=3 if settings.smoke else 4500,
+        model=DiffusionPriorConfig(dim, dim, num_layers=6, block=gpt2_block(128, 4, dropout=0.0)),
+        loss=PriorLossConfig(optimizer="muon", lr=5e-3, warmup=50, ema=0.995, weighting="velocity"),
+        steps=3 if settings.smoke else 6000,
         batch_size=8 if settings.smoke else 256,
         seed=settings.seed,
     )

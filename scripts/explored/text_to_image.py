@@ -53,11 +53,12 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
     estimate of the picture at each step; the same noise with more and more guidance, and in few and
     many steps; pictures whose middle is filled in by another text, and pictures that are drawn
     over; a walk from one text to the next. Of a model that sees an image besides (an upsampler, a
-    ControlNet), that image too, and no walk. A decoder is told the embeddings of the images of the
-    captions, of which there are variations without a caption; prompts that are given have no
-    image, and are drawn by the caption alone. Of an autoencoder, reconstructions.
+    ControlNet), that image above what was drawn, and no walk. A decoder is told the embeddings of
+    the images of the captions, of which there are variations without a caption; prompts that are
+    given have no image, and are drawn by the caption alone. Of an autoencoder, reconstructions.
     """
     import torch
+    from torch.nn import functional as F
 
     from generative.training.pictures import image_grid, sheet, strips
 
@@ -86,18 +87,20 @@ def explore(subject: Subject, settings: Settings) -> dict[str, Any]:
         same = torch.Generator(subject.device).manual_seed(subject.seed)
         return model.sample(texts, same, eta=settings.eta, **how, **seen)
 
-    grids, firsts = [], []
+    grids, firsts, each = [], [], []
     for i, text in enumerate(texts):
         of_one = see(x[i : i + 1].expand(settings.images, -1, -1, -1))
         drawn = model.sample([text] * settings.images, generator, **of_one)
         grids.append(image_grid(drawn, settings.images, scale))
         firsts.append(image_grid(drawn[:1], 1, scale_to(96, shape)))
+        each.append(drawn[:1])
     subject.save("prompts", sheet(grids, texts, columns=1))
     subject.save("row", sheet(firsts, texts))
     if seen:
         (looked_at,) = seen.values()
         looked_at = x if looked_at.dim() == 2 else looked_at  # an embedding is shown by its image
-        subject.save("seen", image_grid(looked_at, n, scale_to(64, tuple(looked_at.shape[1:]))))
+        above = F.interpolate(looked_at.clamp(0, 1), shape[1:]).expand(-1, shape[0], -1, -1)
+        subject.save("seen", strips(above, torch.cat(each), scale=scale))
 
     stages = list(model.path(texts[:1], generator, **see(x[:1])))
     last = len(stages) - 1

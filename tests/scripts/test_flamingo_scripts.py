@@ -30,6 +30,14 @@ def run(tmp_path_factory):
     return folder
 
 
+def test_a_vision_of_other_pictures_is_refused_before_anything_is_trained(tmp_path):
+    vision = replace(SMOKE.model.vision, image_shape=(3, 48, 48))
+    args = replace(SMOKE, out=tmp_path / "run", model=replace(SMOKE.model, vision=vision))
+    with pytest.raises(ValueError, match=r"give --model\.vision\.image-shape 3 24 24"):
+        train_flamingo.main(args)
+    assert not (tmp_path / "run" / "language").exists()
+
+
 def test_gpt_and_vision_are_those_of_the_stages_before(run):
     model = Flamingo.from_pretrained(run / "model")
     language = GPT.from_pretrained(run / "language" / "model")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from generative.codes.config import VQVAEConfig
-from generative.diffusion import ScheduleConfig
+from generative.diffusion import Diffusion, ScheduleConfig, scalings, signal_and_noise
 from generative.known.captioned_scenes import CaptionedScenes
 from generative.known.captions import WORDS, paraphrases
 from generative.known.config import CaptionMix
@@ -18,6 +18,7 @@ from generative.known.scenes import EMPTY, draw, pairs, read
 from generative.loading import load_model
 from generative.nets.config import clip_block
 from generative.text_to_image import (
+    ConditionalDiTConfig,
     ConditionalUNetConfig,
     GLIDEConfig,
     ImageDecoder,
@@ -491,6 +492,70 @@ def test_the_exact_denoiser_has_no_excess():
     perfect = detected(lambda texts: draw(world.scenes(texts, generator)), world, generator, 5)
     assert perfect.satisfied.share == 1
     assert cells.shape == (3, 9)
+
+
+class Inverted(torch.nn.Module):
+    """The network whose estimates by a prediction are those of a denoiser."""
+
+    def __init__(self, denoise, prediction: str):
+        super().__init__()
+        self.denoise, self.prediction = denoise, prediction
+
+    def forward(self, x, log_snr):
+        signal, rate = (part.view(-1, 1, 1, 1) for part in signal_and_noise(log_snr))
+        parts = [part.view(-1, 1, 1, 1) for part in scalings((-log_snr / 2).exp(), 0.5)]
+        skip, out, into = parts[:3]
+        x = {"flow": (signal + rate) * x, "edm": signal * x / into}.get(self.prediction, x)
+        noise, data = self.denoise(x, log_snr)
+        return {
+            "noise": noise,
+            "velocity": signal * noise - rate * data,
+            "data": data,
+            "flow": data - noise,
+            "edm": (data - skip * x / signal) / out,
+            "pixels": data,
+        }[self.prediction]
+
+
+@pytest.mark.parametrize("prediction", ["noise", "velocity", "data", "flow", "edm", "pixels"])
+def test_the_exact_denoiser_has_no_excess_by_any_prediction(prediction):
+    """Errors of all networks are told against the same floor."""
+    world = CaptionedScenes()
+    given, schedule = exact_denoiser(world), ScheduleConfig("rectified")
+
+    class Exact:
+        device, autoencoder = torch.device("cpu"), None
+
+        def space(self, images):
+            return 2 * images - 1
+
+        def denoiser(self, texts, scale):
+            exact = given([""] * texts if isinstance(texts, int) else texts)
+            network = Inverted(exact, prediction)
+            return Diffusion(network, SCENE, schedule, prediction, levels=256).denoise
+
+    found = scene_gaps(stand_in(Exact()), world, torch.Generator().manual_seed(0), 8)
+    # An estimate of the noise is divided by the signal, 0.05 at the lowest of the levels.
+    assert found["excess"] == pytest.approx(0, abs=1e-6)
+
+
+def test_presets_of_other_forms_differ_in_their_form_alone():
+    """A DiT in place of the U-Net; and of it, path, output and loss of flow matching, or of EDM."""
+    presets = train_text_to_image.PRESETS
+    unet, dit = presets["scenes"], presets["scenes-dit"]
+    network = dit.model.network
+    assert isinstance(network, ConditionalDiTConfig)
+    assert replace(dit, model=replace(dit.model, network=unet.model.network), out=unet.out) == unet
+    # The noise of a patch has to fit beside what is read from it.
+    assert network.dim > 3 * network.patch**2
+    plain = {"out": dit.out, "model": dit.model, "loss": dit.loss}
+    flow, edm = presets["scenes-flow"], presets["scenes-edm"]
+    assert flow.model == replace(dit.model, prediction="flow", schedule=ScheduleConfig("rectified"))
+    assert edm.model == replace(dit.model, prediction="edm")
+    assert flow.loss == replace(dit.loss, weighting="flow")
+    assert edm.loss == replace(dit.loss, weighting="edm")
+    assert replace(flow, **plain) == replace(edm, **plain) == dit
+    assert len({args.out for args in (unet, dit, flow, edm)}) == 4
 
 
 def test_the_exact_denoiser_of_latents():

@@ -22,7 +22,7 @@ NEEDED = {
     ("train_controlnet", "", "base"): ["train_text_to_image scenes", "train_latent_diffusion"],
     ("train_flow_matching", "reflow", "teacher"): ["train_flow_matching"],
     ("train_code_prior", "", "codes"): ["train_vqvae scenes", "train_vqgan"],
-    ("train_text_to_codes", "paper", "codes"): ["train_vqvae scenes"],
+    ("train_text_to_codes", "small", "codes"): ["train_vqvae scenes"],
     ("train_prior", "clip", "clip"): ["train_clip"],
     ("compare_text_to_image", "smoke", "runs"): ["train_text_to_image", "train_text_to_codes"],
 }

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from generative.flamingo import (
     NFNetConfig,
     PerceiverResampler,
     ResamplerConfig,
-    flamingo_80b,
+    flamingo_of,
     image_indices,
 )
 from generative.flamingo.model import FlamingoBatch
@@ -226,6 +227,20 @@ def test_latents_that_begin_with_a_place_each_look_at_it():
         PerceiverResampler(64, ResamplerConfig(9, 1, 4, key_dim=3)).look_at(places)
 
 
+def test_latents_may_be_narrower_than_the_features():
+    """Features go through a linear map first; gated layers look at vectors of the new width."""
+    torch.manual_seed(0)
+    config = ResamplerConfig(5, 2, 2, 3, latent_dim=6)
+    resampler, x = PerceiverResampler(8, config), torch.randn(3, 2, 4, 8)
+    assert resampler(x).shape == (3, 5, 6)
+    same = PerceiverResampler(6, replace(config, latent_dim=0))
+    same.load_state_dict({k: p for k, p in resampler.state_dict().items() if "narrow" not in k})
+    assert torch.equal(resampler(x), same(x @ resampler.narrow.weight.T))
+    narrow = replace(model().config, resampler=config).build()
+    assert narrow.look(images(2)).shape == (1, 10, 6)
+    assert narrow.logits(with_start(TEXT), images()).isfinite().all()
+
+
 def test_films_and_too_many_frames():
     flamingo = model()
     assert flamingo.look(images(2, 4)).shape == (1, 6, 8)
@@ -343,9 +358,9 @@ def test_a_saved_model_is_the_same(tmp_path):
 def test_the_published_layout():
     """Chinchilla's 80 blocks of 8,192, a gated layer in front of every seventh: 12 of them."""
     with torch.device("meta"):
-        flamingo = flamingo_80b().build()
+        flamingo = flamingo_of("80b").build()
     assert len(flamingo.gated) == 12
-    d, v = 8192, 3072
+    d, v = 8192, 1536
     layer = sum(p.numel() for p in flamingo.gated[0].parameters())
     assert layer == 2 * d * d + 2 * v * d + 8 * d * d + 4 * d + 2
     assert sum(p.numel() for p in flamingo.vision.parameters()) == 435_286_116

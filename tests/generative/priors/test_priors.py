@@ -95,6 +95,29 @@ def test_samples_are_draws_of_the_exact_posterior(eta: float):
     assert energy_test(found.float(), other, 199).p_value < 0.01
 
 
+def test_weights_of_the_velocity_are_those_of_its_error():
+    """The velocity s eps - r x and its estimate differ by the clean ones' difference over r."""
+    prior, (y, z) = exact("clean"), PAIR.draw(40_000, generator())
+    found = prior.loss(z.double(), y.double(), generator=generator(1), weighting="velocity").loss
+    table = prior._table
+    rate_squared = (1 - table.sigmoid()).clamp_min(1 / 20)
+    least = torch.tensor([PAIR.denoising_mse(level) for level in table.tolist()])
+    assert found == pytest.approx(float((least / rate_squared).mean()), rel=0.06)
+
+
+def test_only_errors_of_clean_embeddings_have_the_weights_of_the_velocity():
+    velocity = PriorLossConfig(weighting="velocity")
+    previous = DiffusionPriorConfig(4, 4, block=BLOCK, prediction="previous").build()
+    for prior, told in ((previous, "'previous'"), (BUCKETS.build(), "'buckets'")):
+        with pytest.raises(ValueError, match=rf"weighting is 'velocity'.*{told}"):
+            PriorLearner(prior, velocity, 1)
+    with pytest.raises(ValueError, match="give weighting 'clean'"):
+        previous.loss(torch.ones(2, 4), torch.ones(2, 4), weighting="velocity")
+    clean = DiffusionPriorConfig(4, 4, block=BLOCK).build()
+    logged = PriorLearner(clean, velocity, 1).update(PriorBatch(torch.ones(8, 4), torch.ones(8, 4)))
+    assert math.isfinite(logged["loss"])
+
+
 @pytest.mark.parametrize("prediction", ["clean", "previous"])
 def test_loss_of_a_perfect_network(prediction: str):
     """The mean over steps of the least error; of "previous" that of one step's posterior."""

@@ -10,6 +10,7 @@ from generative.diffusion import ScheduleConfig
 from generative.nets.config import QuantiserConfig, clip_block
 from generative.text_to_image import (
     ConditionalUNetConfig,
+    ControlNet,
     KLAutoencoderConfig,
     KLAutoencoderLearner,
     KLAutoencoderLossConfig,
@@ -42,9 +43,10 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def make(autoencoder: KLAutoencoderConfig | VQVAEConfig = KL) -> TextToImage:
+def make(autoencoder: KLAutoencoderConfig | VQVAEConfig = KL, vector_dim: int = 8) -> TextToImage:
     torch.manual_seed(0)
-    model = replace(CONFIG, autoencoder=autoencoder).build()
+    network = replace(CONFIG.network, vector_dim=vector_dim)
+    model = replace(CONFIG, autoencoder=autoencoder, network=network).build()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -59,6 +61,41 @@ def test_the_published_autoencoder_has_its_size():
         model = KLAutoencoderConfig((3, 256, 256), 128, (1, 2, 4, 4), 2).build()
     assert sum(parameter.numel() for parameter in model.parameters()) == 83_653_863
     assert model.latent_shape == (4, 32, 32)
+
+
+def test_a_unet_without_a_vector_is_told_the_tokens_alone(tmp_path):
+    """As Stable Diffusion's: it learns, draws and walks by them, and a ControlNet copies it."""
+    model = make(vector_dim=0)
+    model.measure([X])
+    tokens = model.tokens(TEXTS)
+    told = model.told(tokens)
+    assert told.vector is None
+    assert told.tokens is not None
+    assert make().told(tokens).vector.shape == (3, 8)
+    network = model.diffusion.network
+    assert network.vector is None
+    model.loss(X[:3], TEXTS, LOSS, generator()).loss.backward()
+    assert network.level.maps[0].weight.grad.abs().max() > 0
+    drawn = model.sample(TEXTS, generator(), scale=2.0)
+    others = model.sample(["blue square", *TEXTS[1:]], generator(), scale=2.0)
+    assert drawn.shape == (3, 3, 16, 16)
+    assert (drawn[0] - others[0]).abs().max() > 1e-6
+    torch.testing.assert_close(drawn[1:], others[1:])
+    z = model.noise(2, generator())
+    ends = model.walk("red square", "blue disc", 3, z)
+    assert ends.shape == (3, 3, 16, 16)
+    model.save_pretrained(tmp_path / "model")
+    again = TextToImage.from_pretrained(tmp_path / "model")
+    torch.testing.assert_close(again.sample(TEXTS, generator(), scale=2.0), drawn)
+    controlled = ControlNet.around(model, 1, (4, 8)).eval()
+    assert not controlled.pooled
+    hint = torch.rand(3, 1, 16, 16, generator=generator(2))
+    torch.testing.assert_close(controlled.sample(TEXTS, generator(), scale=2.0, hint=hint), drawn)
+
+
+def test_a_vector_of_another_width_than_the_text_is_refused():
+    with pytest.raises(ValueError, match=r"a vector of width 4.*8 and 8"):
+        replace(CONFIG, network=replace(CONFIG.network, vector_dim=4))
 
 
 @pytest.mark.parametrize("recon", ["l1", "l2"])
@@ -180,7 +217,7 @@ def test_pixels_have_no_latents_to_measure():
     [
         ({"autoencoder": replace(KL, image_shape=(3, 14, 14))}, "7x7 places.*2 divides"),
         ({"words": (*WORDS, "white")}, "5 words.*vocab_size 9"),
-        ({"network": ConditionalUNetConfig(8, head_dim=4)}, "width 64.*is told 8 and 8"),
+        ({"network": ConditionalUNetConfig(8, head_dim=4)}, "width 64.*is told 8 and 0"),
         ({"schedule": ScheduleConfig("cosine"), "prediction": "noise"}, "velocity"),
     ],
 )

@@ -10,7 +10,9 @@ from generative.diffusion import ScheduleConfig
 from generative.loading import load_model
 from generative.nets.config import clip_block
 from generative.text_to_image import (
+    ConditionalDiTConfig,
     ConditionalUNetConfig,
+    ControlNetConfig,
     GLIDEConfig,
     TextEncoderConfig,
     TextToImage,
@@ -62,6 +64,55 @@ def test_captions_as_words_and_as_tokens_are_the_same():
     other = model.sample(["blue square", *TEXTS[1:]], generator())
     assert not torch.allclose(other[0], model.sample(TEXTS, generator())[0])
     torch.testing.assert_close(other[1:], model.sample(TEXTS, generator())[1:])
+
+
+DIT = replace(CONFIG, network=ConditionalDiTConfig(4, 8, 2, 2, 8, 8, 8))
+
+
+def test_a_dit_takes_the_place_of_the_unet(tmp_path):
+    """It reads captions, is guided, learns, is saved and loaded; no ControlNet copies it."""
+    model = make(DIT)
+    tokens = model.tokens(TEXTS)
+    whole = model.sample(tokens, generator())
+    torch.testing.assert_close(model.sample(tokens[:, :4], generator()), whole)
+    other = model.sample(["blue square", *TEXTS[1:]], generator())
+    assert not torch.allclose(other[0], whole[0])
+    torch.testing.assert_close(other[1:], whole[1:])
+    plain = model.sample(TEXTS, generator(), scale=1.0)
+    assert not torch.allclose(plain[0], whole[0])
+    torch.testing.assert_close(plain[2], whole[2])  # told nothing, nothing to be guided by
+    learner = TextToImageLearner(model, TextToImageLossConfig(lr=1e-2), 60)
+    losses = [float(learner.update((images(), TEXTS))["loss"]) for _ in range(60)]
+    assert sum(losses[-10:]) < sum(losses[:10])
+    learner.kept.save_pretrained(tmp_path)
+    loaded = TextToImage.from_pretrained(tmp_path)
+    assert loaded.config == learner.kept.config
+    drawn = (m.eval().sample(TEXTS, generator()) for m in (loaded, learner.kept))
+    assert torch.equal(*drawn)
+    with pytest.raises(ValueError, match="copies the way down of a U-Net"):
+        ControlNetConfig(DIT)
+    with pytest.raises(ValueError, match="give a patch that divides both"):
+        replace(DIT, image_shape=(3, 8, 6))
+    with pytest.raises(ValueError, match="the network takes tokens of width 8"):
+        replace(DIT, text=replace(CONFIG.text, block=clip_block(12, 2)))
+
+
+@pytest.mark.parametrize("prediction", ["flow", "edm"])
+def test_networks_of_flow_matching_and_edm_draw_and_learn(prediction):
+    config = replace(CONFIG, prediction=prediction, schedule=ScheduleConfig("rectified"))
+    model = make(config, noise=0.0)
+    loss = TextToImageLossConfig(weighting=prediction, lr=1e-2)
+    learner = TextToImageLearner(model, loss, 60)
+    losses = [float(learner.update((images(), TEXTS))["loss"]) for _ in range(60)]
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+    drawn = learner.kept.sample(TEXTS, generator(), scale=2.0)
+    assert drawn.shape == (4, 3, 8, 8)
+    assert drawn.isfinite().all()
+
+
+def test_the_network_of_edm_is_told_the_deviation_of_the_pixels():
+    model = make(replace(CONFIG, prediction="edm", sigma_data=0.3))
+    assert model.diffusion.sigma_data == 0.3
 
 
 def test_signs_are_read_letter_by_letter():
