@@ -9,8 +9,9 @@
     model = DallE2.from_pretrained("runs/dalle2")
 
 CLIP embeds a caption, the prior makes an image's embedding of it, and the decoder draws that, told
-the caption as well (Ramesh et al. 2022; Foster 2023, chapter 13). The upsamplers behind the
-published decoder are left out; `Upsampler` takes the images that are drawn here.
+the caption as well (Ramesh et al. 2022; Foster 2023, chapter 13). Behind the decoder stand
+upsamplers that are told no caption: `upsampler.sample(len(images), low=images)` enlarges what is
+drawn here, by an `Upsampler` of small images of these sides.
 """
 
 from __future__ import annotations

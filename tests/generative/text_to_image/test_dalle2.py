@@ -12,7 +12,12 @@ from generative.data.caption_tokens import CaptionTokeniser
 from generative.diffusion import ScheduleConfig
 from generative.nets.config import ConditionalUNetConfig, clip_block, gpt2_block
 from generative.priors import AutoregressivePriorConfig, DiffusionPriorConfig
-from generative.text_to_image import DallE2, ImageDecoderConfig, TextEncoderConfig
+from generative.text_to_image import (
+    DallE2,
+    ImageDecoderConfig,
+    TextEncoderConfig,
+    UpsamplerConfig,
+)
 
 torch.set_num_threads(1)
 
@@ -225,3 +230,19 @@ def test_parts_that_do_not_fit_are_refused(prior, decoder, tokeniser, message):
 def test_errors_say_what_is_needed(one, act, message):
     with pytest.raises(ValueError, match=message):
         act(one)
+
+
+def test_upsamplers_that_are_told_no_caption_enlarge_what_is_drawn(one):
+    network = replace(NETWORK, vector_dim=8, told_level=True)
+    sizes = ((3, 16, 16), 2), ((3, 64, 64), 4)
+    images = one.sample(TEXTS, generator())
+    for shape, factor in sizes:
+        config = UpsamplerConfig(shape, WORDS, TEXT, network, SCHEDULE, steps=2, factor=factor)
+        upsampler = make(config)
+        large = upsampler.sample(2, generator(), low=images, noise=0.1)
+        assert large.shape == (2, *shape)
+        assert 0 <= large.min() <= large.max() <= 1
+        # Each is made of its own small image.
+        other = upsampler.sample(2, generator(), low=images.flip(0), noise=0.1)
+        assert not torch.allclose(large, other)
+        images = large
