@@ -5,22 +5,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from generative.diffusion import ScheduleConfig
-from generative.nets.config import ConditionalUNetConfig, clip_block
+from generative.nets.config import ConditionalUNetConfig
 from generative.text_to_image import (
     Cascade,
     GLIDEConfig,
-    TextEncoderConfig,
     UpsamplerConfig,
     shrink,
 )
+from tests.tiny_text_to_image import SCHEDULE, TEXT, WORDS, shaken
 
 torch.set_num_threads(1)
 
-WORDS = ("red", "blue", "square", "disc")
-TEXT = TextEncoderConfig(8, 6, 1, clip_block(8, 2), causal=False)
 NETWORK = ConditionalUNetConfig(8, (1,), attention=(0,), head_dim=4, context_dim=8, vector_dim=8)
-SCHEDULE = ScheduleConfig(max_signal=0.999)
 BASE = GLIDEConfig((3, 4, 4), WORDS, TEXT, NETWORK, SCHEDULE, steps=2)
 FIRST = UpsamplerConfig(
     (3, 8, 8), WORDS, TEXT, replace(NETWORK, told_level=True), SCHEDULE, steps=2, most_noise=0.3
@@ -29,19 +25,9 @@ SECOND = replace(FIRST, image_shape=(3, 32, 32), factor=4)
 TEXTS = ["red square", "blue disc"]
 
 
-def make(config):
-    """Weights that are anything: a new network gives zeros."""
-    torch.manual_seed(0)
-    model = config.build()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return model.eval()
-
-
 @pytest.fixture(scope="module")
 def cascade():
-    return Cascade(make(BASE), [make(FIRST), make(SECOND)])
+    return Cascade(shaken(BASE), [shaken(FIRST), shaken(SECOND)])
 
 
 def generator():
@@ -100,10 +86,10 @@ def test_a_cascade_is_saved_and_loaded(cascade, tmp_path):
 
 def test_what_does_not_fit_says_what_would():
     with pytest.raises(ValueError, match="a base and no upsampler; give at least one"):
-        Cascade(make(BASE), [])
+        Cascade(shaken(BASE), [])
     with pytest.raises(ValueError, match=r"upsampler 1 takes images \(3, 8, 8\).*draws \(3, 4, 4"):
-        Cascade(make(BASE), [make(SECOND)])
-    fits = Cascade(make(BASE), [make(FIRST)])
+        Cascade(shaken(BASE), [shaken(SECOND)])
+    fits = Cascade(shaken(BASE), [shaken(FIRST)])
     with pytest.raises(ValueError, match=r"noise is 0\.4.*at most 0\.3; give no more"):
         fits.sample(TEXTS, noise=0.4)
 
@@ -115,7 +101,7 @@ def test_a_perfect_upsampler_keeps_the_small_image():
         def forward(self, x, log_snr, told):
             return told.image
 
-    upsampler = make(replace(FIRST, prediction="data"))
+    upsampler = shaken(replace(FIRST, prediction="data"))
     upsampler.diffusion.network = Raised()
     low = torch.rand(2, 3, 4, 4, generator=generator())
     drawn = upsampler.sample(TEXTS, generator(), low=low, scale=1.0)

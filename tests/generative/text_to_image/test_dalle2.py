@@ -9,22 +9,18 @@ import torch
 from generative.clip import CLIPConfig
 from generative.clip.config import clip_vit
 from generative.data.caption_tokens import CaptionTokeniser
-from generative.diffusion import ScheduleConfig
-from generative.nets.config import ConditionalUNetConfig, clip_block, gpt2_block
+from generative.nets.config import ConditionalUNetConfig, gpt2_block
 from generative.priors import AutoregressivePriorConfig, DiffusionPriorConfig
 from generative.text_to_image import (
     DallE2,
     ImageDecoderConfig,
-    TextEncoderConfig,
     UpsamplerConfig,
 )
+from tests.tiny_text_to_image import SCHEDULE, TEXT, WORDS, shaken
 
 torch.set_num_threads(1)
 
-WORDS = ("red", "blue", "square", "disc")
-TEXT = TextEncoderConfig(8, 6, 1, clip_block(8, 2), causal=False)
 NETWORK = ConditionalUNetConfig(8, (1,), attention=(0,), head_dim=4, context_dim=8, vector_dim=14)
-SCHEDULE = ScheduleConfig(max_signal=0.999)
 CLIP = CLIPConfig(clip_vit((3, 8, 8), 4, 1, 8, 2), replace(TEXT, causal=True), 6)
 BLOCK = gpt2_block(8, 2, dropout=0.0)
 DECODER = ImageDecoderConfig(
@@ -44,24 +40,14 @@ def generator(seed: int = 3) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def make(config):
-    """Weights that are anything: a new network gives zeros."""
-    torch.manual_seed(0)
-    model = config.build()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return model.eval()
-
-
 @pytest.fixture(scope="module", params=PRIORS)
 def model(request) -> DallE2:
-    return DallE2(make(CLIP), make(PRIORS[request.param]), make(DECODER), TOKENISER)
+    return DallE2(shaken(CLIP), shaken(PRIORS[request.param]), shaken(DECODER), TOKENISER)
 
 
 @pytest.fixture(scope="module")
 def one() -> DallE2:
-    return DallE2(make(CLIP), make(PRIORS["diffusion"]), make(DECODER), TOKENISER)
+    return DallE2(shaken(CLIP), shaken(PRIORS["diffusion"]), shaken(DECODER), TOKENISER)
 
 
 @pytest.fixture
@@ -206,7 +192,7 @@ MANY = CaptionTokeniser((*WORDS, "green"), 6)
     ],
 )
 def test_parts_that_do_not_fit_are_refused(prior, decoder, tokeniser, message):
-    clip = make(CLIP)
+    clip = shaken(CLIP)
     with pytest.raises(ValueError, match=message):
         DallE2(clip, prior.build(), decoder.build(), tokeniser)
     clip.config = None
@@ -238,7 +224,7 @@ def test_upsamplers_that_are_told_no_caption_enlarge_what_is_drawn(one):
     images = one.sample(TEXTS, generator())
     for shape, factor in sizes:
         config = UpsamplerConfig(shape, WORDS, TEXT, network, SCHEDULE, steps=2, factor=factor)
-        upsampler = make(config)
+        upsampler = shaken(config)
         large = upsampler.sample(2, generator(), low=images, noise=0.1)
         assert large.shape == (2, *shape)
         assert 0 <= large.min() <= large.max() <= 1

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from generative.diffusion import ScheduleConfig
 from generative.nets.conditional_unet import ConditionalUNet
-from generative.nets.config import ConditionalUNetConfig, clip_block
+from generative.nets.config import ConditionalUNetConfig
 from generative.text.config import T5Config, t5_block
 from generative.text.t5 import T5
 from generative.text_to_image import (
@@ -20,7 +19,6 @@ from generative.text_to_image import (
     ImageDecoderConfig,
     ImagenConfig,
     T5Text,
-    TextEncoderConfig,
     TextToImage,
     TextToImageLearner,
     TextToImageLossConfig,
@@ -32,13 +30,11 @@ from generative.text_to_image import (
 )
 from generative.text_to_image.control import PUBLISHED, HintEncoder
 from generative.training.settings import from_json, to_json
+from tests.tiny_text_to_image import SCHEDULE, TEXT, WORDS, shaken
 
 torch.set_num_threads(1)
 
-WORDS = ("red", "blue", "square", "disc")
-TEXT = TextEncoderConfig(8, 6, 1, clip_block(8, 2), causal=False)
 NETWORK = ConditionalUNetConfig(8, (1, 2), head_dim=4, context_dim=8, vector_dim=8)
-SCHEDULE = ScheduleConfig(max_signal=0.999)
 BASE = GLIDEConfig((3, 8, 8), WORDS, TEXT, NETWORK, SCHEDULE, steps=4)
 DECODER = ImageDecoderConfig(
     (3, 8, 8), WORDS, TEXT, replace(NETWORK, vector_dim=13), SCHEDULE, steps=4, embedding_dim=5,
@@ -61,12 +57,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def make(config):
-    torch.manual_seed(0)
-    model = config.build()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model.eval()
+    return shaken(config, 0.1)
 
 
 X = torch.rand(3, 3, 8, 8, generator=generator(5))
