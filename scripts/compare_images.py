@@ -9,20 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from generative.attention_gan.config import AttentionGANConfig
-from generative.autoencoder.config import ConvAutoencoderConfig
-from generative.energy.config import ConvEnergyConfig, LangevinConfig
-from generative.flow.config import GlowConfig
-from generative.gan.config import ConditionalGANConfig, GANConfig, WGANConfig
-from generative.pixelcnn.config import GatedConfig, PixelCNNConfig, RecurrentConfig
-from generative.rbm.config import RBMConfig
-from generative.score_matching.config import ScoreConfig
 from generative.training.cli import start
 from generative.training.ranges import Checked, Count, Folder, Positive, Seed, Workers
 from generative.training.run import Run
-from generative.vae.config import ImageVAEConfig
 from scripts import (
     train_attention_gan,
     train_autoencoder,
@@ -52,7 +43,7 @@ from scripts.compare_families import fill_in
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from generative.classifier import Classifier, Moments
+    from generative.classifier import Classifier
     from generative.data.image_set import ImageSet
 
 MARKS = "<!-- images: begin -->", "<!-- images: end -->"
@@ -63,14 +54,19 @@ SHAPE = (1, 32, 32)
 
 @dataclass(frozen=True)
 class Entry:
-    """A family: its training script with settings."""
+    """A family: its training script, and the preset there for these images."""
 
     script: ModuleType
-    settings: Any
+    preset: str = "fashion"
     codes: str = ""
     """Family whose codes it draws, which is trained before it, for its own minutes."""
     fitted: Callable[[Any, int], dict[str, Any]] = lambda settings, steps: {}
     """Changes that a number of steps asks for."""
+
+    @property
+    def settings(self) -> Any:
+        """Settings of the preset."""
+        return self.script.PRESETS[self.preset]
 
 
 def grown(settings: Any, steps: int) -> dict[str, Any]:
@@ -79,171 +75,44 @@ def grown(settings: Any, steps: int) -> dict[str, Any]:
     return {"loss": replace(settings.loss, phase_images=images)}
 
 
-PLAIN = {"batch_norm": "none", "bias": True, "dropout": 0.0}
 FAMILIES = {
-    "autoencoder": Entry(
-        train_autoencoder,
-        replace(
-            train_autoencoder.PRESETS["frames"],
-            model=ConvAutoencoderConfig(SHAPE, latent_dim=32, channels=(32, 64, 128)),
-            batch_size=64,
-        ),
-    ),
-    "VAE": Entry(
-        train_image_vae,
-        replace(
-            train_image_vae.PRESETS["frames"],
-            model=ImageVAEConfig(
-                SHAPE, latent_dim=32, channels=(32, 64, 128), likelihood="gaussian",
-                prior_components=64,
-            ),
-            score_draws=1,
-        ),
-    ),
-    "GAN": Entry(
-        train_gan,
-        replace(
-            train_gan.PRESETS["sprites"], model=GANConfig(SHAPE, 64, (32, 64, 128), **PLAIN)
-        ),
-    ),
-    "WGAN-GP": Entry(
-        train_wgan,
-        replace(
-            train_wgan.PRESETS["sprites"],
-            model=WGANConfig(SHAPE, latent_dim=64, widths=(32, 64, 128), batch_norm="none"),
-        ),
-    ),
-    "conditional GAN": Entry(
-        train_conditional_gan,
-        replace(
-            train_conditional_gan.PRESETS["sprites-pairs"],
-            label=("class",),
-            model=ConditionalGANConfig(
-                SHAPE, 64, (32, 64, 128), num_classes=10, conditioning="projection", **PLAIN
-            ),
-        ),
-    ),
-    "ProGAN": Entry(
-        train_progan,
-        replace(
-            train_progan.PRESETS["sprites"],
-            model=replace(train_progan.PRESETS["sprites"].model, shape=SHAPE),
-        ),
-        fitted=grown,
-    ),
-    "StyleGAN": Entry(
-        train_stylegan,
-        replace(
-            train_stylegan.PRESETS["sprites"],
-            model=replace(train_stylegan.PRESETS["sprites"].model, shape=SHAPE),
-        ),
-        fitted=grown,
-    ),
-    "StyleGAN2": Entry(
-        train_stylegan2,
-        replace(
-            train_stylegan2.PRESETS["sprites-pairs"],
-            model=replace(train_stylegan2.PRESETS["sprites-pairs"].model, shape=SHAPE),
-        ),
-    ),
-    "SAGAN": Entry(
-        train_attention_gan,
-        replace(
-            train_attention_gan.PRESETS["sprites-pairs"],
-            label=("class",),
-            model=AttentionGANConfig(
-                SHAPE, 10, 64, (8, 16, 32), attention_side=16, spectral_norm="none"
-            ),
-        ),
-    ),
-    "BigGAN": Entry(
-        train_attention_gan,
-        replace(
-            train_attention_gan.PRESETS["sprites-pairs"],
-            label=("class",),
-            model=AttentionGANConfig(
-                SHAPE, 10, 64, (8, 16, 32), attention_side=16, shared_dim=32, split_z=True,
-                spectral_norm="none",
-            ),
-        ),
-    ),
-    "VAE-GAN": Entry(train_vae_gan, train_vae_gan.PRESETS["fashion"]),
-    "VQ-VAE": Entry(train_vqvae, train_vqvae.PRESETS["fashion"]),
-    "VQ-VAE with PixelCNN": Entry(
-        train_code_prior, train_code_prior.Args(), codes="VQ-VAE"
-    ),
-    "VQ-GAN": Entry(train_vqgan, train_vqgan.PRESETS["fashion"]),
-    "VQ-GAN with GPT": Entry(train_code_prior, train_code_prior.PRESETS["sprites"], codes="VQ-GAN"),
-    "PixelCNN": Entry(
-        train_pixelcnn,
-        replace(
-            train_pixelcnn.PRESETS["frames"],
-            max_images=None,
-            model=PixelCNNConfig(SHAPE, 16, network=GatedConfig(hidden_dim=32, num_layers=6)),
-        ),
-    ),
-    "PixelRNN": Entry(
-        train_pixelcnn,
-        replace(
-            train_pixelcnn.PRESETS["frames"],
-            max_images=None,
-            model=PixelCNNConfig(SHAPE, 16, network=RecurrentConfig(hidden_dim=32)),
-            num_samples=1,
-        ),
-    ),
-    "Glow": Entry(
-        train_glow,
-        replace(
-            train_glow.PRESETS["sprites"],
-            model=GlowConfig(SHAPE, num_scales=3, num_steps=4, hidden_dim=48, levels=256),
-        ),
-    ),
-    "energy": Entry(
-        train_energy,
-        replace(
-            train_energy.PRESETS["corrected"],
-            model=ConvEnergyConfig(SHAPE, langevin=LangevinConfig(steps=200)),
-            batch_size=32,
-        ),
-    ),
-    "RBM": Entry(
-        train_rbm, replace(train_rbm.PRESETS["corrected"], model=RBMConfig(SHAPE, hidden_dim=256))
-    ),
-    "score": Entry(
-        train_score,
-        replace(
-            train_score.PRESETS["sprites"],
-            model=ScoreConfig(SHAPE, sigma_max=10.0, num_levels=20, hidden_dim=32, num_hidden=1,
-                              sample_steps=20),
-            batch_size=32,
-        ),
-    ),
-    "diffusion": Entry(
-        train_diffusion,
-        replace(
-            train_diffusion.PRESETS["sprites"],
-            image=replace(train_diffusion.PRESETS["sprites"].image, image_shape=SHAPE),
-            bound_images=64,
-        ),
-    ),
-    "flow matching": Entry(
-        train_flow_matching,
-        replace(
-            train_flow_matching.PRESETS["sprites"],
-            model=replace(train_flow_matching.PRESETS["sprites"].model, image_shape=SHAPE),
-        ),
-    ),
-}  # fmt: skip
+    "autoencoder": Entry(train_autoencoder),
+    "VAE": Entry(train_image_vae),
+    "GAN": Entry(train_gan),
+    "WGAN-GP": Entry(train_wgan),
+    "conditional GAN": Entry(train_conditional_gan),
+    "ProGAN": Entry(train_progan, fitted=grown),
+    "StyleGAN": Entry(train_stylegan, fitted=grown),
+    "StyleGAN2": Entry(train_stylegan2),
+    "SAGAN": Entry(train_attention_gan, "fashion-sagan"),
+    "BigGAN": Entry(train_attention_gan),
+    "VAE-GAN": Entry(train_vae_gan),
+    "VQ-VAE": Entry(train_vqvae),
+    "VQ-VAE with PixelCNN": Entry(train_code_prior, codes="VQ-VAE"),
+    "VQ-GAN": Entry(train_vqgan),
+    "VQ-GAN with GPT": Entry(train_code_prior, "fashion-gpt", codes="VQ-GAN"),
+    "ViT VQ-GAN": Entry(train_vqgan, "fashion-vit"),
+    "ViT VQ-GAN with GPT": Entry(train_code_prior, "fashion-gpt", codes="ViT VQ-GAN"),
+    "PixelCNN": Entry(train_pixelcnn),
+    "PixelRNN": Entry(train_pixelcnn, "fashion-rnn"),
+    "Glow": Entry(train_glow),
+    "energy": Entry(train_energy),
+    "RBM": Entry(train_rbm),
+    "score": Entry(train_score),
+    "diffusion": Entry(train_diffusion),
+    "flow matching": Entry(train_flow_matching),
+}
 
 
 @dataclass(frozen=True)
 class Args(Checked):
     """Train every family of images for the same CPU minutes, and tell how far samples are off.
 
-    The measure is the Frechet distance between features of a classifier that is trained here, of
-    samples and of the training images; that of as many test images stands beside it, as the least
-    that can be expected. Steps are chosen by a short trial so that training takes the minutes.
-    docs/families.md gets a table, docs/images/families a strip of pictures.
+    The measures are distances between features of a classifier that is trained here, of samples and
+    of the training images: that of Frechet, beside it that of as many test images, as the least
+    that can be expected; and the kernel distance, which does not depend on how many there are.
+    Steps are chosen by a short trial so that training takes the minutes. docs/families.md gets a
+    table, docs/images/families a strip of pictures.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"docs"})
@@ -325,7 +194,8 @@ def main(args: Args) -> Path:
             rows = {name: measure(name, args, run, judge) for name in names}
             write_json(report, {
                 "families": rows, "data": args.data, "minutes": args.minutes, "seed": args.seed,
-                "classifier_accuracy": accuracy, "versions": run.versions,
+                "classifier_accuracy": accuracy, "test_images": min(args.samples, len(judge.test)),
+                "floors": judge.floor(args.samples)._asdict(), "versions": run.versions,
             })  # fmt: skip
             picture(rows, run, images.part("test"))
             run.finish({"families": len(rows), "classifier_accuracy": accuracy})
@@ -348,36 +218,57 @@ def train_judge(args: Args, run: Run) -> tuple[Classifier, float]:
     return Classifier.from_pretrained(folder / "model"), accuracy
 
 
+class Distances(NamedTuple):
+    """Distances of images from the training images, by features of a classifier."""
+
+    frechet: float
+    kernel: float
+
+
 class Judge:
     """Distances of images from the training images, by features of a classifier.
 
     Args:
         classifier: whose features are compared.
-        images: all images; those of the training part are compared with.
+        images: all images; those of the training part are compared with, for the kernel distance
+            at most `most` of them.
     """
 
-    def __init__(self, classifier: Classifier, images: ImageSet):
+    def __init__(self, classifier: Classifier, images: ImageSet, most: int = 10_000):
+        from generative.classifier import moments
+
         self.classifier, self.test = classifier, images.part("test")
-        train = images.part("train")
-        self.known = self._moments(lambda rows: train.as_tensor(rows), len(train))
+        known = self._features(images.part("train"))
+        self.moments = moments(known)
+        self.known = known[:: math.ceil(len(known) / most)]
 
-    def distance(self, x: Tensor) -> float:
-        """Frechet distance of images (N, C, H, W) from the training images."""
-        from generative.classifier import frechet_distance
+    def distances(self, x: Tensor) -> Distances:
+        """Of images (N, C, H, W)."""
+        from generative.classifier import image_features
 
-        return frechet_distance(self.known, self._moments(lambda rows: x[rows], len(x)))
+        return self._compare(image_features(self.classifier, x))
 
-    def floor(self, n: int) -> float:
-        """That of n test images, or of all where there are fewer."""
-        return self.distance(self.test.thin(n).as_tensor())
+    def floor(self, n: int) -> Distances:
+        """Of n test images, or of all where there are fewer."""
+        return self._compare(self._features(self.test.thin(n)))
 
-    def _moments(self, part: Callable[[slice], Tensor], n: int) -> Moments:
+    def _compare(self, features: Tensor) -> Distances:
+        from generative.classifier import frechet_distance, kernel_distance, moments
+
+        return Distances(
+            frechet_distance(self.moments, moments(features)),
+            kernel_distance(self.known, features),
+        )
+
+    def _features(self, images: ImageSet) -> Tensor:
+        """A thousand images at a time, as there may be many."""
         import torch
 
-        from generative.classifier import image_features, moments
+        from generative.classifier import image_features
 
-        slices = [slice(first, first + 1000) for first in range(0, n, 1000)]
-        return moments(torch.cat([image_features(self.classifier, part(rows)) for rows in slices]))
+        slices = [slice(first, first + 1000) for first in range(0, len(images), 1000)]
+        parts = [image_features(self.classifier, images.as_tensor(rows)) for rows in slices]
+        return torch.cat(parts)
 
 
 def measure(name: str, args: Args, run: Run, judge: Judge) -> dict[str, Any]:
@@ -411,8 +302,8 @@ def measure(name: str, args: Args, run: Run, judge: Judge) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "samples": len(x),
         "not_finite": int((~finite).sum()),
-        "distance": judge.distance(x[finite]) if finite.sum() > 1 else None,
-        "floor": judge.floor(len(x)),
+        "distances": judge.distances(x[finite])._asdict() if finite.sum() > 1 else None,
+        "floors": judge.floor(len(x))._asdict(),
         "reconstructed": not hasattr(model, "sample"),
     }
     bits = read_result(folder).get("test_bits_per_dim")
@@ -517,22 +408,26 @@ def publish(found: dict[str, Any], run: Path, docs: Path) -> None:
 
 def table(found: dict[str, Any]) -> str:
     """Table of the results as Markdown, and the picture."""
+    least = found["floors"]
     lines = [
-        "| row | family | parameters | steps | CPU seconds | bits/dim | samples | distance | of as "
-        "many test images |",
-        "|---|---|---|---|---|---|---|---|---|",
-        "| 1 | test images | | | | | | | |",
+        "| row | family | parameters | steps | CPU seconds | bits/dim | samples | Frechet "
+        "distance | of as many test images | kernel distance |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        f"| 1 | test images | | | | | {found['test_images']:,} | | {least['frechet']:.2f} | "
+        f"{least['kernel']:.3f} |",
     ]
     for place, (name, row) in enumerate(found["families"].items(), 2):
         bits = f"{row['bits_per_dim']:.3f}" if "bits_per_dim" in row else ""
         what = "reconstructed" if row["reconstructed"] else f"{row['samples']:,}"
         if row.get("not_finite"):
             what += f", {row['not_finite']:,} of them not finite"
-        distance = "" if row["distance"] is None else f"{row['distance']:.2f}"
+        frechet, kernel = "", ""
+        if (off := row["distances"]) is not None:
+            frechet, kernel = f"{off['frechet']:.2f}", f"{off['kernel']:.3f}"
         cells = [
             str(place), name, f"{row['parameters']:,}", f"{row['steps']:,}",
-            f"{row['cpu_seconds']:.0f}", bits, what, distance,
-            f"{row['floor']:.2f}",
+            f"{row['cpu_seconds']:.0f}", bits, what, frechet, f"{row['floors']['frechet']:.2f}",
+            kernel,
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     accuracy = found["classifier_accuracy"]

@@ -112,6 +112,27 @@ PRESETS = {
         steps=1300,
         batch_size=64,
     ),
+    "fashion": Args(
+        data="fashion-mnist",
+        label=("class",),
+        model=AttentionGANConfig(
+            (1, 32, 32), 10, 64, (8, 16, 32), attention_side=16, shared_dim=32, split_z=True,
+            spectral_norm="none",
+        ),
+        loss=QUICK,
+        steps=1300,
+        batch_size=64,
+    ),
+    "fashion-sagan": Args(
+        data="fashion-mnist",
+        label=("class",),
+        model=AttentionGANConfig(
+            (1, 32, 32), 10, 64, (8, 16, 32), attention_side=16, spectral_norm="none"
+        ),
+        loss=QUICK,
+        steps=1300,
+        batch_size=64,
+    ),
     "smoke": Args(
         data="sprites",
         label=("colour",),

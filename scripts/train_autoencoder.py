@@ -54,6 +54,10 @@ PRESETS = {
     ),
     "frames": Args(data="frames", data_dir=Path("runs/rollouts/episodes"), model=FRAMES),
     "sprites": Args(data="sprites", model=SPRITES),
+    "fashion": Args(
+        model=ConvAutoencoderConfig((1, 32, 32), latent_dim=32, channels=(32, 64, 128)),
+        batch_size=64,
+    ),
     # The sizes were not chosen by the validation digits, so these help to train.
     "digits": Args(
         data="digits",

@@ -112,6 +112,16 @@ PRESETS = {
         batch_size=32,
         picture_every=5000,
     ),
+    # 64 codes each, after `train_vqvae fashion` and after `train_vqgan fashion`.
+    "fashion": Args(),
+    "fashion-gpt": Args(
+        network=CodeTransformerConfig(block=gpt2_block(64, 2, dropout=0.1)),
+        codes=Path("runs/vqgan"),
+        loss=PriorLossConfig(optimizer="muon", lr=4e-3),
+        steps=6000,
+        batch_size=32,
+        picture_every=500,
+    ),
     "smoke": Args(
         network=CodeTransformerConfig(1, gpt2_block(8, 2)),
         steps=20,

@@ -104,10 +104,12 @@ PRESETS = {
         data="fashion-mnist",
         label=("class",),
         model=ConditionalGANConfig(
-            (1, 32, 32), widths=(64, 128, 256), num_classes=10
+            (1, 32, 32), 64, (32, 64, 128), batch_norm="none", num_classes=10,
+            conditioning="projection",
         ),
-        loss=AVERAGED,
-        steps=11_700,
+        loss=replace(PAIRS, penalty_end=0.3),
+        steps=6000,
+        batch_size=64,
     ),
     "sprites": Args(
         data="sprites",

@@ -164,6 +164,13 @@ PRESETS = {
     "eight-gaussians": replace(MOONS, data="eight-gaussians", steps=6000),
     "ring": replace(EDGES, data="ring"),
     "checkerboard": replace(EDGES, data="checkerboard"),
+    "fashion": Args(
+        data="fashion-mnist",
+        image=_image(32, (16, 32, 64), 1),
+        steps=3000,
+        batch_size=32,
+        bound_images=64,
+    ),
     "smoke": Args(
         data="sprites",
         image=ImageDiffusionConfig(

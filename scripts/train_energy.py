@@ -73,6 +73,11 @@ PRESETS = {
         loss=replace(ENERGY_BOOK, lr=1e-3, final_lr=1e-3),
         steps=600,
     ),
+    "fashion": Args(
+        data="fashion-mnist",
+        model=ConvEnergyConfig((1, 32, 32), langevin=LangevinConfig(steps=200)),
+        batch_size=32,
+    ),
     "smoke": Args(
         data="two-moons",
         points=PointEnergyConfig(hidden_dim=8, num_hidden=1, sample_sweeps=5),

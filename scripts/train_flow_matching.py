@@ -130,6 +130,11 @@ PRESETS = {
         model=ImageFlowMatchingConfig(network=SPRITES),
         steps=3000, batch_size=32, picture_every=600,
     ),
+    "fashion": Args(
+        data="fashion-mnist",
+        model=ImageFlowMatchingConfig((1, 32, 32), SPRITES),
+        steps=3000, batch_size=32, picture_every=600,
+    ),
     "digits": Args(
         data="digits",
         model=ImageFlowMatchingConfig((1, 8, 8), DIGITS),

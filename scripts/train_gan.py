@@ -104,6 +104,20 @@ PRESETS = {
         steps=20_000,
         batch_size=32,
     ),
+    "fashion": Args(
+        data="fashion-mnist",
+        model=GANConfig(
+            (1, 32, 32),
+            latent_dim=64,
+            widths=(32, 64, 128),
+            batch_norm="none",
+            bias=True,
+            dropout=0.0,
+        ),
+        loss=PAIRS,
+        steps=3300,
+        batch_size=64,
+    ),
     "smoke": Args(
         data="sprites",
         model=GANConfig((3, 32, 32), latent_dim=8, widths=(4, 8, 8)),

@@ -94,6 +94,11 @@ PRESETS = {
         model=GlowConfig((3, 64, 64), num_scales=4, num_steps=6, hidden_dim=64, levels=32),
         loss=ADAM,
     ),
+    "fashion": Args(
+        data="fashion-mnist",
+        model=GlowConfig((1, 32, 32), num_scales=3, num_steps=4, hidden_dim=48, levels=256),
+        loss=ADAM,
+    ),
     "smoke": Args(
         model=GlowConfig((3, 8, 8), num_scales=2, num_steps=1, hidden_dim=8, levels=32),
         loss=ADAM,

@@ -121,6 +121,19 @@ PRESETS = {
         score_images=200,
         score_draws=10,
     ),
+    "fashion": Args(
+        model=ImageVAEConfig(
+            (1, 32, 32),
+            latent_dim=32,
+            channels=(32, 64, 128),
+            likelihood="gaussian",
+            prior_components=64,
+        ),
+        loss=ImageVAELossConfig(final_lr=1e-5, ema=0.995, clip=100.0),
+        batch_size=64,
+        score_images=200,
+        score_draws=1,
+    ),
     "smoke": Args(
         data="sprites",
         model=ImageVAEConfig((3, 32, 32), channels=(4, 8, 8)),

@@ -110,6 +110,13 @@ GREY = Args(
     picture_every=1000,
     num_samples=64,
 )
+FASHION = Args(
+    model=PixelCNNConfig((1, 32, 32), levels=16, network=GatedConfig(hidden_dim=32, num_layers=6)),
+    loss=PixelCNNLossConfig(lr=2e-3, final_lr=1e-5, clip=1.0, ema=0.995),
+    steps=3000,
+    batch_size=16,
+    picture_every=1000,
+)
 PRESETS = {
     "book": Args(),
     # The book's program is blind to some pixels above, its learning rate never falls, and nothing
@@ -173,6 +180,13 @@ PRESETS = {
         steps=3000,
         batch_size=16,
         picture_every=1000,
+    ),
+    # 16 grey levels, by gated convolutions and by the LSTMs of a PixelRNN.
+    "fashion": FASHION,
+    "fashion-rnn": replace(
+        FASHION,
+        model=PixelCNNConfig((1, 32, 32), levels=16, network=RecurrentConfig(hidden_dim=32)),
+        num_samples=1,
     ),
     "smoke": Args(
         data="sprites",

@@ -95,6 +95,13 @@ PRESETS = {
         steps=1600,
         picture_every=400,
     ),
+    "fashion": Args(
+        data="fashion-mnist",
+        model=ProGANConfig((1, 32, 32), latent_dim=32, channel_base=256, channel_max=64),
+        loss=replace(PAIRS, phase_images=1600, r1=1.0, r2=1.0, penalty_end=1.0),
+        steps=1600,
+        picture_every=400,
+    ),
     "digits": Args(
         data="digits",
         model=ProGANConfig((1, 8, 8), latent_dim=16, channel_base=256, channel_max=32),

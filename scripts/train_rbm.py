@@ -110,6 +110,9 @@ PRESETS = {
         model=RBMConfig((1, 16, 16), 128),
         loss=PERSISTENT,
     ),
+    "fashion": Args(
+        data="fashion-mnist", model=RBMConfig((1, 32, 32), 256), loss=PERSISTENT, steps=18_740
+    ),
     "smoke": Args(
         data="bars-and-stripes",
         model=RBMConfig((1, 4, 4), hidden_dim=4, sample_steps=5),

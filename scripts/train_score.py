@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, get_args
 
@@ -77,6 +77,13 @@ PRESETS = {
         loss=IMAGES,
         steps=10_000,
         batch_size=128,
+    ),
+    "fashion": Args(
+        data="fashion-mnist",
+        model=replace(SPRITES, shape=(1, 32, 32)),
+        loss=IMAGES,
+        steps=10_000,
+        batch_size=32,
     ),
     "smoke": Args(
         model=ScoreConfig(hidden_dim=8, num_hidden=1, num_levels=3, sample_steps=3),

@@ -49,6 +49,13 @@ PRESETS = {
         steps=4200,
         picture_every=600,
     ),
+    "fashion": Args(
+        data="fashion-mnist",
+        model=StyleGANConfig((1, 32, 32), 32, 256, 64, style_dim=64, mapping_layers=4),
+        loss=styled(train_progan.PAIRS),
+        steps=4200,
+        picture_every=600,
+    ),
     "smoke": Args(
         data="sprites",
         model=StyleGANConfig((3, 32, 32), 8, 128, 8, style_dim=8, mapping_layers=2),

@@ -79,6 +79,14 @@ PRESETS = {
         batch_size=32,
         picture_every=300,
     ),
+    "fashion": Args(
+        data="fashion-mnist",
+        model=replace(SPRITES, shape=(1, 32, 32)),
+        loss=styled(train_progan.PAIRS, phase_images=0, penalty_end=1.0, path_weight=2.0),
+        steps=1800,
+        batch_size=32,
+        picture_every=300,
+    ),
     "smoke": Args(
         data="sprites",
         model=StyleGAN2Config((3, 32, 32), 8, 128, 8, style_dim=8, mapping_layers=2),

@@ -176,6 +176,18 @@ PRESETS = {
         steps=2000,
         batch_size=16,
     ),
+    # A code of 256 for each patch of 4x4.
+    "fashion-vit": Args(
+        data="fashion-mnist",
+        model=ViTVQGANConfig(
+            (1, 32, 32), 4, quantiser=QuantiserConfig(256, 32, "cosine"),
+            critic=PatchCriticConfig(8),
+        ),
+        loss=replace(SPRITES.loss, adversarial=0.1),
+        classifier=replace(SHAPES, image_shape=(1, 32, 32), num_classes=10),
+        steps=2000,
+        batch_size=16,
+    ),
     "smoke": SMOKE,
     # The other networks: plain convolutions, and residual blocks with attention.
     "smoke-conv": replace(

@@ -49,6 +49,7 @@ class Args(Checked):
 
 DEFAULT_PRESET = "sprites"
 AVERAGED = WGANLossConfig(ema=0.999)
+QUICK = replace(AVERAGED, lr=1e-3, critic_lr=1e-3, lr_end=0.01, beta1=0.0, ema=0.998)
 GRID = Args(
     data="grid-25",
     model=WGANConfig((2,), latent_dim=2, widths=(128,) * 3, batch_norm="none", num_waves=5),
@@ -81,7 +82,7 @@ PRESETS = {
     "sprites": Args(
         data="sprites",
         model=WGANConfig((3, 32, 32), latent_dim=32, widths=(16, 32, 64), batch_norm="none"),
-        loss=replace(AVERAGED, lr=1e-3, critic_lr=1e-3, lr_end=0.01, beta1=0.0, ema=0.998),
+        loss=QUICK,
         steps=2500,
         batch_size=32,
     ),
@@ -91,6 +92,13 @@ PRESETS = {
         model=WGANConfig(latent_dim=32, widths=(16, 32, 64, 128)),
         loss=AVERAGED,
         steps=10_000,
+        batch_size=32,
+    ),
+    "fashion": Args(
+        data="fashion-mnist",
+        model=WGANConfig((1, 32, 32), latent_dim=64, widths=(32, 64, 128), batch_norm="none"),
+        loss=QUICK,
+        steps=2500,
         batch_size=32,
     ),
     "smoke": Args(

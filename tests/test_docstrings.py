@@ -595,7 +595,7 @@ GIVEN: dict[str, Given] = {
     "generative.assignment": lambda _: {"cost": np.random.default_rng(0).random((4, 4))},
     "generative.attention_gan": lambda _: {},
     "generative.attention_gan.model": given_attention_gan,
-    "generative.classifier.frechet": given_classifier,
+    "generative.classifier.distances": given_classifier,
     "generative.clip": lambda _: {
         **names("generative.clip", "CLIP"),
         "x": torch.rand(2, 3, 16, 16),

@@ -10,16 +10,19 @@ from .config import (
 from .config import (
     ViTClassifierConfig as ViTClassifierConfig,
 )
-from .frechet import (
+from .distances import (
     Moments as Moments,
 )
-from .frechet import (
+from .distances import (
     frechet_distance as frechet_distance,
 )
-from .frechet import (
+from .distances import (
     image_features as image_features,
 )
-from .frechet import (
+from .distances import (
+    kernel_distance as kernel_distance,
+)
+from .distances import (
     moments as moments,
 )
 from .model import (

@@ -17,7 +17,7 @@ from generative.data.digits import load_digits
 from generative.data.image_set import fit_images
 from generative.nets.config import gpt2_block
 from scripts import compare_images, train_classifier
-from scripts.compare_images import FAMILIES, MARKS, SHAPE, Args, Entry, Judge
+from scripts.compare_images import FAMILIES, MARKS, SHAPE, Args, Distances, Entry, Judge
 
 torch.set_num_threads(1)
 
@@ -37,11 +37,13 @@ def test_two_families_on_digits(tmp_path, capsys, monkeypatch, trials):
     for row in found["families"].values():
         assert row["steps"] >= 2
         assert row["samples"] == 20
-        assert np.isfinite([row["distance"], row["floor"]]).all()
+        assert np.isfinite([*row["distances"].values(), *row["floors"].values()]).all()
     images = fit_images(load_digits(), SHAPE)
     classifier = Classifier.from_pretrained(tmp_path / "run" / "classifier" / "model")
     judge = Judge(classifier, images)
-    assert judge.floor(20) == pytest.approx(found["families"]["GAN"]["floor"], rel=1e-6)
+    floors = judge.floor(20)._asdict()
+    assert floors == pytest.approx(found["families"]["GAN"]["floors"], rel=1e-6)
+    assert floors == pytest.approx(found["floors"], rel=1e-6)
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
@@ -61,11 +63,18 @@ def test_distance_is_none_of_the_training_images_and_large_of_noise():
     torch.manual_seed(0)
     config = CNNClassifierConfig(SHAPE, 10, (4, 8), (5, 3), (2, 2), hidden_dim=6)
     images = fit_images(load_digits(), SHAPE)
-    judge = Judge(config.build(), images)
-    assert judge.distance(images.part("train").as_tensor()) == pytest.approx(0.0, abs=1e-8)
+    judge, noise = Judge(config.build(), images), torch.rand(300, *SHAPE)
+    assert judge.distances(images.part("train").as_tensor()).frechet == pytest.approx(0, abs=1e-8)
     floor = judge.floor(10**6)
     assert judge.floor(len(images.part("test"))) == floor
-    assert 0 < floor < judge.distance(torch.rand(300, *SHAPE)) / 10
+    far = judge.distances(noise)
+    assert 0 < floor.frechet < far.frechet / 10
+    assert abs(floor.kernel) < far.kernel / 10
+    # With fewer training images it knows the same moments, and about the same kernel distance.
+    fewer = Judge(judge.classifier, images, most=200).distances(noise)
+    assert fewer.frechet == far.frechet
+    assert fewer.kernel == pytest.approx(far.kernel, rel=0.1)
+    assert fewer.kernel != far.kernel
 
 
 def only_a_gan(folder: Path, monkeypatch) -> Args:
@@ -117,7 +126,7 @@ def test_a_step_costs_the_difference_of_two_trainings(tmp_path, monkeypatch, ste
         trained.append(settings.steps)
 
     monkeypatch.setattr(compare_images.time, "process_time", lambda: clock[0])
-    entry = Entry(types.SimpleNamespace(main=main), Settings())
+    entry = Entry(types.SimpleNamespace(main=main, PRESETS={"fashion": Settings()}))
     seconds = compare_images.step_seconds(entry, Args(minutes=1.0), tmp_path)
     assert seconds == pytest.approx(step)
     assert trained[:2] == [1, 1]
@@ -191,14 +200,18 @@ def test_every_family_makes_images_of_the_shape(name):
 def test_table_names_what_was_not_sampled():
     row = {
         "steps": 1200, "cpu_seconds": 301.4, "parameters": 12345, "samples": 500,
-        "distance": 7.125, "floor": 0.5, "reconstructed": True, "bits_per_dim": 1.5,
+        "distances": {"frechet": 7.125, "kernel": 0.0625}, "reconstructed": True,
+        "floors": {"frechet": 0.5, "kernel": -0.0001}, "bits_per_dim": 1.5,
     }  # fmt: skip
     found = {
-        "families": {"autoencoder": row}, "seed": 2, "minutes": 5.0, "classifier_accuracy": 0.9312
+        "families": {"autoencoder": row}, "seed": 2, "minutes": 5.0, "classifier_accuracy": 0.9312,
+        "test_images": 2000, "floors": {"frechet": 0.25, "kernel": 0.001},
     }  # fmt: skip
     text = compare_images.table(found)
-    expected = "| 2 | autoencoder | 12,345 | 1,200 | 301 | 1.500 | reconstructed | 7.12 | 0.50 |"
-    assert expected in text.splitlines()
+    lines = text.splitlines()
+    assert "| 1 | test images | | | | | 2,000 | | 0.25 | 0.001 |" in lines
+    row = "| 2 | autoencoder | 12,345 | 1,200 | 301 | 1.500 | reconstructed | 7.12 | 0.50 | 0.062 |"
+    assert row in lines
     assert "right about 93.12% of the test images" in text
 
 
@@ -212,12 +225,14 @@ def test_samples_that_are_not_finite_are_counted_and_left_out(
     drawn[5 - lost :, :, 3] = math.nan
     monkeypatch.setattr(compare_images, "draw", lambda *given: drawn)
     asked = []
-    monkeypatch.setattr(Judge, "distance", lambda self, x: asked.append(x) or 3.0)
+    far = Distances(3.0, 0.5)
+    monkeypatch.setattr(Judge, "distances", lambda self, x: asked.append(x) or far)
+    monkeypatch.setattr(Judge, "floor", lambda self, n: Distances(2.0, 0.0))
     row = json.loads(compare_images.main(args).read_text())["families"]["GAN"]
     assert (row["samples"], row["not_finite"]) == (5, lost)
-    assert row["distance"] == (3.0 if measured else None)
+    assert row["distances"] == (far._asdict() if measured else None)
     assert any(torch.equal(x, drawn[: 5 - lost]) for x in asked) == measured
-    last = "3.00 | 3.00 |" if measured else " | 3.00 |"
+    last = "3.00 | 2.00 | 0.500 |" if measured else " | 2.00 |  |"
     text = (tmp_path / "families.md").read_text()
     assert f"| 5, {lost} of them not finite | {last}" in text
 

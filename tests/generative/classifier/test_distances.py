@@ -1,4 +1,5 @@
-"""Frechet distance: closed forms, another library's root of a matrix, and what is refused."""
+"""Distances of features: closed forms, another library's root of a matrix, sums over pairs, and
+what is refused."""
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from generative.classifier import (
     Moments,
     frechet_distance,
     image_features,
+    kernel_distance,
     moments,
 )
 
@@ -75,3 +77,42 @@ def test_what_has_no_distance_is_explained():
         moments(torch.tensor([[1.0], [torch.nan]]))
     with pytest.raises(ValueError, match="of 6 and of 5 numbers"):
         frechet_distance(moments(features(9, 0)), moments(features(9, 0)[:, :5]))
+
+
+def test_kernel_distance_is_the_mean_over_pairs_of_different_rows():
+    a, b = features(7, 4), features(5, 5)
+
+    def k(x, y):
+        return (float(x @ y) / 6 + 1) ** 3
+
+    inner = [
+        np.mean([k(x, y) for i, x in enumerate(z) for j, y in enumerate(z) if i != j])
+        for z in (a, b)
+    ]
+    expected = sum(inner) - 2 * np.mean([k(x, y) for x in a for y in b])
+    for chunk in (1, 3, 1000):
+        assert kernel_distance(a, b, chunk) == pytest.approx(expected)
+    assert kernel_distance(b, a) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n", [3, 30])
+def test_kernel_distance_has_the_same_mean_for_any_number_of_rows(n):
+    """Normal numbers x with mean 0 and y with mean 1: E(xx' + 1)^3 = 1 + 3 = 4, E(yy' + 1)^3 =
+    1 + 3 + 3 * 4 + 16 = 32 and E(xy + 1)^3 = 1 + 3 * 2 = 7."""
+    rng = np.random.default_rng(6)
+    draws = torch.from_numpy(rng.normal(size=(30_000 // n, 2, n, 1)))
+    found = [kernel_distance(x, y + 1) for x, y in draws]
+    error = np.std(found) / len(found) ** 0.5
+    assert abs(np.mean(found) - (4 + 32 - 2 * 7)) < 4 * error
+    assert error < 1
+
+
+@pytest.mark.parametrize(
+    ("n", "widths"), [(1, (6, 6)), (4, (6, 5))], ids=["one row", "other widths"]
+)
+def test_what_has_no_kernel_distance_is_explained(n, widths):
+    a, b = features(n, 0)[:, : widths[0]], features(4, 1)[:, : widths[1]]
+    with pytest.raises(ValueError, match=rf"\({n}, 6\) and \(4, {widths[1]}\)"):
+        kernel_distance(a, b)
+    with pytest.raises(ValueError, match="not finite"):
+        kernel_distance(features(3, 0), torch.full((3, 6), torch.nan))

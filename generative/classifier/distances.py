@@ -1,11 +1,13 @@
-"""Frechet distance between sets of images, by the features of a classifier.
+"""Distances between sets of images, by the features of a classifier.
 
-    known = moments(image_features(classifier, training_images))
-    frechet_distance(known, moments(image_features(classifier, samples)))
+    known = image_features(classifier, training_images)
+    drawn = image_features(classifier, samples)
+    frechet_distance(moments(known), moments(drawn)), kernel_distance(known, drawn)
 
 Heusel et al. (2017) take features of a network trained on photographs; for other images those of a
-classifier of the same data tell more. Distances are comparable only between sets of the same size
-and features of the same network.
+classifier of the same data tell more. Distances are comparable only between features of the same
+network. That of Frechet falls with the number of images, so that sets have to be of the same size;
+the kernel distance has the same mean for any.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from generative.classifier.model import Classifier
 
-__all__ = ["Moments", "frechet_distance", "image_features", "moments"]
+__all__ = ["Moments", "frechet_distance", "image_features", "kernel_distance", "moments"]
 
 
 class Moments(NamedTuple):
@@ -82,3 +84,37 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     shared = torch.linalg.eigvalsh((inner + inner.T) / 2).clamp_min(0).sqrt().sum()
     distance = (a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * shared
     return float(distance.clamp_min(0))
+
+
+def kernel_distance(a: Tensor, b: Tensor, chunk: int = 1000) -> float:
+    """Squared maximum mean discrepancy of features (N, D) and (M, D) under the kernel
+    (x . y / D + 1)^3, without bias for any N and M (Binkowski et al. 2018, "KID").
+
+    Around 0, and so at times below it, for two sets of the same law.
+
+    Args:
+        chunk: rows of a that are compared at once, each with all of b.
+
+    Raises:
+        ValueError: features of different widths, fewer than two rows, or a feature that is not
+            finite.
+    """
+    if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise ValueError(
+            f"got features of shapes {tuple(a.shape)} and {tuple(b.shape)}; a kernel distance "
+            "needs (N, D) and (M, D) of one network, with N and M of at least 2"
+        )
+    if not (a.isfinite().all() and b.isfinite().all()):
+        raise ValueError("got features that are not finite; the images or the classifier are not")
+    a, b = a.double(), b.double()
+    width = a.shape[1]
+
+    def total(x: Tensor, y: Tensor) -> Tensor:
+        parts = [(part @ y.T / width + 1).pow(3).sum() for part in x.split(chunk)]
+        return torch.stack(parts).sum()
+
+    def among(x: Tensor) -> Tensor:
+        alone = (x.square().sum(1) / width + 1).pow(3).sum()
+        return (total(x, x) - alone) / (len(x) * (len(x) - 1))
+
+    return float(among(a) + among(b) - 2 * total(a, b) / (len(a) * len(b)))
