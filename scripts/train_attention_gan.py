@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from generative.attention_gan.config import (
     BIGGAN,
@@ -15,18 +15,17 @@ from generative.attention_gan.config import (
 )
 from generative.gan.config import GANLossConfig
 from generative.training.cli import start
-from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
+from generative.training.ranges import Count, Device, Ending, Folder, Seed, Workers
 from generative.training.reports import add_to_report
 from generative.training.run import Run
-from generative.training.settings import to_json
 from scripts.common.images import ImageData
-from scripts.train_classifier import FeatureArgs, give_features
+from scripts.train_classifier import FeatureArgs, Projecting, give_features
 from scripts.train_conditional_gan import OF_SPRITES, PROJECTED, projected_by
 from scripts.train_gan import PAIRS, Images
 
 
 @dataclass(frozen=True)
-class Args(Checked):
+class Args(Projecting):
     """Train a GAN with self-attention, SAGAN or BigGAN, on images of classes."""
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
@@ -57,11 +56,6 @@ class Args(Checked):
     """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
     device: Device = "auto"
     seed: Seed = 1
-
-    @classmethod
-    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Older runs trained no classifier."""
-        return {"features": to_json(FeatureArgs()), **settings}
 
 
 DEFAULT_PRESET = "sprites"

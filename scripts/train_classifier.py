@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from generative.classifier import Classifier
     from generative.data.image_set import ImageSet
     from generative.gan import GAN
+    from generative.gan.config import ProjectedCriticConfig
     from generative.nets.projected import ProjectedCritic
     from generative.translation import Pix2Pix
 
@@ -130,8 +131,10 @@ PRESETS = {
         data="digits",
         network="vit",
         vit=ViTClassifierConfig((1, 8, 8), patch=2, num_layers=3, block=vit_block(48, 4, 0.1)),
-        loss=ClassifierLossConfig(lr=2e-3, final_lr=1e-5, weight_decay=0.05, warmup=50, shift=1),
-        steps=2000,
+        loss=ClassifierLossConfig(
+            optimizer="muon", lr=3e-3, final_lr=1e-5, weight_decay=0.05, warmup=50, shift=1
+        ),
+        steps=3000,
         batch_size=64,
         picture_every=1000,
     ),
@@ -301,10 +304,29 @@ def train_features(
     return Classifier.from_pretrained(folder, run.device)
 
 
+class Projecting(Checked):
+    """Base of the settings of a GAN whose critic may see by the features of a classifier: they have
+    a `model`, `features` and a `batch_size`."""
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older runs trained no classifier."""
+        return {"features": to_json(FeatureArgs()), **settings}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (projected := projected_of(self)) is not None:
+            projected.check_batch(cast("Any", self).batch_size)
+
+
+def projected_of(args: Any) -> ProjectedCriticConfig | None:
+    """The projected critic of settings, if their model has one."""
+    return getattr(args.model, "projected", None)
+
+
 def give_features(model: GAN | Pix2Pix, run: Run) -> None:
     """Train the classifier that a projected critic looks through, if the model has one."""
-    projected = getattr(run.config.model, "projected", None)
-    if projected is not None:
+    if (projected := projected_of(run.config)) is not None:
         classifier = train_features(
             run, projected.features, run.config.features, "model.projected.features"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from generative.classifier.config import ClassifierLossConfig, CNNClassifierConfig
 from generative.gan.config import (
@@ -15,17 +15,16 @@ from generative.gan.config import (
     WGANLossConfig,
 )
 from generative.training.cli import start
-from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
+from generative.training.ranges import Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
-from generative.training.settings import to_json
 from scripts.common.images import ImageData
-from scripts.train_classifier import FeatureArgs, give_features
+from scripts.train_classifier import FeatureArgs, Projecting, give_features
 from scripts.train_gan import PAIRS, Images
 from scripts.train_wgan import AVERAGED
 
 
 @dataclass(frozen=True)
-class Args(Checked):
+class Args(Projecting):
     """Train a conditional GAN: samples of a requested class.
 
     The preset sprites takes 20 to 40 minutes on one core.
@@ -59,11 +58,6 @@ class Args(Checked):
     """CPU threads; 0 tries one and all for a few steps, and keeps the faster."""
     device: Device = "auto"
     seed: Seed = 1
-
-    @classmethod
-    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Older runs trained no classifier."""
-        return {"features": to_json(FeatureArgs()), **settings}
 
 
 def projected_by(

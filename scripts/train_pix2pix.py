@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from generative.training.cli import start
-from generative.training.ranges import Checked, Count, Device, Folder, Seed, Workers
+from generative.training.ranges import Count, Device, Folder, Seed, Workers
 from generative.training.run import Run
-from generative.training.settings import to_json
 from generative.translation.config import Pix2PixConfig, Pix2PixLossConfig
 from scripts.common.images import Batches, ImageData, load_images
-from scripts.train_classifier import FeatureArgs, give_features
+from scripts.train_classifier import FeatureArgs, Projecting, give_features
 from scripts.train_conditional_gan import OF_SPRITES, PROJECTED, projected_by
 from scripts.train_gan import PAIRS
 
@@ -28,7 +27,7 @@ CHANNELS = {"edges": 1, "grey": 1, "palette": 3}
 
 
 @dataclass(frozen=True)
-class Args(Checked):
+class Args(Projecting):
     """Train pix2pix: images from edges or grey values, or sprites from those of other colours.
 
     The result has the mean absolute difference from test images, `l1`, and of sprites the one
@@ -65,11 +64,6 @@ class Args(Checked):
     """CPU threads; 0 tries one and all for a few steps, and keeps what is quicker."""
     device: Device = "auto"
     seed: Seed = 1
-
-    @classmethod
-    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Older runs trained no classifier."""
-        return {"features": to_json(FeatureArgs()), **settings}
 
     def __post_init__(self) -> None:
         super().__post_init__()

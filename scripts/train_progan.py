@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from generative.stylegan.config import ProGANConfig, ProGANLossConfig
 from generative.training.cli import start
-from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
+from generative.training.ranges import Count, Device, Ending, Folder, Seed, Workers
 from generative.training.reports import add_to_report
 from generative.training.run import Run
 from scripts.common.images import ImageData
+from scripts.train_classifier import FeatureArgs, Projecting, give_features
 
 if TYPE_CHECKING:
     from generative.stylegan.learner import ProGANLearner
 
 
 @dataclass(frozen=True)
-class Args(Checked):
+class Args(Projecting):
     """Train a ProGAN: a GAN that grows from images of 4x4 to the full side."""
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
@@ -31,6 +32,9 @@ class Args(Checked):
     data_dir: Path = Path("data")
     """Folder of the files, or of a subfolder of their name; sprites and digits need none."""
     model: ProGANConfig = field(default_factory=ProGANConfig)
+    features: FeatureArgs = field(default_factory=FeatureArgs)
+    """Training of the classifier of a projected critic, which comes first and is kept in
+    `classifier` of the run."""
     loss: ProGANLossConfig = field(default_factory=ProGANLossConfig)
     steps: Count = 850_000
     """Updates; growth needs (2 k + 1) loss.phase_images / batch_size for k doublings."""
@@ -55,9 +59,10 @@ class Args(Checked):
                 f"batches of {self.batch_size} need {needed:,}: give more steps, or fewer "
                 "loss.phase_images"
             )
-        if self.model.std_group and self.batch_size % self.model.std_group:
+        groups = self.model.std_group if self.model.projected is None else 0
+        if groups and self.batch_size % groups:
             raise ValueError(
-                f"batch_size is {self.batch_size}, which model.std_group {self.model.std_group} "
+                f"batch_size is {self.batch_size}, which model.std_group {groups} "
                 "does not divide; give a multiple of it, or std_group 0"
             )
 
@@ -136,7 +141,6 @@ def train(args: Args, kind: str, learner_kind: type[ProGANLearner]) -> Path:
     from generative.stylegan import SkipGenerator, StyleGAN, contributions
     from generative.training.loop import fit
     from generative.training.pictures import image_grid
-    from scripts.train_classifier import give_features
     from scripts.train_gan import Images
 
     with Run.open(args, kind=kind) as run:

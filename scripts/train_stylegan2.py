@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from generative.stylegan.config import STYLEGAN2, StyleGAN2Config, StyleGANLossConfig
 from generative.training.cli import start
 from generative.training.ranges import Folder
-from generative.training.settings import to_json
 from scripts import train_progan
-from scripts.train_classifier import FeatureArgs
 from scripts.train_conditional_gan import OF_SPRITES, projected_by
 from scripts.train_stylegan import styled
 
@@ -22,9 +19,6 @@ class Args(train_progan.Args):
 
     out: Folder = Path("runs/stylegan2")
     model: StyleGAN2Config = field(default_factory=StyleGAN2Config)
-    features: FeatureArgs = field(default_factory=FeatureArgs)
-    """Training of the classifier of a projected critic, which comes first and is kept in
-    `classifier` of the run."""
     loss: StyleGANLossConfig = STYLEGAN2
 
     def __post_init__(self) -> None:
@@ -34,11 +28,6 @@ class Args(train_progan.Args):
                 "0, or train with train_stylegan or train_progan, whose networks do"
             )
         super().__post_init__()
-
-    @classmethod
-    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Older runs trained no classifier."""
-        return {"features": to_json(FeatureArgs()), **settings}
 
 
 DEFAULT_PRESET = "sprites"

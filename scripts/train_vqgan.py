@@ -86,8 +86,16 @@ class Args(Checked):
 PUBLISHED = VQGANLossConfig(
     objective="hinge", r1=0.0, r2=0.0, lr=2e-4, critic_lr=2e-4, lr_end=1.0, beta2=0.9
 )
+# The same of a ViT VQ-GAN, whose weights of the terms are fixed.
+PUBLISHED_VIT = replace(
+    PUBLISHED, recon="l2", perceptual=0.1, adversarial=0.1, adaptive=False, lr=1e-4, critic_lr=1e-4,
+    beta1=0.9, beta2=0.99, weight_decay=1e-4,
+)  # fmt: skip
 FACES = CNNClassifierConfig(
     (3, 64, 64), 2, (16, 32, 64, 64), strides=(2, 2, 2, 2), hidden_dim=64, norm_momentum=0.1
+)
+FLOWERS = CNNClassifierConfig(
+    (3, 256, 256), 102, (32, 64, 128, 256, 256), (3,) * 5, (2,) * 5, 256, norm_momentum=0.1
 )
 SHAPES = train_classifier.SPRITES
 # A code for each patch of 4x4 pixels: all sprites together have 859 different ones.
@@ -131,6 +139,34 @@ SMOKE = Args(
 )  # fmt: skip
 DEFAULT_PRESET = "sprites"
 PRESETS = {
+    # Esser et al.'s networks of 256x256 with 16x16 codes of 1,024, 72 million parameters; here of
+    # flowers, by whose classes the features are learned.
+    "paper": Args(
+        data="flowers",
+        model=VQGANConfig(
+            (3, 256, 256), 128, (1, 1, 2, 2, 4), 2, (4,),
+            QuantiserConfig(1024, 256, learning="loss"), PatchCriticConfig(64, 3, "batch"),
+        ),
+        loss=replace(PUBLISHED, lr=5.4e-5, critic_lr=5.4e-5),
+        classifier=FLOWERS,
+        classifier_steps=10_000,
+        steps=1_000_000,
+        batch_size=12,
+    ),
+    # Yu et al.'s base size: 32x32 codes of 8,192. Their critic is StyleGAN2's.
+    "paper-vit": Args(
+        data="flowers",
+        model=ViTVQGANConfig(
+            (3, 256, 256), 8, 12, vit_block(768, 12),
+            QuantiserConfig(8192, 32, "cosine", learning="loss"),
+            PatchCriticConfig(64, 3, "batch"),
+        ),
+        loss=PUBLISHED_VIT,
+        classifier=FLOWERS,
+        classifier_steps=10_000,
+        steps=500_000,
+        batch_size=256,
+    ),
     # Smaller than published, for images of 64x64: 6,770,368 and 9,691,267 parameters with the two
     # 1x1 convolutions beside the quantiser.
     "celeba": Args(
@@ -150,10 +186,7 @@ PRESETS = {
             QuantiserConfig(1024, 32, "cosine", learning="loss"),
             PatchCriticConfig(64, 2, "batch"),
         ),
-        loss=replace(
-            PUBLISHED, recon="l2", perceptual=0.1, adversarial=0.1, adaptive=False, lr=1e-4,
-            critic_lr=1e-4, beta1=0.9, beta2=0.99, weight_decay=1e-4,
-        ),
+        loss=PUBLISHED_VIT,
         factor="Smiling",
         classifier=FACES,
         classifier_steps=4000,

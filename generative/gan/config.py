@@ -15,6 +15,7 @@ from generative.training.ranges import (
     Quantile,
     Share,
     Size,
+    SizeOrZero,
     Waves,
     Widths,
 )
@@ -115,11 +116,26 @@ class ProjectedCriticConfig(Checked):
     """The same of the head on the pixels."""
     pixel_gain: Positive = 1.0
     """Factor of the pixels before their head, which decides how faint a difference it can see."""
+    std_group: SizeOrZero = 0
+    """Examples that each head compares with each other, see `minibatch_std`, in batches that it
+    divides; 0 for none."""
 
     @classmethod
     def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Older ones saw the pixels as they are."""
-        return {"pixel_gain": 1.0, **settings}
+        """Older ones saw the pixels as they are, and each image by itself."""
+        return {"pixel_gain": 1.0, "std_group": 0, **settings}
+
+    def check_batch(self, batch_size: int) -> None:
+        """Refuse batches that its groups do not divide.
+
+        Raises:
+            ValueError: they do not.
+        """
+        if self.std_group and batch_size % self.std_group:
+            raise ValueError(
+                f"batch_size is {batch_size}, which model.projected.std_group {self.std_group} "
+                "does not divide; give a multiple of it, or std_group 0"
+            )
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Refuse images of a shape that the classifier does not see.
@@ -142,7 +158,7 @@ class ProjectedCriticConfig(Checked):
 
         return ProjectedCritic(
             self.features.build(), shape, self.width, self.pixel_width, num_classes,
-            self.pixel_gain, source_channels,
+            self.pixel_gain, source_channels, self.std_group,
         )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generative.nets.equalised import minibatch_std
 from generative.nets.norms import spectral_norm_
 from generative.nets.perceptual import SeesMaps
 
@@ -47,6 +48,8 @@ class ProjectedCritic(nn.Module):
             fainter differences.
         source_channels: channels behind those of the image, of what the image was made from; the
             head of the pixels alone sees them.
+        std_group: examples that each head compares with each other in front of its last
+            convolution, see `minibatch_std`; 0 for none.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class ProjectedCritic(nn.Module):
         num_classes: int = 0,
         pixel_gain: float = 1.0,
         source_channels: int = 0,
+        std_group: int = 0,
     ):
         super().__init__()
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
@@ -66,7 +70,7 @@ class ProjectedCritic(nn.Module):
             maps = self._maps(torch.zeros(1, shape[0] + source_channels, *shape[1:]))
         widths = [width] * (len(maps) - 1) + [pixel_width]
         self.heads = nn.ModuleList(
-            spectral_norm_(_Head(tuple(m.shape[1:]), first, 2 * width, num_classes))
+            spectral_norm_(_Head(tuple(m.shape[1:]), first, 2 * width, num_classes, std_group))
             for m, first in zip(maps, widths, strict=True)
         )
 
@@ -94,13 +98,18 @@ class ProjectedCritic(nn.Module):
 class _Head(nn.Module):
     """A map (B, C, H, W), and labels one-hot or none -> (B,)."""
 
-    def __init__(self, shape: tuple[int, ...], width: int, last: int, num_classes: int):
+    def __init__(
+        self, shape: tuple[int, ...], width: int, last: int, num_classes: int, std_group: int
+    ):
         super().__init__()
         channels, h, w = shape
         self.layers = nn.Sequential()
         while min(h, w) > SMALL:
             self.layers.extend([nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)])
             channels, width, h, w = width, min(2 * width, last), h // 2, w // 2
+        if std_group:
+            self.layers.append(_Compared(std_group))
+            channels += 1
         self.layers.extend([nn.Conv2d(channels, last, 3, padding=1), nn.LeakyReLU(0.2)])
         self.out = nn.Linear(last * h * w, 1)
         # A vector of each label, whose product with the features is added (Miyato & Koyama 2018).
@@ -112,3 +121,12 @@ class _Head(nn.Module):
         if self.of_label is None or given is None:
             return height
         return height + (self.of_label(features) * given).sum(1)
+
+
+class _Compared(nn.Module):
+    def __init__(self, group_size: int):
+        super().__init__()
+        self.group_size = group_size
+
+    def forward(self, h: Tensor) -> Tensor:
+        return minibatch_std(h, self.group_size)

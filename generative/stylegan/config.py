@@ -22,6 +22,7 @@ from generative.training.ranges import (
 
 if TYPE_CHECKING:
     from generative.stylegan.model import ProGAN, StyleGAN
+    from generative.stylegan.progan import DoublingCritic, GrownCritic
 
 __all__ = [
     "BOOK",
@@ -51,7 +52,15 @@ class ProGANConfig(Checked):
     """and at most this many."""
     std_group: SizeOrZero = 4
     """Examples that the critic compares with each other, see `minibatch_std`, in batches that it
-    divides; 0 for none."""
+    divides; 0 for none. A projected critic has a setting of its own."""
+    projected: ProjectedCriticConfig | None = None
+    """A critic that sees images, brought to the full side, by the features of a classifier, in
+    place of one that grows."""
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older ones had critics of their own."""
+        return {"projected": None, **settings}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,6 +76,8 @@ class ProGANConfig(Checked):
                 f"channel_base is {self.channel_base}, which leaves no channel at side "
                 f"{self.shape[1]}; give at least {self.shape[1]}"
             )
+        if self.projected is not None:
+            self.projected.check_shape(self.shape)
 
     @property
     def sides(self) -> tuple[int, ...]:
@@ -81,12 +92,20 @@ class ProGANConfig(Checked):
         """Channels of the layers at each side."""
         return tuple(min(self.channel_max, self.channel_base // side) for side in self.sides)
 
+    def grown_critic(self) -> GrownCritic | DoublingCritic:
+        """A critic of images of every side on the way."""
+        from generative.stylegan.progan import DoublingCritic, GrownCritic
+
+        if self.projected is None:
+            return GrownCritic(self)
+        return DoublingCritic(self.projected.build(self.shape), self.sides)
+
     def build(self) -> ProGAN:
         """Generator and critic that grow."""
         from generative.stylegan.model import ProGAN
-        from generative.stylegan.progan import GrownCritic, GrownGenerator
+        from generative.stylegan.progan import GrownGenerator
 
-        pair = GrownGenerator(self), GrownCritic(self)
+        pair = GrownGenerator(self), self.grown_critic()
         return ProGAN(*pair, self.shape, self.latent_dim, config=self)
 
 
@@ -104,10 +123,9 @@ class StyleGANConfig(ProGANConfig):
     def build(self) -> StyleGAN:
         """Generator with styles and noise, and a critic that grows with it."""
         from generative.stylegan.model import StyleGAN
-        from generative.stylegan.progan import GrownCritic
         from generative.stylegan.styles import StyleGenerator
 
-        pair = StyleGenerator(self), GrownCritic(self)
+        pair = StyleGenerator(self), self.grown_critic()
         return StyleGAN(*pair, self.shape, self.latent_dim, config=self)
 
 
@@ -118,18 +136,6 @@ class StyleGAN2Config(StyleGANConfig):
 
     channel_base: Size = 32_768
     """Layers at side s have channel_base / s channels,"""
-    projected: ProjectedCriticConfig | None = None
-    """A critic that sees images by the features of a classifier, in place of a residual one."""
-
-    @classmethod
-    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Older ones had residual critics."""
-        return {"projected": None, **settings}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.projected is not None:
-            self.projected.check_shape(self.shape)
 
     def build(self) -> StyleGAN:
         """Generator that adds up images of all sides, and a residual or projected critic."""

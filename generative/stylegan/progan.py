@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generative.nets.equalised import EqualisedConv2d, EqualisedLinear, minibatch_std, pixel_norm
+from generative.nets.projected import ProjectedCritic
 from generative.stylegan.config import SMALLEST, ProGANConfig
 from generative.stylegan.growing import doubled, level_of
 
-__all__ = ["GrownCritic", "GrownGenerator", "faded_image"]
+__all__ = ["DoublingCritic", "GrownCritic", "GrownGenerator", "faded_image"]
 
 ROOT2 = math.sqrt(2)
 """Gain of a layer in front of a leaky ReLU."""
@@ -125,6 +126,34 @@ class GrownCritic(nn.Module):
         if self.std_group:
             h = minibatch_std(h, self.std_group)
         return self.head(leaky(self.whole(leaky(self.conv(h)))).flatten(1)).flatten()
+
+
+class DoublingCritic(nn.Module):
+    """A critic of images of the full side, which sees smaller ones with each pixel repeated.
+
+    Args:
+        critic: images (B, C, S, S) -> heights (B, heads).
+        sides: sides on the way, the last of them S.
+    """
+
+    def __init__(self, critic: ProjectedCritic, sides: tuple[int, ...]):
+        super().__init__()
+        self.critic, self.sides = critic, sides
+
+    @property
+    def network(self) -> nn.Module:
+        """The network whose features it sees."""
+        return self.critic.network
+
+    def forward(self, x: Tensor, alpha: float = 1.0) -> Tensor:
+        """Heights (B, heads); a critic without layers that are faded in has no use for alpha.
+
+        Raises:
+            ValueError: a side that is not on the way.
+        """
+        for _ in self.sides[level_of(x.shape[-1], self.sides) + 1 :]:
+            x = doubled(x)
+        return self.critic(x)
 
 
 class _Halving(nn.Module):

@@ -55,10 +55,21 @@ def progan_sprites(settings: Settings) -> list[Line]:
     ]  # fmt: skip
 
 
-def stylegan2_sprites(settings: Settings) -> list[Line]:
+def stylegan_sprites(settings: Settings) -> list[Line]:
     """Samples that are sprites, sprites that are reached, and whether w is easier than z: how much
     of a sprite's factors is linear in either, and how far images move on straight ways."""
-    from generative.stylegan import StyleGAN
+    from scripts import train_stylegan
+
+    args = replace(train_stylegan.PRESETS["sprites"], out=settings.work, seed=settings.seed)
+    if settings.smoke:
+        small = replace(args.model, channel_base=128, channel_max=8)
+        args = replace(args, steps=7, batch_size=8, model=small)
+        args = replace(args, loss=replace(args.loss, phase_images=8))
+    return _styled(train_stylegan.main(args), settings)
+
+
+def stylegan2_sprites(settings: Settings) -> list[Line]:
+    """The same of a StyleGAN2, which does not grow."""
     from scripts import train_stylegan2
 
     args = replace(train_stylegan2.PRESETS["sprites"], out=settings.work, seed=settings.seed)
@@ -66,7 +77,14 @@ def stylegan2_sprites(settings: Settings) -> list[Line]:
         small = replace(args.model, channel_base=128, channel_max=8)
         features = replace(args.features, steps=3)
         args = replace(args, steps=3, batch_size=8, model=small, features=features)
-    gan = StyleGAN.from_pretrained(train_stylegan2.main(args))
+    return _styled(train_stylegan2.main(args), settings)
+
+
+def _styled(folder: Path, settings: Settings) -> list[Line]:
+    """Lines of a trained StyleGAN or StyleGAN2."""
+    from generative.stylegan import StyleGAN
+
+    gan = StyleGAN.from_pretrained(folder)
     found = measure(gan, settings)
     in_z, in_w = linearity(gan, settings)
     ratio = path_length(gan, settings, "w") / path_length(gan, settings, "z")
@@ -190,6 +208,7 @@ def path_length(gan: StyleGAN, settings: Settings, space: str, step: float = 1e-
 
 CERTIFICATES = {
     "progan-sprites": Certificate("ProGAN, relativistic with R1 and R2", progan_sprites, 10),
+    "stylegan-sprites": Certificate("StyleGAN, relativistic with R1 and R2", stylegan_sprites, 10),
     "stylegan2-sprites": Certificate(
         "StyleGAN2, hinge, critic with features of a classifier", stylegan2_sprites, 10
     ),

@@ -14,6 +14,7 @@ from generative.codes import (
     CodeTransformerConfig,
     FSQConfig,
     PatchCriticConfig,
+    PriorConfig,
     QuantiserConfig,
     ViTVQGANConfig,
     VQGANConfig,
@@ -212,6 +213,57 @@ def test_totals_of_the_presets_for_faces():
             model = train_vqgan.PRESETS[name].model.build()
         found = (sum(p.numel() for p in m.parameters()) for m in (model.encoder, model.decoder))
         assert tuple(found) == totals
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "levels"),
+    [("paper", 72, [(128, 128), (128, 128), (128, 256), (256, 256), (256, 512)]),
+     ("paper-vit", 172, [])],
+)  # fmt: skip
+def test_totals_of_the_published_codes(name, millions, levels):
+    """In millions as published; and those of residual convolutions or Transformers by hand."""
+    with torch.device("meta"), SizesAlone():
+        model = train_vqgan.PRESETS[name].model.build()
+    encoder, decoder, codes = (
+        sum(p.numel() for p in part.parameters())
+        for part in (model.encoder, model.decoder, model.quantiser)
+    )
+    assert round((encoder + decoder + codes) / 1e6) == millions
+    if not levels:
+        block = 12 * 768**2 + 13 * 768
+        ends = 2 * 768 + 768 * 8 * 8 * 3 + 1024 * 768 + 768 * 32
+        assert encoder == pytest.approx(12 * block + ends, rel=1e-4)
+        return
+
+    def conv(a, b, side=3):
+        return side * side * a * b + b
+
+    def residual(a, b):
+        return 2 * a + conv(a, b) + 2 * b + conv(b, b) + (conv(a, b, 1) if a != b else 0)
+
+    attention = 2 * 512 + 4 * conv(512, 512, 1)
+    expected = conv(3, 128) + sum(residual(a, b) + residual(b, b) for a, b in levels)
+    expected += sum(conv(b, b) for _, b in levels[:-1]) + 2 * attention
+    expected += 2 * residual(512, 512) + attention + 2 * 512 + conv(512, 256) + conv(256, 256, 1)
+    assert encoder == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "codes", "published"),
+    [("paper", (16, 16, 1024), 801e6), ("paper-vit", (32, 32, 8192), 650e6),
+     ("paper-vit-large", (32, 32, 8192), 1.7e9)],
+)  # fmt: skip
+def test_totals_of_the_published_priors(name, codes, published):
+    """Within 9 % of what is stated, that of faces within a thousandth; and by hand."""
+    *grid, num = codes
+    network = train_code_prior.PRESETS[name].network
+    with torch.device("meta"), SizesAlone():
+        prior = PriorConfig(tuple(grid), num, network).build()
+    found = sum(p.numel() for p in prior.parameters())
+    layers, dim = network.num_layers, network.block.dim
+    by_hand = layers * (12 * dim**2 + 13 * dim) + (2 * num + grid[0] * grid[1]) * dim
+    assert found == pytest.approx(by_hand, rel=1e-4)
+    assert found == pytest.approx(published, rel=1e-3 if name == "paper" else 0.09)
 
 
 def test_entropy_of_grids():

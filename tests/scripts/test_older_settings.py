@@ -23,6 +23,8 @@ from scripts import (
     train_latent_diffusion,
     train_pix2pix,
     train_prior,
+    train_progan,
+    train_stylegan,
     train_stylegan2,
     train_text_to_codes,
     train_text_to_image,
@@ -49,6 +51,9 @@ OLDER = pytest.mark.parametrize(
         (train_controlnet, "paper", ADDED | {"scale", "hint", "block", "sigma_data"}),
         (train_diffusion, "two-moons", ADDED),
         (train_prior, "smoke", ADDED | {"weighting"}),
+        (train_pix2pix, "sprites", {"std_group"}),
+        (train_progan, "smoke", {"projected", "features"}),
+        (train_stylegan, "smoke", {"projected", "features"}),
         (train_pix2pix, "smoke", {"noise_dim", "projected", "features"}),
         (train_gpt, "smoke", {"rotary", "shift"}),
         (train_flamingo, "smoke", {"places", "shift", "latent_dim"}),
@@ -77,10 +82,10 @@ def test_an_older_run_goes_on(script, preset, added, tmp_path):
     file.write_text(json.dumps({**now, "settings": older(now["settings"], added)}))
     with Run.open(args, kind="any"):
         assert json.loads(file.read_text()) == now
-    changed = older(now["settings"], added) | {"batch_size": 3}
+    changed = older(now["settings"], added) | {"batch_size": 44}
     file.write_text(json.dumps({**now, "settings": changed}))
     with (
-        pytest.raises(SettingsChangedError, match="batch_size: it has 3") as caught,
+        pytest.raises(SettingsChangedError, match="batch_size: it has 44") as caught,
         Run.open(args, kind="any"),
     ):
         pass

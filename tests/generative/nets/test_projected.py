@@ -15,7 +15,15 @@ from generative.gan import GAN, ConditionalGANConfig, GANLearner, GANLossConfig
 from generative.gan.config import ProjectedCriticConfig
 from generative.loading import load_model
 from generative.nets.projected import ProjectedCritic
-from generative.stylegan import StyleGAN2Config, StyleGANLearner, StyleGANLossConfig
+from generative.stylegan import (
+    ProGANConfig,
+    ProGANLearner,
+    ProGANLossConfig,
+    StyleGAN2Config,
+    StyleGANConfig,
+    StyleGANLearner,
+    StyleGANLossConfig,
+)
 
 torch.set_num_threads(1)
 SHAPE = (3, 16, 16)
@@ -152,6 +160,60 @@ def test_other_gans_have_one_too(tmp_path):
         assert torch.equal(found, learner.kept.heights(images(), *given))
 
 
+def test_heads_that_compare_images():
+    """A head's last convolution sees a further map, the deviation within each group; so a height
+    depends on the images of its group and on no others."""
+    torch.manual_seed(0)
+    critic = ProjectedCritic(Halves(), SHAPE, 4, 6, std_group=2).eval()
+    x = 2 * images() - 1
+    for head, m in zip(critic.heads, critic._maps(x), strict=True):
+        *before, compared, conv, _ = head.layers
+        h = nn.Sequential(*before)(m)
+        seen = compared(h)
+        assert seen.shape[1] == h.shape[1] + 1 == conv.in_channels
+        for i in (0, 1):  # groups are of the images 0 and 2, 1 and 3
+            std = h[[i, i + 2]].std(0, correction=0).mean()
+            torch.testing.assert_close(seen[[i, i + 2], -1], std.expand(2, *h.shape[2:]))
+    before = critic(x)
+    other = x.clone()
+    other[3] = 0.0
+    changed = (critic(other) != before).any(1)
+    assert changed.tolist() == [False, True, False, True]
+    config = replace(PROJECTED, std_group=2)
+    assert config.build(SHAPE).heads[0].layers[2].group_size == 2
+    config.check_batch(6)
+    with pytest.raises(ValueError, match=r"batch_size is 5.*std_group 2.*multiple"):
+        config.check_batch(5)
+    with pytest.raises(ValueError, match=r"a batch of 3.*groups of 2"):
+        critic(x[:3])
+
+
+def test_a_gan_that_grows_is_judged_at_the_full_side(tmp_path):
+    """Smaller images with each pixel repeated, whatever share of the newest layers there is."""
+    torch.manual_seed(0)
+    small = ProGANConfig(SHAPE, 8, 64, 8, projected=PROJECTED)
+    styled = StyleGANConfig(SHAPE, 8, 64, 8, projected=PROJECTED, style_dim=8, mapping_layers=1)
+    for config, kind, settings in (
+        (small, ProGANLearner, ProGANLossConfig),
+        (styled, StyleGANLearner, StyleGANLossConfig),
+    ):
+        gan = config.build()
+        gan.critic.eval()
+        x = 2 * images()[:, :, ::4, ::4] - 1
+        full = x.repeat_interleave(4, 2).repeat_interleave(4, 3)
+        assert torch.equal(gan.critic(x), gan.critic(full))
+        assert torch.equal(gan.critic(full, 0.3), gan.critic(full))
+        with pytest.raises(ValueError, match="side is 5; this network grows through 4, 8, 16"):
+            gan.critic(torch.zeros(1, 3, 5, 5))
+        loss = settings(phase_images=4, objective="hinge", r1=0.0, gradient_penalty=0.0, drift=0.0)
+        learner = kind(gan, loss, 10)
+        sides = [learner.update(images())["side"] for _ in range(6)]
+        assert sides == [4, 8, 8, 16, 16, 16]
+        folder = tmp_path / type(config).__name__
+        learner.kept.save_pretrained(folder)
+        assert torch.equal(load_model(folder).heights(images()), learner.kept.heights(images()))
+
+
 def test_a_residual_generator_of_a_conditional_gan(tmp_path):
     """Noise and label count; in evaluation each image is of its own; saved as a whole."""
     torch.manual_seed(0)
@@ -182,6 +244,10 @@ def test_a_residual_generator_of_a_conditional_gan(tmp_path):
         (lambda: replace(CONDITIONAL, dropout=0.3), "dropout is 0.3.*leave it 0.0"),
         (
             lambda: AttentionGANConfig((3, 32, 32), 3, 8, (4, 8), "none", projected=PROJECTED),
+            "the classifier of the critic sees images",
+        ),
+        (
+            lambda: ProGANConfig((3, 32, 32), 8, 64, 8, projected=PROJECTED),
             "the classifier of the critic sees images",
         ),
         (
