@@ -87,7 +87,9 @@ PRESETS = {
         model=AttentionGANConfig(
             (3, 16, 16), 24, 33, (16, 32), attention_side=8, shared_dim=32, split_z=True,
             spectral_norm="none",
-            projected=projected_by((3, 16, 16), 16, 32, 64, first=1, pixel_width=32),
+            projected=projected_by(
+                (3, 16, 16), 16, 32, 64, first=1, pixel_width=32, pixel_gain=1.0
+            ),
         ),
         features=replace(OF_SPRITES, loss=replace(OF_SPRITES.loss, noise=0.2)),
         # The penalty spreads images over the noise, so that narrow noise gives some of each class.

@@ -61,7 +61,12 @@ class Args(Projecting):
 
 
 def projected_by(
-    shape: tuple[int, int, int], *channels: int, first: int = 2, pixel_width: int = 16
+    shape: tuple[int, int, int],
+    *channels: int,
+    first: int = 2,
+    pixel_width: int = 64,
+    pixel_gain: float = 8.0,
+    std_group: int = 0,
 ) -> ProjectedCriticConfig:
     """A critic of images of this shape by a classifier of 72 classes, whose convolutions with so
     many feature maps halve the sides.
@@ -69,6 +74,8 @@ def projected_by(
     Args:
         first: stride of the first convolution; 1 keeps the sides, where shapes are small.
         pixel_width: of the head on the pixels.
+        pixel_gain: factor of the pixels in front of it.
+        std_group: examples that heads compare with each other.
     """
     n = len(channels)
     return ProjectedCriticConfig(
@@ -76,7 +83,7 @@ def projected_by(
             shape, 72, channels, (3,) * n, (first, *(2,) * (n - 1)), hidden_dim=64,
             norm_momentum=0.1, dropout=0.0,
         ),
-        pixel_width=pixel_width,
+        pixel_width=pixel_width, pixel_gain=pixel_gain, std_group=std_group,
     )  # fmt: skip
 
 
@@ -114,7 +121,7 @@ PRESETS = {
         ),
         features=OF_SPRITES,
         loss=PROJECTED,
-        steps=3500,
+        steps=6000,
         batch_size=64,
     ),
     # The same by a critic that begins with pixels, and the losses of pairs.

@@ -102,9 +102,7 @@ PRESETS = {
         # with a gain of 1 it is guessing.
         model=replace(
             SMALL, num_dropout=0, noise_dim=8,
-            projected=replace(
-                projected_by((3, 32, 32), 16, 32, 64, 64, pixel_width=64), pixel_gain=8.0
-            ),
+            projected=projected_by((3, 32, 32), 16, 32, 64, 64),
         ),
         features=OF_SPRITES,
         loss=Pix2PixLossConfig(PROJECTED, l1=0.1),

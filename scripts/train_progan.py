@@ -13,6 +13,7 @@ from generative.training.reports import add_to_report
 from generative.training.run import Run
 from scripts.common.images import ImageData
 from scripts.train_classifier import FeatureArgs, Projecting, give_features
+from scripts.train_conditional_gan import OF_SPRITES, projected_by
 
 if TYPE_CHECKING:
     from generative.stylegan.learner import ProGANLearner
@@ -92,7 +93,32 @@ PRESETS = {
         steps=28_125,
         batch_size=64,
     ),
+    # Images of every side as the features of a classifier of the full one show them.
     "sprites": Args(
+        data="sprites",
+        model=ProGANConfig(
+            (3, 32, 32),
+            latent_dim=32,
+            channel_base=512,
+            channel_max=64,
+            projected=projected_by((3, 32, 32), 16, 32, 64, 64, std_group=8),
+        ),
+        features=OF_SPRITES,
+        loss=ProGANLossConfig(
+            phase_images=6400,
+            objective="hinge",
+            gradient_penalty=0.0,
+            drift=0.0,
+            lr=1e-2,
+            critic_lr=2e-3,
+            lr_end=0.05,
+            ema=0.998,
+        ),
+        steps=2500,
+        batch_size=64,
+        picture_every=500,
+    ),
+    "sprites-pairs": Args(
         data="sprites",
         model=ProGANConfig((3, 32, 32), latent_dim=32, channel_base=256, channel_max=64),
         # Most of the steps are left for the full side.

@@ -9,6 +9,7 @@ from generative.stylegan.config import BOOK, ProGANLossConfig, StyleGANConfig, S
 from generative.training.cli import start
 from generative.training.ranges import Folder
 from scripts import train_progan
+from scripts.train_conditional_gan import OF_SPRITES, projected_by
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,24 @@ PRESETS = {
         batch_size=64,
     ),
     "sprites": Args(
+        data="sprites",
+        model=StyleGANConfig(
+            (3, 32, 32),
+            32,
+            512,
+            64,
+            style_dim=64,
+            mapping_layers=2,
+            mapping_lr=0.1,
+            projected=projected_by((3, 32, 32), 16, 32, 64, 64, std_group=8),
+        ),
+        features=OF_SPRITES,
+        loss=styled(train_progan.PRESETS["sprites"].loss, mixing=0.5),
+        steps=4000,
+        batch_size=64,
+        picture_every=500,
+    ),
+    "sprites-pairs": Args(
         data="sprites",
         model=StyleGANConfig((3, 32, 32), 32, 256, 64, style_dim=64, mapping_layers=4),
         loss=styled(train_progan.PAIRS),

@@ -49,14 +49,16 @@ PRESETS = {
     "celeba": Args(model=CELEBA, loss=STYLEGAN2, steps=62_500, batch_size=32),
     "sprites": Args(
         data="sprites",
-        model=replace(SPRITES, projected=projected_by((3, 32, 32), 16, 32, 64, 64)),
+        model=replace(
+            SPRITES, channel_base=512, projected=projected_by((3, 32, 32), 16, 32, 64, 64)
+        ),
         features=OF_SPRITES,
         # Weights that are scaled where they are used need a higher rate to keep up with the heads.
         loss=StyleGANLossConfig(
             phase_images=0, objective="hinge", r1=0.0, lr=1e-2, critic_lr=2e-3, lr_end=0.05,
             ema=0.998, mixing=0.5, path_weight=2.0,
         ),
-        steps=2500,
+        steps=5000,
         batch_size=64,
         picture_every=300,
     ),

@@ -25,19 +25,22 @@ def progan_sprites(settings: Settings) -> list[Line]:
     from generative.stylegan import ProGAN
     from scripts import train_progan
 
-    def train(out: Path, std_group: int) -> ProGAN:
-        args = train_progan.PRESETS["sprites"]
-        model = replace(args.model, std_group=std_group)
-        args = replace(args, out=out, seed=settings.seed, model=model)
+    preset = train_progan.PRESETS["sprites"]
+    assert preset.model.projected is not None
+
+    def found_with(std_group: int, out: Path) -> Found:
+        critic = replace(preset.model.projected, std_group=std_group)
+        model = replace(preset.model, projected=critic)
+        args = replace(preset, out=out, seed=settings.seed, model=model)
         if settings.smoke:
             loss = replace(args.loss, phase_images=8)
             small = replace(model, channel_base=128, channel_max=8)
-            args = replace(args, steps=7, batch_size=8, loss=loss, model=small)
-        return ProGAN.from_pretrained(train_progan.main(args))
+            features = replace(args.features, steps=3)
+            args = replace(args, steps=7, batch_size=8, loss=loss, model=small, features=features)
+        return measure(ProGAN.from_pretrained(train_progan.main(args)), settings)
 
-    groups = train_progan.PRESETS["sprites"].model.std_group
-    found = measure(train(settings.work / "std", groups), settings)
-    without = measure(train(settings.work / "no-std", 0), settings)
+    found = found_with(preset.model.projected.std_group, settings.work / "std")
+    without = found_with(0, settings.work / "no-std")
     more = found.unreached - without.unreached
     return [
         Line(
@@ -63,7 +66,8 @@ def stylegan_sprites(settings: Settings) -> list[Line]:
     args = replace(train_stylegan.PRESETS["sprites"], out=settings.work, seed=settings.seed)
     if settings.smoke:
         small = replace(args.model, channel_base=128, channel_max=8)
-        args = replace(args, steps=7, batch_size=8, model=small)
+        features = replace(args.features, steps=3)
+        args = replace(args, steps=7, batch_size=8, model=small, features=features)
         args = replace(args, loss=replace(args.loss, phase_images=8))
     return _styled(train_stylegan.main(args), settings)
 
@@ -207,8 +211,12 @@ def path_length(gan: StyleGAN, settings: Settings, space: str, step: float = 1e-
 
 
 CERTIFICATES = {
-    "progan-sprites": Certificate("ProGAN, relativistic with R1 and R2", progan_sprites, 10),
-    "stylegan-sprites": Certificate("StyleGAN, relativistic with R1 and R2", stylegan_sprites, 10),
+    "progan-sprites": Certificate(
+        "ProGAN, hinge, critic with features of a classifier", progan_sprites, 10
+    ),
+    "stylegan-sprites": Certificate(
+        "StyleGAN, hinge, critic with features of a classifier", stylegan_sprites, 10
+    ),
     "stylegan2-sprites": Certificate(
         "StyleGAN2, hinge, critic with features of a classifier", stylegan2_sprites, 10
     ),
