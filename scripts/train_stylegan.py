@@ -57,7 +57,7 @@ PRESETS = {
         ),
         features=OF_SPRITES,
         loss=styled(train_progan.PRESETS["sprites"].loss, mixing=0.5),
-        steps=4000,
+        steps=3500,
         batch_size=64,
         picture_every=500,
     ),
