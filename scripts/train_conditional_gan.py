@@ -27,7 +27,7 @@ from scripts.train_wgan import AVERAGED
 class Args(Projecting):
     """Train a conditional GAN: samples of a requested class.
 
-    The preset sprites takes 20 to 40 minutes on one core.
+    The preset sprites takes 30 to 60 minutes on one core.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
@@ -112,11 +112,12 @@ PRESETS = {
         steps=6000,
         batch_size=64,
     ),
+    # Told the colour alone, it may never draw a shape or a size: nothing asks for it.
     "sprites": Args(
         data="sprites",
-        label=("colour",),
+        label=("shape", "colour", "size"),
         model=ConditionalGANConfig(
-            (3, 32, 32), widths=(16, 32, 64), num_classes=6, generator="residual",
+            (3, 32, 32), widths=(16, 32, 64), num_classes=72, generator="residual",
             projected=projected_by((3, 32, 32), 16, 32, 64, 64),
         ),
         features=OF_SPRITES,

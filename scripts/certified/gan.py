@@ -88,7 +88,7 @@ def grid_figures(
 
 
 def conditional_gan_sprites(settings: Settings) -> list[Line]:
-    """Share of samples with the requested colour, and number of sprites among them.
+    """Share of samples with the requested shape, colour and size, and number of sprites among them.
 
     A sample too small or too ragged for any sprite of its own colour may be nearest to one of a
     darker colour. The first line counts it as wrong; the second asks for the colour alone.
@@ -99,26 +99,33 @@ def conditional_gan_sprites(settings: Settings) -> list[Line]:
     from generative.gan import GAN, coverage
     from generative.known.sprites import sprites
     from scripts import train_conditional_gan
+    from scripts.common.images import classes_of
 
     args = replace(train_conditional_gan.PRESETS["sprites"], out=settings.work, seed=settings.seed)
     if settings.smoke:
         args = replace(args, steps=3, batch_size=8, features=replace(args.features, steps=3))
     gan = GAN.from_pretrained(train_conditional_gan.main(args))
     everything = sprites()
-    num = 120 if settings.smoke else 5 * len(everything)
+    classes = classes_of(everything, args.label, gan.config.num_classes)
+    colours = everything.factors[:, everything.factor_names.index("colour")]
+    of_class = dict(zip(classes.tolist(), colours.tolist(), strict=True))
+    num = 144 if settings.smoke else 5 * len(everything)
     asked = torch.arange(num) % gan.config.num_classes
     generator = torch.Generator().manual_seed(settings.seed)
     parts = [gan.sample(len(a), generator, a) for a in asked.split(1000)]
     shown = np.concatenate([colours_shown(part.movedim(1, -1).numpy()) for part in parts])
     nearest = coverage(torch.cat(parts), everything, within=math.inf)
-    colour = everything.factors[nearest.index, everything.factor_names.index("colour")]
-    wrong, not_shown = (float(np.mean(found != asked.numpy())) for found in (colour, shown))
+    rows = nearest.index.numpy()
+    wanted = np.array([of_class[int(each)] for each in asked])
+    wrong, not_shown = (float(np.mean(found != wanted)) for found in (colours[rows], shown))
+    other = float(np.mean(classes[rows] != asked.numpy()))
     # `num` uniform samples would miss each sprite with this probability.
     missed = math.exp(num * math.log1p(-1 / len(everything)))
     unseen = 1 - nearest.recall
     return [
         Line("samples nearest to a sprite of another colour", wrong, 0.0, "none", wrong, 0.01),
         Line("samples in another colour, or black", not_shown, 0.0, "none", not_shown, 0.01),
+        Line("samples nearest to one of another class", other, 0.0, "none", other, 0.02),
         Line("sprites that no sample is nearest to", unseen, missed, "even draws", unseen, 0.05),
     ]
 
