@@ -60,10 +60,14 @@ PRESETS = {
         steps=50_000,
         picture_every=5000,
     ),
+    # Pixels tell the encoder of colours and places long before the critic's features do.
     "sprites": Args(
         data="sprites",
-        model=VAEGANConfig((3, 32, 32), 16, (16, 32, 64)),
-        steps=2000,
+        model=VAEGANConfig((3, 32, 32), 16, (16, 32, 64), likelihood="gaussian", pixel_std=0.1),
+        loss=VAEGANLossConfig(
+            features=10.0, pixels=1.0, adversarial=100.0, lr=2e-3, critic_lr=2e-3
+        ),
+        steps=3000,
         batch_size=32,
     ),
     "fashion": Args(
