@@ -33,8 +33,8 @@ class Args(Projecting):
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})
 
     out: Folder = Path("runs/conditional_gan")
-    """Run folder; the trained networks are in its `model` folder, samples are in `images`, with a
-    column for each class."""
+    """Run folder; the trained networks are in its `model` folder, samples are in `images`, of
+    the classes in turn, with a column for each if they are few."""
     data: ImageData = "celeba"
     """Images to train on, in the shape of the model."""
     data_dir: Path = Path("data")

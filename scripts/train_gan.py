@@ -269,13 +269,15 @@ class Images:
             self.run.metrics.log(step, {"valid": found.precision, "reached": reached})
 
     def picture(self, gan):
-        """A grid of samples; of a conditional GAN with a column for each class."""
+        """A grid of samples; of a conditional GAN with the classes in turn, row by row."""
         import torch
 
         from generative.training.pictures import image_grid
 
-        columns = 8 if self.classes is None else gan.config.num_classes
-        rows = max(4, 64 // columns)
+        if self.classes is None:
+            rows, columns = 8, 8
+        else:
+            rows, columns = rows_and_columns(gan.config.num_classes)
         generator = torch.Generator(self.run.device).manual_seed(0)
         return image_grid(gan.sample(rows * columns, generator), columns)
 
@@ -307,6 +309,19 @@ class Images:
                 result["label_accuracy"] = float((found == asked).mean())
                 result["data_label_accuracy"] = 1.0
         return result
+
+
+def rows_and_columns(num_classes: int, most: int = 18) -> tuple[int, int]:
+    """Rows and columns of a grid that shows each class at least once, in at least four rows.
+
+    A column for each class; where there are more than `most`, as many columns as the largest number
+    up to it that divides them, so that a class stays in its column, or `most` if that is small.
+    """
+    columns = next(n for n in range(min(num_classes, most), 0, -1) if num_classes % n == 0)
+    if columns < min(num_classes, most) / 2:
+        columns = most
+    blocks = -(-num_classes // columns)
+    return blocks * max(-(-4 // blocks), 64 // num_classes), columns
 
 
 if __name__ == "__main__":

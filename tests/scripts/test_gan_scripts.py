@@ -25,6 +25,7 @@ from scripts.certified.gan import colours_shown
 from scripts.common.images import classes_of
 from scripts.explored import gan as explored
 from scripts.train_classifier import FeatureArgs
+from scripts.train_gan import rows_and_columns
 
 torch.set_num_threads(1)
 
@@ -179,3 +180,19 @@ def test_points_do_not_fit_images(tmp_path):
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["samples.png"]
     with pytest.raises(ValueError, match="num_samples is 1"):
         explored.Settings(num_samples=1)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "expected"),
+    [(2, (32, 2)), (6, (10, 6)), (10, (6, 10)), (18, (4, 18)), (24, (4, 12)), (72, (4, 18)),
+     (103, (6, 18))],
+)  # fmt: skip
+def test_grids_show_each_class(num_classes, expected):
+    """Classes in turn: few have a column each, and one of many stays in its column if it can."""
+    rows, columns = rows_and_columns(num_classes)
+    assert (rows, columns) == expected
+    shown = np.arange(rows * columns) % num_classes
+    assert set(shown) == set(range(num_classes))
+    if num_classes % columns == 0:
+        for column in shown.reshape(rows, columns).T:
+            assert len(set(column)) == num_classes // columns
