@@ -243,13 +243,13 @@ class Judge:
         self.known = known[:: math.ceil(len(known) / most)]
 
     def distances(self, x: Tensor) -> Distances:
-        """Of images (N, C, H, W)."""
+        """Distances of images (N, C, H, W)."""
         from generative.classifier import image_features
 
         return self._compare(image_features(self.classifier, x))
 
     def floor(self, n: int) -> Distances:
-        """Of n test images, or of all where there are fewer."""
+        """Distances of n test images, or of all where there are fewer."""
         return self._compare(self._features(self.test.thin(n)))
 
     def _compare(self, features: Tensor) -> Distances:

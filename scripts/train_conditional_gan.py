@@ -27,7 +27,7 @@ from scripts.train_wgan import AVERAGED
 class Args(Projecting):
     """Train a conditional GAN: samples of a requested class.
 
-    The preset sprites takes 30 to 60 minutes on one core.
+    The preset sprites takes 20 to 40 minutes on one core.
     """
 
     resumable_fields: ClassVar[frozenset[str]] = frozenset({"steps"})

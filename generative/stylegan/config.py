@@ -22,7 +22,6 @@ from generative.training.ranges import (
 
 if TYPE_CHECKING:
     from generative.stylegan.model import ProGAN, StyleGAN
-    from generative.stylegan.progan import DoublingCritic, GrownCritic
 
 __all__ = [
     "BOOK",
@@ -92,20 +91,12 @@ class ProGANConfig(Checked):
         """Channels of the layers at each side."""
         return tuple(min(self.channel_max, self.channel_base // side) for side in self.sides)
 
-    def grown_critic(self) -> GrownCritic | DoublingCritic:
-        """A critic of images of every side on the way."""
-        from generative.stylegan.progan import DoublingCritic, GrownCritic
-
-        if self.projected is None:
-            return GrownCritic(self)
-        return DoublingCritic(self.projected.build(self.shape), self.sides)
-
     def build(self) -> ProGAN:
         """Generator and critic that grow."""
         from generative.stylegan.model import ProGAN
-        from generative.stylegan.progan import GrownGenerator
+        from generative.stylegan.progan import GrownGenerator, grown_critic
 
-        pair = GrownGenerator(self), self.grown_critic()
+        pair = GrownGenerator(self), grown_critic(self)
         return ProGAN(*pair, self.shape, self.latent_dim, config=self)
 
 
@@ -123,9 +114,10 @@ class StyleGANConfig(ProGANConfig):
     def build(self) -> StyleGAN:
         """Generator with styles and noise, and a critic that grows with it."""
         from generative.stylegan.model import StyleGAN
+        from generative.stylegan.progan import grown_critic
         from generative.stylegan.styles import StyleGenerator
 
-        pair = StyleGenerator(self), self.grown_critic()
+        pair = StyleGenerator(self), grown_critic(self)
         return StyleGAN(*pair, self.shape, self.latent_dim, config=self)
 
 

@@ -20,7 +20,7 @@ from generative.nets.projected import ProjectedCritic
 from generative.stylegan.config import SMALLEST, ProGANConfig
 from generative.stylegan.growing import doubled, level_of
 
-__all__ = ["DoublingCritic", "GrownCritic", "GrownGenerator", "faded_image"]
+__all__ = ["DoublingCritic", "GrownCritic", "GrownGenerator", "faded_image", "grown_critic"]
 
 ROOT2 = math.sqrt(2)
 """Gain of a layer in front of a leaky ReLU."""
@@ -154,6 +154,13 @@ class DoublingCritic(nn.Module):
         for _ in self.sides[level_of(x.shape[-1], self.sides) + 1 :]:
             x = doubled(x)
         return self.critic(x)
+
+
+def grown_critic(config: ProGANConfig) -> GrownCritic | DoublingCritic:
+    """A critic of images of every side on the way, projected if the settings say so."""
+    if config.projected is None:
+        return GrownCritic(config)
+    return DoublingCritic(config.projected.build(config.shape), config.sides)
 
 
 class _Halving(nn.Module):

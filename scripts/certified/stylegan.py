@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from generative.gan.config import ProjectedCriticConfig
     from generative.stylegan import ProGAN, StyleGAN
 
 __all__ = ["CERTIFICATES"]
@@ -26,10 +27,10 @@ def progan_sprites(settings: Settings) -> list[Line]:
     from scripts import train_progan
 
     preset = train_progan.PRESETS["sprites"]
-    assert preset.model.projected is not None
+    critic = preset.model.projected
+    assert critic is not None
 
-    def found_with(std_group: int, out: Path) -> Found:
-        critic = replace(preset.model.projected, std_group=std_group)
+    def found_with(critic: ProjectedCriticConfig, out: Path) -> Found:
         model = replace(preset.model, projected=critic)
         args = replace(preset, out=out, seed=settings.seed, model=model)
         if settings.smoke:
@@ -39,8 +40,8 @@ def progan_sprites(settings: Settings) -> list[Line]:
             args = replace(args, steps=7, batch_size=8, loss=loss, model=small, features=features)
         return measure(ProGAN.from_pretrained(train_progan.main(args)), settings)
 
-    found = found_with(preset.model.projected.std_group, settings.work / "std")
-    without = found_with(0, settings.work / "no-std")
+    found = found_with(critic, settings.work / "std")
+    without = found_with(replace(critic, std_group=0), settings.work / "no-std")
     more = found.unreached - without.unreached
     return [
         Line(

@@ -14,8 +14,8 @@ __all__ = ["CERTIFICATES"]
 
 
 def vae_gan_sprites(settings: Settings) -> list[Line]:
-    """How sharp reconstructions of test sprites are, and what of a sprite they keep, beside those
-    of a VAE of the same networks, which compares pixels."""
+    """Sharpness of reconstructions of test sprites, and what of a sprite they keep, beside a VAE of
+    the same networks, which compares pixels."""
     from scripts import train_vae_gan
 
     args = replace(train_vae_gan.PRESETS["sprites"], seed=settings.seed)
