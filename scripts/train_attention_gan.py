@@ -61,6 +61,17 @@ class Args(Projecting):
 DEFAULT_PRESET = "sprites"
 # Losses of pairs need no bound of the weights: the penalties at both kinds of images are enough.
 QUICK = replace(PAIRS, penalty_every=4, r1=0.5, r2=0.5)
+FASHION = Args(
+    data="fashion-mnist",
+    label=("class",),
+    model=AttentionGANConfig(
+        (1, 32, 32), 10, 64, (8, 16, 32), attention_side=16, shared_dim=32, split_z=True,
+        spectral_norm="none",
+    ),
+    loss=QUICK,
+    steps=1300,
+    batch_size=64,
+)  # fmt: skip
 PRESETS = {
     "sagan-paper": Args(
         model=replace(SAGAN, num_classes=102), loss=SAGAN_LOSS, steps=1_000_000
@@ -108,26 +119,9 @@ PRESETS = {
         steps=1300,
         batch_size=64,
     ),
-    "fashion": Args(
-        data="fashion-mnist",
-        label=("class",),
-        model=AttentionGANConfig(
-            (1, 32, 32), 10, 64, (8, 16, 32), attention_side=16, shared_dim=32, split_z=True,
-            spectral_norm="none",
-        ),
-        loss=QUICK,
-        steps=1300,
-        batch_size=64,
-    ),
-    "fashion-sagan": Args(
-        data="fashion-mnist",
-        label=("class",),
-        model=AttentionGANConfig(
-            (1, 32, 32), 10, 64, (8, 16, 32), attention_side=16, spectral_norm="none"
-        ),
-        loss=QUICK,
-        steps=1300,
-        batch_size=64,
+    "fashion": FASHION,
+    "fashion-sagan": replace(
+        FASHION, model=replace(FASHION.model, shared_dim=0, split_z=False)
     ),
     "smoke": Args(
         data="sprites",

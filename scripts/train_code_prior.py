@@ -94,6 +94,15 @@ PAPER = Args(
     batch_size=12,
     picture_every=10_000,
 )
+# Of 8x8 codes, after `train_vqgan`.
+GPT = Args(
+    network=CodeTransformerConfig(block=gpt2_block(64, 2, dropout=0.1)),
+    codes=Path("runs/vqgan"),
+    loss=PriorLossConfig(optimizer="muon", lr=4e-3),
+    steps=6000,
+    batch_size=32,
+    picture_every=500,
+)
 PRESETS = {
     # Esser et al.'s of faces, 801 million parameters, after `train_vqgan paper`.
     "paper": PAPER,
@@ -118,15 +127,7 @@ PRESETS = {
         steps=800,
         picture_every=400,
     ),
-    # 64 codes, after `train_vqgan`.
-    "sprites": Args(
-        network=CodeTransformerConfig(block=gpt2_block(64, 2, dropout=0.1)),
-        codes=Path("runs/vqgan"),
-        loss=PriorLossConfig(optimizer="muon", lr=4e-3),
-        steps=6000,
-        batch_size=32,
-        picture_every=500,
-    ),
+    "sprites": GPT,
     # After `train_vqgan celeba`: 6,908,672 parameters on a grid of 16x16 with 1,024 codes.
     "celeba": Args(
         network=CodeTransformerConfig(8, gpt2_block(256, 4)),
@@ -138,14 +139,7 @@ PRESETS = {
     ),
     # 64 codes each, after `train_vqvae fashion` and after `train_vqgan fashion`.
     "fashion": Args(),
-    "fashion-gpt": Args(
-        network=CodeTransformerConfig(block=gpt2_block(64, 2, dropout=0.1)),
-        codes=Path("runs/vqgan"),
-        loss=PriorLossConfig(optimizer="muon", lr=4e-3),
-        steps=6000,
-        batch_size=32,
-        picture_every=500,
-    ),
+    "fashion-gpt": GPT,
     "smoke": Args(
         network=CodeTransformerConfig(1, gpt2_block(8, 2)),
         steps=20,

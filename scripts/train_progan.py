@@ -85,6 +85,14 @@ PAIRS = ProGANLossConfig(
     lr_end=0.1,
     ema=0.995,
 )
+SPRITES_PAIRS = Args(
+    data="sprites",
+    model=ProGANConfig((3, 32, 32), latent_dim=32, channel_base=256, channel_max=64),
+    # Most of the steps are left for the full side.
+    loss=replace(PAIRS, phase_images=1600, r1=1.0, r2=1.0, penalty_end=1.0),
+    steps=1600,
+    picture_every=400,
+)
 PRESETS = {
     "paper": Args(data="folder"),
     "celeba": Args(
@@ -118,20 +126,9 @@ PRESETS = {
         batch_size=64,
         picture_every=500,
     ),
-    "sprites-pairs": Args(
-        data="sprites",
-        model=ProGANConfig((3, 32, 32), latent_dim=32, channel_base=256, channel_max=64),
-        # Most of the steps are left for the full side.
-        loss=replace(PAIRS, phase_images=1600, r1=1.0, r2=1.0, penalty_end=1.0),
-        steps=1600,
-        picture_every=400,
-    ),
-    "fashion": Args(
-        data="fashion-mnist",
-        model=ProGANConfig((1, 32, 32), latent_dim=32, channel_base=256, channel_max=64),
-        loss=replace(PAIRS, phase_images=1600, r1=1.0, r2=1.0, penalty_end=1.0),
-        steps=1600,
-        picture_every=400,
+    "sprites-pairs": SPRITES_PAIRS,
+    "fashion": replace(
+        SPRITES_PAIRS, data="fashion-mnist", model=replace(SPRITES_PAIRS.model, shape=(1, 32, 32))
     ),
     "digits": Args(
         data="digits",

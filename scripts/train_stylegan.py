@@ -29,6 +29,13 @@ def styled(loss: ProGANLossConfig, **changes: object) -> StyleGANLossConfig:
 
 DEFAULT_PRESET = "sprites"
 CELEBA = StyleGANConfig((3, 64, 64), 256, 8192, 256, style_dim=256)
+SPRITES_PAIRS = Args(
+    data="sprites",
+    model=StyleGANConfig((3, 32, 32), 32, 256, 64, style_dim=64, mapping_layers=4),
+    loss=styled(train_progan.PAIRS),
+    steps=4200,
+    picture_every=600,
+)
 PRESETS = {
     "paper": Args(data="folder"),
     "book": Args(
@@ -61,19 +68,9 @@ PRESETS = {
         batch_size=64,
         picture_every=500,
     ),
-    "sprites-pairs": Args(
-        data="sprites",
-        model=StyleGANConfig((3, 32, 32), 32, 256, 64, style_dim=64, mapping_layers=4),
-        loss=styled(train_progan.PAIRS),
-        steps=4200,
-        picture_every=600,
-    ),
-    "fashion": Args(
-        data="fashion-mnist",
-        model=StyleGANConfig((1, 32, 32), 32, 256, 64, style_dim=64, mapping_layers=4),
-        loss=styled(train_progan.PAIRS),
-        steps=4200,
-        picture_every=600,
+    "sprites-pairs": SPRITES_PAIRS,
+    "fashion": replace(
+        SPRITES_PAIRS, data="fashion-mnist", model=replace(SPRITES_PAIRS.model, shape=(1, 32, 32))
     ),
     "smoke": Args(
         data="sprites",

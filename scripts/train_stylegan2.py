@@ -34,6 +34,14 @@ DEFAULT_PRESET = "sprites"
 CELEBA = StyleGAN2Config((3, 64, 64), 256, 8192, 256, style_dim=256)
 # Few steps: the layers that map z to w learn faster than published.
 SPRITES = StyleGAN2Config((3, 32, 32), 32, 128, 64, style_dim=64, mapping_layers=2, mapping_lr=0.1)
+SPRITES_PAIRS = Args(
+    data="sprites",
+    model=SPRITES,
+    loss=styled(train_progan.PAIRS, phase_images=0, penalty_end=1.0, path_weight=2.0),
+    steps=1800,
+    batch_size=32,
+    picture_every=300,
+)
 PRESETS = {
     "paper": Args(data="folder"),
     "paper-half": Args(data="folder", model=StyleGAN2Config(channel_base=16_384)),
@@ -62,21 +70,9 @@ PRESETS = {
         batch_size=64,
         picture_every=300,
     ),
-    "sprites-pairs": Args(
-        data="sprites",
-        model=SPRITES,
-        loss=styled(train_progan.PAIRS, phase_images=0, penalty_end=1.0, path_weight=2.0),
-        steps=1800,
-        batch_size=32,
-        picture_every=300,
-    ),
-    "fashion": Args(
-        data="fashion-mnist",
-        model=replace(SPRITES, shape=(1, 32, 32)),
-        loss=styled(train_progan.PAIRS, phase_images=0, penalty_end=1.0, path_weight=2.0),
-        steps=1800,
-        batch_size=32,
-        picture_every=300,
+    "sprites-pairs": SPRITES_PAIRS,
+    "fashion": replace(
+        SPRITES_PAIRS, data="fashion-mnist", model=replace(SPRITES_PAIRS.model, shape=(1, 32, 32))
     ),
     "smoke": Args(
         data="sprites",
