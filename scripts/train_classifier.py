@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from generative.nets.projected import ProjectedCritic
     from generative.stylegan import ProGAN
     from generative.translation import Pix2Pix
+    from generative.vae_gan import VAEGAN
 
 
 @dataclass(frozen=True)
@@ -325,7 +326,7 @@ def projected_of(args: Any) -> ProjectedCriticConfig | None:
     return getattr(args.model, "projected", None)
 
 
-def give_features(model: GAN | Pix2Pix | ProGAN, run: Run) -> None:
+def give_features(model: GAN | Pix2Pix | ProGAN | VAEGAN, run: Run) -> None:
     """Train the classifier that a projected critic looks through, if the model has one."""
     if (projected := projected_of(run.config)) is not None:
         classifier = train_features(

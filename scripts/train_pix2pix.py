@@ -121,6 +121,14 @@ PRESETS = {
         SPRITES, source="palette", model=replace(SMALL, source_channels=3),
         loss=Pix2PixLossConfig(QUICK, l1=1.0), steps=600,
     ),
+    # Emoji from their edges; more of the difference, as there is more to draw than one colour.
+    "emoji": replace(
+        SPRITES,
+        data="emoji",
+        model=replace(SMALL, width=32),
+        loss=Pix2PixLossConfig(QUICK, l1=10.0),
+        steps=3000,
+    ),
     "smoke": Args(
         data="sprites",
         model=Pix2PixConfig(

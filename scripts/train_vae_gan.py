@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from generative.training.cli import start
-from generative.training.ranges import Checked, Count, Device, Ending, Folder, Seed, Workers
+from generative.training.ranges import Count, Device, Ending, Folder, Seed, Workers
 from generative.training.reports import add_to_report
 from generative.training.run import Run
 from generative.vae_gan.config import VAEGANConfig, VAEGANLossConfig
 from scripts.common.images import Batches, ImageData, load_images
+from scripts.train_classifier import FeatureArgs, Projecting, give_features
 
 
 @dataclass(frozen=True)
-class Args(Checked):
+class Args(Projecting):
     """Train a VAE-GAN: a VAE whose reconstructions are compared by what a critic sees.
 
     The result has errors of images that were kept for testing, and how sharp they come back.
@@ -32,6 +33,9 @@ class Args(Checked):
     max_images: Count | None = None
     """Use at most this many of the images."""
     model: VAEGANConfig = field(default_factory=VAEGANConfig)
+    features: FeatureArgs = field(default_factory=FeatureArgs)
+    """Training of the classifier of a projected critic, which comes first and is kept in
+    `classifier` of the run."""
     loss: VAEGANLossConfig = field(default_factory=VAEGANLossConfig)
     steps: Count = 3000
     """Optimiser steps."""
@@ -103,6 +107,7 @@ def main(args: Args) -> Path:
         test = images.part("test")
         torch.manual_seed(run.seed_for("weights"))
         model = args.model.build().to(run.device)
+        give_features(model, run)
         learner = VAEGANLearner(model, args.loss, args.steps)
         scale = max(1, 64 // args.model.image_shape[1])
 

@@ -209,6 +209,15 @@ PRESETS = {
         steps=2000,
         batch_size=16,
     ),
+    # Emoji have no classes from which features could be learned.
+    "emoji": replace(
+        SPRITES,
+        data="emoji",
+        model=VQVAEConfig(
+            (3, 32, 32), (64, 128), 32, 2, QuantiserConfig(512, 32), critic=PatchCriticConfig(8)
+        ),
+        loss=replace(SPRITES.loss, perceptual=0.0),
+    ),
     # A code of 256 for each patch of 4x4.
     "fashion-vit": Args(
         data="fashion-mnist",

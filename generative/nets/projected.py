@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -82,11 +82,26 @@ class ProjectedCritic(nn.Module):
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) in [-1, 1], joined with their sources if there are any, and labels
         (B,) if there are any -> (B, heads); the last head sees the pixels."""
+        return self.head(self.features(x), labels)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Last feature maps of all heads, one behind the other: images as above -> (B, F)."""
+        maps = self._maps(x)
+        return torch.cat(
+            [h.layers(m).flatten(1) for h, m in zip(self._heads, maps, strict=True)], 1
+        )
+
+    def head(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Heights (B, heads) by `features`."""
         given = None
         if labels is not None:
-            given = F.one_hot(labels, self.num_classes).to(x)
-        maps = self._maps(x)
-        return torch.stack([h(m, given) for h, m in zip(self.heads, maps, strict=True)], 1)
+            given = F.one_hot(labels, self.num_classes).to(features)
+        parts = features.split([h.out.in_features for h in self._heads], 1)
+        return torch.stack([h(part, given) for h, part in zip(self._heads, parts, strict=True)], 1)
+
+    @property
+    def _heads(self) -> list[_Head]:
+        return cast("list[_Head]", list(self.heads))
 
     def _maps(self, x: Tensor) -> list[Tensor]:
         network: SeesMaps = self.network  # type: ignore[assignment]
@@ -96,7 +111,8 @@ class ProjectedCritic(nn.Module):
 
 
 class _Head(nn.Module):
-    """A map (B, C, H, W), and labels one-hot or none -> (B,)."""
+    """Layers from a map (B, C, H, W) to features, and from these and labels, one-hot or none, to
+    (B,)."""
 
     def __init__(
         self, shape: tuple[int, ...], width: int, last: int, num_classes: int, std_group: int
@@ -115,8 +131,7 @@ class _Head(nn.Module):
         # A vector of each label, whose product with the features is added (Miyato & Koyama 2018).
         self.of_label = nn.Linear(last * h * w, num_classes, bias=False) if num_classes else None
 
-    def forward(self, x: Tensor, given: Tensor | None) -> Tensor:
-        features = self.layers(x).flatten(1)
+    def forward(self, features: Tensor, given: Tensor | None) -> Tensor:
         height = self.out(features)[:, 0]
         if self.of_label is None or given is None:
             return height

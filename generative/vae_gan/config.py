@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from generative.gan.config import GANConfig
+from generative.gan.config import GANConfig, ProjectedCriticConfig
 from generative.training.ranges import (
     Checked,
     NonNegative,
@@ -32,6 +32,15 @@ class VAEGANConfig(ImageVAEConfig):
     critic_widths: Widths = (16, 32, 64)
     """Feature maps of the critic's convolutions of stride 2; what comes out of the last compares
     images."""
+    projected: ProjectedCriticConfig | None = None
+    """A critic that sees images by the features of a classifier, in place of one of convolutions;
+    then the last feature maps of all of its heads compare images, and critic_widths is of no use.
+    """
+
+    @classmethod
+    def upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Older ones had critics of convolutions."""
+        return {"projected": None, **settings}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,6 +49,8 @@ class VAEGANConfig(ImageVAEConfig):
                 f"prior_components is {self.prior_components}; a VAE-GAN takes its KL in closed "
                 "form, which a mixture has not: give 1"
             )
+        if self.projected is not None:
+            self.projected.check_shape(self.image_shape)
         self.critic()
 
     def critic(self) -> GANConfig:
@@ -57,7 +68,10 @@ class VAEGANConfig(ImageVAEConfig):
         from generative.gan.networks import Critic
         from generative.vae_gan.model import VAEGAN
 
-        return VAEGAN(super().build(), Critic(self.critic()), config=self)
+        vae = super().build()
+        if self.projected is not None:
+            return VAEGAN(vae, self.projected.build(self.image_shape), config=self)
+        return VAEGAN(vae, Critic(self.critic()), config=self)
 
 
 @dataclass(frozen=True)

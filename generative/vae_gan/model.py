@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from generative.gan.config import GANLossConfig
 from generative.gan.losses import critic_loss, generator_loss, squared_slope
 from generative.gan.networks import Critic, to_network
+from generative.nets.projected import ProjectedCritic
 from generative.training.checks import check_images, check_some
 from generative.training.optimisation import Optimisation
 from generative.vae.gaussian import gaussian_kl, sample_gaussian
@@ -37,25 +38,30 @@ class VAEGAN(VAE):
 
     Args:
         vae: encoder, posterior, decoder, likelihood and prior.
-        critic: images from -1 to 1 -> heights (B,), by way of its `features`.
+        critic: images from -1 to 1 -> heights (B,), or (B, K) of K heads, by way of its `features`
+            and `head`.
         config: the recipe of the model, if it has one.
     """
 
     builds: ClassVar[Mapping[str, type]] = {"VAEGAN": VAEGANConfig}
     renamed: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, vae: VAE, critic: Critic, config: VAEGANConfig | None = None):
+    def __init__(
+        self, vae: VAE, critic: Critic | ProjectedCritic, config: VAEGANConfig | None = None
+    ):
         parts = vae.encoder, vae.posterior, vae.decoder, vae.likelihood, vae.prior
         super().__init__(*parts, vae.image_shape, config)
         self.critic = critic
 
     def heights(self, x: Tensor) -> Tensor:
-        """The critic's height of each image in [0, 1], (B, C, H, W) -> (B,).
+        """The critic's height of each image in [0, 1], (B, C, H, W) -> (B,); of several heads the
+        mean.
 
         Raises:
             ValueError: another shape, integer pixels, or pixels outside [0, 1].
         """
-        return self.critic(to_network(check_images(x, self.image_shape, self)))
+        found = self.critic(to_network(check_images(x, self.image_shape, self)))
+        return found if found.dim() == 1 else found.mean(1)
 
 
 class VAEGANLearner:
@@ -103,8 +109,8 @@ class VAEGANLearner:
         features = 0.5 * (seen.detach() - told).flatten(1).square().sum(1).mean()
         pixels = -model.log_likelihood(logits, x).mean()
         recon = config.features * features + config.pixels * pixels
-        real = model.critic.head(seen.detach()).detach().flatten()
-        fakes = model.critic.head(told).flatten(), model.critic(to_network(drawn))
+        real = _heights(model.critic, seen.detach()).detach()
+        fakes = _heights(model.critic, told), model.critic(to_network(drawn))
         g_loss = torch.stack([generator_loss(fake, real, self.gan) for fake in fakes]).mean()
         losses = {
             "encoder": config.beta * kl + recon,
@@ -140,16 +146,19 @@ class VAEGANLearner:
 
     def _gradients(self, name: str, loss: Tensor) -> list[Tensor]:
         """Those of one part; no other weight gets any."""
-        weights = list(self.parts[name].model.parameters())
+        weights = self._weights(name)
         self.parts[name].loss = loss.detach()
         found = torch.autograd.grad(
             loss, weights, retain_graph=name == "encoder", allow_unused=True, materialize_grads=True
         )
         return list(found)
 
+    def _weights(self, name: str) -> list[nn.Parameter]:
+        """Those that are trained; those of a classifier that a critic looks through are not."""
+        return [w for w in self.parts[name].model.parameters() if w.requires_grad]
+
     def _move(self, name: str, gradients: list[Tensor]) -> None:
-        weights = self.parts[name].model.parameters()
-        for parameter, gradient in zip(weights, gradients, strict=True):
+        for parameter, gradient in zip(self._weights(name), gradients, strict=True):
             parameter.grad = gradient
         self.parts[name].move()
 
@@ -159,3 +168,9 @@ class VAEGANLearner:
     def load_state_dict(self, state: dict) -> None:
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
+
+
+def _heights(critic: Critic | ProjectedCritic, features: Tensor) -> Tensor:
+    """Heights of images by their features, (B,), or (B, K) of K heads."""
+    found = critic.head(features).flatten(1)
+    return found[:, 0] if found.shape[1] == 1 else found

@@ -1,22 +1,31 @@
 """VAE-GAN: what each network learns from, and the VAE that is left without a critic."""
 
+import copy
+
 import pytest
 import torch
 
+from generative.classifier import CNNClassifierConfig
+from generative.gan.config import ProjectedCriticConfig
 from generative.vae import ImageVAEConfig, ImageVAELearner, ImageVAELossConfig
 from generative.vae_gan import VAEGAN, VAEGANConfig, VAEGANLearner, VAEGANLossConfig
 
 torch.set_num_threads(1)
 TINY = VAEGANConfig((1, 8, 8), 3, (4, 8), critic_widths=(4, 8))
+SEEING = VAEGANConfig(
+    (1, 8, 8), 3, (4, 8),
+    projected=ProjectedCriticConfig(CNNClassifierConfig((1, 8, 8), 3, (4,), (3,), (2,), 8), 4, 4),
+)  # fmt: skip
+"""With a critic that looks through a classifier."""
 
 
 def images() -> torch.Tensor:
     return torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def learner(**settings) -> VAEGANLearner:
+def learner(config: VAEGANConfig = TINY, **settings) -> VAEGANLearner:
     torch.manual_seed(0)
-    return VAEGANLearner(TINY.build(), VAEGANLossConfig(lr_end=1.0, **settings), 10)
+    return VAEGANLearner(config.build(), VAEGANLossConfig(lr_end=1.0, **settings), 10)
 
 
 def gradients(one: VAEGANLearner) -> dict[str, list[torch.Tensor]]:
@@ -62,12 +71,14 @@ def test_gamma_weighs_reconstruction_for_the_decoder_only():
         torch.testing.assert_close(3 * a, b)
 
 
+@pytest.mark.parametrize("config", [TINY, SEEING], ids=["convolutions", "projected"])
 @pytest.mark.parametrize("objective", ["bce", "hinge", "relativistic"])
-def test_decoder_and_critic_pull_heights_of_what_is_made_apart(objective):
+def test_decoder_and_critic_pull_heights_of_what_is_made_apart(objective, config):
     """The sign that the paper's algorithm has: a step of the decoder raises them against images, a
     step of the critic lowers them."""
     for name, expected in (("decoder", 1), ("critic", -1)):
-        one = learner(features=0.0, objective=objective, r1=0.0, r2=0.0, lr=1e-3, critic_lr=1e-3)
+        quiet = {"features": 0.0, "r1": 0.0, "r2": 0.0}
+        one = learner(config, objective=objective, lr=1e-3, critic_lr=1e-3, **quiet)
         model, x = one.model, images()
         for other in {"encoder", "decoder", "critic"} - {name}:
             one.parts[other].move = lambda: None  # type: ignore[method-assign]
@@ -83,13 +94,28 @@ def test_decoder_and_critic_pull_heights_of_what_is_made_apart(objective):
         assert (lead() - before) * expected > 0
 
 
-def test_features_are_compared_as_a_gaussian_of_deviation_one():
-    one = learner()
+def test_a_projected_critic_moves_its_heads_and_not_its_features(tmp_path):
+    one = learner(SEEING, objective="hinge", r1=0.0, r2=0.0)
+    before = {name: p.clone() for name, p in one.model.critic.named_parameters()}
+    one.update(images())
+    moved = {n for n, p in one.model.critic.named_parameters() if not torch.equal(p, before[n])}
+    assert moved
+    assert all(name.startswith("heads.") for name in moved)
+    one.model.eval().save_pretrained(tmp_path)
+    again, x = VAEGAN.from_pretrained(tmp_path), images()
+    assert again.heights(x).shape == (6,)
+    assert torch.equal(again.heights(x), one.model.critic(2 * x - 1).mean(1))
+
+
+@pytest.mark.parametrize("config", [TINY, SEEING], ids=["convolutions", "projected"])
+def test_features_are_compared_as_a_gaussian_of_deviation_one(config):
+    one = learner(config, r1=0.0, r2=0.0)
     model, x = one.model, images()
     torch.manual_seed(1)
     mu, logvar = model.encode_mu_logvar(x)
     z = mu + (0.5 * logvar).exp() * torch.randn_like(mu)
-    seen, told = (model.critic.features(2 * part - 1).flatten(1) for part in (x, model.decode(z)))
+    critic = copy.deepcopy(model.critic)  # spectral norms move with every use
+    seen, told = (critic.features(2 * part - 1).flatten(1) for part in (x, model.decode(z)))
     nll = -torch.distributions.Normal(told, 1.0).log_prob(seen)
     least = -torch.distributions.Normal(told, 1.0).log_prob(told)
     expected = float((nll - least).sum(1).mean().detach())
