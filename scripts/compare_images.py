@@ -414,7 +414,7 @@ def table(found: dict[str, Any]) -> str:
         "distance | of as many test images | kernel distance |",
         "|---|---|---|---|---|---|---|---|---|---|",
         f"| 1 | test images | | | | | {found['test_images']:,} | | {least['frechet']:.2f} | "
-        f"{least['kernel']:.3f} |",
+        f"{least['kernel']:z.3f} |",
     ]
     for place, (name, row) in enumerate(found["families"].items(), 2):
         bits = f"{row['bits_per_dim']:.3f}" if "bits_per_dim" in row else ""
@@ -423,7 +423,7 @@ def table(found: dict[str, Any]) -> str:
             what += f", {row['not_finite']:,} of them not finite"
         frechet, kernel = "", ""
         if (off := row["distances"]) is not None:
-            frechet, kernel = f"{off['frechet']:.2f}", f"{off['kernel']:.3f}"
+            frechet, kernel = f"{off['frechet']:.2f}", f"{off['kernel']:z.3f}"
         cells = [
             str(place), name, f"{row['parameters']:,}", f"{row['steps']:,}",
             f"{row['cpu_seconds']:.0f}", bits, what, frechet, f"{row['floors']['frechet']:.2f}",
