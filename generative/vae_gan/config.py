@@ -49,12 +49,13 @@ class VAEGANConfig(ImageVAEConfig):
                 f"prior_components is {self.prior_components}; a VAE-GAN takes its KL in closed "
                 "form, which a mixture has not: give 1"
             )
-        if self.projected is not None:
+        if self.projected is None:
+            self.critic()
+        else:
             self.projected.check_shape(self.image_shape)
-        self.critic()
 
     def critic(self) -> GANConfig:
-        """Sizes of the critic, which is that of a GAN.
+        """Sizes of a critic of convolutions, which is that of a GAN.
 
         Raises:
             ValueError: the sides cannot be halved so often.

@@ -109,8 +109,11 @@ class VAEGANLearner:
         features = 0.5 * (seen.detach() - told).flatten(1).square().sum(1).mean()
         pixels = -model.log_likelihood(logits, x).mean()
         recon = config.features * features + config.pixels * pixels
-        real = _heights(model.critic, seen.detach()).detach()
-        fakes = _heights(model.critic, told), model.critic(to_network(drawn))
+        of_drawn = model.critic.features(to_network(drawn))
+        real, *fakes = (
+            model.critic.head(part).flatten(1) for part in (seen.detach(), told, of_drawn)
+        )
+        real = real.detach()
         g_loss = torch.stack([generator_loss(fake, real, self.gan) for fake in fakes]).mean()
         losses = {
             "encoder": config.beta * kl + recon,
@@ -168,9 +171,3 @@ class VAEGANLearner:
     def load_state_dict(self, state: dict) -> None:
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
-
-
-def _heights(critic: Critic | ProjectedCritic, features: Tensor) -> Tensor:
-    """Heights of images by their features, (B,), or (B, K) of K heads."""
-    found = critic.head(features).flatten(1)
-    return found[:, 0] if found.shape[1] == 1 else found
