@@ -1,6 +1,7 @@
 """VAE-GAN: what each network learns from, and the VAE that is left without a critic."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -128,3 +129,6 @@ def test_what_cannot_be_built_is_told():
         VAEGANConfig(prior_components=4)
     with pytest.raises(ValueError, match="4 convolutions of stride 2 need"):
         VAEGANConfig((1, 8, 8), channels=(4,), critic_widths=(4, 4, 4, 4))
+    with pytest.raises(ValueError, match="give both one shape"):
+        replace(SEEING, image_shape=(1, 16, 16))  # its classifier sees 8x8
+    replace(SEEING, critic_widths=(4, 4, 4, 4)).build()  # which it has no use for
